@@ -1,0 +1,69 @@
+"""The values that travel between the parts: a noise level, a prediction, a batch."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Noise = Callable[[Tensor], Tensor]
+"""Draws standard normal noise of the shape, dtype and device of its argument; ``torch.randn_like`` is one."""
+
+
+class Level(NamedTuple):
+    """One noise level of ``x_t = alpha * x_0 + sigma * eps``, broadcastable against the data it belongs to.
+
+    Each field is either 0-dimensional (one level for a whole batch, as in sampling) or of shape (B, 1, ..., 1)
+    (one level per sample, as in training), in float64: differences of neighbouring variances lose no digits, and
+    coefficients are cast to the data's dtype only where they meet it (`gaussian.mix`).
+    """
+
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+    @property
+    def ratio(self) -> Tensor:
+        """sigma / alpha: the noise deviation in units of the data; 0 at clean data."""
+        return self.sigma / self.alpha
+
+    @property
+    def snr(self) -> Tensor:
+        """alpha² / sigma²: infinite at clean data."""
+        return (self.alpha / self.sigma) ** 2
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether this (0-dimensional) level is the clean end, sigma = 0."""
+        return bool((self.sigma == 0).all())
+
+
+class Prediction(NamedTuple):
+    """What a denoiser says of x_t: estimates of ``x_0`` and ``eps``, both shaped like x_t."""
+
+    x_0: Tensor
+    eps: Tensor
+
+
+class Batch(NamedTuple):
+    """A training batch: ``data`` (B, *shape), integer class ``label`` (B,) or None where the set has no classes."""
+
+    data: Tensor
+    label: Tensor | None = None
+
+
+def seeded_noise(seed: int) -> Noise:
+    """A `Noise` that is a pure function of ``seed`` and of the shapes asked for, on any device."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+
+
+def per_sample_noise(seeds: list[int]) -> Noise:
+    """A `Noise` with one stream per sample: sample i depends on ``seeds[i]`` alone, however samples are batched."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def draw(x: Tensor) -> Tensor:
+        rows = [torch.randn(x.shape[1:], generator=generator, dtype=x.dtype) for generator in generators]
+        return torch.stack(rows).to(x.device)
+
+    return draw
