@@ -32,6 +32,10 @@ class Level(NamedTuple):
         """alpha² / sigma²: infinite at clean data."""
         return (self.alpha / self.sigma) ** 2
 
+    def unbind(self) -> "list[Level]":
+        """A row of levels (fields of shape (n,)) as n 0-dimensional ones."""
+        return [Level(*fields) for fields in zip(*(field.unbind() for field in self), strict=True)]
+
     @property
     def is_clean(self) -> bool:
         """Whether this (0-dimensional) level is the clean end, sigma = 0."""

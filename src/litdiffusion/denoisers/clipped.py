@@ -1,0 +1,29 @@
+"""Clipping: keep the estimate of x_0 inside the range that the data can take."""
+
+from torch import Tensor, nn
+
+from litdiffusion.gaussian import mix
+from litdiffusion.types import Level, Prediction
+
+
+class ClippedDenoiser(nn.Module):
+    """Clamps another denoiser's x_0 to ``[low, high]`` and recomputes eps from it, so that the pair still explains x_t.
+
+    ``eps = (x_t - alpha * x_0) / sigma``. Where the estimate lies inside already, nothing changes. Needs sigma > 0.
+
+    Source: Ho, Jain, Abbeel, 2020, arXiv 2006.11239 (clipping as in its published samples); static thresholding in
+    Saharia et al., "Photorealistic Text-to-Image Diffusion Models", 2022, arXiv 2205.11487, section 2.3.
+    """
+
+    def __init__(self, denoiser: nn.Module, low: float, high: float):
+        super().__init__()
+        self.denoiser = denoiser
+        self.low, self.high = low, high
+
+    @property
+    def schedule(self):
+        return self.denoiser.schedule
+
+    def forward(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Prediction:
+        x_0 = self.denoiser(x_t, level, cond).x_0.clamp(self.low, self.high)
+        return Prediction(x_0, mix(1 / level.sigma, x_t, -level.alpha / level.sigma, x_0))

@@ -1,0 +1,37 @@
+"""Ancestral sampling: one draw of the reverse transition after the other."""
+
+from torch import Tensor
+
+from litdiffusion.errors import UserError
+from litdiffusion.gaussian import mix, posterior, transition
+from litdiffusion.samplers.base import Sampler
+from litdiffusion.types import Level, Noise, Prediction
+
+VARIANCES = {
+    "posterior": lambda after, now: posterior(after, now).variance,
+    "forward": lambda after, now: transition(after, now).variance,
+}
+
+
+class Ancestral(Sampler):
+    """``x_s = mean(x_0, x_t) + sqrt(variance) * z`` with the posterior's mean at the predicted x_0.
+
+    ``variance="posterior"`` is exact where the data are one point, ``"forward"`` (beta_t) where they are N(0, I): Ho's
+    lower and upper choice. On fewer steps than the chain has, both are taken between the levels visited. The step into
+    clean data adds no noise (there the forward variance is not zero).
+
+    Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, algorithm 2.
+    """
+
+    def __init__(self, steps: int | None = None, variance: str = "posterior"):
+        super().__init__(steps)
+        if variance not in VARIANCES:
+            raise UserError(f"sampler.variance must be one of {', '.join(VARIANCES)}, got {variance!r}")
+        self.variance = variance
+
+    def step(self, x: Tensor, prediction: Prediction, now: Level, after: Level, noise: Noise) -> Tensor:
+        weight_x_0, weight_x_t, _ = posterior(after, now)
+        mean = mix(weight_x_0, prediction.x_0, weight_x_t, x)
+        if after.is_clean:
+            return mean
+        return mean + VARIANCES[self.variance](after, now).sqrt() * noise(x)
