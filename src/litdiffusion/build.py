@@ -1,0 +1,150 @@
+"""The composition root: from the config to the objects of a run, each built exactly once, in the order of the data."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from litdiffusion.data import DataModule
+from litdiffusion.denoisers import Denoiser
+from litdiffusion.errors import UserError
+from litdiffusion.hardware import fast_bf16
+from litdiffusion.instantiate import make
+from litdiffusion.modules import DiffusionModule
+from litdiffusion.objectives import DenoisingObjective
+from litdiffusion.samplers import Sampler
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run writes and what dashboards call it."""
+
+    dir: Path
+    name: str = "run"
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything of one run, ready for ``trainer.fit(module, data)``."""
+
+    data: DataModule
+    module: DiffusionModule
+    trainer: L.Trainer
+
+
+def build(cfg: DictConfig, run: Run) -> Experiment:
+    """All parts of a run; data errors come first, before any network is built.
+
+    Raises:
+        UserError: whatever is wrong with the config, the data or the output folder.
+    """
+    _check_budget(cfg)
+    _check_folder(run.dir)
+    cfg.derived.run_dir = str(run.dir)
+    data: DataModule = make(cfg.data, "data")
+    data.load()
+    images = len(data.shape) == 3
+    torch.set_num_threads(_threads(cfg.threads, images))
+    if cfg.trainer.precision == "auto":
+        cfg.trainer.precision = "bf16-mixed" if images and fast_bf16() else "32-true"
+    module = build_module(cfg, data)
+    trainer = build_trainer(cfg, run)
+    _set_length(cfg, trainer, data)
+    return Experiment(data, module, trainer)
+
+
+def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
+    """The Lightning module for this data; fills in ``cfg.derived`` on the way."""
+    codec = make(cfg.codec, "codec")
+    shape = codec.latent_shape(data.shape)
+    cfg.derived.shape, cfg.derived.num_classes = list(shape), data.num_classes
+    L.seed_everything(cfg.seed, verbose=False)  # of the initial weights
+    denoiser = build_denoiser(cfg)
+    parts = {"schedule": denoiser.schedule}
+    objective = DenoisingObjective(make(cfg.times, "times", **parts), make(cfg.weighting, "weighting", **parts))
+    return DiffusionModule(
+        denoiser,
+        objective,
+        sampler=build_sampler(cfg),
+        codec=codec,
+        shape=shape,
+        optimizer=make(cfg.optimizer, "optimizer"),
+        lr_schedule=make(cfg.lr_schedule, "lr_schedule"),
+        ema_decay=cfg.ema_decay,
+        seed=cfg.seed,
+        clip=data.value_range if cfg.clip_samples else None,
+        record={"config": OmegaConf.to_container(cfg, resolve=True), "value_range": data.value_range},
+    )
+
+
+def build_denoiser(cfg: DictConfig) -> Denoiser:
+    """Schedule, parameterization and net; needs ``cfg.derived.shape``."""
+    schedule = make(cfg.schedule, "schedule")
+    parameterization = make(cfg.parameterization, "parameterization", schedule=schedule)
+    cfg.derived.label_range = list(schedule.label_range)
+    net: nn.Module = make(cfg.model, "model")
+    if len(cfg.derived.shape) == 3:
+        net = net.to(memory_format=torch.channels_last)
+    if cfg.compile:
+        net.compile()  # in place: the names in checkpoints stay as they are
+    return Denoiser(net, schedule, parameterization)
+
+
+def build_sampler(cfg: DictConfig) -> Sampler:
+    """The sampler; whether it fits the schedule shows when its levels are laid out."""
+    return make(cfg.sampler, "sampler")
+
+
+def build_trainer(cfg: DictConfig, run: Run) -> L.Trainer:
+    """Lightning's Trainer with the loggers and callbacks of the config."""
+    loggers = [
+        make(node, f"logger.{name}", run_dir=run.dir, run_name=run.name, group=run.group)
+        for name, node in cfg.logger.items()
+        if node is not None
+    ]
+    callbacks = [
+        make(node, f"callbacks.{name}", run_dir=run.dir) for name, node in cfg.callbacks.items() if node is not None
+    ]
+    node = OmegaConf.merge(cfg.trainer, {"max_epochs": -1})
+    return make(node, "trainer", logger=loggers or False, callbacks=callbacks, default_root_dir=str(run.dir))
+
+
+def _set_length(cfg: DictConfig, trainer: L.Trainer, data: DataModule) -> None:
+    """Epochs become steps: the learning rate, the order of the data and the progress bar count the whole run in steps."""
+    if cfg.trainer.max_epochs is not None:
+        items = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        steps = cfg.trainer.max_epochs * (len(data.train.data) // items)
+        trainer.fit_loop.epoch_loop.max_steps = steps
+
+
+def _check_budget(cfg: DictConfig) -> None:
+    for key in ("max_steps", "max_epochs"):
+        value = cfg.trainer[key]
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UserError(f"trainer.{key} must be a whole number of at least 1, got {value!r}")
+
+
+def _check_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError as error:
+        raise UserError(f"the output folder {path} cannot be made ({error.strerror}); set hydra.run.dir=FOLDER") from error
+    if not writable:
+        raise UserError(f"the output folder {path} is not writable; set hydra.run.dir=FOLDER")
+
+
+def _threads(setting: int | str, images: bool) -> int:
+    """A second thread costs a tiny net more than it gives, and several times its speed on a busy machine."""
+    if setting == "auto":
+        return torch.get_num_threads() if images else 1
+    if not isinstance(setting, int) or setting < 1:
+        raise UserError(f"threads must be auto or a whole number of at least 1, got {setting!r}")
+    return setting
+

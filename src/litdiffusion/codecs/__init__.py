@@ -1,0 +1,5 @@
+"""Codecs: between data space and the space that the diffusion runs in."""
+
+from litdiffusion.codecs.identity import Identity
+
+__all__ = ["Identity"]

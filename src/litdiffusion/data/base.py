@@ -1,0 +1,143 @@
+"""The contract of every data set: two parts, train and val, and the batches that are cut from them."""
+
+from abc import abstractmethod
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from litdiffusion.data.loaders import Rows, StepLoader, TensorLoader
+from litdiffusion.data.order import BatchOrder, Order, SequentialOrder
+from litdiffusion.errors import UserError
+from litdiffusion.types import Batch
+
+_HOLD_OUT_SEED = 20_201  # a constant: runs with different seeds are compared on the same validation items
+
+
+def require(name: str, value: float, minimum: float) -> None:
+    """Raise a `UserError` unless ``value >= minimum``; ``name`` is the config's, without ``data.``."""
+    if not value >= minimum:
+        raise UserError(f"data.{name}={value}: must be at least {minimum}; set data.{name}={minimum} or more")
+
+
+def hold_out(size: int, val_size: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training part (size - val_size,) and of the held-out part (val_size,), always the same.
+
+    The held-out items stand in random order, so their first n are a fair picture of the set.
+    Errors: `UserError` unless 1 <= val_size < size.
+    """
+    if not 1 <= val_size < size:
+        raise UserError(
+            f"data.val_size={val_size}: the set has {size} items; set data.val_size between 1 and {size - 1}"
+        )
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(_HOLD_OUT_SEED))
+    return order[val_size:].sort().values, order[:val_size]
+
+
+def to_model_space(x: Tensor) -> Tensor:
+    """What a model sees: uint8 becomes float32 ``x / 127.5 - 1`` in [-1, 1]; floats pass unchanged."""
+    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+
+
+def check_finite(part: str, data: Rows) -> None:
+    """Raise a `UserError` that counts a float tensor's NaN and infinite values and names the first item."""
+    if not isinstance(data, Tensor) or not data.is_floating_point():
+        return
+    bad = ~torch.isfinite(data)
+    if bad.any():
+        items = bad.flatten(1).any(1).nonzero().flatten()
+        raise UserError(
+            f"the {part} data have {int(bad.sum())} values that are NaN or infinite, in {len(items)} of"
+            f" {len(data)} items, the first of them item {int(items[0])}; remove or repair these items"
+        )
+
+
+class DataModule(LightningDataModule):
+    """A data set with its declared facts; a subclass sets the three facts and writes `read`.
+
+    ``batch_size`` is per process, ``val_size`` the number of validation items, ``seed`` drives the order of
+    training items (and the draws of a synthetic set). Errors: `UserError` for values below 1.
+    """
+
+    shape: tuple[int, ...]
+    """Of one item in model space: (2,) for points, (1, 28, 28) for images."""
+    num_classes: int = 0
+    """How many classes the labels have; 0 for an unlabelled set."""
+    value_range: tuple[float, float] | None = None
+    """The closed interval of model space that data lie in, (-1, 1) for images; None where unbounded."""
+    train: Batch
+    val: Batch
+
+    def __init__(self, *, batch_size: int, val_size: int, seed: int) -> None:
+        super().__init__()
+        require("batch_size", batch_size, 1)
+        require("val_size", val_size, 1)
+        self.batch_size, self.val_size, self.seed = batch_size, val_size, seed
+        self._loaded = False
+
+    @abstractmethod
+    def read(self) -> tuple[Batch, Batch]:
+        """The whole training and validation parts: uint8 images (N, C, H, W) or float32 vectors (N, d)."""
+        raise NotImplementedError
+
+    def load(self) -> None:
+        """Fill `train` and `val` once; every error of the data or of its sizes appears here (`UserError`)."""
+        if not self._loaded:
+            self.train, self.val = self.read()
+            check_finite("training", self.train.data)
+            check_finite("validation", self.val.data)
+            self._loaded = True
+        self._check_batch_size()
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook; repeats the size check, now that the number of processes is known."""
+        self.load()
+
+    def train_dataloader(self) -> StepLoader:
+        """The batches from the trainer's present step, already restored on resume, up to its last one."""
+        if self.trainer is None or self.trainer.max_steps < 1:
+            raise UserError("the length of a run is counted in steps; set trainer.max_steps to 1 or more")
+        # A step of the optimizer takes this many batches.
+        batches = self.trainer.accumulate_grad_batches
+        start, stop = self.trainer.global_step * batches, self.trainer.max_steps * batches
+        order = BatchOrder(len(self.train.data), self.batch_size, self.seed, start, stop, *self._process())
+        return self.make_loader(self.train, order)
+
+    def val_dataloader(self) -> StepLoader:
+        """The validation part in its own order; the last batch may be smaller; ranks take stripes."""
+        return self.make_loader(
+            self.val, SequentialOrder(len(self.val.data), self.batch_size, *self._process())
+        )
+
+    def make_loader(self, part: Batch, order: Order) -> StepLoader:
+        """The batches of ``part`` in ``order``; a set that does not fit memory overrides this."""
+        return TensorLoader(part.data, part.label, order)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Into model space on the device of the model: bytes are moved as bytes, a quarter of the traffic."""
+        return batch._replace(data=to_model_space(batch.data))
+
+    def reference(self, n: int) -> Tensor:
+        """The first min(n, val_size) validation items in model space (n, *shape), for pictures."""
+        return self._first(self.val, n)
+
+    def training_reference(self, n: int) -> Tensor:
+        """Likewise the first n training items (n, *shape)."""
+        return self._first(self.train, n)
+
+    def _first(self, part: Batch, n: int) -> Tensor:
+        return to_model_space(part.data.index_select(0, torch.arange(min(n, len(part.data)))))
+
+    def _process(self) -> tuple[int, int]:
+        """(rank, number of processes): (0, 1) before a Trainer is attached."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _check_batch_size(self) -> None:
+        size, world = len(self.train.data), self._process()[1]
+        if self.batch_size * world > size:
+            # An item for each process is the least that training can do with.
+            remedy = f"set data.batch_size={size // world}" if size >= world else "use fewer processes"
+            raise UserError(
+                f"data.batch_size={self.batch_size} on {world} process(es) is more than the {size} training"
+                f" items; allowed are 1 to {size // world}: {remedy} or less"
+            )

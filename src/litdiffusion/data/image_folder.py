@@ -1,0 +1,162 @@
+"""Any folder of pictures as a data set: decoded once where it fits in memory, streamed where not."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from litdiffusion.data.base import DataModule, hold_out, require
+from litdiffusion.data.loaders import StepLoader, TensorLoader, WorkerLoader
+from litdiffusion.data.order import Order
+from litdiffusion.errors import UserError
+from litdiffusion.types import Batch
+
+EXTENSIONS = frozenset(
+    (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+)
+
+
+def decode(path: str, shape: tuple[int, ...]) -> Tensor:
+    """One picture as uint8 ``shape`` = (C, H, W): upright, resized to cover H x W, centre-cropped.
+
+    16-bit greys are reduced to 8 bits. Errors: `UserError` naming a file that cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):
+                # Pillow would clip everything above 255 to white.
+                image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
+            image = ImageOps.fit(
+                image.convert("L" if channels == 1 else "RGB"), (width, height), Image.LANCZOS
+            )
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"cannot read the image {path} ({error}); repair or remove it") from error
+    return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1).contiguous()
+
+
+class ImageFiles:
+    """N files that are indexed like a uint8 tensor (N, C, H, W) and decoded when asked for."""
+
+    def __init__(self, paths: Sequence[str], shape: tuple[int, ...]) -> None:
+        self.paths, self.item_shape = list(paths), shape
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, C, H, W)."""
+        return torch.Size((len(self.paths), *self.item_shape))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """The files ``index`` (B,), decoded; ``dim`` is 0, as wherever a batch is cut."""
+        return torch.stack([decode(self.paths[i], self.item_shape) for i in index.tolist()])
+
+    def decode_all(self) -> Tensor:
+        """All of them (N, C, H, W), by threads: Pillow lets go of the interpreter while it decodes."""
+        whole = torch.empty(self.shape, dtype=torch.uint8)
+        with ThreadPoolExecutor() as pool:
+            tasks = [pool.submit(decode, path, self.item_shape) for path in self.paths]
+            try:
+                for row, task in zip(whole, tasks, strict=True):
+                    row.copy_(task.result())
+            except UserError:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return whole
+
+
+class ImageFolder(DataModule):
+    """Every picture below ``path``, cropped to ``image_size`` (side, or [height, width]), see `decode`.
+
+    Where every picture lies in a first-level subfolder, that folder is its class (in alphabetical order);
+    otherwise the set is unlabelled. Up to ``memory_limit_gb`` (10⁹ bytes, decoded) everything is decoded
+    once; a larger set is streamed by ``num_workers`` processes, with the same batches. Validation is held out
+    of the folder. Errors: `UserError` for a missing or empty folder, sizes out of range, an unreadable
+    picture.
+    """
+
+    value_range = (-1.0, 1.0)
+
+    def __init__(
+        self,
+        *,
+        path: str | Path,
+        image_size: int | Sequence[int],
+        channels: int = 3,
+        batch_size: int,
+        val_size: int = 2_000,
+        seed: int,
+        memory_limit_gb: float = 2.0,
+        num_workers: int = 2,
+    ) -> None:
+        super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
+        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        if len(size) != 2 or not all(isinstance(side, int) and side >= 1 for side in size):
+            raise UserError(
+                f"data.image_size={image_size}: must be a side or [height, width], each at least 1"
+            )
+        if channels not in (1, 3):
+            raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
+        require("memory_limit_gb", memory_limit_gb, 0)
+        require("num_workers", num_workers, 0)
+        self.path, self.shape = Path(path).expanduser(), (channels, *size)
+        self.memory_limit_gb, self.num_workers = memory_limit_gb, num_workers
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        """The picture files relative to ``path``, sorted; hidden files are left out."""
+        if not self.path.is_dir():
+            raise UserError(f"data.path={self.path}: no such folder; set data.path to a folder of images")
+        found = (
+            file.relative_to(self.path) for file in self.path.rglob("*") if file.suffix.lower() in EXTENSIONS
+        )
+        visible = sorted(file for file in found if not any(part.startswith(".") for part in file.parts))
+        if not visible:
+            raise UserError(
+                f"data.path={self.path}: no images ({', '.join(sorted(EXTENSIONS))}) in this folder"
+            )
+        return visible
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The names of the first-level subfolders, if every picture lies in one; else empty."""
+        nested = all(len(file.parts) > 1 for file in self.paths)
+        return sorted({file.parts[0] for file in self.paths}) if nested else []
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes; lists the folder, so it may raise its errors."""
+        return len(self.classes)
+
+    def read(self) -> tuple[Batch, Batch]:
+        """Both parts: uint8 tensors, or `ImageFiles` where the decoded set exceeds the memory limit."""
+        train, val = hold_out(len(self.paths), self.val_size)
+        return self._part(train), self._part(val)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the decoded set is within the limit."""
+        return len(self.paths) * prod(self.shape) <= self.memory_limit_gb * 1e9
+
+    def make_loader(self, part: Batch, order: Order) -> StepLoader:
+        """The same batches in either case; workers only where there is something to decode."""
+        if self.in_memory:
+            return TensorLoader(part.data, part.label, order)
+        return WorkerLoader(part.data, part.label, order, self.num_workers)
+
+    def _part(self, index: Tensor) -> Batch:
+        paths = [self.paths[i] for i in index.tolist()]
+        number = {name: i for i, name in enumerate(self.classes)}
+        label = torch.tensor([number[file.parts[0]] for file in paths]) if number else None
+        files = ImageFiles([str(self.path / file) for file in paths], self.shape)
+        return Batch(files.decode_all() if self.in_memory else files, label)

@@ -1,0 +1,118 @@
+"""Small labelled image sets that fit in memory: torchvision's classics, and scikit-learn's 8x8 digits."""
+
+import lzma
+import pickle
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from litdiffusion.data.base import DataModule, hold_out
+from litdiffusion.data.files import cifar_problems, last_line, mnist_problems, short_socket_timeout, unusable
+from litdiffusion.data.loaders import take
+from litdiffusion.errors import UserError
+from litdiffusion.types import Batch
+
+_SHAPES = {"MNIST": (1, 28, 28), "FashionMNIST": (1, 28, 28), "KMNIST": (1, 28, 28), "CIFAR10": (3, 32, 32)}
+
+# What torchvision and the unpackers below it raise on absent networks and damaged files.
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AssertionError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    tarfile.TarError,
+    pickle.UnpicklingError,
+)
+
+
+class TorchvisionImages(DataModule):
+    """MNIST, FashionMNIST, KMNIST or CIFAR10 of torchvision as one uint8 tensor (N, C, H, W), with labels.
+
+    Validation is held out of the training split; the official test split stays untouched (`test_images`).
+    Files are looked for under ``root``, in torchvision's own layout, and fetched where they are absent.
+    Errors: `UserError` naming the missing or damaged files, the folder and the stand-in ``data=digits``.
+    """
+
+    num_classes = 10
+    value_range = (-1.0, 1.0)
+
+    def __init__(
+        self, *, dataset: str, root: str | Path, batch_size: int, val_size: int = 2_000, seed: int
+    ) -> None:
+        super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
+        if dataset not in _SHAPES:
+            raise UserError(f"data.dataset={dataset}: must be one of {', '.join(_SHAPES)}")
+        self.dataset, self.root = dataset, Path(root).expanduser()
+        self.shape = _SHAPES[dataset]
+
+    def read(self) -> tuple[Batch, Batch]:
+        """The official training split, less ``val_size`` of its images, and those."""
+        return split(self._official(train=True), self.val_size)
+
+    def test_images(self) -> Batch:
+        """The official test split, uint8 (10 000, C, H, W), with labels."""
+        return self._official(train=False)
+
+    def _official(self, train: bool) -> Batch:
+        import torchvision
+
+        kind = getattr(torchvision.datasets, self.dataset)
+        problems = cifar_problems if hasattr(kind, "base_folder") else mnist_problems
+        folder, found, damaged = problems(kind, self.root)
+        # torchvision reads an unpacked file unchecked, so no download would mend it.
+        if damaged:
+            raise unusable(kind, folder, found)
+        try:
+            with short_socket_timeout():
+                part = kind(self.root, train=train, download=True)
+            return self._batch(part)
+        except _UNREADABLE as error:
+            _, found, _ = problems(kind, self.root)
+            raise unusable(kind, folder, found, last_line(error)) from error
+
+    def _batch(self, part: Any) -> Batch:
+        data = torch.as_tensor(part.data)
+        # torchvision keeps grey images as (N, H, W) and colour ones as (N, H, W, C).
+        images = data.unsqueeze(1) if data.ndim == 3 else data.permute(0, 3, 1, 2).contiguous()
+        label = torch.as_tensor(part.targets, dtype=torch.long)
+        if len(label) != len(images) or not bool(((label >= 0) & (label < self.num_classes)).all()):
+            raise ValueError(f"{len(label)} labels, {len(images)} images: not one label from 0 to 9 for each")
+        return Batch(images, label)
+
+
+class Digits(DataModule):
+    """scikit-learn's 1797 handwritten digits, (1, 8, 8): no download, so the stand-in without network.
+
+    Source: Optical recognition of handwritten digits, Alpaydin and Kaynak 1998 (UCI machine learning
+    repository).
+    """
+
+    shape = (1, 8, 8)
+    num_classes = 10
+    value_range = (-1.0, 1.0)
+
+    def __init__(self, *, batch_size: int, val_size: int = 297, seed: int) -> None:
+        super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
+
+    def read(self) -> tuple[Batch, Batch]:
+        """Values 0..16 spread over 0..255; ``val_size`` images held out."""
+        from sklearn.datasets import load_digits
+
+        images, label = load_digits(return_X_y=True)
+        data = torch.from_numpy(np.rint(images * (255 / 16)).astype(np.uint8)).reshape(-1, *self.shape)
+        return split(Batch(data, torch.from_numpy(label).long()), self.val_size)
+
+
+def split(whole: Batch, val_size: int) -> tuple[Batch, Batch]:
+    """A labelled set (N, ...) as its training and its held-out part, see `hold_out`."""
+    train, val = hold_out(len(whole.data), val_size)
+    return take(whole.data, whole.label, train), take(whole.data, whole.label, val)

@@ -1,0 +1,125 @@
+"""Toy densities as data sets of standardised points. A new toy is one class of three lines."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from litdiffusion.data import toys
+from litdiffusion.data.base import DataModule, require
+from litdiffusion.data.toys import Mixture
+from litdiffusion.seeding import fold_seed
+from litdiffusion.types import Batch
+
+# Each use has its own stream, apart from the permutations and the noise that the same run seed leads to.
+_TRAIN, _VAL, _DRAW = (int.from_bytes(name, "big") for name in (b"train", b"val", b"draw"))
+
+
+class ToyData(DataModule):
+    """``size`` training points and ``val_size`` independent ones of a density, standardised; unlabelled.
+
+    Every coordinate is ``(x - mean) / std`` with the training sample's ``mean`` and ``std`` (d,), which stay
+    here for pictures in the density's own units (`in_data_units`). Errors: `UserError` for sizes below their
+    minimum.
+    """
+
+    density: ClassVar[Callable[..., Tensor]]
+    """(n, generator) -> (n, d), in its own units; one of `litdiffusion.data.toys`, say."""
+    law: ClassVar[Mixture | None] = None
+    """The density in closed form, in its own units, where it is a mixture of Gaussians."""
+    shape = (2,)
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, size: int = 10_000, batch_size: int, val_size: int, seed: int) -> None:
+        super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
+        require("size", size, 2)
+        self.size = size
+
+    def points(self, n: int, generator: Generator) -> Tensor:
+        """n points (n, d) in the density's own units."""
+        return type(self).density(n, generator)
+
+    def read(self) -> tuple[Batch, Batch]:
+        """Both parts as points of their own streams; sets `mean` and `std` from the training points."""
+        raw = self._stream(self.size, self.seed, _TRAIN)
+        # float64: a float32 mean of 10 000 points far from 0 would miss 1e-5.
+        self.mean, self.std = raw.double().mean(0).float(), raw.double().std(0, correction=0).float()
+        return Batch(self._standardise(raw)), Batch(
+            self._standardise(self._stream(self.val_size, self.seed, _VAL))
+        )
+
+    def draw(self, n: int, seed: int) -> Tensor:
+        """n fresh standardised points (n, d), a pure function of (n, seed), independent of train and val."""
+        self.load()
+        return self._standardise(self._stream(n, seed, _DRAW))
+
+    def in_data_units(self, x: Tensor) -> Tensor:
+        """Undo the standardisation of points (n, d): ``mean + std * x``."""
+        return self.mean.to(x) + self.std.to(x) * x
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """The law of the standardised data in closed form, or None where there is no such form."""
+        self.load()
+        return None if self.law is None else self.law.standardised(self.mean, self.std)
+
+    def _stream(self, n: int, seed: int, use: int) -> Tensor:
+        return self.points(n, torch.Generator().manual_seed(fold_seed(seed, use)))
+
+    def _standardise(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+class GaussianMixture(ToyData):
+    """Two modes in one dimension, `toys.gaussian_mixture`."""
+
+    density, law, shape = toys.gaussian_mixture, toys.GAUSSIAN_MIXTURE, (1,)
+
+
+class TwoGaussians(ToyData):
+    """Two modes too far apart to mix, `toys.two_gaussians`."""
+
+    density, law = toys.two_gaussians, toys.TWO_GAUSSIANS
+
+
+class Spiral(ToyData):
+    """One and a half turns, `toys.spiral`."""
+
+    density = toys.spiral
+
+
+class Moons(ToyData):
+    """Two half circles, `toys.moons`."""
+
+    density = toys.moons
+
+
+class SwissRoll(ToyData):
+    """A rolled plane seen from its end, `toys.swiss_roll`."""
+
+    density = toys.swiss_roll
+
+
+class Checkerboard(ToyData):
+    """Alternating squares with sharp edges, `toys.checkerboard`."""
+
+    density = toys.checkerboard
+
+
+class Ramp(ToyData):
+    """A falling line in each of ``dim`` independent coordinates, `toys.ramp`."""
+
+    density = toys.ramp
+
+    def __init__(
+        self, *, dim: int = 2, size: int = 10_000, batch_size: int, val_size: int, seed: int
+    ) -> None:
+        super().__init__(size=size, batch_size=batch_size, val_size=val_size, seed=seed)
+        require("dim", dim, 1)
+        self.shape = (dim,)
+
+    def points(self, n: int, generator: Generator) -> Tensor:
+        """n points (n, dim)."""
+        return toys.ramp(n, generator, *self.shape)

@@ -1,0 +1,97 @@
+"""Toy densities: pure functions ``(n, generator) -> (n, d)`` float32, in their own units.
+
+The mixture of the 1-D toy, the ramp and the spiral are those of the toy source of `docs/architecture.md`; the
+two Gaussians are the score matching source's (Generative modeling by estimating gradients of the data
+distribution, Song and Ermon 2019, arXiv 1907.05600, section 3.2.2, has the same effect). Moons and roll are
+scikit-learn's.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+
+class Mixture(NamedTuple):
+    """A mixture of K axis-aligned Gaussians: ``p(x) = sum_k weights[k] N(x; means[k], diag(std²))``.
+
+    ``weights`` (K,) sum to 1, ``means`` (K, d), ``std`` (d,), all float32.
+    """
+
+    weights: Tensor
+    means: Tensor
+    std: Tensor
+
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        """n independent points (n, d)."""
+        component = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.means.shape[1], generator=generator)
+        return self.means[component] + self.std * noise
+
+    def standardised(self, mean: Tensor, std: Tensor) -> "Mixture":
+        """The law of ``(x - mean) / std``, with ``mean`` and ``std`` (d,)."""
+        return Mixture(self.weights, (self.means - mean) / std, self.std / std)
+
+
+GAUSSIAN_MIXTURE = Mixture(torch.tensor([0.3, 0.7]), torch.tensor([[-0.5], [0.5]]), torch.tensor([0.2]))
+TWO_GAUSSIANS = Mixture(
+    torch.tensor([1 / 3, 2 / 3]), torch.tensor([[-10.0, 1.0], [10.0, 0.0]]), torch.ones(2)
+)
+
+
+def gaussian_mixture(n: int, generator: Generator) -> Tensor:
+    """N(-1/2, 0.2²) with probability 0.3, N(+1/2, 0.2²) with 0.7: mean 0.2, variance 0.25; (n, 1)."""
+    return GAUSSIAN_MIXTURE.sample(n, generator)
+
+
+def two_gaussians(n: int, generator: Generator) -> Tensor:
+    """Unit Gaussians at (-10, 1), weight 1/3, and (10, 0), weight 2/3: too far apart to mix; (n, 2)."""
+    return TWO_GAUSSIANS.sample(n, generator)
+
+
+def ramp(n: int, generator: Generator, dim: int = 2) -> Tensor:
+    """Each coordinate the lesser of two uniforms: density 2(1 - x), mean 1/3, variance 1/18; (n, dim)."""
+    return torch.rand(2, n, dim, generator=generator).amin(0)
+
+
+def spiral(n: int, generator: Generator) -> Tensor:
+    """``rho (cos theta, sin theta)``, theta = 3 pi u, rho = .25 + .65 u + .15 v, u, v uniform; (n, 2)."""
+    u, v = torch.rand(2, n, generator=generator)
+    rho, theta = 0.25 + 0.65 * u + 0.15 * v, 3 * math.pi * u
+    return torch.stack((rho * theta.cos(), rho * theta.sin()), dim=1)
+
+
+def checkerboard(n: int, generator: Generator) -> Tensor:
+    """Uniform on the 8 unit squares of [-2, 2]² for which floor(x) + floor(y) is even; (n, 2)."""
+    x = 4 * torch.rand(n, generator=generator) - 2
+    upper = torch.randint(2, (n,), generator=generator)
+    y = torch.rand(n, generator=generator) + 2 * upper - 2 + x.floor().remainder(2)
+    return torch.stack((x, y), dim=1)
+
+
+def moons(n: int, generator: Generator) -> Tensor:
+    """Two interleaved half circles of radius 1, with noise of deviation 0.05; centre (0.5, 0.25); (n, 2).
+
+    scikit-learn spaces the points evenly along the arcs: the scatter is a little below that of independent
+    draws.
+    """
+    from sklearn.datasets import make_moons
+
+    return _float(make_moons(n, noise=0.05, random_state=_numpy_seed(generator))[0])
+
+
+def swiss_roll(n: int, generator: Generator) -> Tensor:
+    """``t (cos t, sin t)``, t uniform on [1.5 pi, 4.5 pi], with noise of deviation 0.5; (n, 2)."""
+    from sklearn.datasets import make_swiss_roll
+
+    return _float(make_swiss_roll(n, noise=0.5, random_state=_numpy_seed(generator))[0][:, [0, 2]])
+
+
+def _numpy_seed(generator: Generator) -> int:
+    return int(torch.randint(2**31, (1,), generator=generator))
+
+
+def _float(points: np.ndarray) -> Tensor:
+    return torch.from_numpy(points).float()

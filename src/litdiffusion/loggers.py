@@ -1,0 +1,95 @@
+"""Dashboards: Weights & Biases without surprises, and pictures for every logger that takes them."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from PIL.Image import Image
+
+from litdiffusion.errors import UserError
+
+MODES = ("auto", "online", "offline", "disabled")
+STEP = "trainer/global_step"
+SECTIONS = ("train", "val", "time", "samples", "pictures")
+
+
+def wandb_logger(
+    run_dir: Path, run_name: str, group: str | None = None, project: str = "litdiffusion", mode: str = "auto"
+) -> WandbLogger:
+    """A W&B run in ``run_dir`` that never asks and never hangs.
+
+    "auto" goes online where a key is known and the server answers within two seconds, else it works offline and says
+    how to upload. ``WANDB_MODE``, where set, replaces "auto". A multirun's jobs share ``group``.
+    """
+    if mode not in MODES:
+        raise UserError(f"logger.wandb.mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")
+    if mode == "offline":
+        _say(f"W&B works offline; upload with: wandb sync {run_dir}/wandb/offline-run-*")
+    return WandbLogger(
+        save_dir=str(run_dir),
+        project=project,
+        name=run_name,
+        group=group,
+        job_type="train",
+        mode=mode,
+        log_model=False,
+    )
+
+
+def describe_run(trainer: L.Trainer, config: dict[str, Any]) -> None:
+    """Gives every logger the config, and W&B the axis of its charts, before the first step."""
+    for logger in trainer.loggers:
+        logger.log_hyperparams(config)
+        if isinstance(logger, WandbLogger):
+            _declare_axes(logger)
+
+
+def log_picture(trainer: L.Trainer, name: str, picture: Image, step: int) -> None:
+    """Shows a picture on every active logger that can show pictures."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(f"pictures/{name}", [picture], step=step)
+        elif hasattr(logger.experiment, "add_image"):
+            logger.experiment.add_image(f"pictures/{name}", np.asarray(picture), step, dataformats="HWC")
+
+
+def finish(trainer: L.Trainer, exit_code: int = 0) -> None:
+    """Ends every logger, so that each job of a multirun is a finished run of its own."""
+    for logger in trainer.loggers:
+        logger.finalize("success" if exit_code == 0 else "failed")
+        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+            logger.experiment.finish(exit_code=exit_code)
+
+
+@rank_zero_only
+def _declare_axes(logger: WandbLogger) -> None:
+    logger.experiment.define_metric(STEP)
+    for section in SECTIONS:
+        logger.experiment.define_metric(f"{section}/*", step_metric=STEP)
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _reachable() -> bool:
+    """Whether a key is known and W&B's server takes a connection within two seconds."""
+    import wandb
+
+    if not wandb.api.api_key:
+        return False
+    host = urlparse(wandb.Settings().base_url).hostname
+    try:
+        socket.create_connection((host, 443), timeout=2).close()
+    except OSError:
+        return False
+    return True

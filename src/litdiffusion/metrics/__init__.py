@@ -1,0 +1,21 @@
+"""How far generated samples are from data: distances between samples, their noise floor, a classical
+baseline.
+"""
+
+from litdiffusion.metrics.baselines import kernel_density_samples
+from litdiffusion.metrics.distances import (
+    Distance,
+    distance_for,
+    noise_floor,
+    sliced_wasserstein,
+    wasserstein_1d,
+)
+
+__all__ = [
+    "Distance",
+    "distance_for",
+    "kernel_density_samples",
+    "noise_floor",
+    "sliced_wasserstein",
+    "wasserstein_1d",
+]

@@ -1,0 +1,45 @@
+"""Reading checkpoints: safely, and with one clear line where a file is not what it should be."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from litdiffusion.errors import UserError
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint file of this project, loaded with ``weights_only=True`` onto the CPU.
+
+    Raises:
+        UserError: a missing, unreadable, damaged or foreign file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}; give the path of a .ckpt file, as printed at the end of a run")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({reason}); it is damaged or not one of litdiffusion's: take "
+            f"another file of the same folder"
+        ) from error
+    if not isinstance(content, dict) or "litdiffusion" not in content:
+        raise UserError(f"{path} was not written by litdiffusion; give a .ckpt file of one of its runs")
+    return content
+
+
+def check_fits(content: dict[str, Any], module: nn.Module, path: str | Path) -> None:
+    """Refuses a checkpoint whose tensors do not match the module's, naming the first difference."""
+    stored, wanted = content["state_dict"], module.state_dict()
+    for name in sorted(stored.keys() | wanted.keys()):
+        have = tuple(stored[name].shape) if name in stored else "absent"
+        need = tuple(wanted[name].shape) if name in wanted else "absent"
+        if have != need:
+            raise UserError(
+                f"{path} holds another model: {name} is {have} there and {need} here; start with the overrides "
+                f"it was trained with"
+            )

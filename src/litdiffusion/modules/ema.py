@@ -1,0 +1,41 @@
+"""Exponential moving average of a network's weights."""
+
+import copy
+
+import torch
+from torch import nn
+
+from litdiffusion.errors import UserError
+
+
+class EMA(nn.Module):
+    """``average <- d * average + (1 - d) * weights`` after every step, ``d = min(decay, (1 + step) / (10 + step))``.
+
+    The warm-up forgets the random start: after k steps the average spans roughly the last k / 10 of them, until it
+    spans ``1 / (1 - decay)``. Buffers are copied. The average lives in ``self.model``, always in eval mode; being a
+    submodule it is in every checkpoint beside the raw weights, and nothing is ever swapped.
+
+    Source: Polyak, Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992, for averaging; the
+    warm-up is TensorFlow's ``ExponentialMovingAverage(num_updates)``.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise UserError(f"ema_decay must lie in [0, 1) (0 is no averaging), got {decay}; 0.999 is usual")
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.decay = decay
+        self._pairs: tuple[list, list] | None = None
+
+    def train(self, mode: bool = True) -> "EMA":
+        return self  # the average is only ever evaluated
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Takes in the weights that ``model`` has after optimizer step number ``step`` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        if self._pairs is None:
+            self._pairs = list(self.model.parameters()), list(model.parameters())
+        torch._foreach_lerp_(*self._pairs, 1 - decay)
+        for average, current in zip(self.model.buffers(), model.buffers(), strict=True):
+            average.copy_(current)

@@ -1,0 +1,21 @@
+"""A bridge to nets written elsewhere."""
+
+from torch import Tensor, nn
+
+
+class Adapter(nn.Module):
+    """Calls ``net(x, label)``, or ``net(x, label, cond)`` where there is a condition, and unpacks its output.
+
+    Args:
+        net: any module; a net that already returns a tensor and takes ``(x, label, cond)`` needs no adapter.
+        output: the attribute that holds the tensor, for nets that return a record.
+    """
+
+    def __init__(self, net: nn.Module, output: str | None = None):
+        super().__init__()
+        self.net = net
+        self.output = output
+
+    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
+        out = self.net(x, label) if cond is None else self.net(x, label, cond)
+        return getattr(out, self.output) if self.output else out

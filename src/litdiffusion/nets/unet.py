@@ -1,0 +1,132 @@
+"""A small U-Net for images: residual blocks, mean pooling, one time embedding added at every change of size."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from litdiffusion.errors import UserError
+
+NORMS = {
+    "group": lambda channels: nn.GroupNorm(min(8, channels), channels),
+    # One group per channel is instance norm with affine parameters, in a form that keeps channels_last.
+    "instance": lambda channels: nn.GroupNorm(channels, channels),
+    "none": lambda channels: nn.Identity(),
+}
+
+
+class ResidualBlock(nn.Module):
+    """``norm(conv(relu(norm(conv(x))))) + conv1x1(x)``; (B, inputs, H, W) -> (B, outputs, H, W)."""
+
+    def __init__(self, inputs: int, outputs: int, norm: str):
+        super().__init__()
+        self.long = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            NORMS[norm](outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+            NORMS[norm](outputs),
+        )
+        self.short = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.long(x) + self.short(x)
+
+
+class SinusoidalEmbedding(nn.Module):
+    """``[sin(w_i * label), cos(w_i * label)]``, ``w_i = base^(-2i / dim)``, i = 1..dim/2; (B,) -> (B, dim).
+
+    Source: Vaswani et al., "Attention Is All You Need", 2017, arXiv 1706.03762 (there base 10000 and i from 0).
+    """
+
+    def __init__(self, dim: int, base: float):
+        super().__init__()
+        if dim < 2 or dim % 2:
+            raise UserError(f"model.embedding_dim must be even and at least 2, got {dim}")
+        exponents = 2 * torch.arange(1, dim // 2 + 1) / dim
+        self.register_buffer("frequencies", base**-exponents, persistent=False)
+
+    def forward(self, label: Tensor) -> Tensor:
+        phase = label[:, None] * self.frequencies
+        return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+class UNet(nn.Module):
+    """Contracts ``depth`` times by 2 and expands again, with skips.
+
+    Downwards, level i = 1..depth: a residual block to ``c * 2^(i-1)`` channels, kept as skip; mean pooling; plus a
+    linear map of the time embedding. At the base a residual block to ``c * (depth + 1)`` channels. Upwards, each level:
+    plus a linear map of the embedding; resized to the skip's size; a residual block to the skip's channels;
+    concatenated with the skip; a residual block to half the skip's channels. 1x1 convolutions lead in and out.
+
+    Args:
+        shape: (channels, height, width) of one sample; each side at least 2^depth, odd and non-square sizes too.
+        base_channels: c, even.
+        depth: number of contractions.
+        embedding_dim: size of the sinusoidal embedding of the label.
+        embedding_base: its wavelengths grow up to 2 pi times this base, in units of the label.
+        norm: "group" (8 groups), "instance" or "none". Instance norm removes each channel's mean, and with it the
+            overall brightness: some samples then stand on grey.
+
+    Shapes: x (B, *shape), label (B,) -> (B, *shape). ``cond`` is not used.
+
+    Source: Ronneberger, Fischer, Brox, "U-Net", 2015, arXiv 1505.04597.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        base_channels: int = 32,
+        depth: int = 3,
+        embedding_dim: int = 16,
+        embedding_base: float = 100_000.0,
+        norm: str = "group",
+    ):
+        super().__init__()
+        _check(shape, base_channels, depth, norm)
+        widths = [base_channels * 2**i for i in range(depth)]
+        arriving = [*widths[:-1], base_channels * (depth + 1)]
+        self.embedding = SinusoidalEmbedding(embedding_dim, embedding_base)
+        self.first = nn.Conv2d(shape[0], base_channels // 2, 1)
+        entering = [base_channels // 2, *widths[:-1]]
+        self.contract = nn.ModuleList(ResidualBlock(i, o, norm) for i, o in zip(entering, widths, strict=True))
+        self.time_down = nn.ModuleList(nn.Linear(embedding_dim, width) for width in widths)
+        self.base = ResidualBlock(widths[-1], arriving[-1], norm)
+        self.time_up = nn.ModuleList(nn.Linear(embedding_dim, width) for width in arriving)
+        self.expand = nn.ModuleList(ResidualBlock(i, o, norm) for i, o in zip(arriving, widths, strict=True))
+        self.merge = nn.ModuleList(ResidualBlock(2 * width, width // 2, norm) for width in widths)
+        self.last = nn.Conv2d(base_channels // 2, shape[0], 1)
+
+    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
+        time = self.embedding(label)
+        skips = []
+        h = self.first(x)
+        for block, time_map in zip(self.contract, self.time_down, strict=True):
+            h = block(h)
+            skips.append(h)
+            h = avg_pool2d(h, 2) + time_map(time)[:, :, None, None]
+        h = self.base(h)
+        for level in reversed(range(len(skips))):
+            h = h + self.time_up[level](time)[:, :, None, None]
+            h = interpolate(h, size=skips[level].shape[-2:], mode="bilinear")
+            h = torch.cat([self.expand[level](h), skips[level]], dim=1)
+            h = self.merge[level](h)
+        return self.last(h)
+
+
+def _check(shape: Sequence[int], base_channels: int, depth: int, norm: str) -> None:
+    if len(shape) != 3:
+        raise UserError(
+            f"model=unet needs image data of shape (channels, height, width), got {tuple(shape)}; take model=mlp, or "
+            f"image data such as data=digits"
+        )
+    if depth < 1 or min(shape[1:]) < 2**depth:
+        raise UserError(
+            f"model.depth must be at least 1 and 2^depth at most the shorter side, got depth {depth} for images of "
+            f"{shape[1]} x {shape[2]}; set model.depth={max(1, min(shape[1:]).bit_length() - 1)} or less"
+        )
+    if base_channels < 2 or base_channels % 2:
+        raise UserError(f"model.base_channels must be even and at least 2, got {base_channels}")
+    if norm not in NORMS:
+        raise UserError(f"model.norm must be one of {', '.join(NORMS)}, got {norm!r}")

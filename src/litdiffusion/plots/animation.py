@@ -1,0 +1,77 @@
+"""A trajectory as an animated GIF."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from litdiffusion.plots.density import common_window
+from litdiffusion.plots.images import Range, image_grid
+from litdiffusion.plots.sheets import framed_sheet, headed, panel_grid, time_labels
+from litdiffusion.plots.vectors import densities, histograms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+    from PIL.Image import Image
+
+BUDGET = 40_000
+"""Image pixels per frame, before enlargement, that keep 26 frames of noise under 2 MB."""
+
+
+def trajectory_gif(
+    states: list[Tensor],
+    times: Sequence[float | int],
+    data: Tensor,
+    path: str | PathLike[str],
+    value_range: Range = (-1.0, 1.0),
+    duration: int = 90,
+    hold: int = 1500,
+) -> None:
+    """Writes the states, noise first, as a looping GIF: ``duration`` ms a frame, the last one held for
+    ``hold`` ms.
+
+    Images (n, C, H, W): the first ten chains in rows of five. Vectors (n, 1): a histogram under the data's
+    outline; (n, d), d >= 2: the density beside the data's.
+    """
+    frames = (
+        image_frames(states, times, value_range)
+        if states[0].ndim == 4
+        else vector_frames(states, times, data)
+    )
+    paged = [frame.quantize(96, dither=0) for frame in frames]
+    durations = [duration] * (len(frames) - 1) + [hold]
+    paged[0].save(path, "GIF", save_all=True, append_images=paged[1:], duration=durations, loop=0)
+
+
+def image_frames(states: list[Tensor], times: Sequence[float | int], value_range: Range) -> list[Image]:
+    """One picture per state (n, C, H, W): a grid of up to ten chains under its time."""
+    frames = []
+    for state, label in zip(states, time_labels(times), strict=True):
+        grid = image_grid(_within_budget(state[:10].float()), 5, value_range)
+        frames.append(framed_sheet(headed(grid, [label], grid.width, grid.width), ""))
+    return frames
+
+
+def vector_frames(states: list[Tensor], times: Sequence[float | int], data: Tensor) -> list[Image]:
+    """One picture per state (n, d): a histogram, or a density with the data's density to its right."""
+    plane, rows = [state[:, :2] for state in states], data[:, :2]
+    window, labels = common_window(plane, rows), time_labels(times)
+    if rows.shape[1] == 1:
+        panels = histograms(plane, labels, window, rows, width=560)
+        return [framed_sheet(panel_grid([panel], 1), "") for panel in panels]
+    beside = densities([rows], ["data"], window, width=320)[0]._replace(framed=True)
+    panels = densities(plane, labels, window, width=320)
+    return [framed_sheet(panel_grid([panel, beside], 2), "") for panel in panels]
+
+
+def _within_budget(images: Tensor) -> Tensor:
+    """The images (n, C, H, W), averaged down where all their pixels together pass the budget."""
+    count, _, height, width = images.shape
+    scale = (BUDGET / (count * height * width)) ** 0.5
+    if scale >= 1:
+        return images
+    return adaptive_avg_pool2d(images, (max(1, int(height * scale)), max(1, int(width * scale))))

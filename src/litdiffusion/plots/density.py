@@ -1,0 +1,93 @@
+"""The arrays behind the pictures of vector data: common windows, histograms, smoothed 2-D densities."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Window(NamedTuple):
+    """The part of space a panel shows: ``centre`` (d,) and one half-width for every axis, in units of the
+    data.
+    """
+
+    centre: Tensor
+    half: float
+
+    def widened(self, factor: int) -> "Window":
+        """The window ``factor`` times as wide, about the same centre."""
+        return self._replace(half=self.half * factor)
+
+
+def finite(points: Tensor) -> Tensor:
+    """The rows of (n, d) whose entries are all finite, as float64 on the CPU."""
+    points = points.detach().cpu().double()
+    return points[points.isfinite().all(dim=1)]
+
+
+def extent(points: Tensor, centre: Tensor) -> float:
+    """The half-width about ``centre`` that holds 99.8 % of the points (n, d) in every coordinate; 0 for
+    none.
+    """
+    distance = (finite(points) - centre).abs()
+    if not len(distance):
+        return 0.0
+    rank = min(len(distance) - 1, math.ceil(0.998 * len(distance)))
+    return float(distance.sort(dim=0).values[rank].max())
+
+
+def common_window(states: list[Tensor], reference: Tensor) -> Window:
+    """One window for every panel: the reference (m, d) and the states (n, d), with a margin, if they are at
+    most 4 times as wide.
+
+    Where any is wider (the noise of variance-exploding processes, diverged samples) the window keeps to the
+    states up to 1.5 times as wide as the reference, and the others are left to `widening`.
+    """
+    rows = finite(reference)
+    if not len(rows):
+        raise ValueError("the reference sample has no finite row: nothing sets the scale of the picture")
+    centre = (rows.amin(dim=0) + rows.amax(dim=0)) / 2
+    own = extent(rows, centre) or 1.0
+    widths = [extent(state, centre) for state in states]
+    bound = own * (4 if max(widths, default=own) <= 4 * own else 1.5)
+    return Window(centre, 1.06 * max([own, *(width for width in widths if width <= bound)]))
+
+
+def widening(points: Tensor, window: Window) -> int:
+    """How many times wider than the common window this state's panel must be: 1, or a power of two."""
+    width = extent(points, window.centre) / window.half
+    return 1 if width <= 1 else 2 ** math.ceil(math.log2(width))
+
+
+def histogram(values: Tensor, window: Window, bins: int) -> Tensor:
+    """The density (bins,) of the first coordinate of (n, d) in evenly spaced bins of the window.
+
+    ``counts / (n · bin width)``: it integrates to the share of the points that lie in the window (one, if
+    all do).
+    """
+    low = float(window.centre[0]) - window.half
+    counts = torch.histc(finite(values)[:, 0], bins, low, low + 2 * window.half)
+    return counts * bins / (max(len(values), 1) * 2 * window.half)
+
+
+def density_image(points: Tensor, window: Window, bins: int = 80) -> Tensor:
+    """The density (bins, bins) of the first two coordinates of (n, d), laid out as seen: row 0 is the top.
+
+    A 2-D histogram smoothed by a Gaussian of 0.7 to 2 bins, wider for fewer points; it sums to the share in
+    the window.
+    """
+    rows = finite(points)[:, :2]
+    cells = ((rows - window.centre[:2]) / window.half + 1).mul(bins / 2).floor().long()
+    cells = cells[((cells >= 0) & (cells < bins)).all(dim=1)]
+    index = (bins - 1 - cells[:, 1]) * bins + cells[:, 0]
+    counts = torch.bincount(index, minlength=bins * bins).double().reshape(bins, bins)
+    blur = _blur(bins, min(2.0, max(0.7, 1.1 * (4000 / max(len(rows), 1)) ** (1 / 6))))
+    return blur @ counts @ blur.T / max(len(points), 1)
+
+
+def _blur(bins: int, width: float) -> Tensor:
+    """The (bins, bins) matrix that smooths a column by a Gaussian of ``width`` bins and keeps its sum."""
+    place = torch.arange(bins, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * ((place[:, None] - place) / width) ** 2)
+    return kernel / kernel.sum(dim=0)
