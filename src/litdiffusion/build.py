@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -116,7 +115,7 @@ def build_trainer(cfg: DictConfig, run: Run) -> L.Trainer:
 
 
 def _set_length(cfg: DictConfig, trainer: L.Trainer, data: DataModule) -> None:
-    """Epochs become steps: the learning rate, the order of the data and the progress bar count the whole run in steps."""
+    """Epochs become steps: learning rate, order of the data and progress bar count the whole run in steps."""
     if cfg.trainer.max_epochs is not None:
         items = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         steps = cfg.trainer.max_epochs * (len(data.train.data) // items)
@@ -135,7 +134,8 @@ def _check_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         writable = os.access(path, os.W_OK)
     except OSError as error:
-        raise UserError(f"the output folder {path} cannot be made ({error.strerror}); set hydra.run.dir=FOLDER") from error
+        reason = error.strerror
+        raise UserError(f"the output folder {path} cannot be made ({reason}); set hydra.run.dir=FOLDER") from error
     if not writable:
         raise UserError(f"the output folder {path} is not writable; set hydra.run.dir=FOLDER")
 
@@ -147,4 +147,3 @@ def _threads(setting: int | str, images: bool) -> int:
     if not isinstance(setting, int) or setting < 1:
         raise UserError(f"threads must be auto or a whole number of at least 1, got {setting!r}")
     return setting
-

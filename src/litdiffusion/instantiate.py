@@ -1,6 +1,7 @@
 """From a config node to an object, with errors that name the key and the remedy."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, get_type_hints
@@ -43,7 +44,7 @@ def make(node: DictConfig, path: str, **context: Any) -> Any:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """", did you mean ...?" where a known word is close, else nothing."""
+    """ ", did you mean ...?" where a known word is close, else nothing."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -72,12 +73,13 @@ def _check(node: Mapping[str, Any], path: str) -> Callable[..., Any]:
 def _locate(name: str | None, path: str) -> Callable[..., Any]:
     if not name:
         raise UserError(f"{path} has no _target_; name the class or function that it stands for")
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # the message below says it once
     try:
         return get_object(name)
     except Exception as error:  # whatever importing the user's own module raises belongs in the message
-        package = name.split(".")[0]
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"{path}._target_={name} cannot be imported ({_first_line(error)}); check the spelling, or install {package}"
+            f"{path}._target_={name} cannot be imported ({reason}); check the spelling, or install {name.split('.')[0]}"
         ) from error
 
 
@@ -94,7 +96,8 @@ def _check_type(value: Any, hint: Any, path: str) -> None:
         adapter.validate_python(value, strict=isinstance(value, (str, bool, int, float)))
     except ValidationError as error:
         expected = getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
-        raise UserError(f"{path}={value!r} has the wrong type: {error.errors()[0]['msg'].lower()} ({expected})") from None
+        reason = error.errors()[0]["msg"].lower()
+        raise UserError(f"{path}={value!r} has the wrong type: {reason} ({expected})") from None
     except (PydanticSchemaGenerationError, TypeError):
         return  # a type that pydantic does not know
 

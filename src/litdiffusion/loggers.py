@@ -62,9 +62,8 @@ def log_picture(trainer: L.Trainer, name: str, picture: Image, step: int) -> Non
 
 
 def finish(trainer: L.Trainer, exit_code: int = 0) -> None:
-    """Ends every logger, so that each job of a multirun is a finished run of its own."""
+    """Ends the W&B run, so that each job of a multirun is a finished run of its own; Lightning ends the others."""
     for logger in trainer.loggers:
-        logger.finalize("success" if exit_code == 0 else "failed")
         if isinstance(logger, WandbLogger) and trainer.is_global_zero:
             logger.experiment.finish(exit_code=exit_code)
 

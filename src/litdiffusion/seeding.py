@@ -27,7 +27,7 @@ def fold_seed(*integers: int) -> int:
 
 
 def seed_generators(device: torch.device, seed: int) -> None:
-    """Seeds the default generators of the CPU and of ``device``; 60 times faster than ``torch.manual_seed``."""
+    """Seeds the default generators of the CPU and of ``device``, 60 times faster than torch.manual_seed."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)

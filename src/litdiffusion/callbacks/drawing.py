@@ -8,7 +8,6 @@ from pathlib import Path
 import lightning as L
 import torch
 from PIL.Image import Image
-from torch import Tensor
 
 from litdiffusion.loggers import log_picture
 from litdiffusion.modules import DiffusionModule
@@ -39,13 +38,13 @@ def states_of(
 ) -> list[State]:
     """Every ``keep_every``-th state and the last of ``count`` chains from one seed, in data space on the CPU."""
     denoiser = module.sampling_denoiser(weights)
+    training = module.denoiser.training
+    module.denoiser.eval()
     noise = seeded_noise(seed)
     x = prior(denoiser.schedule, torch.empty(count, *module.shape, device=module.device), noise)
-    training = denoiser.training
-    denoiser.eval()
     with module.trainer.precision_plugin.forward_context():
         states = list(thinned(sampler.trajectory(denoiser, x, noise=noise), keep_every))
-    denoiser.train(training)
+    module.denoiser.train(training)
     return [State(module.codec.decode(x).float().cpu(), level) for x, level in states]
 
 
@@ -67,6 +66,11 @@ def save_picture(trainer: L.Trainer, run_dir: Path, name: str, picture: Image, f
     return path
 
 
-def display_times(states: list[State], labels: list[Tensor]) -> list[int]:
+def indices(module: DiffusionModule, states: list[State]) -> list[int]:
     """The chain's index of each state, T down to 0, for the heads of the panels."""
-    return [round(label.item()) for label in labels]
+    return [round(module.denoiser.schedule.label(state.level).item()) for state in states]
+
+
+def display_range(trainer: L.Trainer) -> tuple[float, float]:
+    """The range of values that pictures of images show; it has no meaning for vectors."""
+    return trainer.datamodule.value_range or (-1.0, 1.0)

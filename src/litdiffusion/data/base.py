@@ -11,7 +11,8 @@ from litdiffusion.data.order import BatchOrder, Order, SequentialOrder
 from litdiffusion.errors import UserError
 from litdiffusion.types import Batch
 
-_HOLD_OUT_SEED = 20_201  # a constant: runs with different seeds are compared on the same validation items
+# A constant, so that runs with different seeds are compared on the same validation items.
+_HOLD_OUT_SEED = 20_201
 
 
 def require(name: str, value: float, minimum: float) -> None:
@@ -23,15 +24,14 @@ def require(name: str, value: float, minimum: float) -> None:
 def hold_out(size: int, val_size: int) -> tuple[Tensor, Tensor]:
     """Indices of the training part (size - val_size,) and of the held-out part (val_size,), always the same.
 
-    The held-out items stand in random order, so their first n are a fair picture of the set.
+    Both stand in random order, so the first n of either are a fair picture of the set.
     Errors: `UserError` unless 1 <= val_size < size.
     """
     if not 1 <= val_size < size:
-        raise UserError(
-            f"data.val_size={val_size}: the set has {size} items; set data.val_size between 1 and {size - 1}"
-        )
+        remedy = f"set data.val_size between 1 and {size - 1}" if size > 1 else "at least 2 are needed"
+        raise UserError(f"data.val_size={val_size}: the set has {size} items; {remedy}")
     order = torch.randperm(size, generator=torch.Generator().manual_seed(_HOLD_OUT_SEED))
-    return order[val_size:].sort().values, order[:val_size]
+    return order[val_size:], order[:val_size]
 
 
 def to_model_space(x: Tensor) -> Tensor:
@@ -105,9 +105,7 @@ class DataModule(LightningDataModule):
 
     def val_dataloader(self) -> StepLoader:
         """The validation part in its own order; the last batch may be smaller; ranks take stripes."""
-        return self.make_loader(
-            self.val, SequentialOrder(len(self.val.data), self.batch_size, *self._process())
-        )
+        return self.make_loader(self.val, SequentialOrder(len(self.val.data), self.batch_size, *self._process()))
 
     def make_loader(self, part: Batch, order: Order) -> StepLoader:
         """The batches of ``part`` in ``order``; a set that does not fit memory overrides this."""

@@ -77,8 +77,8 @@ def cifar_problems(dataset: Any, root: Path) -> tuple[Path, list[str], bool]:
 
 def unusable(dataset: Any, folder: Path, problems: list[str], reason: str = "") -> UserError:
     """The one line: which files, where they belong, why they could not be fetched, and the stand-in."""
-    what = ", ".join(problems) if problems else "its files could not be read"
-    cause = f" (download failed: {reason})" if reason else ""
+    what = ", ".join(problems) if problems else f"its files cannot be used: {reason}"
+    cause = f" (download failed: {reason})" if problems and reason else ""
     return UserError(
         f"{dataset.__name__}: {what}{cause}; put whole copies into {folder.absolute()},"
         " set data.root or LITDIFFUSION_DATA to where they are, or take data=digits as the stand-in"

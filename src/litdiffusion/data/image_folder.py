@@ -16,9 +16,7 @@ from litdiffusion.data.order import Order
 from litdiffusion.errors import UserError
 from litdiffusion.types import Batch
 
-EXTENSIONS = frozenset(
-    (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
-)
+EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"))
 
 
 def decode(path: str, shape: tuple[int, ...]) -> Tensor:
@@ -35,9 +33,7 @@ def decode(path: str, shape: tuple[int, ...]) -> Tensor:
             if image.mode.startswith("I"):
                 # Pillow would clip everything above 255 to white.
                 image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
-            image = ImageOps.fit(
-                image.convert("L" if channels == 1 else "RGB"), (width, height), Image.LANCZOS
-            )
+            image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (width, height), Image.LANCZOS)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise UserError(f"cannot read the image {path} ({error}); repair or remove it") from error
     return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1).contiguous()
@@ -102,9 +98,7 @@ class ImageFolder(DataModule):
         super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if len(size) != 2 or not all(isinstance(side, int) and side >= 1 for side in size):
-            raise UserError(
-                f"data.image_size={image_size}: must be a side or [height, width], each at least 1"
-            )
+            raise UserError(f"data.image_size={image_size}: must be a side or [height, width], each at least 1")
         if channels not in (1, 3):
             raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
         require("memory_limit_gb", memory_limit_gb, 0)
@@ -117,14 +111,10 @@ class ImageFolder(DataModule):
         """The picture files relative to ``path``, sorted; hidden files are left out."""
         if not self.path.is_dir():
             raise UserError(f"data.path={self.path}: no such folder; set data.path to a folder of images")
-        found = (
-            file.relative_to(self.path) for file in self.path.rglob("*") if file.suffix.lower() in EXTENSIONS
-        )
+        found = (file.relative_to(self.path) for file in self.path.rglob("*") if file.suffix.lower() in EXTENSIONS)
         visible = sorted(file for file in found if not any(part.startswith(".") for part in file.parts))
         if not visible:
-            raise UserError(
-                f"data.path={self.path}: no images ({', '.join(sorted(EXTENSIONS))}) in this folder"
-            )
+            raise UserError(f"data.path={self.path}: no images ({', '.join(sorted(EXTENSIONS))}) in this folder")
         return visible
 
     @cached_property

@@ -45,9 +45,7 @@ class TorchvisionImages(DataModule):
     num_classes = 10
     value_range = (-1.0, 1.0)
 
-    def __init__(
-        self, *, dataset: str, root: str | Path, batch_size: int, val_size: int = 2_000, seed: int
-    ) -> None:
+    def __init__(self, *, dataset: str, root: str | Path, batch_size: int, val_size: int = 2_000, seed: int) -> None:
         super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
         if dataset not in _SHAPES:
             raise UserError(f"data.dataset={dataset}: must be one of {', '.join(_SHAPES)}")

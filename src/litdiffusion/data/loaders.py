@@ -64,14 +64,18 @@ class TensorLoader(StepLoader):
             yield take(self.data, self.label, index)
 
 
-class _Batches(Dataset[Batch]):
+class _Batches(Dataset[Batch | str]):
     """A Dataset whose "item" is a whole batch, asked for by an index tensor; runs in the worker processes."""
 
     def __init__(self, data: Rows, label: Tensor | None) -> None:
         self.data, self.label = data, label
 
-    def __getitem__(self, index: Tensor) -> Batch:
-        return take(self.data, self.label, index)
+    def __getitem__(self, index: Tensor) -> Batch | str:
+        try:
+            return take(self.data, self.label, index)
+        except UserError as error:
+            # Raised here, it would arrive with the worker's whole traceback as its message.
+            return str(error)
 
 
 class WorkerLoader(StepLoader):
@@ -94,9 +98,7 @@ class WorkerLoader(StepLoader):
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        try:
-            yield from self.loader
-        except UserError as error:
-            # torch puts the worker's whole traceback into the message; its last line is ours.
-            line = str(error).strip().splitlines()[-1]
-            raise UserError(line.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from None
+        for batch in self.loader:
+            if isinstance(batch, str):
+                raise UserError(batch)
+            yield batch

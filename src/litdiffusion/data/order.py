@@ -9,8 +9,7 @@ from torch import Tensor
 from litdiffusion.errors import UserError
 from litdiffusion.seeding import fold_seed
 
-# Names the stream of permutations, so that it never coincides with noise or data drawn from the same run
-# seed.
+# Names the stream of permutations, apart from noise and data drawn from the same run seed.
 _ORDER = int.from_bytes(b"order", "big")
 
 
@@ -47,9 +46,7 @@ class BatchOrder:
             allowed = f"allowed are 1 to {size // world}"
             raise UserError(f"batch_size={batch_size} on {world} process(es) with {size} items: {allowed}")
         if start < 0 or not 0 <= rank < world:
-            raise UserError(
-                f"start={start}, rank={rank}, world={world}: need start >= 0 and 0 <= rank < world"
-            )
+            raise UserError(f"start={start}, rank={rank}, world={world}: need start >= 0 and 0 <= rank < world")
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.start, self.stop = start, stop
         self.rank, self.world = rank, world

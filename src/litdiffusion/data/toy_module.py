@@ -46,9 +46,7 @@ class ToyData(DataModule):
         raw = self._stream(self.size, self.seed, _TRAIN)
         # float64: a float32 mean of 10 000 points far from 0 would miss 1e-5.
         self.mean, self.std = raw.double().mean(0).float(), raw.double().std(0, correction=0).float()
-        return Batch(self._standardise(raw)), Batch(
-            self._standardise(self._stream(self.val_size, self.seed, _VAL))
-        )
+        return Batch(self._standardise(raw)), Batch(self._standardise(self._stream(self.val_size, self.seed, _VAL)))
 
     def draw(self, n: int, seed: int) -> Tensor:
         """n fresh standardised points (n, d), a pure function of (n, seed), independent of train and val."""
@@ -113,9 +111,7 @@ class Ramp(ToyData):
 
     density = toys.ramp
 
-    def __init__(
-        self, *, dim: int = 2, size: int = 10_000, batch_size: int, val_size: int, seed: int
-    ) -> None:
+    def __init__(self, *, dim: int = 2, size: int = 10_000, batch_size: int, val_size: int, seed: int) -> None:
         super().__init__(size=size, batch_size=batch_size, val_size=val_size, seed=seed)
         require("dim", dim, 1)
         self.shape = (dim,)

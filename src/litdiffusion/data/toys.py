@@ -1,9 +1,8 @@
 """Toy densities: pure functions ``(n, generator) -> (n, d)`` float32, in their own units.
 
-The mixture of the 1-D toy, the ramp and the spiral are those of the toy source of `docs/architecture.md`; the
-two Gaussians are the score matching source's (Generative modeling by estimating gradients of the data
-distribution, Song and Ermon 2019, arXiv 1907.05600, section 3.2.2, has the same effect). Moons and roll are
-scikit-learn's.
+The 1-D mixture, the ramp and the spiral are those of the toy source named in `docs/architecture.md`. The two
+Gaussians are the score matching source's; such a pair shows why Langevin sampling needs many noise levels
+(Generative modeling by estimating gradients of the data distribution, Song and Ermon 2019, arXiv 1907.05600).
 """
 
 import math
@@ -36,9 +35,7 @@ class Mixture(NamedTuple):
 
 
 GAUSSIAN_MIXTURE = Mixture(torch.tensor([0.3, 0.7]), torch.tensor([[-0.5], [0.5]]), torch.tensor([0.2]))
-TWO_GAUSSIANS = Mixture(
-    torch.tensor([1 / 3, 2 / 3]), torch.tensor([[-10.0, 1.0], [10.0, 0.0]]), torch.ones(2)
-)
+TWO_GAUSSIANS = Mixture(torch.tensor([1 / 3, 2 / 3]), torch.tensor([[-10.0, 1.0], [10.0, 0.0]]), torch.ones(2))
 
 
 def gaussian_mixture(n: int, generator: Generator) -> Tensor:

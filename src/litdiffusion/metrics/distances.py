@@ -74,13 +74,9 @@ def noise_floor(
 def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both samples in float64, refused where a distance would have no meaning."""
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
-        raise ValueError(
-            f"samples must be non-empty (n, d) and (m, d), got {tuple(x.shape)}, {tuple(y.shape)}"
-        )
+        raise ValueError(f"samples must be non-empty (n, d) and (m, d), got {tuple(x.shape)}, {tuple(y.shape)}")
     if not (x.isfinite().all() and y.isfinite().all()):
-        raise ValueError(
-            "samples hold non-finite values: the sampler diverged; look at its trajectory picture"
-        )
+        raise ValueError("samples hold non-finite values: the sampler diverged; look at its trajectory picture")
     return x.detach().double(), y.detach().double()
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +22,14 @@ class MLP(nn.Module):
     Shapes: x (B, *shape), label (B,) -> (B, *shape). ``cond`` is not used.
     """
 
-    def __init__(
-        self, shape: Sequence[int], label_range: tuple[float, float], hidden: int = 128, layers: int = 3
-    ):
+    def __init__(self, shape: Sequence[int], label_range: tuple[float, float], hidden: int = 128, layers: int = 3):
         super().__init__()
         if hidden < 1 or layers < 1:
             raise UserError(f"model.hidden and model.layers must be at least 1, got {hidden} and {layers}")
         self.low, self.high = label_range
         size = math.prod(shape)
         widths = [size + 1] + [hidden] * layers
-        blocks = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in zip(widths, widths[1:], strict=False)]
+        blocks = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(widths)]
         self.layers = nn.Sequential(*blocks, nn.Linear(hidden, size))
 
     def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:

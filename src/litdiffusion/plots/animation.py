@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-BUDGET = 40_000
+BUDGET = 16_000
 """Image pixels per frame, before enlargement, that keep 26 frames of noise under 2 MB."""
 
 
@@ -37,12 +37,10 @@ def trajectory_gif(
     Images (n, C, H, W): the first ten chains in rows of five. Vectors (n, 1): a histogram under the data's
     outline; (n, d), d >= 2: the density beside the data's.
     """
-    frames = (
-        image_frames(states, times, value_range)
-        if states[0].ndim == 4
-        else vector_frames(states, times, data)
-    )
-    paged = [frame.quantize(96, dither=0) for frame in frames]
+    frames = image_frames(states, times, value_range) if states[0].ndim == 4 else vector_frames(states, times, data)
+    palette = shared_palette(frames)
+    paged = [frame.quantize(palette=palette, dither=0) for frame in frames[:-1]]
+    paged.append(frames[-1].quantize(256))
     durations = [duration] * (len(frames) - 1) + [hold]
     paged[0].save(path, "GIF", save_all=True, append_images=paged[1:], duration=durations, loop=0)
 
@@ -66,6 +64,17 @@ def vector_frames(states: list[Tensor], times: Sequence[float | int], data: Tens
     beside = densities([rows], ["data"], window, width=320)[0]._replace(framed=True)
     panels = densities(plane, labels, window, width=320)
     return [framed_sheet(panel_grid([panel, beside], 2), "") for panel in panels]
+
+
+def shared_palette(frames: list[Image]) -> Image:
+    """64 colours for every frame but the last, from the first, a late and the last one: small and fast."""
+    from PIL import Image
+
+    width, height = frames[0].size
+    strip = Image.new("RGB", (width, 3 * height))
+    for i, frame in enumerate((frames[0], frames[len(frames) * 3 // 4], frames[-1])):
+        strip.paste(frame, (0, i * height))
+    return strip.resize((width // 2, 3 * height // 2), Image.Resampling.NEAREST).quantize(64)
 
 
 def _within_budget(images: Tensor) -> Tensor:

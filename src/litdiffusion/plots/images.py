@@ -51,9 +51,7 @@ def trajectory_sheet(
 def image_sheet(states: list[Tensor], labels: Sequence[str], title: str, value_range: Range) -> Image:
     """As `trajectory_sheet`, with any labels over the columns."""
     if not states or len(states) != len(labels):
-        raise ValueError(
-            f"need one label for each of one or more states, got {len(labels)} for {len(states)}"
-        )
+        raise ValueError(f"need one label for each of one or more states, got {len(labels)} for {len(states)}")
     size = _tile_size(states[0], len(states))
     pixels = torch.stack([to_pixels(state, value_range, size) for state in states], dim=1)
     body = picture(mosaic(pixels, GAP))

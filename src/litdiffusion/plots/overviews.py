@@ -19,6 +19,7 @@ from litdiffusion.plots.vectors import (
     square_note,
     titled,
     vector_panels,
+    wide_note,
 )
 
 if TYPE_CHECKING:
@@ -57,12 +58,14 @@ def forward_picture(
     plane = [state[:, :2] for state in states]
     window, count = common_window(plane, plane[0]), columns_for(len(states))
     if plane[0].shape[1] == 1:
-        panels = histograms(plane[::-1], list(labels)[::-1], window, plane[0], outline=False, normal=True)[
-            ::-1
-        ]
-        return framed_sheet(panel_grid(panels, count, GAP), title, "density of x; dark line: N(0, 1)")
+        panels = histograms(plane[::-1], list(labels)[::-1], window, plane[0], outline=False, normal=True)[::-1]
+        return framed_sheet(
+            panel_grid(panels, count, GAP), title, "density of x; dark line: N(0, 1)" + wide_note(panels)
+        )
     panels = densities(plane, labels, window)
-    return framed_sheet(panel_grid(panels, count, GAP), titled(title, states[0]), square_note(window))
+    return framed_sheet(
+        panel_grid(panels, count, GAP), titled(title, states[0]), square_note(window) + wide_note(panels)
+    )
 
 
 def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
@@ -78,17 +81,14 @@ def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
     samples = {name: sample[:, :2] for name, sample in panels.items()}
     reference = next(iter(samples.values()))
     window = common_window(list(samples.values()), reference)
-    figure = Figure(figsize=(0.9 + 4.1 * len(samples), 5.5), dpi=120)
+    figure = Figure(dpi=120)
     grid = figure.subplots(1, len(samples), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (name, sample) in zip(grid, samples.items(), strict=True):
         draw = _draw_histogram if sample.shape[1] == 1 else _draw_density
         draw(axes, sample, reference, window)
         _dress(axes, name)
-    figure.suptitle(
-        titled(title, next(iter(panels.values()))), fontsize=16, fontweight="bold", color=_hex(INK)
-    )
-    left = 0.75 / figure.get_figwidth()
-    figure.subplots_adjust(left=left, right=1 - left / 2.5, top=0.88, bottom=0.24, wspace=0.1)
+    figure.suptitle(titled(title, next(iter(panels.values()))), fontsize=16, fontweight="bold", color=_hex(INK))
+    _arrange(figure, len(samples))
     return _rendered(figure)
 
 
@@ -113,10 +113,25 @@ def _draw_density(axes: Axes, sample: Tensor, reference: Tensor, window: Window)
 
 def _dress(axes: Axes, name: str) -> None:
     """Quiet axes, with the panel's name under them."""
-    axes.set_xlabel("\n".join(textwrap.wrap(name, 38)), fontsize=13, color=_hex(INK), labelpad=8)
+    axes.set_xlabel(_in_lines(name), fontsize=13, color=_hex(INK), labelpad=8)
     axes.tick_params(labelsize=11, colors=_hex(FAINT), length=3)
     for spine in axes.spines.values():
         spine.set_color(_hex(RULE))
+
+
+def _in_lines(name: str) -> str:
+    """A panel's name over its number: broken after the first colon, and wherever a line passes 38
+    characters.
+    """
+    return "\n".join(line for part in name.split(": ", 1) for line in textwrap.wrap(part, 38))
+
+
+def _arrange(figure: Figure, count: int) -> None:
+    """Square panels of 3.8 inches in a row, with room for the ticks, the names and the title."""
+    side, gap, left, right, above, below = 3.8, 0.28, 0.7, 0.25, 0.65, 1.05
+    width, height = left + count * side + (count - 1) * gap + right, above + side + below
+    figure.set_size_inches(width, height)
+    figure.subplots_adjust(left / width, below / height, 1 - right / width, 1 - above / height, gap / side)
 
 
 def _rendered(figure: Figure) -> Image:

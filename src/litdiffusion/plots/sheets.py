@@ -43,7 +43,9 @@ def thinned(count: int, pitch: float, room: float) -> list[int]:
     """
     least = max(1, math.ceil(room / pitch))
     stride = next((s for s in range(least, 3 * least + 1) if (count - 1) % s == 0), least)
-    kept = max(2, (count - 1) // stride + 1)
+    kept = (count - 1) // stride + 1
+    if kept == 1:
+        return [count - 1]
     return sorted({round(place) for place in torch.linspace(0, count - 1, kept).tolist()})
 
 
@@ -84,8 +86,9 @@ def headed(body: Image, labels: Sequence[str], pitch: int, tile: int) -> Image:
     from PIL import Image, ImageDraw
 
     face = font(LABEL)
-    room = max(face.getlength(label) for label in labels) * 1.2
-    shown = thinned(len(labels), pitch, room)
+    longest = max(face.getlength(label) for label in labels)
+    overhang = max(0.0, (longest - tile) / 2)
+    shown = thinned(len(labels), pitch, 1.2 * longest + overhang)
     sheet = Image.new("RGB", (body.width, body.height + 32), PAPER)
     sheet.paste(body, (0, 32))
     draw = ImageDraw.Draw(sheet)
@@ -118,9 +121,7 @@ def _place(body: Image, panel: Panel, left: int, top: int) -> None:
     draw, (width, height) = ImageDraw.Draw(body), panel.tile.size
     body.paste(panel.tile, (left, top))
     edge: Colour = ACCENT if panel.framed else RULE
-    draw.rectangle(
-        (left, top, left + width - 1, top + height - 1), outline=edge, width=4 if panel.framed else 1
-    )
+    draw.rectangle((left, top, left + width - 1, top + height - 1), outline=edge, width=4 if panel.framed else 1)
     lines = wrapped(panel.label, LABEL, width)
     for i, line in enumerate(lines):
         place = (left + width / 2, top - 16 - 25 * (len(lines) - 1 - i))

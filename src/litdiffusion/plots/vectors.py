@@ -27,9 +27,7 @@ def vector_panels(states: list[Tensor], times: Sequence[float | int], data: Tens
     return draw(states, times, data, title)
 
 
-def histogram_panels(
-    states: list[Tensor], times: Sequence[float | int], data: Tensor, title: str = ""
-) -> Image:
+def histogram_panels(states: list[Tensor], times: Sequence[float | int], data: Tensor, title: str = "") -> Image:
     """1-D states (n, 1), one histogram each on common axes, the data's (m, 1) outlined in grey in every
     panel.
 
@@ -40,13 +38,11 @@ def histogram_panels(
     panels = histograms([*states, data], [*time_labels(times), "data"], window, data)
     panels[-1] = panels[-1]._replace(framed=True)
     low, high = float(window.centre[0]) - window.half, float(window.centre[0]) + window.half
-    note = f"density of x over [{low:.2g}, {high:.2g}]; grey line: data{_wide_note(panels)}"
+    note = f"density of x over [{low:.2g}, {high:.2g}]; grey line: data{wide_note(panels)}"
     return framed_sheet(panel_grid(panels, columns_for(len(panels)), GAP), title, note)
 
 
-def density_panels(
-    states: list[Tensor], times: Sequence[float | int], data: Tensor, title: str = ""
-) -> Image:
+def density_panels(states: list[Tensor], times: Sequence[float | int], data: Tensor, title: str = "") -> Image:
     """2-D states (n, d), one density each on common axes of equal aspect, the data's (m, d) last and framed.
 
     Where d > 2 the first two coordinates are shown and the title says so. Each panel has its own colour
@@ -56,7 +52,7 @@ def density_panels(
     panels = densities([*states, data], [*time_labels(times), "data"], window)
     panels[-1] = panels[-1]._replace(framed=True)
     body = panel_grid(panels, columns_for(len(panels)), GAP)
-    return framed_sheet(body, titled(title, data), square_note(window) + _wide_note(panels))
+    return framed_sheet(body, titled(title, data), square_note(window) + wide_note(panels))
 
 
 def histograms(
@@ -90,9 +86,7 @@ def histograms(
     return panels
 
 
-def densities(
-    states: list[Tensor], labels: Sequence[str], window: Window, width: int | None = None
-) -> list[Panel]:
+def densities(states: list[Tensor], labels: Sequence[str], window: Window, width: int | None = None) -> list[Panel]:
     """A density panel for each state (n, d), of its first two coordinates."""
     _check(states, labels)
     side = width or tile_width(len(states))
@@ -130,7 +124,8 @@ def _wide_label(label: str, own: Window, common: Window) -> str:
     return label if factor == 1 else f"{label} (×{factor})"
 
 
-def _wide_note(panels: list[Panel]) -> str:
+def wide_note(panels: list[Panel]) -> str:
+    """What (×k) in a label means; nothing where no label has it."""
     return "; (×k): axes k times as wide" if any("(×" in panel.label for panel in panels) else ""
 
 
@@ -143,6 +138,4 @@ def _normal(window: Window, bins: int) -> Tensor:
 
 def _check(states: list[Tensor], labels: Sequence[str]) -> None:
     if not states or len(states) != len(labels):
-        raise ValueError(
-            f"need one label for each of one or more states, got {len(labels)} for {len(states)}"
-        )
+        raise ValueError(f"need one label for each of one or more states, got {len(labels)} for {len(states)}")

@@ -22,7 +22,9 @@ def linear(steps: int = 1000, beta_start: float | None = None, beta_end: float |
     return DiscreteSchedule(torch.linspace(start, end, steps, dtype=torch.float64))
 
 
-def scaled_linear(steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None) -> DiscreteSchedule:
+def scaled_linear(
+    steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None
+) -> DiscreteSchedule:
     """Square roots of the betas rising linearly: gentler at the clean end.
 
     The defaults 0.85 / T and 12 / T are those of latent diffusion at T = 1000.

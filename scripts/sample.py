@@ -1,0 +1,22 @@
+"""Draws samples from a checkpoint: ``python scripts/sample.py ckpt=outputs/.../last.ckpt sampler=ddim steps=50``."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from litdiffusion import cli
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="sample")
+def main(cfg: DictConfig) -> None:
+    with cli.job_errors(multirun=False):
+        from litdiffusion.sampling import sample_to_files
+
+        sample_to_files(cfg)
+
+
+if __name__ == "__main__":
+    cli.run(main, CONF, "sample")

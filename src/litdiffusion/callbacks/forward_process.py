@@ -1,0 +1,43 @@
+"""The forward process, drawn once before training: what the model will have to undo."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from litdiffusion.callbacks.drawing import display_range, save_picture
+from litdiffusion.gaussian import diffuse
+from litdiffusion.modules import DiffusionModule
+from litdiffusion.plots import forward_picture
+from litdiffusion.types import seeded_noise
+
+IMAGE_TIMES = (0.0, 0.005, *(k / 20 for k in range(1, 21)))
+VECTOR_TIMES = (0.005, 0.025, 0.05, 0.25, 0.5, 1.0)
+
+
+class ForwardProcess(L.Callback):
+    """Data at growing noise: images at i/T = 0, 1/200, 0.05, 0.1, ..., 1, vectors at i = 1, 5, 10, 50, 100, 200 of 200.
+
+    Args:
+        run_dir: folder of the run.
+        samples: rows of the sheet of images.
+        points: of each panel of vector data.
+    """
+
+    def __init__(self, run_dir: Path, samples: int = 6, points: int = 10_000):
+        self.run_dir = run_dir
+        self.samples, self.points = samples, points
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        images = len(trainer.datamodule.shape) == 3
+        data = trainer.datamodule.training_reference(self.samples if images else self.points)
+        schedule, noise = pl_module.denoiser.schedule, seeded_noise(0)
+        x_0 = pl_module.codec.encode(data.to(pl_module.device))
+        times = torch.tensor(IMAGE_TIMES if images else VECTOR_TIMES, dtype=torch.float64)
+        levels = [schedule.at(schedule.snap(t) if t > 0 else t) for t in times]
+        states = [pl_module.codec.decode(diffuse(x_0, noise(x_0), level)).cpu() for level in levels]
+        labels = [f"t = {round(schedule.label(level).item())}" for level in levels]
+        picture = forward_picture(states, labels, "forward process", display_range(trainer))
+        save_picture(trainer, self.run_dir, "forward_process", picture, "forward_process.png")

@@ -1,0 +1,134 @@
+"""The reverse process, drawn while the model learns it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from litdiffusion.callbacks.drawing import Stopwatch, display_range, indices, save_picture, states_of
+from litdiffusion.errors import UserError
+from litdiffusion.modules import DiffusionModule
+from litdiffusion.plots import trajectory_gif, trajectory_picture
+from litdiffusion.samplers import State
+
+
+class Trajectory(L.Callback):
+    """Draws whole sampling trajectories at a fixed interval and at the end, always from the same noise.
+
+    Images make a sheet of chains x states, vectors one panel per state with the data beside them. Pictures go to
+    ``run_dir/pictures`` and to every logger; the last trajectory also becomes an animated GIF.
+
+    Args:
+        run_dir: folder of the run.
+        every_n_steps: interval; 10 in the MNIST source.
+        chains: how many chains of images to draw.
+        points: how many points of vector data to draw.
+        show_every: every so manieth state is shown, and the last.
+        steps: network calls per picture, at most; a longer chain is respaced. null: the sampler's own number.
+        weights: "ema" or "raw".
+        max_share: largest share of the run's time that pictures may take: one that would exceed it is left out (the
+            first and the last never are). None: no limit.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        every_n_steps: int = 500,
+        chains: int = 10,
+        points: int = 2000,
+        show_every: int = 8,
+        steps: int | None = 200,
+        weights: str = "ema",
+        max_share: float | None = 0.1,
+        seed: int = 0,
+    ):
+        for name, value in (("every_n_steps", every_n_steps), ("chains", chains), ("show_every", show_every)):
+            if value < 1:
+                raise UserError(f"callbacks.trajectory.{name} must be at least 1, got {value}")
+        if weights not in ("ema", "raw"):
+            raise UserError(f"callbacks.trajectory.weights must be ema or raw, got {weights!r}")
+        self.run_dir = run_dir
+        self.every_n_steps = every_n_steps
+        self.chains, self.points = chains, points
+        self.show_every, self.steps = show_every, steps
+        self.weights, self.seed = weights, seed
+        self.max_share = max_share
+        self.drawing = Stopwatch()
+        self.drawn: list[int] = []
+        self._begin, self._end = 0.0, 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
+        self._begin = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        # With gradient accumulation several batches share a step.
+        if step % self.every_n_steps == 0 and step not in self.drawn[-1:] and self._affordable():
+            self.draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        states = self.draw(trainer, pl_module)
+        with self.drawing():
+            self._animate(trainer, pl_module, states)
+        self._end = time.perf_counter()
+
+    def summary(self) -> str:
+        """One line for the end of a run."""
+        return (
+            f"trajectories: {len(self.drawn)} pictures in {self.drawing.seconds:.1f} s, "
+            f"{100 * self.share:.1f} % of the training time"
+        )
+
+    @property
+    def share(self) -> float:
+        """Drawing time over the time since training began; it stands still when training has ended."""
+        end = self._end or time.perf_counter()
+        return self.drawing.seconds / max(end - self._begin, 1e-9)
+
+    def draw(self, trainer: L.Trainer, module: DiffusionModule) -> list[State]:
+        """Draws, saves and shows one picture; returns the states in it. Only the first process draws."""
+        if not trainer.is_global_zero:
+            return []
+        step = trainer.global_step
+        with self.drawing():
+            states = self._states(module)
+            picture = trajectory_picture(
+                [state.x for state in states],
+                indices(module, states),
+                self._data(trainer),
+                f"reverse process after {step} steps",
+                display_range(trainer),
+            )
+            save_picture(trainer, self.run_dir, "trajectory", picture, f"trajectory_step_{step:06d}.png")
+        self.drawn.append(step)
+        for logger in trainer.loggers:
+            logger.log_metrics({"time/trajectory_percent": 100 * self.share}, step=step)
+        return states
+
+    def _states(self, module: DiffusionModule) -> list[State]:
+        count = self.chains if len(module.shape) == 3 else self.points
+        sampler = module.sampler
+        if self.steps is not None:
+            length = len(sampler.levels(module.denoiser.schedule)) - 1
+            sampler = sampler.respaced(min(self.steps, length))
+        return states_of(module, sampler, count, self.weights, self.seed, self.show_every)
+
+    def _animate(self, trainer: L.Trainer, module: DiffusionModule, states: list[State]) -> None:
+        path = self.run_dir / "pictures" / "trajectory.gif"
+        xs = [state.x for state in states]
+        trajectory_gif(xs, indices(module, states), self._data(trainer), path, display_range(trainer))
+
+    def _data(self, trainer: L.Trainer):
+        return trainer.datamodule.reference(self.points)
+
+    def _affordable(self) -> bool:
+        if self.max_share is None or not self.drawn:
+            return True
+        elapsed = time.perf_counter() - self._begin
+        return self.drawing.seconds + self.drawing.last <= self.max_share * elapsed

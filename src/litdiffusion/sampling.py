@@ -1,0 +1,116 @@
+"""Samples from a checkpoint alone: no data set, no training config folder."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from litdiffusion.build import build_denoiser, build_sampler
+from litdiffusion.denoisers import ClippedDenoiser
+from litdiffusion.errors import UserError
+from litdiffusion.instantiate import make
+from litdiffusion.modules.checkpoints import read_checkpoint
+from litdiffusion.plots import comparison_picture, image_grid
+from litdiffusion.samplers import Sampler
+from litdiffusion.samplers.base import prior
+from litdiffusion.types import per_sample_noise
+
+PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
+
+
+class Pretrained:
+    """What a checkpoint holds for sampling: the denoiser with the chosen weights, its sampler and its codec."""
+
+    def __init__(self, path: str | Path, weights: str = "ema"):
+        if weights not in PREFIXES:
+            raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
+        content = read_checkpoint(path)
+        record = content["litdiffusion"]
+        self.config: DictConfig = OmegaConf.create(record["config"])
+        self.config.compile = False
+        self.value_range: tuple[float, float] | None = record["value_range"]
+        self.shape = tuple(self.config.derived.shape)
+        self.codec: nn.Module = make(self.config.codec, "codec")
+        self.sampler: Sampler = build_sampler(self.config)
+        self.denoiser = build_denoiser(self.config).eval()
+        self.denoiser.load_state_dict(_part(content["state_dict"], PREFIXES[weights]))
+
+
+def sample_to_files(cfg: DictConfig) -> Path:
+    """Draws ``cfg.n`` samples, writes ``samples.png`` and ``samples.npz`` and returns their folder."""
+    if OmegaConf.is_missing(cfg, "ckpt"):
+        raise UserError("give a checkpoint: python scripts/sample.py ckpt=outputs/.../checkpoints/last.ckpt")
+    for name in ("n", "batch_size"):
+        if not isinstance(cfg[name], int) or cfg[name] < 1:
+            raise UserError(f"{name} must be a whole number of at least 1, got {cfg[name]!r}")
+    pretrained = Pretrained(cfg.ckpt, cfg.weights)
+    sampler = _sampler(cfg, pretrained)
+    begin = time.perf_counter()
+    samples = torch.cat(list(batches(cfg, pretrained, sampler)))
+    seconds = time.perf_counter() - begin
+    folder = _folder(cfg)
+    _write(folder, samples, cfg, pretrained)
+    print(f"{len(samples)} samples in {seconds:.1f} s, {len(samples) / seconds:.1f} samples/s: {folder}")
+    return folder
+
+
+def batches(cfg: DictConfig, pretrained: Pretrained, sampler: Sampler) -> Iterator[Tensor]:
+    """Batches of samples in data space on the CPU; sample i depends on ``cfg.seed + i`` alone."""
+    device = torch.device(_device(cfg.device))
+    denoiser: nn.Module = pretrained.denoiser.to(device)
+    schedule = pretrained.denoiser.schedule
+    if cfg.clip and pretrained.value_range is not None:
+        denoiser = ClippedDenoiser(denoiser, *pretrained.value_range)
+    calls = len(sampler.levels(schedule)) - 1
+    with tqdm(total=cfg.n * calls, unit="call", unit_scale=True, desc="sampling", mininterval=0.5) as bar:
+        for start in range(0, cfg.n, cfg.batch_size):
+            count = min(cfg.batch_size, cfg.n - start)
+            noise = per_sample_noise([cfg.seed + i for i in range(start, start + count)])
+            x = prior(schedule, torch.empty(count, *pretrained.shape, device=device), noise)
+            for state in sampler.trajectory(denoiser, x, noise=noise):
+                x = state.x
+                bar.update(count if state.level.t < 1 else 0)
+            yield pretrained.codec.decode(x).float().cpu()
+
+
+def _sampler(cfg: DictConfig, pretrained: Pretrained) -> Sampler:
+    sampler = pretrained.sampler if cfg.get("sampler") is None else make(cfg.sampler, "sampler")
+    sampler = sampler if cfg.steps is None else sampler.respaced(cfg.steps)
+    sampler.levels(pretrained.denoiser.schedule)  # refuses a wrong number of steps before the work starts
+    return sampler
+
+
+def _write(folder: Path, samples: Tensor, cfg: DictConfig, pretrained: Pretrained) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / "samples.npz", samples=samples.numpy(), seeds=np.arange(cfg.n) + cfg.seed)
+    if samples.ndim == 4:
+        shown = samples[:400]
+        picture = image_grid(shown, max(1, round(len(shown) ** 0.5)), pretrained.value_range or (-1.0, 1.0))
+    else:
+        picture = comparison_picture({"samples": samples})
+    picture.save(folder / "samples.png")
+
+
+def _folder(cfg: DictConfig) -> Path:
+    """The folder asked for, or the first unused one beside the checkpoint."""
+    if cfg.out is not None:
+        return Path(cfg.out)
+    beside = Path(cfg.ckpt).parent
+    return next(path for k in range(10**6) if not (path := beside / f"samples_{k:03d}").exists())
+
+
+def _device(setting: str) -> str:
+    if setting != "auto":
+        return setting
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return str(accelerator) if accelerator else "cpu"
+
+
+def _part(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,0 +1,100 @@
+"""A run from its config to its result."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from litdiffusion.build import Experiment, Run, build
+from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.loggers import describe_run, finish
+from litdiffusion.modules.checkpoints import check_fits, read_checkpoint
+
+INTERRUPTED = 143
+"""Exit status of a run that was told to stop (128 + SIGTERM), so that schedulers see it as unfinished."""
+
+HARMLESS = (
+    ".*does not have many workers.*",
+    ".*LeafSpec.*is deprecated.*",
+    ".*is not currently resumable.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*lr_scheduler.step.*optimizer.step.*",
+)
+
+
+def train(cfg: DictConfig, run: Run) -> float | None:
+    """Builds and trains; returns ``cfg.metric`` at the end, for sweeps.
+
+    Raises:
+        UserError: bad input, before training starts.
+        TrainingError: a run that could not go on; says where its last good checkpoint is.
+    """
+    _quieten()
+    experiment = build(cfg, run)
+    if cfg.ckpt_path is not None:
+        check_fits(read_checkpoint(cfg.ckpt_path), experiment.module, cfg.ckpt_path)
+    describe_run(experiment.trainer, experiment.module.record["config"])
+    _announce(cfg, experiment, run)
+    exit_code = 1
+    try:
+        _fit(experiment, cfg.ckpt_path)
+        exit_code = 0
+    finally:
+        finish(experiment.trainer, exit_code)
+    _report(experiment, run.dir)
+    value = experiment.trainer.callback_metrics.get(cfg.metric)
+    return None if value is None else float(value)
+
+
+def _fit(experiment: Experiment, ckpt_path: str | None) -> None:
+    trainer = experiment.trainer
+    try:
+        trainer.fit(experiment.module, experiment.data, ckpt_path=ckpt_path, weights_only=True)
+    except TrainingError as error:
+        raise TrainingError(f"{error}. {_last_checkpoint(experiment)}") from error
+    except SystemExit:
+        _tell(experiment, f"stopped. {_last_checkpoint(experiment)}")
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _last_checkpoint(experiment: Experiment) -> str:
+    callback = experiment.trainer.checkpoint_callback
+    path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+    return f"Last good checkpoint: {path} (resume with ckpt_path={path})" if path else "No checkpoint was written yet"
+
+
+def _announce(cfg: DictConfig, experiment: Experiment, run: Run) -> None:
+    trainer, data = experiment.trainer, experiment.data
+    parameters = sum(p.numel() for p in experiment.module.denoiser.parameters())
+    _tell(
+        experiment,
+        f"{len(data.train.data)} training items of shape {tuple(data.shape)}, {parameters:,} parameters, "
+        f"{trainer.max_steps} steps of {data.batch_size} on {trainer.world_size} x {trainer.strategy.root_device.type} "
+        f"in {cfg.trainer.precision}",
+    )
+    _tell(experiment, f"run folder: {run.dir}")
+
+
+def _report(experiment: Experiment, folder: Path) -> None:
+    for callback in experiment.trainer.callbacks:
+        if line := getattr(callback, "summary", str)():
+            _tell(experiment, line)
+    _tell(experiment, f"pictures:   {folder / 'pictures'}")
+    _tell(experiment, f"checkpoint: {getattr(experiment.trainer.checkpoint_callback, 'last_model_path', '') or 'none'}")
+
+
+def _tell(experiment: Experiment, line: str) -> None:
+    if experiment.trainer.is_global_zero:
+        print(line, file=sys.stdout, flush=True)
+
+
+def _quieten() -> None:
+    """Lightning's advice on things that this project decides for itself."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message)
+
+
+__all__ = ["UserError", "train"]

@@ -1,0 +1,679 @@
+"""Data: the densities' moments, the order of batches, files good and bad, a resume in the middle of a run."""
+
+import contextlib
+import gzip
+import hashlib
+import inspect
+import math
+import socket
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
+
+import litdiffusion.data
+from litdiffusion.data import (
+    BatchOrder,
+    Checkerboard,
+    DataModule,
+    Digits,
+    GaussianMixture,
+    ImageFolder,
+    Moons,
+    Ramp,
+    SequentialOrder,
+    Spiral,
+    SwissRoll,
+    TensorLoader,
+    TorchvisionImages,
+    TwoGaussians,
+    WorkerLoader,
+    to_model_space,
+    toys,
+)
+from litdiffusion.data.files import short_socket_timeout
+from litdiffusion.errors import UserError
+from litdiffusion.seeding import fold_seed
+from litdiffusion.types import Batch
+
+ALL_TOYS = (GaussianMixture, Ramp, Spiral, TwoGaussians, Moons, SwissRoll, Checkerboard)
+CONF = Path(__file__).parents[1] / "conf" / "data"
+TOY = {"size": 10_000, "val_size": 2_000, "batch_size": 512, "seed": 3}
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    """The message, which must be one line."""
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+# ---- seeds and order ----
+
+
+def test_fold_seed_is_spread_over_its_low_bits_and_ordered():
+    seeds = [fold_seed(seed, step) for seed in range(100) for step in range(100)]
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    low = {seed % 2**32 for seed in seeds}
+    assert len(low) > 9_995  # 10 000 draws of 2³² collide 0.01 times on average
+    ones = np.mean([[seed >> bit & 1 for bit in range(63)] for seed in seeds], axis=0)
+    assert np.abs(ones - 0.5).max() < 5 * 0.5 / math.sqrt(10_000)
+    assert len({fold_seed(1, 2), fold_seed(2, 1), fold_seed(1), fold_seed(1, 2, 0), fold_seed(-1, 2)}) == 5
+
+
+def test_an_epoch_is_a_permutation_without_its_tail():
+    batches = list(BatchOrder(103, 10, seed=1, start=0, stop=20))
+    first, second = torch.cat(batches[:10]), torch.cat(batches[10:])
+    assert len(first.unique()) == len(second.unique()) == 100
+    assert int(first.max()) < 103
+    assert not torch.equal(first, second)
+
+
+def test_order_is_a_pure_function_of_seed_and_step():
+    whole = list(BatchOrder(103, 10, seed=1, start=0, stop=50))
+    tail = list(BatchOrder(103, 10, seed=1, start=37, stop=50))
+    assert len(tail) == 13
+    assert all(torch.equal(a, b) for a, b in zip(whole[37:], tail, strict=True))
+    assert not torch.equal(whole[0], next(iter(BatchOrder(103, 10, seed=2, start=0, stop=50))))
+    # Beyond 32 bits, where mt19937 alone would not tell seeds apart.
+    assert not torch.equal(whole[0], next(iter(BatchOrder(103, 10, seed=1 + 2**32, start=0, stop=50))))
+
+
+def test_ranks_share_the_global_batch():
+    single = list(BatchOrder(103, 12, seed=1, start=5, stop=11))
+    ranks = [list(BatchOrder(103, 4, seed=1, start=5, stop=11, rank=r, world=3)) for r in range(3)]
+    for step, whole in enumerate(single):
+        parts = torch.cat([rank[step] for rank in ranks])
+        assert [len(rank[step]) for rank in ranks] == [4, 4, 4]
+        assert torch.equal(parts.sort().values, whole.sort().values)
+
+
+def test_sequential_order_covers_everything_once():
+    orders = [SequentialOrder(23, 4, rank, 2) for rank in range(2)]
+    assert [len(order) for order in orders] == [3, 3]
+    seen = torch.cat([index for order in orders for index in order])
+    assert torch.equal(seen.sort().values, torch.arange(23))
+
+
+@pytest.mark.parametrize("arguments", [(10, 11, 0, 0, 5), (10, 0, 0, 0, 5), (10, 6, 0, 0, 5, 0, 2)])
+def test_order_refuses_a_batch_larger_than_the_set(arguments: tuple[int, ...]):
+    with pytest.raises(UserError, match="allowed are 1 to"):
+        BatchOrder(*arguments)
+
+
+def test_loaders_cut_the_ordered_rows_and_count_the_whole_run():
+    data, label = torch.randn(50, 3), torch.arange(50)
+    order = BatchOrder(50, 8, seed=0, start=4, stop=15)
+    worker = WorkerLoader(data, label, order, num_workers=0)
+    plain = TensorLoader(data, label, order)
+    assert len(plain) == len(worker) == 15
+    count = 0
+    for index, a, b in zip(order, plain, worker, strict=True):
+        assert torch.equal(a.data, data[index])
+        assert torch.equal(a.label, index)
+        assert torch.equal(a.data, b.data)
+        assert torch.equal(a.label, b.label)
+        count += 1
+    assert count == 11
+    assert next(iter(TensorLoader(data, None, order))).label is None
+
+
+def test_a_worker_loader_leaves_the_global_stream_alone():
+    torch.manual_seed(0)
+    list(WorkerLoader(torch.randn(50, 3), None, BatchOrder(50, 8, 0, 0, 3), num_workers=0))
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    torch.randn(50, 3)
+    assert torch.equal(after, torch.rand(1))
+
+
+# ---- toys ----
+
+PI = math.pi
+SPIRAL_MEAN = (-2 * 0.65 / (9 * PI**2), 1.3 / (3 * PI))
+SPIRAL_SQUARE = 0.65**2 + (0.65**2 + 0.15**2) / 12
+ROLL_SQUARE = 9.75 * PI**2 + 2 * 0.25
+MOONS_SQUARE = 0.5 * 1 + 0.5 * (1 + 1 + 0.25 - 2 * 0.5 * 2 / PI) + 2 * 0.05**2
+
+# density, mean per coordinate, E|x|²: closed forms of the docstrings' formulas
+MOMENTS = {
+    "gaussian_mixture": (toys.gaussian_mixture, (0.2,), 0.25 + 0.04),
+    "two_gaussians": (toys.two_gaussians, (10 / 3, 1 / 3), (101 + 2 * 100) / 3 + 2),
+    "ramp": (toys.ramp, (1 / 3, 1 / 3), 2 * (1 / 18 + 1 / 9)),
+    "spiral": (toys.spiral, SPIRAL_MEAN, SPIRAL_SQUARE),
+    "checkerboard": (toys.checkerboard, (0.0, 0.0), 2 * 4 / 3),
+    "moons": (toys.moons, (0.5, 0.25), None),
+    "swiss_roll": (toys.swiss_roll, None, ROLL_SQUARE),
+}
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_moments_are_the_closed_form_within_five_standard_errors(name: str):
+    density, mean, square = MOMENTS[name]
+    x = density(200_000, torch.Generator().manual_seed(5)).double()
+    root = math.sqrt(len(x))
+    if mean is not None:
+        assert ((x.mean(0) - torch.tensor(mean)).abs() < 5 * x.std(0) / root).all()
+    if square is not None:
+        norm = x.square().sum(1)
+        assert abs(float(norm.mean()) - square) < 5 * float(norm.std()) / root
+    assert density(7, torch.Generator()).dtype == torch.float32
+
+
+def test_ramp_has_a_ramps_variance_in_any_dimension():
+    x = toys.ramp(200_000, torch.Generator().manual_seed(0), dim=3)
+    assert x.shape == (200_000, 3)
+    # Var of the sample variance: (E(x - m)⁴ - s⁴)/n with E(x - m)⁴ = 1/135.
+    error = math.sqrt((1 / 135 - 1 / 18**2) / 200_000)
+    assert ((x.var(0) - 1 / 18).abs() < 5 * error).all()
+    assert Ramp(dim=3, **TOY).shape == (3,)
+
+
+def test_mixture_weights_and_spreads():
+    x = toys.two_gaussians(90_000, torch.Generator().manual_seed(0))
+    left = x[x[:, 0] < 0]
+    assert abs(len(left) / 90_000 - 1 / 3) < 5 * math.sqrt(2 / 9 / 90_000)
+    assert ((left.mean(0) - torch.tensor([-10.0, 1.0])).abs() < 5 / math.sqrt(30_000)).all()
+    assert ((left.var(0) - 1).abs() < 5 * math.sqrt(2 / 30_000)).all()
+
+
+def test_checkerboard_is_even_over_its_eight_squares():
+    x = toys.checkerboard(80_000, torch.Generator().manual_seed(0))
+    cell = x.floor().long()
+    assert (cell.sum(1) % 2 == 0).all()
+    counts = ((cell[:, 0] + 2) * 4 + cell[:, 1] + 2).bincount(minlength=16)
+    counts = counts[counts > 0]
+    assert len(counts) == 8
+    assert ((counts - 10_000).abs() < 5 * math.sqrt(80_000 * 7 / 64)).all()
+
+
+def test_spiral_keeps_to_its_radius():
+    rho = toys.spiral(10_000, torch.Generator().manual_seed(0)).norm(dim=1)
+    assert 0.25 <= float(rho.min()) < 0.27
+    assert 1.0 < float(rho.max()) <= 1.05
+
+
+@pytest.mark.parametrize("toy", ALL_TOYS)
+def test_toys_are_standardised_reproducible_and_split(toy: type[DataModule]):
+    data, again, other = toy(**TOY), toy(**TOY), toy(**{**TOY, "seed": 4})
+    for module in (data, again, other):
+        module.load()
+    x = data.train.data
+    assert x.shape == (10_000, *data.shape)
+    assert data.val.data.shape == (2_000, *data.shape)
+    assert x.double().mean(0).abs().max() < 1e-5
+    assert (x.double().var(0, correction=0) - 1).abs().max() < 1e-5
+    assert torch.equal(x, again.train.data)
+    assert torch.equal(data.val.data, again.val.data)
+    assert not torch.equal(x, other.train.data)
+    assert not torch.isin(data.val.data[:, 0], x[:, 0]).all()
+    assert data.train.label is None
+    assert (data.num_classes, data.value_range) == (0, None)
+    torch.testing.assert_close(data._standardise(data.in_data_units(x)), x, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("toy", ALL_TOYS)
+def test_draws_depend_on_their_own_seed_only(toy: type[DataModule]):
+    data = toy(**TOY)
+    first, second, once_more = data.draw(5_000, 3), data.draw(5_000, 4), data.draw(5_000, 3)
+    assert torch.equal(first, once_more)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, data.train.data[:5_000])
+    # 5 standard errors of a mean of 5 000 against the training mean of 10 000.
+    assert (first.mean(0).abs() < 5 * math.sqrt(1 / 5_000 + 1 / 10_000)).all()
+
+
+@pytest.mark.parametrize("toy", [GaussianMixture, TwoGaussians])
+def test_mixture_describes_the_standardised_data(toy: type[DataModule]):
+    data = toy(**TOY)
+    weights, means, std = data.mixture
+    mean = weights @ means
+    variance = weights @ (means.square() + std.square()) - mean.square()
+    # The sample's statistics against the law's: some standard errors of 10 000 points.
+    assert mean.abs().max() < 5e-2
+    assert (variance - 1).abs().max() < 8e-2
+    torch.testing.assert_close(means * data.std + data.mean, toy.law.means, rtol=0, atol=1e-5)
+    torch.testing.assert_close(std * data.std, toy.law.std)
+    assert Spiral(**TOY).mixture is None
+
+
+# ---- the module's contract ----
+
+
+class Given(DataModule):
+    """A data module around given tensors."""
+
+    def __init__(self, train: Tensor, val: Tensor, batch_size: int = 4) -> None:
+        super().__init__(batch_size=batch_size, val_size=len(val), seed=0)
+        self.given = Batch(train), Batch(val)
+        self.reads = 0
+
+    def read(self) -> tuple[Batch, Batch]:
+        self.reads += 1
+        return self.given
+
+
+def test_bytes_become_the_closed_interval_exactly():
+    x = to_model_space(torch.arange(256, dtype=torch.uint8))
+    assert x.dtype == torch.float32
+    assert (float(x[0]), float(x[255])) == (-1.0, 1.0)
+    assert torch.equal((x + 1).mul(127.5).round().to(torch.uint8), torch.arange(256, dtype=torch.uint8))
+    floats = torch.randn(3)
+    assert to_model_space(floats) is floats
+
+
+def test_load_reads_once_and_references_never_cycle():
+    data = Given(torch.zeros(9, 2), torch.arange(6.0).view(3, 2))
+    data.load()
+    data.setup("fit")
+    assert data.reads == 1
+    assert torch.equal(data.reference(2), torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
+    assert len(data.reference(10)) == 3
+    assert len(data.training_reference(4)) == 4
+
+
+def test_not_a_number_is_counted_and_located():
+    bad = torch.zeros(9, 2)
+    bad[5] = math.nan
+    bad[7, 1] = math.inf
+    with pytest.raises(UserError) as error:
+        Given(bad, torch.zeros(3, 2)).load()
+    assert "3 values that are NaN or infinite, in 2 of 9 items, the first of them item 5" in one_line(error)
+
+
+def test_a_batch_larger_than_the_set_is_refused_with_the_remedy():
+    with pytest.raises(UserError) as error:
+        Given(torch.zeros(9, 2), torch.zeros(3, 2), batch_size=10).load()
+    assert "data.batch_size=10" in one_line(error)
+    assert "set data.batch_size=9" in one_line(error)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "val_size", "size"])
+def test_sizes_below_one_are_refused_by_the_constructor(name: str):
+    with pytest.raises(UserError, match=f"data.{name}=0: must be at least"):
+        Spiral(**{**TOY, name: 0})
+
+
+def test_digits_spread_over_bytes_and_are_held_out():
+    data, other = Digits(batch_size=64, seed=0), Digits(batch_size=64, seed=1)
+    data.load()
+    other.load()
+    assert data.train.data.shape == (1_500, 1, 8, 8)
+    assert data.val.data.shape == (297, 1, 8, 8)
+    both = torch.cat((data.train.data, data.val.data))
+    assert (int(both.min()), int(both.max()), both.dtype) == (0, 255, torch.uint8)
+    assert sorted(both.unique().tolist()) == [round(k * 255 / 16) for k in range(17)]
+    assert data.train.label.bincount().sum() + data.val.label.bincount().sum() == 1_797
+    assert data.val.label.bincount(minlength=10).min() > 0
+    assert torch.equal(data.val.data, other.val.data)  # whatever the seed
+    with pytest.raises(UserError, match=r"set data\.val_size between 1 and 1796"):
+        Digits(batch_size=64, val_size=1_797, seed=0).load()
+
+
+# ---- torchvision's files ----
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def idx(array: np.ndarray) -> bytes:
+    """The bytes of an IDX file of unsigned bytes."""
+    head = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+def mnist_contents() -> dict[str, bytes]:
+    """Four small files: 60 training and 20 test images of random bytes, with labels 0..9 in turn."""
+    random = np.random.default_rng(0)
+    contents = {}
+    for split, n in (("train", 60), ("t10k", 20)):
+        contents[f"{split}-images-idx3-ubyte"] = idx(random.integers(0, 256, (n, 28, 28)))
+        contents[f"{split}-labels-idx1-ubyte"] = idx(np.arange(n) % 10)
+    return contents
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of whole unpacked files, and no network: every connection fails at once."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, content in mnist_contents().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def mnist(raw: Path) -> TorchvisionImages:
+    return TorchvisionImages(dataset="MNIST", root=raw.parents[1], batch_size=8, val_size=20, seed=0)
+
+
+def failure(raw: Path, *mentioned: str) -> str:
+    """The one line with which loading fails: it names the files, the folder and the stand-in."""
+    with pytest.raises(UserError) as error:
+        mnist(raw).load()
+    message = one_line(error)
+    for part in (*mentioned, str(raw), "data=digits"):
+        assert part in message
+    return message
+
+
+def test_unpacked_files_are_read_as_bytes_with_labels(raw: Path):
+    data = mnist(raw)
+    data.load()
+    pixels = np.frombuffer(mnist_contents()[FILES[0]][16:], np.uint8).reshape(60, 1, 28, 28)
+    rows = torch.cat((data.train.data, data.val.data))
+    assert (len(data.train.data), len(data.val.data)) == (40, 20)
+    assert rows.dtype == torch.uint8
+    assert sorted(map(bytes, rows.numpy())) == sorted(map(bytes, pixels))
+    which = [next(i for i in range(60) if (pixels[i] == row).all()) for row in data.val.data.numpy()]
+    assert data.val.label.tolist() == [i % 10 for i in which]
+    test = data.test_images()
+    assert test.data.shape == (20, 1, 28, 28)
+    assert test.label.tolist() == [i % 10 for i in range(20)]
+
+
+def test_packed_files_are_verified_and_unpacked(raw: Path, monkeypatch: pytest.MonkeyPatch):
+    import torchvision
+
+    resources = []
+    for name, content in mnist_contents().items():
+        (raw / name).unlink()
+        packed = gzip.compress(content)
+        (raw / f"{name}.gz").write_bytes(packed)
+        resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    data = mnist(raw)
+    data.load()
+    assert len(data.train.data) == 40
+
+    for name in FILES:
+        (raw / name).unlink()
+    (raw / f"{FILES[2]}.gz").write_bytes(gzip.compress(mnist_contents()[FILES[2]])[:-50])
+    message = failure(raw, f"{FILES[2]}.gz (damaged: wrong md5 sum)", "no network in tests")
+    assert FILES[1] not in message
+
+
+def test_missing_files_are_named(raw: Path):
+    (raw / FILES[0]).unlink()
+    (raw / FILES[3]).unlink()
+    message = failure(raw, f"{FILES[0]}.gz (missing)", f"{FILES[3]}.gz (missing)")
+    assert FILES[1] not in message
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, 3])
+def test_a_cut_file_is_named_with_its_size(raw: Path, index: int):
+    path = raw / FILES[index]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    failure(raw, f"{FILES[index]} (damaged: {len(whole) - 7} bytes instead of {len(whole)}")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0", b"<html>not found</html>", idx(np.zeros((4, 28)))])
+def test_a_file_of_another_kind_is_named(raw: Path, content: bytes):
+    (raw / FILES[0]).write_bytes(content)
+    failure(raw, f"{FILES[0]} (damaged: not an IDX file")
+
+
+def test_labels_that_do_not_fit_are_refused(raw: Path):
+    (raw / FILES[1]).write_bytes(idx(np.full(60, 11)))
+    assert "download" not in failure(raw, "cannot be used: 60 labels, 60 images: not one label from 0 to 9")
+    (raw / FILES[1]).write_bytes(idx(np.zeros(59)))
+    failure(raw, "59 labels, 60 images")
+
+
+def test_cifar_names_its_archive(raw: Path):
+    root = raw.parents[1]
+    with pytest.raises(UserError) as error:
+        TorchvisionImages(dataset="CIFAR10", root=root, batch_size=8, seed=0).load()
+    message = one_line(error)
+    assert "cifar-10-python.tar.gz (missing)" in message
+    assert str(root) in message
+
+
+def test_an_unknown_dataset_lists_the_known_ones():
+    with pytest.raises(UserError, match="MNIST, FashionMNIST, KMNIST, CIFAR10"):
+        TorchvisionImages(dataset="EMNIST", root=".", batch_size=8, seed=0)
+
+
+def test_the_socket_timeout_is_restored():
+    before = socket.getdefaulttimeout()
+    with contextlib.suppress(OSError), short_socket_timeout(1.5):
+        assert socket.getdefaulttimeout() == 1.5
+        raise OSError
+    assert socket.getdefaulttimeout() == before
+
+
+# ---- folders of images ----
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Twelve pictures of many sizes, modes and formats, in two class folders."""
+    random = np.random.default_rng(0)
+    kinds = [
+        ("RGB", ".png"),
+        ("L", ".png"),
+        ("RGB", ".jpg"),
+        ("RGBA", ".png"),
+        ("L", ".bmp"),
+        ("RGB", ".webp"),
+    ]
+    for i in range(12):
+        mode, suffix = kinds[i % 6]
+        shape = (20 + 3 * i, 50 - 2 * i) + ((len(mode),) if len(mode) > 1 else ())
+        folder = tmp_path / ("cat", "dog")[i % 2] / "deep"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, shape, np.uint8)).save(folder / f"{i:02d}{suffix.upper()}")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / ".hidden.png").write_text("not a picture either")
+    return tmp_path
+
+
+def folder(path: Path, **changes: object) -> ImageFolder:
+    arguments = {"path": path, "image_size": [12, 20], "batch_size": 2, "val_size": 4, "seed": 0}
+    return ImageFolder(**{**arguments, **changes})
+
+
+@pytest.mark.parametrize(("channels", "workers"), [(1, 0), (3, 0), (3, 1)])
+def test_streaming_gives_the_batches_of_the_decoded_set(pictures: Path, channels: int, workers: int):
+    memory = folder(pictures, channels=channels)
+    stream = folder(pictures, channels=channels, memory_limit_gb=0.0, num_workers=workers)
+    memory.load()
+    stream.load()
+    assert isinstance(memory.train.data, Tensor)
+    assert not isinstance(stream.train.data, Tensor)
+    assert memory.shape == (channels, 12, 20)
+    assert (memory.num_classes, memory.classes) == (2, ["cat", "dog"])
+    order = BatchOrder(8, 2, seed=0, start=3, stop=9)
+    pairs = list(zip(*(data.make_loader(data.train, order) for data in (memory, stream)), strict=True))
+    assert len(pairs) == 6
+    for a, b in pairs:
+        assert a.data.shape == (2, channels, 12, 20)
+        assert torch.equal(a.data, b.data)
+        assert torch.equal(a.label, b.label)
+    for a, b in zip(memory.val_dataloader(), stream.val_dataloader(), strict=True):
+        assert torch.equal(a.data, b.data)
+    assert torch.equal(memory.reference(3), stream.reference(3))
+
+
+def test_cover_and_centre_crop_keep_the_middle(tmp_path: Path):
+    stripes = np.zeros((10, 40, 3), np.uint8)
+    stripes[:, 15:25] = (255, 0, 100)  # the middle square of a wide picture
+    tall = np.full((40, 10), 200, np.uint8)
+    tall[:10] = tall[30:] = 0
+    Image.fromarray(stripes).save(tmp_path / "a.png")
+    Image.fromarray(tall).save(tmp_path / "b.png")
+    data = folder(tmp_path, image_size=10, val_size=1, batch_size=1)
+    data.load()
+    both = sorted((data.train.data[0], data.val.data[0]), key=lambda x: int(x.sum()))
+    assert both[0].flatten(1).float().mean(1).tolist() == [255, 0, 100]
+    assert (both[1] == 200).all()
+    assert data.num_classes == 0
+    assert data.train.label is None
+
+
+def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path):
+    ramp = np.linspace(0, 65_535, 64).astype(np.uint16).reshape(8, 8)
+    for name in ("a", "b"):
+        Image.fromarray(ramp).save(tmp_path / f"{name}.png")
+    data = folder(tmp_path, image_size=8, channels=1, val_size=1, batch_size=1)
+    data.load()
+    assert torch.equal(data.val.data[0, 0], torch.from_numpy((ramp // 257).astype(np.uint8)))
+
+
+@pytest.mark.parametrize("limit", [2.0, 0.0])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_picture_is_named(pictures: Path, limit: float, workers: int):
+    for path in sorted(pictures.rglob("*.PNG")):
+        path.write_bytes(path.read_bytes()[:60])
+    data = folder(pictures, memory_limit_gb=limit, num_workers=workers)
+    message = ""
+    try:
+        data.load()
+        list(data.make_loader(data.train, BatchOrder(8, 2, 0, 0, 4)))
+    except UserError as error:
+        # Not pytest.raises: it would keep the frames, hence the workers, until a garbage collection that ends
+        # them the slow way (5 s).
+        message = str(error)
+    assert message.startswith("cannot read the image " + str(pictures))
+    assert "\n" not in message
+
+
+def test_a_missing_or_empty_folder_and_bad_sizes(tmp_path: Path):
+    with pytest.raises(UserError, match="no such folder"):
+        folder(tmp_path / "nowhere").load()
+    with pytest.raises(UserError, match="no images"):
+        folder(tmp_path).load()
+    for changes in ({"image_size": 0}, {"image_size": [8]}, {"channels": 2}, {"num_workers": -1}):
+        with pytest.raises(UserError, match=f"data.{next(iter(changes))}="):
+            folder(tmp_path, **changes)
+
+
+# ---- the configs ----
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_config_gives_every_argument_of_its_class(path: Path):
+    whole = path.read_text().startswith("# @package _global_")
+    loaded = OmegaConf.load(path)
+    config = OmegaConf.create({"seed": 7, **(loaded if whole else {"data": loaded})})
+    if "path" in config.data:
+        config.data.path = "."
+    arguments = OmegaConf.to_container(config.data, resolve=True)
+    target = getattr(litdiffusion.data, arguments.pop("_target_").removeprefix("litdiffusion.data."))
+    assert set(arguments) == set(inspect.signature(target.__init__).parameters) - {"self"}
+    data = target(**arguments)
+    assert data.seed == 7
+    assert (data.value_range == (-1.0, 1.0)) == whole == (len(data.shape) == 3)
+    if whole:
+        assert config.trainer.max_steps >= config.trainer.val_check_interval > 0
+
+
+# ---- with Lightning ----
+
+
+class Stop(Exception):
+    """Ends a run in the middle."""
+
+
+class Recorder(pl.LightningModule):
+    """Keeps every batch it is given, and stops before one of them if told to."""
+
+    def __init__(self, stop_before: int = -1) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[Batch] = []
+        self.validated: list[Tensor] = []
+        self.stop_before = stop_before
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if len(self.seen) == self.stop_before:
+            raise Stop
+        assert isinstance(batch, Batch)
+        self.seen.append(batch)
+        return self.weight * batch.data.mean()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validated.append(batch.data)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def trainer(path: Path, max_steps: int, **changes: object) -> pl.Trainer:
+    quiet = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
+    arguments = {
+        **dict.fromkeys((*quiet, "use_distributed_sampler"), False),
+        **{"accelerator": "cpu", "max_epochs": -1, "max_steps": max_steps, "default_root_dir": path},
+        **{"check_val_every_n_epoch": None, "val_check_interval": 5, "num_sanity_val_steps": 0},
+    }
+    return pl.Trainer(**{**arguments, **changes})
+
+
+def same(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(torch.equal(x.data, y.data) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*exists and is not empty")
+def test_a_run_that_was_cut_off_goes_on_with_the_same_batches(tmp_path: Path):
+    whole, cut, rest = Recorder(), Recorder(stop_before=7), Recorder()
+    digits = Digits(batch_size=500, seed=0)
+    trainer(tmp_path, 20).fit(whole, digits)
+    kept = tmp_path / "kept"
+    keep = pl.callbacks.ModelCheckpoint(kept, "cut", save_on_exception=True, every_n_train_steps=100)
+    checkpointing = {"callbacks": [keep], "enable_checkpointing": True}
+    with pytest.raises(Stop):
+        trainer(tmp_path, 20, **checkpointing).fit(cut, Digits(batch_size=500, seed=0))
+    resumed = trainer(tmp_path, 20, **checkpointing)
+    resumed.fit(rest, Digits(batch_size=500, seed=0), ckpt_path=kept / "cut.ckpt")
+    assert (len(whole.seen), len(cut.seen), len(rest.seen)) == (20, 7, 13)
+    assert same(whole.seen, cut.seen + rest.seen)
+    assert resumed.num_training_batches == 20
+    assert resumed.global_step == 20
+    data = whole.seen[0].data
+    assert (data.dtype, float(data.min()), float(data.max())) == (torch.float32, -1.0, 1.0)
+    assert whole.seen[0].label.shape == (500,)
+
+
+def test_a_finished_run_can_be_prolonged(tmp_path: Path):
+    whole, first, second = Recorder(), Recorder(), Recorder()
+    trainer(tmp_path, 20).fit(whole, Spiral(**TOY))
+    short = trainer(tmp_path, 10)
+    short.fit(first, Spiral(**TOY))
+    short.save_checkpoint(tmp_path / "end.ckpt")
+    trainer(tmp_path, 20).fit(second, Spiral(**TOY), ckpt_path=tmp_path / "end.ckpt")
+    assert same(whole.seen, first.seen + second.seen)
+    assert whole.seen[0].label is None
+
+
+def test_accumulated_gradients_take_their_batches_in_order(tmp_path: Path):
+    plain, accumulated = Recorder(), Recorder()
+    trainer(tmp_path, 12).fit(plain, Spiral(**TOY))
+    trainer(tmp_path, 4, accumulate_grad_batches=3).fit(accumulated, Spiral(**TOY))
+    assert same(plain.seen, accumulated.seen)
+
+
+def test_validation_is_the_fixed_set_each_time(tmp_path: Path):
+    module, data = Recorder(), Digits(batch_size=100, seed=0)
+    trainer(tmp_path, 10).fit(module, data)
+    assert [len(x) for x in module.validated] == [100, 100, 97] * 2
+    assert torch.equal(torch.cat(module.validated[:3]), data.reference(297))
+    assert torch.equal(torch.cat(module.validated[3:]), data.reference(297))
+
+
+def test_a_run_without_a_length_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match=r"set trainer\.max_steps"):
+        trainer(tmp_path, -1).fit(Recorder(), Spiral(**TOY))

@@ -1,0 +1,254 @@
+"""Pictures: the right pixel in the right place, true densities, and the same bytes every time."""
+
+import math
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from litdiffusion import plots
+from litdiffusion.plots.animation import image_frames
+from litdiffusion.plots.density import common_window, density_image, histogram, widening
+from litdiffusion.plots.palette import ACCENT, PAPER, WARNING
+from litdiffusion.plots.sheets import MARGIN, thinned, time_labels
+from litdiffusion.plots.tiles import mosaic, to_pixels
+
+TIMES = [1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def noised(data: Tensor) -> list[Tensor]:
+    noise = normal(*data.shape, seed=9)
+    return [math.cos(t * math.pi / 2) * data + math.sin(t * math.pi / 2) * noise for t in TIMES]
+
+
+def marked_states(rows: int, columns: int, channels: int, height: int, width: int) -> list[Tensor]:
+    """Flat tiles, each of its own value: chain i of state j is (i · columns + j) / (rows · columns) in [0,
+    1).
+    """
+    values = torch.arange(rows * columns).reshape(rows, columns) / (rows * columns)
+    return [values[:, j, None, None, None].expand(rows, channels, height, width) for j in range(columns)]
+
+
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 8, 8), (3, 6, 10), (1, 300, 200)])
+def test_sheet_shows_chains_as_rows_and_states_as_columns(channels: int, height: int, width: int) -> None:
+    """The middle of each tile has its state's value, on a lattice that starts at the lower right corner."""
+    rows, columns = 3, 13
+    sheet = plots.trajectory_sheet(
+        marked_states(rows, columns, channels, height, width), list(range(columns)), "", (0.0, 1.0)
+    )
+    pixels = np.asarray(sheet)
+    pitch_x = (sheet.width - 2 * MARGIN + 2) / columns
+    pitch_y = (pitch_x - 2) * height / width + 2
+    for i in range(rows):
+        for j in range(columns):
+            x = MARGIN + (j + 0.5) * pitch_x - 1
+            y = sheet.height - MARGIN + 2 - (rows - i - 0.5) * pitch_y - 1
+            assert pixels[int(y), int(x)].tolist() == [round(255 * (i * columns + j) / (rows * columns))] * 3
+
+
+def test_sheet_enlarges_by_repeating_pixels_and_keeps_the_image_upright() -> None:
+    image = torch.zeros(1, 3, 4, 4)
+    image[0, :, 0, 3] = torch.tensor([1.0, -1.0, 1.0])
+    sheet = np.asarray(plots.trajectory_sheet([image] * 20, list(range(20)), ""))
+    tile = (sheet.shape[1] - 2 * MARGIN + 2) // 20 - 2
+    assert tile % 4 == 0
+    last = sheet[-MARGIN - tile : -MARGIN, -MARGIN - tile : -MARGIN]
+    corner = (last == (255, 0, 255)).all(axis=-1)
+    assert corner[: tile // 4, -tile // 4 :].all()
+    assert corner.sum() == (tile // 4) ** 2
+
+
+@pytest.mark.parametrize(("side", "chains"), [(8, 10), (28, 10), (64, 10), (256, 2)])
+def test_sheet_is_of_a_size_for_a_slide(side: int, chains: int) -> None:
+    sheet = plots.trajectory_sheet([normal(chains, 1, side, side)] * 26, list(range(26)), "A title")
+    assert 1600 <= sheet.width <= 2420
+    assert sheet.height <= 1300
+
+
+def test_pixels_clip_average_and_flag_what_is_not_finite() -> None:
+    image = torch.tensor([[-5.0, 5.0], [0.0, torch.nan]])[None, None]
+    shown = to_pixels(image, (-1.0, 1.0))[0]
+    assert shown[0, 0].tolist() == [0] * 3
+    assert shown[0, 1].tolist() == [255] * 3
+    assert shown[1, 1].tolist() == list(WARNING)
+    halves = torch.tensor([[-1.0, 1.0], [-1.0, 1.0]])[None, None]
+    assert to_pixels(halves, (-1.0, 1.0), (1, 1))[0, 0, 0].tolist() == [128] * 3
+    with pytest.raises(ValueError, match="decode latents"):
+        to_pixels(torch.zeros(2, 4, 8, 8), (-1.0, 1.0))
+
+
+def test_image_grid_fills_rows_first_with_two_pixels_between() -> None:
+    images = torch.linspace(-1, 1, 5)[:, None, None, None].expand(5, 1, 7, 5)
+    grid = np.asarray(plots.image_grid(images, columns=3))
+    width = (grid.shape[1] - 4) // 3
+    height = width * 7 // 5
+    assert grid.shape == (2 * height + 2, 3 * width + 4, 3)
+    assert grid.shape[1] >= 600
+    firsts = [int(grid[r * (height + 2), c * (width + 2), 0]) for r in range(2) for c in range(3)]
+    assert firsts == [0, 64, 128, 191, 255, 255]
+    assert (grid[:, width : width + 2] == PAPER[0]).all()
+
+
+def test_mosaic_of_single_pixels_is_the_matrix_itself() -> None:
+    values = torch.arange(6, dtype=torch.uint8).reshape(2, 3)
+    assert torch.equal(mosaic(values[..., None, None, None].expand(2, 3, 1, 1, 3), 0)[..., 0], values)
+
+
+def test_labels_of_times() -> None:
+    assert time_labels([200, 0]) == ["t = 200", "t = 0"]
+    assert time_labels([1.0, 0.5, 0]) == ["t = 1.00", "t = 0.50", "t = 0.00"]
+    assert time_labels([0.002, 0.001]) == ["t = 0.002", "t = 0.001"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 11, 26, 27, 60])
+@pytest.mark.parametrize("pitch", [20.0, 45.0, 86.0])
+def test_thinned_labels_keep_both_ends_and_never_overlap(count: int, pitch: float) -> None:
+    kept = thinned(count, pitch, room=90.0)
+    assert kept[-1] == count - 1
+    assert kept[0] == 0 or (count - 1) * pitch < 90
+    assert all((b - a) * pitch >= 90 for a, b in pairwise(kept))
+
+
+def test_histogram_is_a_density() -> None:
+    """It integrates to one, and its bins hold the normal law's mass, 0.2 at most: n = 50 000 errs by .002."""
+    sample = normal(50_000, 1)
+    window = common_window([], sample)._replace(half=8.0, centre=torch.zeros(1, dtype=torch.float64))
+    density = histogram(sample, window, 32)
+    assert float(density.sum()) * 16 / 32 == pytest.approx(1.0, abs=1e-12)
+    middles = (torch.arange(32, dtype=torch.float64) + 0.5) / 2 - 8
+    mass = torch.special.ndtr(middles + 0.25) - torch.special.ndtr(middles - 0.25)
+    assert float((density / 2 - mass).abs().max()) < 0.01
+    inner = histogram(sample, window._replace(half=1.0), 10)
+    assert float(inner.sum()) / 5 == pytest.approx(0.683, abs=0.01)
+
+
+@pytest.mark.parametrize(("x", "y"), [(1, 1), (-1, 1), (1, -1), (-1, -1)])
+def test_density_lies_where_the_points_are_seen(x: int, y: int) -> None:
+    """Points at the upper right are dark in the upper right quadrant: rows downwards, columns to the right."""
+    window = common_window([], torch.tensor([[-2.0, -2.0], [2.0, 2.0]]))
+    density = density_image(0.1 * normal(500, 2) + torch.tensor([x, y]), window, bins=40)
+    top, right = slice(0, 20) if y > 0 else slice(20, 40), slice(20, 40) if x > 0 else slice(0, 20)
+    assert float(density.sum()) == pytest.approx(1.0, abs=1e-9)
+    assert float(density[top, right].sum()) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_density_panel_is_dark_in_the_right_quadrant_of_its_tile() -> None:
+    data = torch.tensor([[-2.0, -2.0], [2.0, 2.0]]).repeat(50, 1)
+    sheet = plots.density_panels([0.05 * normal(300, 2) + torch.tensor([1.0, 1.0])], [0.0], data)
+    pixels = np.asarray(sheet).astype(int)
+    above = MARGIN + 31
+    tile = pixels[above + 4 : above + 376, MARGIN + 4 : MARGIN + 376].sum(axis=-1)
+    assert tile[:180, 192:].min() < 250 < 600 < min(tile[192:].min(), tile[:, :180].min())
+    assert (pixels[above:, MARGIN + 394 :] == ACCENT).all(axis=-1).sum() > 4 * 370 * 4 * 0.9
+
+
+def test_wide_states_get_wider_axes_and_say_so() -> None:
+    data = normal(1000, 2)
+    states = [80 * normal(1000, 2, seed=1), data]
+    window = common_window(states, data)
+    factors = [widening(state, window) for state in states]
+    assert factors[1] == 1
+    assert 32 <= factors[0] <= 128
+    assert window.half < 6
+    assert common_window([2 * data], data).half > common_window([data], data).half
+
+
+def test_points_that_are_not_finite_count_as_outside() -> None:
+    sample = normal(1000, 2)
+    broken = sample.clone()
+    broken[:250] = torch.nan
+    window = common_window([broken], sample)
+    assert float(density_image(broken, window).sum()) == pytest.approx(0.75, abs=0.01)
+    assert float(histogram(broken, window, 20).sum()) * 2 * window.half / 20 == pytest.approx(0.75, abs=0.01)
+    with pytest.raises(ValueError, match="finite"):
+        common_window([sample], sample * torch.nan)
+
+
+DATA = {
+    "1-D": normal(400, 1),
+    "2-D": normal(400, 2),
+    "5-D": normal(400, 5),
+    "image": normal(6, 1, 8, 6).tanh(),
+}
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_every_picture_repeats_byte_for_byte(kind: str, tmp_path: Path) -> None:
+    data = DATA[kind]
+    before = [data.clone(), torch.random.get_rng_state()]
+
+    def render() -> list[bytes]:
+        states = noised(data)
+        plots.trajectory_gif(states, TIMES, data, tmp_path / "a.gif")
+        pictures = [
+            plots.trajectory_picture(states, TIMES, data, "Title"),
+            plots.forward_picture(states[::-1], [f"t = {t}" for t in TIMES[::-1]], "Title"),
+        ]
+        if data.ndim == 2:
+            pictures.append(plots.comparison_picture({"data": data, "samples: W = 0.1": states[2]}, "Title"))
+        assert all(picture.mode == "RGB" for picture in pictures)
+        return [(tmp_path / "a.gif").read_bytes(), *(picture.tobytes() for picture in pictures)]
+
+    assert render() == render()
+    assert torch.equal(before[0], data)
+    assert torch.equal(before[1], torch.random.get_rng_state())
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_gif_has_a_frame_per_state_holds_the_last_and_loops(kind: str, tmp_path: Path) -> None:
+    plots.trajectory_gif(noised(DATA[kind]), TIMES, DATA[kind], tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == len(TIMES)
+        assert gif.info["loop"] == 0
+        first = np.asarray(gif.convert("RGB")).astype(int)
+        gif.seek(len(TIMES) - 1)
+        assert gif.info["duration"] == 1500
+        last = np.asarray(gif.convert("RGB")).astype(int)
+    assert (np.abs(first - last).max(axis=-1) > 40).mean() > 0.01
+
+
+def test_gif_of_large_images_is_small_and_true_to_its_frames(tmp_path: Path) -> None:
+    noise = [normal(10, 3, 64, 64, seed=i) for i in range(26)]
+    plots.trajectory_gif(noise, list(range(26)), noise[0], tmp_path / "a.gif")
+    assert (tmp_path / "a.gif").stat().st_size < 2_000_000
+    flat = [torch.full((2, 1, 8, 8), value) for value in (-1.0, 0.0, 1.0)]
+    plots.trajectory_gif(flat, [2, 1, 0], flat[0], tmp_path / "b.gif")
+    with Image.open(tmp_path / "b.gif") as gif:
+        for i, frame in enumerate(image_frames(flat, [2, 1, 0], (-1.0, 1.0))):
+            gif.seek(i)
+            shown = np.asarray(gif.convert("RGB")).astype(int)
+            assert np.abs(shown - np.asarray(frame)).mean() < 3
+
+
+def test_forward_picture_puts_the_cleanest_first() -> None:
+    clean, noisy = torch.full((8, 1, 8, 8), -1.0), torch.full((8, 1, 8, 8), 1.0)
+    pixels = np.asarray(plots.forward_picture([clean, noisy], ["t = 0", "t = 1"]))
+    row = pixels[pixels.shape[0] // 2, :, 0]
+    assert row[MARGIN + 5] == 0
+    assert row[-MARGIN - 5] == 255
+
+
+def test_more_than_two_coordinates_show_the_first_two_and_say_so() -> None:
+    data = DATA["5-D"]
+    full = plots.vector_panels(noised(data), TIMES, data, "")
+    plane = plots.vector_panels([s[:, :2] for s in noised(data)], TIMES, data[:, :2], "")
+    note = "(first two of 5 coordinates)"
+    named = plots.vector_panels([s[:, :2] for s in noised(data)], TIMES, data[:, :2], note)
+    assert full.tobytes() == named.tobytes() != plane.tobytes()
+
+
+def test_states_without_a_time_are_refused() -> None:
+    with pytest.raises(ValueError, match="one label"):
+        plots.trajectory_sheet([normal(2, 1, 8, 8)], [1, 0])
+    with pytest.raises(ValueError, match="one label"):
+        plots.histogram_panels([normal(9, 1)], [1, 0], normal(9, 1))

@@ -1,0 +1,29 @@
+"""Trains a diffusion model: ``python train.py model=unet data=mnist``; ``python train.py --help`` tells the rest."""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from litdiffusion import cli
+
+CONF = Path(__file__).parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    hydra_cfg = HydraConfig.get()
+    multirun = hydra_cfg.mode.name == "MULTIRUN"
+    with cli.job_errors(multirun):
+        # Only now torch and Lightning: --help and a typo answer at once.
+        from litdiffusion.build import Run
+        from litdiffusion.training import train
+
+        folder = Path(hydra_cfg.runtime.output_dir)
+        name = hydra_cfg.job.override_dirname or folder.name
+        return train(cfg, Run(folder, name, group=folder.parent.name if multirun else None))
+
+
+if __name__ == "__main__":
+    cli.run(main, CONF, "train")
