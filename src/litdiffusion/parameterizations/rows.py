@@ -52,8 +52,8 @@ class PosteriorMean(Parameterization):
 
     ``mean = weight_x_0 * x_0 + weight_x_t * x_t``, hence the row
     ``(alpha_s, alpha_ts * sigma_s² / sigma_t)`` with det ``= -alpha_s * forward / sigma_t``: small between close
-    levels, so an error of the output grows by sigma_t² / (alpha_s * forward), hundreds of times, in x_0. At the first step
-    the mean is x_0 itself. It belongs to two neighbouring levels and exists for discrete chains only.
+    levels, so an error of the output grows by sigma_t² / (alpha_s * forward), hundreds of times, in x_0. At the first
+    step the mean is x_0 itself. It belongs to two neighbouring levels and exists for discrete chains only.
 
     Source: option 1 in section 3.2 of Ho, Jain, Abbeel, 2020, arXiv 2006.11239.
     """

@@ -1,0 +1,91 @@
+"""Fixtures shared by all tests: composed configs, tiny runs, and the command line in this process."""
+
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from litdiffusion.build import Experiment, Run, build
+from litdiffusion.training import train
+
+ROOT = Path(__file__).parent.parent
+CONF = ROOT / "conf"
+QUIET = ["callbacks=none", "logger=none", "+trainer.enable_progress_bar=false", "+trainer.enable_checkpointing=false"]
+TINY_UNET = ["model=unet", "data=digits", "model.base_channels=8", "model.depth=1", "data.batch_size=8"]
+TINY = [
+    "trainer.max_steps=4",
+    "trainer.val_check_interval=4",
+    "trainer.log_every_n_steps=2",
+    "trainer.accelerator=cpu",
+    "lr_schedule.warmup_steps=0",
+]
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, no leftovers of Hydra's, one thread."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    GlobalHydra.instance().clear()
+    torch.set_num_threads(1)
+
+
+def composed(*overrides: str, config_name: str = "train") -> DictConfig:
+    """The config that these overrides compose to."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(config_name, overrides=list(overrides))
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Callable[..., Experiment]:
+    """Builds a tiny run without loggers and callbacks from overrides."""
+    return lambda *overrides: build(composed(*TINY, *QUIET, *overrides), Run(tmp_path))
+
+
+@pytest.fixture
+def fitted(built: Callable[..., Experiment]) -> Callable[..., Experiment]:
+    """Builds such a run and trains it."""
+
+    def fit(*overrides: str, ckpt_path: str | None = None) -> Experiment:
+        experiment = built(*overrides)
+        experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=ckpt_path, weights_only=True)
+        return experiment
+
+    return fit
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Callable[..., Path]:
+    """Runs ``train`` as the command line does, with every callback, and returns the run's folder."""
+
+    def run(*overrides: str, folder: str = "run") -> Path:
+        train(composed(*TINY, "callbacks.progress_bar=null", *overrides), Run(tmp_path / folder, folder))
+        return tmp_path / folder
+
+    return run
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple]:
+    """Runs a script in this process as ``python SCRIPT ARGS`` would: (exit status, stdout, stderr)."""
+
+    def run(script: str, *args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [script, *args])
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR", "0"))
+        status = 0
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run

@@ -1,0 +1,134 @@
+"""Training as a whole: it learns, it validates honestly, it resumes bit for bit, it stops before it breaks."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, TINY_UNET, composed
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from litdiffusion.build import Run, build
+from litdiffusion.callbacks.drawing import states_of
+from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.modules.checkpoints import check_fits, read_checkpoint
+from litdiffusion.samplers.base import prior
+from litdiffusion.sampling import Pretrained
+from litdiffusion.types import Batch, per_sample_noise
+
+
+def test_overfits_eight_points(built):
+    experiment = built(
+        "trainer.max_steps=900",
+        "trainer.val_check_interval=900",
+        "schedule.steps=50",
+        "optimizer.lr=3e-3",
+        "ema_decay=0.99",
+    )
+    points = experiment.data.train.data[:8]
+    experiment.data.train = Batch(points.repeat(64, 1))
+    experiment.trainer.fit(experiment.module, experiment.data)
+    samples = states_of(experiment.module, experiment.module.sampler, 256, "ema", 0, 10**9)[-1].x
+    distances = torch.cdist(samples, points)
+    assert distances.min(1).values.median() < 0.1  # samples lie on the points, whose coordinates have variance 1
+    assert distances.argmin(1).unique().numel() == 8  # on every one of them
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(images, tmp_path):
+    overrides = [*TINY, "callbacks=none", "logger=none", "+trainer.enable_progress_bar=false", "trainer.max_steps=12"]
+    overrides += ["trainer.val_check_interval=3", *(TINY_UNET if images else ["data.batch_size=3000"])]
+
+    def run(ckpt_path: str | None = None):
+        experiment = build(composed(*overrides), Run(tmp_path))
+        saver = ModelCheckpoint(
+            tmp_path, "step_{step}", every_n_train_steps=7, save_top_k=-1, auto_insert_metric_name=False
+        )
+        experiment.trainer.callbacks.append(saver)
+        experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=ckpt_path, weights_only=True)
+        return experiment
+
+    whole = run()
+    torch.manual_seed(99)  # whatever state the process is in must not matter
+    resumed = run(str(tmp_path / "step_7.ckpt"))
+    assert resumed.trainer.global_step == whole.trainer.global_step == 12
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[name]), name
+    first, second = (e.trainer.optimizers[0].state_dict()["state"] for e in (whole, resumed))
+    for key in first:
+        assert all(torch.equal(first[key][field], second[key][field]) for field in ("exp_avg", "exp_avg_sq", "step"))
+    assert whole.trainer.callback_metrics["val/loss"] == resumed.trainer.callback_metrics["val/loss"]
+
+
+def test_validation_loss_is_a_function_of_the_weights_alone(fitted):
+    experiment = fitted()
+    first, second = (
+        experiment.trainer.validate(experiment.module, experiment.data, verbose=False)[0] for _ in range(2)
+    )
+    assert first == second
+    quartiles = [value for name, value in first.items() if "loss_t" in name]
+    assert len(quartiles) == 4
+    assert sum(quartiles) / 4 == pytest.approx(first["val/loss"], rel=0.05)  # stratified: quartiles weigh alike
+
+
+def test_epochs_become_steps(built):
+    experiment = built("trainer.max_epochs=3", "data.size=1000", "data.batch_size=300")
+    assert experiment.trainer.max_steps == 9
+
+
+def test_checkpoint_redraws_the_same_samples_without_data_or_config_files(trained, tmp_path):
+    folder = trained("callbacks.trajectory=null", "callbacks.final_samples=null", "schedule.steps=20")
+    path = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    assert content["global_step"] == 4
+
+    def draw(weights: str, batch: int) -> torch.Tensor:
+        pretrained = Pretrained(path, weights)
+        parts = []
+        for start in range(0, 6, batch):
+            noise = per_sample_noise(list(range(start, start + batch)))
+            x = prior(pretrained.denoiser.schedule, torch.empty(batch, 2), noise)
+            parts.append(pretrained.sampler.sample(pretrained.denoiser, x, noise=noise))
+        return torch.cat(parts)
+
+    assert torch.equal(draw("ema", 6), draw("ema", 6))
+    torch.testing.assert_close(draw("ema", 6), draw("ema", 2), rtol=1e-5, atol=1e-6)
+    assert not torch.equal(draw("ema", 6), draw("raw", 6))
+
+
+def test_non_finite_loss_keeps_the_last_good_checkpoint(trained, tmp_path):
+    with pytest.raises(TrainingError, match=r"loss became (nan|inf) at step \d+.*Last good checkpoint: .*last.ckpt"):
+        trained(
+            "optimizer.lr=1e18",
+            "trainer.gradient_clip_val=null",
+            "trainer.max_steps=50",
+            "trainer.val_check_interval=50",
+            "callbacks.trajectory=null",
+        )
+    content = torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)
+    assert all(torch.isfinite(value).all() for value in content["state_dict"].values())
+    assert content["global_step"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:5000]), "cannot be read as a checkpoint"),
+        (lambda path: path.write_text("not a checkpoint"), "cannot be read as a checkpoint"),
+        (lambda path: torch.save({"state_dict": {}}, path), "was not written by litdiffusion"),
+        (lambda path: path.unlink(), "no checkpoint at"),
+    ],
+)
+def test_bad_checkpoints_are_named(damage, message, tmp_path):
+    path = tmp_path / "x.ckpt"
+    torch.save({"litdiffusion": {}, "state_dict": {"a": torch.zeros(10_000)}}, path)
+    read_checkpoint(path)
+    damage(path)
+    with pytest.raises(UserError, match=message) as error:
+        read_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+def test_checkpoint_of_another_model_is_refused_by_name(built):
+    small, large = built("model.hidden=8").module, built("model.hidden=16").module
+    with pytest.raises(UserError, match=r"holds another model: denoiser.net.layers.0.0.bias is \(8,\) there"):
+        check_fits({"state_dict": small.state_dict()}, large, Path("x.ckpt"))
