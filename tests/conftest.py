@@ -66,7 +66,8 @@ def trained(tmp_path: Path) -> Callable[..., Path]:
     """Runs ``train`` as the command line does, with every callback, and returns the run's folder."""
 
     def run(*overrides: str, folder: str = "run") -> Path:
-        train(composed(*TINY, "callbacks.progress_bar=null", *overrides), Run(tmp_path / folder, folder))
+        cfg = composed(*TINY, "callbacks.progress_bar=null", "+trainer.enable_progress_bar=false", *overrides)
+        train(cfg, Run(tmp_path / folder, folder))
         return tmp_path / folder
 
     return run

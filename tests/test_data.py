@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from fakes import idx, write_mnist
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
@@ -325,22 +326,6 @@ FILES = (
 )
 
 
-def idx(array: np.ndarray) -> bytes:
-    """The bytes of an IDX file of unsigned bytes."""
-    head = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return head + array.astype(np.uint8).tobytes()
-
-
-def mnist_contents() -> dict[str, bytes]:
-    """Four small files: 60 training and 20 test images of random bytes, with labels 0..9 in turn."""
-    random = np.random.default_rng(0)
-    contents = {}
-    for split, n in (("train", 60), ("t10k", 20)):
-        contents[f"{split}-images-idx3-ubyte"] = idx(random.integers(0, 256, (n, 28, 28)))
-        contents[f"{split}-labels-idx1-ubyte"] = idx(np.arange(n) % 10)
-    return contents
-
-
 @pytest.fixture
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of whole unpacked files, and no network: every connection fails at once."""
@@ -349,11 +334,8 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise OSError("no network in tests")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    folder = tmp_path / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    for name, content in mnist_contents().items():
-        (folder / name).write_bytes(content)
-    return folder
+    write_mnist(tmp_path, train=60, test=20)
+    return tmp_path / "MNIST" / "raw"
 
 
 def mnist(raw: Path) -> TorchvisionImages:
@@ -373,7 +355,7 @@ def failure(raw: Path, *mentioned: str) -> str:
 def test_unpacked_files_are_read_as_bytes_with_labels(raw: Path):
     data = mnist(raw)
     data.load()
-    pixels = np.frombuffer(mnist_contents()[FILES[0]][16:], np.uint8).reshape(60, 1, 28, 28)
+    pixels = np.frombuffer((raw / FILES[0]).read_bytes()[16:], np.uint8).reshape(60, 1, 28, 28)
     rows = torch.cat((data.train.data, data.val.data))
     assert (len(data.train.data), len(data.val.data)) == (40, 20)
     assert rows.dtype == torch.uint8
@@ -389,9 +371,9 @@ def test_packed_files_are_verified_and_unpacked(raw: Path, monkeypatch: pytest.M
     import torchvision
 
     resources = []
-    for name, content in mnist_contents().items():
+    for name in FILES:
+        packed = gzip.compress((raw / name).read_bytes())
         (raw / name).unlink()
-        packed = gzip.compress(content)
         (raw / f"{name}.gz").write_bytes(packed)
         resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
@@ -401,7 +383,7 @@ def test_packed_files_are_verified_and_unpacked(raw: Path, monkeypatch: pytest.M
 
     for name in FILES:
         (raw / name).unlink()
-    (raw / f"{FILES[2]}.gz").write_bytes(gzip.compress(mnist_contents()[FILES[2]])[:-50])
+    (raw / f"{FILES[2]}.gz").write_bytes((raw / f"{FILES[2]}.gz").read_bytes()[:-50])
     message = failure(raw, f"{FILES[2]}.gz (damaged: wrong md5 sum)", "no network in tests")
     assert FILES[1] not in message
 

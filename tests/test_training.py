@@ -18,8 +18,8 @@ from litdiffusion.types import Batch, per_sample_noise
 
 def test_overfits_eight_points(built):
     experiment = built(
-        "trainer.max_steps=900",
-        "trainer.val_check_interval=900",
+        "trainer.max_steps=1500",
+        "trainer.val_check_interval=1500",
         "schedule.steps=50",
         "optimizer.lr=3e-3",
         "ema_decay=0.99",
@@ -76,7 +76,7 @@ def test_epochs_become_steps(built):
 
 
 def test_checkpoint_redraws_the_same_samples_without_data_or_config_files(trained, tmp_path):
-    folder = trained("callbacks.trajectory=null", "callbacks.final_samples=null", "schedule.steps=20")
+    folder = trained("callbacks.trajectory=null", "callbacks.final_samples=null", "schedule.steps=25")
     path = folder / "checkpoints" / "last.ckpt"
     content = torch.load(path, weights_only=True)
     assert content["global_step"] == 4

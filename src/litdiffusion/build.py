@@ -66,11 +66,13 @@ def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
     L.seed_everything(cfg.seed, verbose=False)  # of the initial weights
     denoiser = build_denoiser(cfg)
     parts = {"schedule": denoiser.schedule}
+    sampler: Sampler = make(cfg.sampler, "sampler")
+    sampler.levels(denoiser.schedule)  # refuses a number of steps that the chain does not have
     objective = DenoisingObjective(make(cfg.times, "times", **parts), make(cfg.weighting, "weighting", **parts))
     return DiffusionModule(
         denoiser,
         objective,
-        sampler=build_sampler(cfg),
+        sampler=sampler,
         codec=codec,
         shape=shape,
         optimizer=make(cfg.optimizer, "optimizer"),
@@ -93,11 +95,6 @@ def build_denoiser(cfg: DictConfig) -> Denoiser:
     if cfg.compile:
         net.compile()  # in place: the names in checkpoints stay as they are
     return Denoiser(net, schedule, parameterization)
-
-
-def build_sampler(cfg: DictConfig) -> Sampler:
-    """The sampler; whether it fits the schedule shows when its levels are laid out."""
-    return make(cfg.sampler, "sampler")
 
 
 def build_trainer(cfg: DictConfig, run: Run) -> L.Trainer:

@@ -34,6 +34,8 @@ def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
         _stop(error, str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _stop(error, explain(error, config_dir, config_name))
+    except OSError as error:  # Hydra makes the output folder before any of our code runs
+        _stop(error, f"{error.filename} cannot be written ({error.strerror}); set hydra.run.dir=FOLDER")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from litdiffusion.build import build_denoiser, build_sampler
+from litdiffusion.build import build_denoiser
 from litdiffusion.denoisers import ClippedDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.instantiate import make
@@ -37,7 +37,7 @@ class Pretrained:
         self.value_range: tuple[float, float] | None = record["value_range"]
         self.shape = tuple(self.config.derived.shape)
         self.codec: nn.Module = make(self.config.codec, "codec")
-        self.sampler: Sampler = build_sampler(self.config)
+        self.sampler: Sampler = make(self.config.sampler, "sampler")
         self.denoiser = build_denoiser(self.config).eval()
         self.denoiser.load_state_dict(_part(content["state_dict"], PREFIXES[weights]))
 

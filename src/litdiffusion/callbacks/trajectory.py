@@ -57,6 +57,7 @@ class Trajectory(L.Callback):
         self.max_share = max_share
         self.drawing = Stopwatch()
         self.drawn: list[int] = []
+        self.states: list[State] = []
         self._begin, self._end = 0.0, 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
@@ -73,9 +74,10 @@ class Trajectory(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         if not trainer.is_global_zero:
             return
-        states = self.draw(trainer, pl_module)
+        if trainer.global_step not in self.drawn[-1:]:
+            self.draw(trainer, pl_module)
         with self.drawing():
-            self._animate(trainer, pl_module, states)
+            self._animate(trainer, pl_module)
         self._end = time.perf_counter()
 
     def summary(self) -> str:
@@ -91,13 +93,13 @@ class Trajectory(L.Callback):
         end = self._end or time.perf_counter()
         return self.drawing.seconds / max(end - self._begin, 1e-9)
 
-    def draw(self, trainer: L.Trainer, module: DiffusionModule) -> list[State]:
-        """Draws, saves and shows one picture; returns the states in it. Only the first process draws."""
+    def draw(self, trainer: L.Trainer, module: DiffusionModule) -> None:
+        """Draws, saves and shows one picture. Only the first process draws."""
         if not trainer.is_global_zero:
-            return []
+            return
         step = trainer.global_step
         with self.drawing():
-            states = self._states(module)
+            self.states = states = self._states(module)
             picture = trajectory_picture(
                 [state.x for state in states],
                 indices(module, states),
@@ -109,7 +111,6 @@ class Trajectory(L.Callback):
         self.drawn.append(step)
         for logger in trainer.loggers:
             logger.log_metrics({"time/trajectory_percent": 100 * self.share}, step=step)
-        return states
 
     def _states(self, module: DiffusionModule) -> list[State]:
         count = self.chains if len(module.shape) == 3 else self.points
@@ -119,10 +120,10 @@ class Trajectory(L.Callback):
             sampler = sampler.respaced(min(self.steps, length))
         return states_of(module, sampler, count, self.weights, self.seed, self.show_every)
 
-    def _animate(self, trainer: L.Trainer, module: DiffusionModule, states: list[State]) -> None:
+    def _animate(self, trainer: L.Trainer, module: DiffusionModule) -> None:
         path = self.run_dir / "pictures" / "trajectory.gif"
-        xs = [state.x for state in states]
-        trajectory_gif(xs, indices(module, states), self._data(trainer), path, display_range(trainer))
+        xs = [state.x for state in self.states]
+        trajectory_gif(xs, indices(module, self.states), self._data(trainer), path, display_range(trainer))
 
     def _data(self, trainer: L.Trainer):
         return trainer.datamodule.reference(self.points)

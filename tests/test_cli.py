@@ -1,0 +1,110 @@
+"""The command line: plain help, one line for bad input, and nothing heavy before the config stands."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import CONF, ROOT, TINY
+from fakes import write_mnist
+
+
+def one_error(status: int, err: str) -> str:
+    """The one line that a refused command prints."""
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert status == 2, err
+    assert "Traceback" not in err
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["model=unett"], "model=unett is not known; did you mean unet?"),
+        (["modle=unet"], "there is no group or key modle; did you mean model?"),
+        (["trainer.max_step=5"], "there is no group or key trainer.max_step; did you mean trainer.max_steps?"),
+        (["experiment=toy_spirale"], "did you mean toy_spiral?"),
+        (["+schedule.stepps=5"], "schedule.stepps is not an argument of linear; did you mean steps?"),
+        (["schedule.steps=1"], "schedule.steps must be at least 2, got 1"),
+        (["schedule.steps=many"], "schedule.steps='many' has the wrong type"),
+        (["schedule.beta_end=1.5"], "schedule.beta_end must lie strictly between 0 and 1, got 1.5"),
+        (["schedule.steps=10"], "take schedule=cosine"),
+        (["model=unet"], "model=unet needs image data"),
+        (["data.batch_size=20000"], "data.batch_size=20000"),
+        (["data.batch_size=0"], "data.batch_size=0"),
+        (["trainer.max_steps=0"], "trainer.max_steps must be a whole number of at least 1, got 0"),
+        (["trainer.max_steps=abc"], "trainer.max_steps must be a whole number of at least 1, got 'abc'"),
+        (["trainer.accelerator=tpuu"], "trainer:"),
+        (["sampler.steps=5000"], "sampler steps = 5000 must lie in 1..1000"),
+        (["sampler=ddim", "sampler.eta=2"], "sampler.eta must lie in [0, 1]"),
+        (["weighting=min_snr", "weighting.gamma=-1"], "weighting.gamma must be positive, got -1"),
+        (["ema_decay=1.5"], "ema_decay must lie in [0, 1)"),
+        (["model._target_=nowhere.Net"], "model._target_=nowhere.Net cannot be imported"),
+        (["ckpt_path=nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
+        (["callbacks.trajectory.weights=emma"], "callbacks.trajectory.weights must be ema or raw, got 'emma'"),
+        (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere cannot be written"),
+        (["data=image_folder", "data.path=nowhere"], "nowhere"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_bad_input_ends_in_one_line(args, message, command, tmp_path):
+    status, _, err = command(
+        "train.py", *args, *(a for a in TINY if a.split("=")[0] not in {x.split("=")[0] for x in args})
+    )
+    assert message in one_error(status, err)
+
+
+def test_missing_and_damaged_mnist_are_named(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("LITDIFFUSION_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
+    status, _, err = command("train.py", "data=mnist", "model=unet")
+    line = one_error(status, err)
+    assert "train-images-idx3-ubyte" in line
+    assert "data=digits" in line
+    write_mnist(tmp_path / "data")
+    images = tmp_path / "data/MNIST/raw/train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:-100])
+    status, _, err = command("train.py", "data=mnist", "model=unet")
+    assert "damaged" in one_error(status, err)
+
+
+def test_a_run_prints_where_its_results_lie(command):
+    status, out, err = command("train.py", *TINY, "data.size=600", "callbacks.final_samples.points=100")
+    assert status == 0, err
+    folder = re.search(r"run folder: (\S+)", out).group(1)
+    assert os.path.isfile(f"{folder}/pictures/samples.png")
+    assert os.path.isfile(re.search(r"checkpoint: (\S+)", out).group(1))
+    assert os.path.isfile(f"{folder}/metrics.csv")
+    assert "trajectories: 1 pictures" in out
+
+
+def test_multirun_goes_on_after_a_bad_job(command, tmp_path):
+    status, out, err = command(
+        "train.py", "-m", "schedule.steps=1,100", *TINY, "callbacks=none", "logger=none", "data.size=600"
+    )
+    assert status == 2
+    assert "schedule.steps must be at least 2, got 1" in err
+    assert out.count("run folder") == 1  # the second job ran
+    assert "Traceback" not in err
+
+
+def test_help_names_every_group_and_answers_without_torch():
+    code = (
+        "import sys, runpy; sys.argv = ['train.py', '--help']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('heavy:', sorted({'torch', 'lightning', 'wandb', 'matplotlib', 'numpy'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "heavy: []" in result.stdout
+    for group in (path.name for path in CONF.iterdir() if path.is_dir()):
+        assert f"\n{group}: " in result.stdout
+    assert "mnist_source" in result.stdout
+
+
+def test_two_runs_in_the_same_second_do_not_share_a_folder():
+    text = (CONF / "train.yaml").read_text()
+    assert text.count("${pid:}") == 2

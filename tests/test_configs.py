@@ -1,0 +1,88 @@
+"""Every yaml under conf/ composes and trains a step; what conf/ says agrees with what the code accepts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CONF, TINY_UNET, composed
+from fakes import write_cifar10, write_mnist, write_pictures
+
+from litdiffusion.instantiate import make
+
+IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10", "digits", "image_folder")
+SMALL_NET = ("model=unet", "model.base_channels=4", "model.depth=1", "data.batch_size=8")
+GROUPS = sorted(path for path in CONF.iterdir() if path.is_dir())
+CHOICES = [(group.name, path.stem) for group in GROUPS for path in sorted(group.glob("*.yaml"))]
+
+
+def overrides_for(group: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a choice needs beside itself to run in a second."""
+    monkeypatch.setenv("LITDIFFUSION_DATA", str(tmp_path))
+    if group == "data" and choice in IMAGES:
+        for name in ("MNIST", "FashionMNIST", "KMNIST"):
+            write_mnist(tmp_path, name)
+        write_cifar10(tmp_path, monkeypatch)
+        write_pictures(tmp_path / "pictures")
+        extra = [f"data.path={tmp_path}/pictures", "data.image_size=[12,16]"] if choice == "image_folder" else []
+        return [f"data={choice}", *SMALL_NET, "data.val_size=8", *extra]
+    if (group, choice) == ("model", "unet"):
+        return TINY_UNET
+    if (group, choice) == ("model", "diffusers_unet"):
+        pytest.importorskip("diffusers", reason="the third-party U-Net needs diffusers")
+        return ["data=digits", "data.batch_size=8", "model=diffusers_unet", "model.net.block_out_channels=[8,8]"]
+    return [f"{group}={choice}"]
+
+
+STEP = [choice for choice in CHOICES if choice[0] not in ("logger", "callbacks", "experiment", "trainer")]
+
+
+@pytest.mark.parametrize(("group", "choice"), STEP, ids=lambda value: value)
+@pytest.mark.filterwarnings("ignore:the noise schedule ends at alpha = 0.36")
+def test_every_choice_trains_a_step(group, choice, fitted, tmp_path, monkeypatch):
+    experiment = fitted(*overrides_for(group, choice, tmp_path, monkeypatch), "trainer.max_steps=1")
+    assert experiment.trainer.global_step == 1
+    weights = experiment.module.denoiser.state_dict()
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+@pytest.mark.filterwarnings("ignore:the noise schedule ends at alpha = 0.36")
+def test_every_experiment_trains_a_step(name, fitted, tmp_path, monkeypatch):
+    monkeypatch.setenv("LITDIFFUSION_DATA", str(tmp_path))
+    write_mnist(tmp_path, train=600)
+    images = composed(f"experiment={name}").data.get("root") is not None
+    small = ["data.val_size=16", "data.batch_size=16"] if images else []
+    experiment = fitted(f"experiment={name}", *small, "trainer.max_steps=1")
+    assert experiment.trainer.global_step == 1
+
+
+@pytest.mark.parametrize("group", ["logger", "callbacks"])
+def test_loggers_and_callbacks_are_built(group, tmp_path):
+    for path in sorted((CONF / group).glob("*.yaml")):
+        if path.stem in ("tensorboard", "many"):
+            pytest.importorskip("tensorboard")
+        cfg = composed(f"{group}={path.stem}")
+        cfg.derived.run_dir = str(tmp_path)
+        for name, node in cfg[group].items():
+            make(node, f"{group}.{name}", run_dir=tmp_path, run_name="test")
+
+
+def test_every_trainer_composes_with_a_budget():
+    for path in sorted((CONF / "trainer").glob("*.yaml")):
+        trainer = composed(f"trainer={path.stem}").trainer
+        assert (trainer.max_steps, trainer.use_distributed_sampler) == (12000, False)
+
+
+def test_recipes_pick_five_parts_and_single_words_win_over_them():
+    recipe = composed("recipe=ddpm_mean")
+    assert recipe.parameterization._target_.endswith("PosteriorMean")
+    assert recipe.weighting._target_.endswith("Variational")
+    swapped = composed("recipe=ddpm_mean", "weighting=snr", "schedule=cosine")
+    assert swapped.weighting._target_.endswith("SNR")
+    assert swapped.schedule._target_.endswith("cosine")
+
+
+def test_a_callback_can_be_taken_out_by_null(built):
+    cfg = composed("callbacks.trajectory=null")
+    assert cfg.callbacks.trajectory is None
+    assert cfg.callbacks.checkpoint is not None
