@@ -147,11 +147,11 @@ def test_clipping_clamps_x_0_and_changes_nothing_inside_the_range(t):
     exact = GaussianMixtureDenoiser(SCHEDULE, *mixture_of_three())
     x_t = torch.randn(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(7)) * 2
     plain = exact(x_t, now)
-    wide, narrow = ClippedDenoiser(exact, -100.0, 100.0)(x_t, now), ClippedDenoiser(exact, -0.5, 0.4)(x_t, now)
+    wide, narrow = ClippedDenoiser(exact, -100.0, 100.0)(x_t, now), ClippedDenoiser(exact, -0.5, 0.2)(x_t, now)
     assert torch.equal(wide.x_0, plain.x_0)
     torch.testing.assert_close(wide.eps, plain.eps, rtol=1e-12, atol=1e-12)
-    assert torch.equal(narrow.x_0, plain.x_0.clamp(-0.5, 0.4))
-    inside = (plain.x_0 > -0.5) & (plain.x_0 < 0.4)
+    assert torch.equal(narrow.x_0, plain.x_0.clamp(-0.5, 0.2))
+    inside = (plain.x_0 > -0.5) & (plain.x_0 < 0.2)
     assert 0 < inside.sum() < inside.numel()
     torch.testing.assert_close(narrow.eps[inside], plain.eps[inside], rtol=1e-12, atol=1e-12)
 

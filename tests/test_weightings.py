@@ -89,7 +89,7 @@ def bayes(case):
     variance = 1 / (1 / sigma[:-1] ** 2 + (1 - beta) / beta)
 
     def mean(x_0):
-        return variance * (alpha[:-1] * x_0 / sigma[:-1] ** 2 + (1 - beta).sqrt() / beta * case.x_t[1:])
+        return variance * (alpha[:-1] * x_0[1:] / sigma[:-1] ** 2 + (1 - beta).sqrt() / beta * case.x_t[1:])
 
     return mean, variance, beta
 

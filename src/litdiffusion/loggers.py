@@ -33,7 +33,7 @@ def wandb_logger(
         mode = os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")
     if mode == "offline":
         _say(f"W&B works offline; upload with: wandb sync {run_dir}/wandb/offline-run-*")
-    return WandbLogger(
+    logger = WandbLogger(
         save_dir=str(run_dir),
         project=project,
         name=run_name,
@@ -42,6 +42,8 @@ def wandb_logger(
         mode=mode,
         log_model=False,
     )
+    logger._wandb_init.pop("anonymous", None)  # W&B warns of this argument, which Lightning always passes
+    return logger
 
 
 def describe_run(trainer: L.Trainer, config: dict[str, Any]) -> None:
@@ -82,13 +84,19 @@ def _say(line: str) -> None:
 
 def _reachable() -> bool:
     """Whether a key is known and W&B's server takes a connection within two seconds."""
+    if not _key():
+        return False
     import wandb
 
-    if not wandb.api.api_key:
-        return False
     host = urlparse(wandb.Settings().base_url).hostname
     try:
         socket.create_connection((host, 443), timeout=2).close()
     except OSError:
         return False
     return True
+
+
+def _key() -> str | None:
+    import wandb
+
+    return wandb.api.api_key

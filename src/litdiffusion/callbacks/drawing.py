@@ -48,6 +48,12 @@ def states_of(
     return [State(module.codec.decode(x).float().cpu(), level) for x, level in states]
 
 
+def at_most(module: DiffusionModule, steps: int | None) -> Sampler:
+    """The module's sampler, respaced to ``steps`` network calls where it would make more; None leaves it as it is."""
+    length = len(module.sampler.levels(module.denoiser.schedule)) - 1
+    return module.sampler if steps is None or length <= steps else module.sampler.respaced(steps)
+
+
 def thinned(states: Iterator[State], keep_every: int) -> Iterator[State]:
     """Every ``keep_every``-th state, beginning with the first, and the last."""
     for index, state in enumerate(states):

@@ -5,7 +5,7 @@ from pathlib import Path
 import lightning as L
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import display_range, save_picture, states_of
+from litdiffusion.callbacks.drawing import at_most, display_range, save_picture, states_of
 from litdiffusion.metrics import distance_for, kernel_density_samples, noise_floor
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.plots import comparison_picture, image_grid
@@ -21,7 +21,7 @@ class FinalSamples(L.Callback):
         run_dir: folder of the run.
         images: how many images.
         points: how many vectors.
-        steps: network calls per sample; None: the sampler's own number.
+        steps: network calls per sample, at most; None: the sampler's own number.
         weights: "ema" or "raw".
         seed: of the noise.
     """
@@ -53,8 +53,9 @@ class FinalSamples(L.Callback):
         return self._numbers
 
     def _draw(self, module: DiffusionModule, count: int) -> Tensor:
-        sampler = module.sampler if self.steps is None else module.sampler.respaced(self.steps)
-        return states_of(module, sampler, count, self.weights, self.seed + 1, keep_every=10**9)[-1].x
+        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed + 1, keep_every=10**9)[
+            -1
+        ].x
 
     def _grid(self, trainer: L.Trainer, samples: Tensor):
         columns = max(1, round(len(samples) ** 0.5))

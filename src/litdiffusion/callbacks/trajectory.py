@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 
-from litdiffusion.callbacks.drawing import Stopwatch, display_range, indices, save_picture, states_of
+from litdiffusion.callbacks.drawing import Stopwatch, at_most, display_range, indices, save_picture, states_of
 from litdiffusion.errors import UserError
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.plots import trajectory_gif, trajectory_picture
@@ -114,11 +114,7 @@ class Trajectory(L.Callback):
 
     def _states(self, module: DiffusionModule) -> list[State]:
         count = self.chains if len(module.shape) == 3 else self.points
-        sampler = module.sampler
-        if self.steps is not None:
-            length = len(sampler.levels(module.denoiser.schedule)) - 1
-            sampler = sampler.respaced(min(self.steps, length))
-        return states_of(module, sampler, count, self.weights, self.seed, self.show_every)
+        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed, self.show_every)
 
     def _animate(self, trainer: L.Trainer, module: DiffusionModule) -> None:
         path = self.run_dir / "pictures" / "trajectory.gif"

@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from litdiffusion.errors import UserError
 
 NORMS = {
-    "group": lambda channels: nn.GroupNorm(min(8, channels), channels),
+    "group": lambda channels: nn.GroupNorm(next(g for g in range(8, 0, -1) if channels % g == 0), channels),
     # One group per channel is instance norm with affine parameters, in a form that keeps channels_last.
     "instance": lambda channels: nn.GroupNorm(channels, channels),
     "none": lambda channels: nn.Identity(),
@@ -66,7 +66,7 @@ class UNet(nn.Module):
         depth: number of contractions.
         embedding_dim: size of the sinusoidal embedding of the label.
         embedding_base: its wavelengths grow up to 2 pi times this base, in units of the label.
-        norm: "group" (8 groups), "instance" or "none". Instance norm removes each channel's mean, and with it the
+        norm: "group" (8 groups, fewer where 8 does not divide the width), "instance" or "none". Instance norm removes each channel's mean, and with it the
             overall brightness: some samples then stand on grey.
 
     Shapes: x (B, *shape), label (B,) -> (B, *shape). ``cond`` is not used.

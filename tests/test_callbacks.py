@@ -1,0 +1,148 @@
+"""What a run draws: the right states, from the same noise, within its share of the time."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY_UNET, composed
+from PIL import Image
+
+from litdiffusion.callbacks import FiniteLoss, Trajectory
+from litdiffusion.callbacks.drawing import states_of, thinned
+from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.types import seeded_noise
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("count", "every", "kept"), [(201, 8, 26), (51, 8, 8), (9, 8, 2), (10, 8, 3), (1, 8, 1), (5, 1, 5)]
+)
+def test_every_eighth_state_and_the_last_are_kept(count, every, kept):
+    states = list(thinned(iter(range(count)), every))
+    assert len(states) == kept
+    assert states[0] == 0
+    assert states[-1] == count - 1
+    assert states[:-1] == list(range(0, count - 1, every))
+
+
+def test_states_are_the_samplers_own(built):
+    module = built("schedule.steps=25").module
+    module.trainer = built("schedule.steps=25").trainer
+    states = states_of(module, module.sampler, 4, "raw", 3, keep_every=8)
+    noise = seeded_noise(3)
+    x = noise(torch.empty(4, 2))
+    whole = list(module.sampler.trajectory(module.denoiser, x, noise=noise))
+    assert torch.equal(states[0].x, x)
+    for state, index in zip(states, (0, 8, 16, 24, 25), strict=True):
+        assert torch.equal(state.x, whole[index].x)
+        assert state.level.t == whole[index].level.t
+
+
+def test_pictures_are_drawn_at_the_interval_and_at_the_end(trained):
+    folder = trained(
+        "trainer.max_steps=10",
+        "trainer.val_check_interval=10",
+        "callbacks.trajectory.every_n_steps=4",
+        "callbacks.trajectory.max_share=null",
+        "callbacks.trajectory.points=50",
+        "callbacks.final_samples=null",
+        "schedule.steps=40",
+    )
+    names = sorted(path.name for path in (folder / "pictures").iterdir())
+    steps = [f"trajectory_step_{step:06d}.png" for step in (4, 8, 10)]
+    assert names == ["forward_process.png", "trajectory.gif", *steps]
+    with Image.open(folder / "pictures" / "trajectory.gif") as gif:
+        assert gif.n_frames == 6  # states 0, 8, 16, 24, 32, 40 of the chain
+    shares = [float(row["time/trajectory_percent"]) for row in rows(folder) if row.get("time/trajectory_percent")]
+    assert len(shares) == 3
+    assert all(0 < share <= 100 for share in shares)
+
+
+def test_drawing_keeps_within_its_share_of_the_time(built, tmp_path, monkeypatch):
+    """With a clock that advances 1 s per step and 4 s per picture, a share of 10 % allows one picture in 40 steps."""
+    experiment = built()
+    clock = [0.0]
+    monkeypatch.setattr("litdiffusion.callbacks.trajectory.time.perf_counter", lambda: clock[0])
+    trajectory = Trajectory(tmp_path, every_n_steps=10, max_share=0.1)
+
+    def draw(trainer, module):
+        with trajectory.drawing():
+            clock[0] += 4.0
+        trajectory.drawn.append(trainer.global_step)
+
+    monkeypatch.setattr(trajectory, "draw", draw)
+    trajectory.on_train_start(experiment.trainer, experiment.module)
+    for step in range(1, 401):
+        clock[0] += 1.0
+        experiment.trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = (
+            step
+        )
+        trajectory.on_train_batch_end(experiment.trainer, experiment.module, None, None, step - 1)
+    assert trajectory.drawn[0] == 10
+    assert trajectory.share <= 0.1
+    assert len(trajectory.drawn) >= 9
+
+
+def test_pictures_do_not_change_the_run(trained, tmp_path):
+    options = ["trainer.max_steps=8", "callbacks.trajectory.points=50", "callbacks.final_samples=null"]
+    often = trained(*options, "callbacks.trajectory.every_n_steps=1", "schedule.steps=25", folder="often")
+    never = trained(*options, "callbacks.trajectory=null", "schedule.steps=25", folder="never")
+    first, second = (torch.load(f / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for f in (often, never))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_averaged_and_raw_weights_draw_different_pictures_from_the_same_noise(fitted):
+    module = fitted("ema_decay=0.999", "optimizer.lr=0.1", "schedule.steps=25").module
+    ema, raw, again = (states_of(module, module.sampler, 8, weights, 0, 8) for weights in ("ema", "raw", "ema"))
+    assert torch.equal(ema[0].x, raw[0].x)
+    assert not torch.equal(ema[-1].x, raw[-1].x)
+    assert torch.equal(ema[-1].x, again[-1].x)
+
+
+def test_a_chain_longer_than_the_budget_is_respaced(built, tmp_path):
+    experiment = built("schedule.steps=100")
+    experiment.module.trainer = experiment.trainer
+    trajectory = Trajectory(tmp_path, steps=40, show_every=8)
+    indices = [round(state.level.t.item() * 100) for state in trajectory._states(experiment.module)]
+    assert indices == [100, 80, 60, 40, 20, 0]
+
+
+def test_images_draw_their_chains_and_the_final_grid(trained):
+    folder = trained(
+        *TINY_UNET, "schedule.steps=25", "callbacks.trajectory.chains=3", "callbacks.final_samples.images=4"
+    )
+    with Image.open(folder / "pictures" / "samples.png") as grid:
+        assert abs(grid.width - grid.height) <= 2  # two by two square digits
+    assert (folder / "pictures" / "trajectory_step_000004.png").is_file()
+
+
+def test_vectors_are_measured_against_the_noise_floor(trained):
+    folder = trained("data.size=500", "callbacks.final_samples.points=400", "schedule.steps=25")
+    measured = [row for row in rows(folder) if row.get("samples/wasserstein")]
+    assert len(measured) == 1
+    assert float(measured[0]["samples/wasserstein_over_floor"]) > 1
+
+
+def test_finite_loss_looks_before_the_backward_pass(built):
+    experiment = built()
+    watch = FiniteLoss()
+    watch.on_before_backward(experiment.trainer, experiment.module, torch.tensor(1.0))
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(TrainingError, match="at step 0"):
+            watch.on_before_backward(experiment.trainer, experiment.module, torch.tensor(bad))
+
+
+@pytest.mark.parametrize("name", ["every_n_steps", "chains", "show_every"])
+def test_nonsense_is_refused(name, tmp_path):
+    with pytest.raises(UserError, match=f"callbacks.trajectory.{name} must be at least 1, got 0"):
+        Trajectory(tmp_path, **{name: 0})
+
+
+def test_the_sources_preset_draws_every_ten_steps():
+    cfg = composed("experiment=mnist_source").callbacks.trajectory
+    assert (cfg.every_n_steps, cfg.chains, cfg.show_every, cfg.max_share) == (10, 10, 8, None)

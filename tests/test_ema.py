@@ -1,0 +1,188 @@
+"""The weight average, the learning-rate factors and the means per quartile of time, against arithmetic by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from litdiffusion.errors import UserError
+from litdiffusion.modules.ema import EMA
+from litdiffusion.modules.lr import constant, cosine
+from litdiffusion.modules.quartiles import quartile_means
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+
+
+def nudge(model, step):
+    generator = torch.Generator().manual_seed(step)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3, 0.9, 0.999])
+def test_average_follows_its_recursion_through_the_warm_up(decay):
+    model = net()
+    ema = EMA(model, decay)
+    expected = [p.detach().double().clone() for p in model.parameters()]
+    for step in range(60):
+        nudge(model, step)
+        ema.update(model, step)
+        d = min(decay, (1 + step) / (10 + step))
+        expected = [d * e + (1 - d) * p.detach().double() for e, p in zip(expected, model.parameters(), strict=True)]
+    for average, e in zip(ema.model.parameters(), expected, strict=True):
+        torch.testing.assert_close(average.double(), e, rtol=1e-6, atol=2e-6)
+
+
+def test_first_update_keeps_a_tenth_of_the_random_start():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 10.0)
+    ema = EMA(model, 0.999)
+    nn.init.constant_(model.weight, 0.0)
+    ema.update(model, 0)
+    assert ema.model.weight.item() == pytest.approx(1.0, rel=1e-6)
+    ema.update(model, 1)
+    assert ema.model.weight.item() == pytest.approx(2 / 11, rel=1e-6)
+
+
+def test_decay_takes_over_where_the_warm_up_passes_it():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    ema = EMA(model, 0.9)
+    nn.init.constant_(model.weight, 0.0)
+    for step, left in ((79, 80 / 89), (80, 0.9), (81, 0.9), (10**6, 0.9)):
+        before = ema.model.weight.item()
+        ema.update(model, step)
+        assert ema.model.weight.item() / before == pytest.approx(left, rel=1e-6)
+
+
+def test_zero_decay_keeps_the_average_equal_to_the_weights_bit_for_bit():
+    model = net()
+    ema = EMA(model, 0.0)
+    for step in range(3):
+        nudge(model, step)
+        ema.update(model, step)
+        assert all(torch.equal(a, b) for a, b in zip(ema.model.parameters(), model.parameters(), strict=True))
+
+
+def test_constant_weights_stay_where_they_are_bit_for_bit():
+    model = net()
+    ema = EMA(model, 0.999)
+    for step in range(50):
+        ema.update(model, step)
+    assert all(torch.equal(a, b) for a, b in zip(ema.model.parameters(), model.parameters(), strict=True))
+
+
+def test_buffers_are_copied_not_averaged():
+    model = net()
+    ema = EMA(model, 0.999)
+    model(torch.randn(16, 3) * 5 + 2)
+    assert not torch.equal(ema.model[1].running_mean, model[1].running_mean)
+    ema.update(model, 0)
+    assert torch.equal(ema.model[1].running_mean, model[1].running_mean)
+    assert torch.equal(ema.model[1].running_var, model[1].running_var)
+    assert ema.model[1].num_batches_tracked.item() == 1
+
+
+def test_average_stays_in_eval_mode_without_gradients_and_apart_from_the_model():
+    model = net()
+    parent = nn.ModuleDict({"net": model, "ema": EMA(model, 0.9)})
+    parent.train()
+    average = parent["ema"].model
+    assert model.training
+    assert not any(m.training for m in average.modules())
+    assert not any(p.requires_grad for p in average.parameters())
+    assert all(p.requires_grad for p in model.parameters())
+    before = [p.clone() for p in average.parameters()]
+    nudge(model, 0)
+    assert all(torch.equal(a, b) for a, b in zip(average.parameters(), before, strict=True))
+
+
+def test_average_goes_on_from_a_loaded_state_dict():
+    model = net()
+    ema, fresh = EMA(model, 0.9), EMA(net(), 0.9)
+    for step in range(5):
+        nudge(model, step)
+        ema.update(model, step)
+    fresh.load_state_dict(ema.state_dict())
+    nudge(model, 5)
+    ema.update(model, 5)
+    fresh.update(model, 5)
+    assert all(torch.equal(a, b) for a, b in zip(ema.parameters(), fresh.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5, float("nan")])
+def test_decay_outside_0_and_1_is_refused(decay):
+    with pytest.raises(UserError, match=rf"must lie in \[0, 1\) .*got {decay}; 0.999 is usual"):
+        EMA(net(), decay)
+
+
+@pytest.mark.parametrize("final", [0.0, 0.1])
+def test_cosine_rate_warms_up_halves_at_the_middle_and_ends_at_its_final_share(final):
+    factor = cosine(total_steps=1100, warmup_steps=100, final=final)
+    assert factor(0) == pytest.approx(0.01)
+    assert factor(49) == pytest.approx(0.5)
+    assert factor(99) == pytest.approx(1.0)
+    assert factor(100) == pytest.approx(1.0)
+    assert factor(350) == pytest.approx(final + (1 - final) * (1 + math.sqrt(0.5)) / 2)
+    assert factor(600) == pytest.approx((1 + final) / 2)
+    assert factor(1100) == pytest.approx(final, abs=1e-15)
+    assert factor(5000) == pytest.approx(final, abs=1e-15)
+
+
+def test_cosine_rate_equals_torchs_annealing_after_the_warm_up():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=80, eta_min=0.2)
+    factor = cosine(total_steps=100, warmup_steps=20, final=0.2)
+    for step in range(80):
+        assert factor(20 + step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_constant_rate_warms_up_and_stays():
+    factor = constant(total_steps=1000, warmup_steps=4)
+    assert [factor(k) for k in (0, 1, 2, 3, 4, 999)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("make", [constant, cosine])
+def test_without_warm_up_the_first_step_has_the_full_rate(make):
+    assert make(total_steps=10, warmup_steps=0)(0) == 1.0
+
+
+def test_bad_rates_are_refused():
+    with pytest.raises(UserError, match="warmup_steps must not be negative, got -1"):
+        constant(10, -1)
+    with pytest.raises(UserError, match="warmup_steps must not be negative, got -1"):
+        cosine(10, -1)
+    with pytest.raises(UserError, match=r"final must lie in \[0, 1\] .*got 1.5"):
+        cosine(10, 0, 1.5)
+
+
+def test_quartile_means_by_hand_with_borders_belonging_to_the_quartile_below():
+    t = torch.tensor([0.001, 0.25, 0.2500001, 0.5, 0.75, 0.7500001, 1.0], dtype=torch.float64)
+    values = torch.tensor([1.0, 3.0, 10.0, 20.0, 100.0, 5.0, 7.0])
+    means = {name: mean.item() for name, mean in quartile_means(t, values).items()}
+    assert means == {"t_0_25": 2.0, "t_25_50": 15.0, "t_50_75": 100.0, "t_75_100": 6.0}
+
+
+@pytest.mark.parametrize(
+    ("t", "expected"),
+    [([0.1, 0.9, 0.95], {"t_0_25": 1.0, "t_75_100": 2.5}), ([0.3, 0.4, 0.5], {"t_25_50": 2.0})],
+)
+def test_empty_quartiles_are_left_out(t, expected):
+    means = quartile_means(torch.tensor(t, dtype=torch.float64), torch.tensor([1.0, 2.0, 3.0]))
+    assert {name: mean.item() for name, mean in means.items()} == expected
+
+
+def test_quartile_means_weighted_by_their_counts_give_the_overall_mean():
+    generator = torch.Generator().manual_seed(0)
+    t, values = torch.rand(2, 400, dtype=torch.float64, generator=generator).unbind()
+    means = quartile_means(t, values)
+    counts = [((t > k / 4) & (t <= (k + 1) / 4)).sum() for k in range(4)]
+    total = sum(count * mean for count, mean in zip(counts, means.values(), strict=True)) / 400
+    assert total.item() == pytest.approx(values.mean().item(), rel=1e-12)
