@@ -122,7 +122,7 @@ def test_images_draw_their_chains_and_the_final_grid(trained):
 
 
 def test_vectors_are_measured_against_the_noise_floor(trained):
-    folder = trained("data.size=500", "callbacks.final_samples.points=400", "schedule.steps=25")
+    folder = trained("data.size=600", "callbacks.final_samples.points=400", "schedule.steps=25")
     measured = [row for row in rows(folder) if row.get("samples/wasserstein")]
     assert len(measured) == 1
     assert float(measured[0]["samples/wasserstein_over_floor"]) > 1

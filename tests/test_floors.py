@@ -25,6 +25,7 @@ BESIDE = {
     ("gaussian", "types"),
     ("weightings", "parameterizations"),
     ("callbacks", "modules"),
+    ("modules", "loggers"),
     ("callbacks", "loggers"),
     ("build", "instantiate"),
 }

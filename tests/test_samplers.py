@@ -230,7 +230,7 @@ class FixedNet(torch.nn.Module):
     schedule = DiscreteSchedule(BETAS)
 
     def eps(self, x, i):
-        return torch.sin(2 * x + i / 7) + 0.3 * torch.cos(i * x)
+        return torch.sin(2 * x + i / 7) + 0.3 * torch.cos(i / T * x)
 
     def forward(self, x, level, cond=None):
         eps = self.eps(x, self.schedule.label(level))
@@ -244,15 +244,15 @@ def theirs(scheduler, steps, x, step):
     scheduler.set_timesteps(steps)
     states = [x]
     for t in scheduler.timesteps:
-        x = step(FixedNet().eps(x, t + 1), t, x).prev_sample
+        x = step(FixedNet().eps(x, t.double() + 1), t, x).prev_sample
         states.append(x)
     return states
 
 
-def compare(sampler, states, seed):
+def difference(sampler, states, seed):
+    """Our states less theirs, from the same start with the same noise."""
     ours = [state.x for state in sampler.trajectory(FixedNet(), states[0], noise=seeded_noise(seed))]
-    for one, other in zip(ours, states, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    return torch.stack(ours) - torch.stack(states)
 
 
 def start():
@@ -266,9 +266,18 @@ def test_ancestral_walks_the_trajectory_of_diffusers_ddpm_scheduler(kind, their_
     scheduler = module.DDPMScheduler(
         T, trained_betas=BETAS.tolist(), variance_type=their_kind, clip_sample=False, timestep_spacing="trailing"
     )
-    noise = seeded_noise(5)
-    monkeypatch.setattr(module, "randn_tensor", lambda shape, dtype, **_: noise(torch.empty(shape, dtype=dtype)))
-    compare(Ancestral(steps, kind), theirs(scheduler, steps, start(), scheduler.step), seed=5)
+    noise, drawn = seeded_noise(5), []
+
+    def draw(shape, dtype, **_):
+        drawn.append(noise(torch.empty(shape, dtype=dtype)))
+        return drawn[-1]
+
+    monkeypatch.setattr(module, "randn_tensor", draw)
+    found = difference(Ancestral(steps, kind), theirs(scheduler, steps, start(), scheduler.step), seed=5)
+    assert found[:-1].abs().max() < 1e-8
+    if steps < T and kind == "forward":  # diffusers adds noise to its last respaced step into clean data, we do not
+        found[-1] += (1 - FixedNet.schedule.grid(steps)[-2].alpha ** 2).sqrt() * drawn[-1]
+    assert found[-1].abs().max() < 1e-8
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -283,4 +292,5 @@ def test_ddim_walks_the_trajectory_of_diffusers_ddim_scheduler(eta, steps):
     def step(eps, t, x):
         return scheduler.step(eps, t, x, eta=eta, variance_noise=noise(x) if eta > 0 else None)
 
-    compare(DDIM(steps, eta), theirs(scheduler, steps, start(), step), seed=6)
+    found = difference(DDIM(steps, eta), theirs(scheduler, steps, start(), step), seed=6)
+    assert found.abs().max() < 1e-8

@@ -178,6 +178,12 @@ def test_alpha_squared_is_the_published_alpha_bar(path, steps):
     np.testing.assert_allclose(sigma**2, 1 - alpha_bar, rtol=1e-9)
 
 
+@pytest.mark.parametrize("make", [linear, scaled_linear, cosine, sigmoid])
+def test_defaults_in_code_are_the_presets_of_the_same_name(make):
+    preset = load(next(path for path in FILES if path.stem == make.__name__), 1000)
+    assert torch.equal(make().at(indices(1000) / 1000).alpha, preset.at(indices(1000) / 1000).alpha)
+
+
 def test_linear_at_1000_steps_is_the_table_of_ho():
     alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
     np.testing.assert_allclose(linear().at(indices(1000) / 1000).alpha ** 2, alpha_bar, rtol=1e-10)

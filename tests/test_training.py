@@ -99,7 +99,7 @@ def test_non_finite_loss_keeps_the_last_good_checkpoint(trained, tmp_path):
     with pytest.raises(TrainingError, match=r"loss became (nan|inf) at step \d+.*Last good checkpoint: .*last.ckpt"):
         trained(
             "optimizer.lr=1e18",
-            "trainer.gradient_clip_val=null",
+            "gradient_clip=null",
             "trainer.max_steps=50",
             "trainer.val_check_interval=50",
             "callbacks.trajectory=null",

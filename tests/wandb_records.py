@@ -12,7 +12,7 @@ HEADER, BLOCK = 7, 32768
 
 
 def records(path: Path) -> Iterator[Any]:
-    """The file is a log of blocks of 32 KiB; a record is a chain of chunks (crc, length, type), ended by type 1 or 4."""
+    """The file is a log of 32 KiB blocks; a record is a chain of chunks (crc, length, type), ended by type 1 or 4."""
     data = path.read_bytes()
     position, chunks = HEADER, []
     while position + 7 <= len(data):

@@ -1,5 +1,6 @@
 """The composition root: from the config to the objects of a run, each built exactly once, in the order of the data."""
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from litdiffusion.instantiate import make
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.objectives import DenoisingObjective
 from litdiffusion.samplers import Sampler
+
+MOST_INNER_STEPS = 25
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,9 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     torch.set_num_threads(_threads(cfg.threads, images))
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = "bf16-mixed" if images and fast_bf16() else "32-true"
+    data.accumulate, data.inner_steps = cfg.accumulate, inner_steps(cfg, images)
     module = build_module(cfg, data)
-    trainer = build_trainer(cfg, run)
+    trainer = build_trainer(cfg, run, data.inner_steps)
     _set_length(cfg, trainer, data)
     return Experiment(data, module, trainer)
 
@@ -77,6 +81,8 @@ def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
         shape=shape,
         optimizer=make(cfg.optimizer, "optimizer"),
         lr_schedule=make(cfg.lr_schedule, "lr_schedule"),
+        gradient_clip=cfg.gradient_clip,
+        log_every=cfg.trainer.log_every_n_steps,
         ema_decay=cfg.ema_decay,
         seed=cfg.seed,
         clip=data.value_range if cfg.clip_samples else None,
@@ -97,7 +103,7 @@ def build_denoiser(cfg: DictConfig) -> Denoiser:
     return Denoiser(net, schedule, parameterization)
 
 
-def build_trainer(cfg: DictConfig, run: Run) -> L.Trainer:
+def build_trainer(cfg: DictConfig, run: Run, inner_steps: int) -> L.Trainer:
     """Lightning's Trainer with the loggers and callbacks of the config."""
     loggers = [
         make(node, f"logger.{name}", run_dir=run.dir, run_name=run.name, group=run.group)
@@ -107,23 +113,42 @@ def build_trainer(cfg: DictConfig, run: Run) -> L.Trainer:
     callbacks = [
         make(node, f"callbacks.{name}", run_dir=run.dir) for name, node in cfg.callbacks.items() if node is not None
     ]
-    node = OmegaConf.merge(cfg.trainer, {"max_epochs": -1})
+    # Lightning counts calls of its loop where the config counts steps; the rows of the log are written by the module.
+    calls = {"val_check_interval": cfg.trainer.val_check_interval // inner_steps, "log_every_n_steps": 1}
+    node = OmegaConf.merge(cfg.trainer, {"max_epochs": -1, **calls})
     return make(node, "trainer", logger=loggers or False, callbacks=callbacks, default_root_dir=str(run.dir))
 
 
 def _set_length(cfg: DictConfig, trainer: L.Trainer, data: DataModule) -> None:
     """Epochs become steps: learning rate, order of the data and progress bar count the whole run in steps."""
     if cfg.trainer.max_epochs is not None:
-        items = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        items = data.batch_size * trainer.world_size * data.accumulate
         steps = cfg.trainer.max_epochs * (len(data.train.data) // items)
         trainer.fit_loop.epoch_loop.max_steps = steps
 
 
+def inner_steps(cfg: DictConfig, images: bool) -> int:
+    """Steps per call of Lightning's loop: the largest number up to 25 that divides every interval of the run.
+
+    Nothing then has to happen inside a call, so the number changes the speed and never the result.
+    """
+    nodes = [cfg.trainer, *(node for node in cfg.callbacks.values() if node is not None)]
+    keys = ("val_check_interval", "log_every_n_steps", "every_n_steps", "every_n_train_steps")
+    common = math.gcd(*(node[key] for node in nodes for key in keys if node.get(key)))
+    if cfg.inner_steps == "auto":
+        return 1 if images else max(n for n in range(1, MOST_INNER_STEPS + 1) if common % n == 0)
+    if not isinstance(cfg.inner_steps, int) or cfg.inner_steps < 1 or common % cfg.inner_steps:
+        raise UserError(f"inner_steps must be auto or a divisor of {common}, which divides every interval of this run")
+    return cfg.inner_steps
+
+
 def _check_budget(cfg: DictConfig) -> None:
-    for key in ("max_steps", "max_epochs"):
-        value = cfg.trainer[key]
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise UserError(f"trainer.{key} must be a whole number of at least 1, got {value!r}")
+    counts = {f"trainer.{key}": cfg.trainer[key] for key in ("max_steps", "val_check_interval", "log_every_n_steps")}
+    if cfg.trainer.max_epochs is not None:
+        counts["trainer.max_epochs"] = cfg.trainer.max_epochs
+    for key, value in {**counts, "accumulate": cfg.accumulate}.items():
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{key} must be a whole number of at least 1, got {value!r}")
 
 
 def _check_folder(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -11,6 +12,7 @@ import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL.Image import Image
+from torch import Tensor
 
 from litdiffusion.errors import UserError
 
@@ -52,6 +54,16 @@ def describe_run(trainer: L.Trainer, config: dict[str, Any]) -> None:
         logger.log_hyperparams(config)
         if isinstance(logger, WandbLogger):
             _declare_axes(logger)
+
+
+def log_metrics(trainer: L.Trainer, values: Mapping[str, float | Tensor]) -> None:
+    """A row of numbers at the present step of the optimizer, for every logger.
+
+    Lightning's own logging counts calls of its loop, of which one may hold many steps.
+    """
+    row = {name: float(value) for name, value in values.items()}
+    for logger in trainer.loggers:
+        logger.log_metrics(row, step=trainer.global_step)
 
 
 def log_picture(trainer: L.Trainer, name: str, picture: Image, step: int) -> None:

@@ -6,6 +6,7 @@ import lightning as L
 from torch import Tensor
 
 from litdiffusion.callbacks.drawing import at_most, display_range, save_picture, states_of
+from litdiffusion.loggers import log_metrics
 from litdiffusion.metrics import distance_for, kernel_density_samples, noise_floor
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.plots import comparison_picture, image_grid
@@ -69,8 +70,7 @@ class FinalSamples(L.Callback):
         floor = noise_floor(data.draw, len(samples), distance=distance).mean
         ratios = {name: distance(x, fresh) / floor for name, x in (("samples", samples), ("density", estimate))}
         values = {"samples/wasserstein": ratios["samples"] * floor, "samples/wasserstein_over_floor": ratios["samples"]}
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
+        log_metrics(trainer, values)
         self._numbers = (
             f"samples: Wasserstein distance to data {ratios['samples'] * floor:.4f} = {ratios['samples']:.2f} x floor, "
             f"kernel density estimate {ratios['density']:.2f} x floor (n = {len(samples)})"

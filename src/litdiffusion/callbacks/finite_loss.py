@@ -14,5 +14,5 @@ class FiniteLoss(L.Callback):
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} at step {trainer.global_step}; lower optimizer.lr or "
-                f"trainer.gradient_clip_val, or take trainer.precision=32-true"
+                f"gradient_clip, or take trainer.precision=32-true"
             )

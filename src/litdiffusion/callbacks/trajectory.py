@@ -8,6 +8,7 @@ import lightning as L
 
 from litdiffusion.callbacks.drawing import Stopwatch, at_most, display_range, indices, save_picture, states_of
 from litdiffusion.errors import UserError
+from litdiffusion.loggers import log_metrics
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.plots import trajectory_gif, trajectory_picture
 from litdiffusion.samplers import State
@@ -109,8 +110,7 @@ class Trajectory(L.Callback):
             )
             save_picture(trainer, self.run_dir, "trajectory", picture, f"trajectory_step_{step:06d}.png")
         self.drawn.append(step)
-        for logger in trainer.loggers:
-            logger.log_metrics({"time/trajectory_percent": 100 * self.share}, step=step)
+        log_metrics(trainer, {"time/trajectory_percent": 100 * self.share})
 
     def _states(self, module: DiffusionModule) -> list[State]:
         count = self.chains if len(module.shape) == 3 else self.points

@@ -4,7 +4,7 @@ from litdiffusion.data.base import DataModule, to_model_space
 from litdiffusion.data.image_folder import ImageFolder
 from litdiffusion.data.images import Digits, TorchvisionImages
 from litdiffusion.data.loaders import TensorLoader, WorkerLoader
-from litdiffusion.data.order import BatchOrder, SequentialOrder
+from litdiffusion.data.order import BatchOrder, GroupedOrder, SequentialOrder
 from litdiffusion.data.toy_module import (
     Checkerboard,
     GaussianMixture,
@@ -23,6 +23,7 @@ __all__ = [
     "DataModule",
     "Digits",
     "GaussianMixture",
+    "GroupedOrder",
     "ImageFolder",
     "Mixture",
     "Moons",

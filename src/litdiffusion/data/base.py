@@ -7,7 +7,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from litdiffusion.data.loaders import Rows, StepLoader, TensorLoader
-from litdiffusion.data.order import BatchOrder, Order, SequentialOrder
+from litdiffusion.data.order import BatchOrder, GroupedOrder, Order, SequentialOrder
 from litdiffusion.errors import UserError
 from litdiffusion.types import Batch
 
@@ -65,6 +65,10 @@ class DataModule(LightningDataModule):
     """How many classes the labels have; 0 for an unlabelled set."""
     value_range: tuple[float, float] | None = None
     """The closed interval of model space that data lie in, (-1, 1) for images; None where unbounded."""
+    accumulate: int = 1
+    """Batches per step of the optimizer."""
+    inner_steps: int = 1
+    """Steps of the optimizer per item of the training loader."""
     train: Batch
     val: Batch
 
@@ -94,14 +98,15 @@ class DataModule(LightningDataModule):
         self.load()
 
     def train_dataloader(self) -> StepLoader:
-        """The batches from the trainer's present step, already restored on resume, up to its last one."""
+        """The batches from the trainer's present step, already restored on resume, up to its last one.
+
+        Each item joins the batches of ``inner_steps`` steps of the optimizer, ``accumulate`` batches each.
+        """
         if self.trainer is None or self.trainer.max_steps < 1:
             raise UserError("the length of a run is counted in steps; set trainer.max_steps to 1 or more")
-        # A step of the optimizer takes this many batches.
-        batches = self.trainer.accumulate_grad_batches
-        start, stop = self.trainer.global_step * batches, self.trainer.max_steps * batches
+        start, stop = (step * self.accumulate for step in (self.trainer.global_step, self.trainer.max_steps))
         order = BatchOrder(len(self.train.data), self.batch_size, self.seed, start, stop, *self._process())
-        return self.make_loader(self.train, order)
+        return self.make_loader(self.train, GroupedOrder(order, self.accumulate * self.inner_steps))
 
     def val_dataloader(self) -> StepLoader:
         """The validation part in its own order; the last batch may be smaller; ranks take stripes."""

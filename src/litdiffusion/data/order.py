@@ -70,6 +70,29 @@ class BatchOrder:
             yield items[first + self.rank : first + span : self.world]
 
 
+class GroupedOrder:
+    """The batches of ``order`` joined in groups: index tensors of up to ``group`` batches, cut at multiples of it.
+
+    Only the first group after a resume and the last of the run may be shorter, so groups end at the same steps however
+    often a run was interrupted; ``stop`` counts groups from the run's beginning.
+    """
+
+    def __init__(self, order: BatchOrder, group: int) -> None:
+        self.order, self.group = order, group
+        self.stop = -(-order.stop // group)
+
+    def __len__(self) -> int:
+        return self.stop - self.order.start // self.group
+
+    def __iter__(self) -> Iterator[Tensor]:
+        joined = []
+        for step, index in enumerate(self.order, self.order.start):
+            joined.append(index)
+            if (step + 1) % self.group == 0 or step + 1 == self.order.stop:
+                yield torch.cat(joined)
+                joined = []
+
+
 class SequentialOrder:
     """All items once, in their own order: index tensors of ``batch_size``, the last of them possibly shorter.
 

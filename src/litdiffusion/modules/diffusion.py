@@ -1,6 +1,6 @@
 """The training of a denoiser, as Lightning hooks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from litdiffusion.denoisers import ClippedDenoiser, Denoiser
 from litdiffusion.errors import UserError
+from litdiffusion.loggers import log_metrics
 from litdiffusion.modules.ema import EMA
 from litdiffusion.modules.lr import Factor
 from litdiffusion.modules.quartiles import quartile_means
@@ -29,6 +30,8 @@ class DiffusionModule(L.LightningModule):
         shape: of one sample in model space.
         optimizer: parameters -> optimizer.
         lr_schedule: total number of steps -> factor of the learning rate per step.
+        gradient_clip: largest norm of the gradient, or None.
+        log_every: steps between rows of the log.
         ema_decay: of the weight average; 0 keeps the average equal to the weights.
         seed: with the step and the rank it determines every random number of a training step.
         clip: range that samples' x_0 is clamped to while sampling, or None.
@@ -44,12 +47,15 @@ class DiffusionModule(L.LightningModule):
         shape: tuple[int, ...],
         optimizer: Callable[[Any], torch.optim.Optimizer],
         lr_schedule: Callable[[int], Factor],
+        gradient_clip: float | None = 1.0,
+        log_every: int = 50,
         ema_decay: float = 0.999,
         seed: int = 0,
         clip: tuple[float, float] | None = None,
         record: dict[str, Any] | None = None,
     ):
         super().__init__()
+        self.automatic_optimization = False  # so that one call can take many steps, see training_step
         self.denoiser = denoiser
         self.ema = EMA(denoiser, ema_decay)
         self.codec = codec
@@ -60,28 +66,46 @@ class DiffusionModule(L.LightningModule):
         self.record = record or {}
         self._optimizer = optimizer
         self._lr_schedule = lr_schedule
+        self._gradient_clip = gradient_clip
+        self._log_every = log_every
         self._clip = clip
         self._recent: list[Losses] = []
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self._optimizer(self.denoiser.parameters())
-        factor = self._lr_schedule(self.trainer.max_steps)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        self._weights = list(self.denoiser.parameters())
+        optimizer = self._optimizer(self._weights)
+        self._rates = [group["lr"] for group in optimizer.param_groups]
+        self._factor = self._lr_schedule(self.trainer.max_steps)
+        return optimizer
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        step = self.global_step
-        super().optimizer_step(*args, **kwargs)
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """As many steps of the optimizer as the batch holds: a small net's step costs less than Lightning's loop."""
+        data = self.trainer.datamodule
+        for part in batch.data.split(data.batch_size * data.accumulate):
+            self._step(part.split(data.batch_size))
+        last = self.global_step >= self.trainer.max_steps
+        if last or self.global_step % self._log_every == 0:
+            self._log_training()
+        if last:
+            self.trainer.should_stop = True  # makes Lightning validate, and save, the last weights too
+
+    def _step(self, batches: Sequence[Tensor]) -> None:
+        """One step of the optimizer; its random numbers are a function of (seed, step, batch, rank) alone."""
+        step, optimizer = self.global_step, self.optimizers()
+        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self._factor(step)
+        for index, batch in enumerate(batches):
+            seed_generators(self.device, fold_seed(self.seed, step, index, self.global_rank))
+            losses = self.objective(self.denoiser, self.codec.encode(batch))
+            self.manual_backward(losses.loss.mean() / len(batches))
+            self._recent.append(Losses(*(field.detach() for field in losses)))
+        optimizer.step()
+        optimizer.zero_grad()
         self.ema.update(self.denoiser, step)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        seed_generators(self.device, fold_seed(self.seed, batch_idx, self.global_rank))
-        losses = self.objective(self.denoiser, self.codec.encode(batch.data))
-        loss = losses.loss.mean()
-        self._recent.append(Losses(*(field.detach() for field in losses)))
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
-            self._log_training(loss)
-        return loss
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._gradient_clip is not None:
+            self._gradient_norm = nn.utils.clip_grad_norm_(self._weights, self._gradient_clip)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         losses = self.objective(
@@ -93,7 +117,12 @@ class DiffusionModule(L.LightningModule):
         values = {"val/loss": losses.loss.mean()} | {
             f"val/loss_{name}": mean for name, mean in quartile_means(losses.t, losses.loss).items()
         }
-        self.log_dict(values, on_epoch=True, sync_dist=True, batch_size=len(losses.loss))
+        self.log_dict(values, on_epoch=True, sync_dist=True, batch_size=len(losses.loss), logger=False)
+
+    def on_validation_end(self) -> None:
+        values = {name: value for name, value in self.trainer.callback_metrics.items() if name.startswith("val/")}
+        if not self.trainer.sanity_checking:
+            log_metrics(self.trainer, values)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["litdiffusion"] = self.record
@@ -105,10 +134,14 @@ class DiffusionModule(L.LightningModule):
             raise UserError(f"weights must be ema or raw, got {weights!r}")
         return choices[weights] if self._clip is None else ClippedDenoiser(choices[weights], *self._clip)
 
-    def _log_training(self, loss: Tensor) -> None:
-        """The mean since the last log: logging every step would cost more than a small net's step itself."""
+    def _log_training(self) -> None:
+        """The mean since the last row: logging every step would cost more than a small net's step itself."""
         recent = Losses(*(torch.cat(field) for field in zip(*self._recent, strict=True)))
         self._recent.clear()
-        self.log("train/loss", recent.loss.mean(), prog_bar=True)
-        self.log_dict({f"train/loss_{k}": v for k, v in quartile_means(recent.t, recent.loss).items()})
-        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        loss = recent.loss.mean()
+        self.log("train/loss", loss, prog_bar=True, logger=False)
+        values = {"train/loss": loss, "train/learning_rate": self.optimizers().param_groups[0]["lr"]}
+        values |= {f"train/loss_{name}": mean for name, mean in quartile_means(recent.t, recent.loss).items()}
+        if self._gradient_clip is not None:
+            values["train/gradient_norm"] = self._gradient_norm
+        log_metrics(self.trainer, values)

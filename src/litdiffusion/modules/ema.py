@@ -25,7 +25,7 @@ class EMA(nn.Module):
             raise UserError(f"ema_decay must lie in [0, 1) (0 is no averaging), got {decay}; 0.999 is usual")
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self.decay = decay
-        self._pairs: tuple[list, list] | None = None
+        self._tensors: list[list[torch.Tensor]] = []
 
     def train(self, mode: bool = True) -> "EMA":
         return self  # the average is only ever evaluated
@@ -34,8 +34,10 @@ class EMA(nn.Module):
     def update(self, model: nn.Module, step: int) -> None:
         """Takes in the weights that ``model`` has after optimizer step number ``step`` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        if self._pairs is None:
-            self._pairs = list(self.model.parameters()), list(model.parameters())
-        torch._foreach_lerp_(*self._pairs, 1 - decay)
-        for average, current in zip(self.model.buffers(), model.buffers(), strict=True):
-            average.copy_(current)
+        if not self._tensors:  # walking over the modules at every step would cost more than the update
+            self._tensors = [list(m.parameters()) for m in (self.model, model)]
+            self._tensors += [list(m.buffers()) for m in (self.model, model)]
+        averages, weights, copies, buffers = self._tensors
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for copy_, buffer in zip(copies, buffers, strict=True):
+            copy_.copy_(buffer)

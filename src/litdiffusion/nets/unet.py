@@ -66,8 +66,8 @@ class UNet(nn.Module):
         depth: number of contractions.
         embedding_dim: size of the sinusoidal embedding of the label.
         embedding_base: its wavelengths grow up to 2 pi times this base, in units of the label.
-        norm: "group" (8 groups, fewer where 8 does not divide the width), "instance" or "none". Instance norm removes each channel's mean, and with it the
-            overall brightness: some samples then stand on grey.
+        norm: "group" (8 groups, fewer where 8 does not divide the width), "instance" or "none". Instance norm removes
+            each channel's mean, and with it the overall brightness: some samples then stand on grey.
 
     Shapes: x (B, *shape), label (B,) -> (B, *shape). ``cond`` is not used.
 

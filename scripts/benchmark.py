@@ -1,0 +1,155 @@
+"""Training step of the framework against a hand-written loop: ``python scripts/benchmark.py [toy|mnist] [--rounds N]``.
+
+Both train the same net on the same data in memory with the same batch size, precision, memory format, fused Adam,
+gradient clipping and weight average ("loop"), or without clipping and average ("bare loop"). Rounds alternate between
+them, so that a busy machine slows all alike; the median over the rounds is printed, with the ratio of the medians.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import lightning as L
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+
+from litdiffusion.build import Experiment, Run, build
+from litdiffusion.data import to_model_space
+
+CONF = Path(__file__).parent.parent / "conf"
+CASES = {
+    "toy": ["data=spiral", "data.batch_size=256", "threads=1"],
+    "mnist": ["data=digits", "model=unet", "data.batch_size=256"],
+}
+QUIET = ["callbacks.trajectory=null", "callbacks.forward_process=null", "callbacks.final_samples=null"]
+STEPS = {"toy": 400, "mnist": 6}
+SKIP = {"toy": 50, "mnist": 2}
+
+
+class Clock(L.Callback):
+    """Wall time per step of the optimizer, from the first end of a call after ``skip`` steps to the last."""
+
+    def __init__(self, skip: int):
+        self.skip = skip
+        self.first: tuple[int, float] | None = None
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        now = trainer.global_step, time.perf_counter()
+        if now[0] >= self.skip:
+            self.first = self.first or now
+        self.last = now
+
+    @property
+    def seconds_per_step(self) -> float:
+        return (self.last[1] - self.first[1]) / (self.last[0] - self.first[0])
+
+
+def experiment(case: str, folder: str, steps: int) -> Experiment:
+    """A run of the framework as users start it, without pictures and validation."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(
+            "train",
+            overrides=[*CASES[case], *QUIET, f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}"],
+        )
+    built = build(cfg, Run(Path(folder)))
+    if case == "mnist":
+        enlarge(built)
+    return built
+
+
+def enlarge(built: Experiment) -> None:
+    """Digits at MNIST's size: the speed of a step does not depend on what the images show."""
+    train = built.data.train
+    data = nn.functional.interpolate(train.data.float(), size=28).to(torch.uint8)
+    built.data.train = train._replace(data=data)
+
+
+def framework(case: str, steps: int, skip: int) -> float:
+    """Seconds per step of the framework."""
+    with TemporaryDirectory() as folder:
+        built = experiment(case, folder, steps)
+        clock = Clock(skip)
+        built.trainer.callbacks.append(clock)
+        built.trainer.fit(built.module, built.data)
+        return clock.seconds_per_step
+
+
+def loop(case: str, steps: int, skip: int, full: bool) -> float:
+    """Seconds per step of a loop as one would write it by hand; ``full`` adds clipping and the weight average."""
+    with TemporaryDirectory() as folder:
+        built = experiment(case, folder, steps)
+        net = built.module.denoiser.net
+        data, precision = built.data.train.data, built.trainer.precision
+        step = hand_written_step(net, built.module.denoiser.schedule, full)
+        batch = built.data.batch_size
+        for index in range(steps):
+            if index == skip:
+                start = time.perf_counter()
+            rows = torch.randint(len(data), (batch,))
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+                step(to_model_space(data[rows]))
+        return (time.perf_counter() - start) / (steps - skip)
+
+
+def hand_written_step(net: nn.Module, schedule, full: bool) -> Callable[[Tensor], None]:
+    """One step of plain DDPM training: epsilon prediction, mean squared error, fused AdamW."""
+    levels = schedule.at(torch.arange(schedule.steps + 1) / schedule.steps)
+    alphas, sigmas = levels.alpha.float(), levels.sigma.float()
+    parameters = list(net.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0, fused=True)
+    average = [parameter.detach().clone() for parameter in parameters]
+
+    def step(x_0: Tensor) -> None:
+        index = torch.randint(1, schedule.steps + 1, (len(x_0),))
+        shape = (-1, *[1] * (x_0.ndim - 1))
+        eps = torch.randn_like(x_0)
+        x_t = alphas[index].view(shape) * x_0 + sigmas[index].view(shape) * eps
+        loss = nn.functional.mse_loss(net(x_t, index.float()).float(), eps)
+        optimizer.zero_grad()
+        loss.backward()
+        if full:
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        if full:
+            with torch.no_grad():
+                torch._foreach_lerp_(average, parameters, 1e-3)
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", default=list(CASES), help="toy, mnist")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    for case in arguments.cases:
+        steps, skip = STEPS[case], SKIP[case]
+        kinds = {
+            "framework": lambda case=case, steps=steps, skip=skip: framework(case, steps, skip),
+            "loop": lambda case=case, steps=steps, skip=skip: loop(case, steps, skip, full=True),
+            "bare loop": lambda case=case, steps=steps, skip=skip: loop(case, steps, skip, full=False),
+        }
+        times: dict[str, list[float]] = {name: [] for name in kinds}
+        for _ in range(arguments.rounds):
+            for name, measure in kinds.items():
+                times[name].append(measure())
+        report(case, times)
+
+
+def report(case: str, times: dict[str, list[float]]) -> None:
+    """One line per kind: median, range and the speed of the framework relative to it."""
+    ours = statistics.median(times["framework"])
+    for name, values in times.items():
+        middle = statistics.median(values)
+        print(
+            f"{case:6} {name:10} {1e3 * middle:9.3f} ms/step  ({1e3 * min(values):.3f} to {1e3 * max(values):.3f})"
+            f"  framework runs at {middle / ours:.2f} of its speed"
+        )
+
+
+if __name__ == "__main__":
+    main()
