@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from litdiffusion.schedules import NoiseSchedule
+from litdiffusion.types import Level
 
 
 class TimeSampler(ABC):
@@ -14,19 +15,21 @@ class TimeSampler(ABC):
     def __init__(self, schedule: NoiseSchedule):
         self.schedule = schedule
 
-    def draw(self, x_0: Tensor, offset: Tensor | None = None) -> Tensor:
-        """Times (B, 1, ..., 1) in float64 for data x_0 (B, ...).
+    def draw(self, x_0: Tensor, offset: Tensor | None = None) -> Level:
+        """A level of shape (B, 1, ..., 1) for data x_0 (B, ...).
 
-        The times of a batch are the quantiles ``(k + offset) / B``, k = 0..B-1, with one ``offset`` in [0, 1) drawn
-        for the whole batch: each time alone has the sampler's own law, and together they cover it evenly, which
-        lowers the variance of the loss. A given ``offset`` (0.5, say) fixes them.
+        The times of a batch are the quantiles ``(k - offset) / B``, k = B..1, with one ``offset`` in [0, 1) drawn for
+        the whole batch: together they cover the sampler's law evenly, which lowers the variance of the loss. The k-th
+        place of a batch always gets a time of the k-th stratum, so a batch should be in random order. A given
+        ``offset`` (0.5, say) fixes the times.
 
         Source: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models", 2021, arXiv 2107.00630, appendix I.1.
         """
         count = len(x_0)
         offset = torch.rand((), dtype=torch.float64, device=x_0.device) if offset is None else offset
-        quantiles = (torch.arange(count, dtype=torch.float64, device=x_0.device) + offset) / count
-        return self.schedule.snap(self.quantile(1 - quantiles)).view(-1, *[1] * (x_0.ndim - 1))
+        ranks = torch.arange(count, 0, -1, dtype=torch.float64, device=x_0.device)
+        quantiles = ((ranks - offset) / count).view(-1, *[1] * (x_0.ndim - 1))
+        return self.schedule.snap(self.quantile(quantiles))
 
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:

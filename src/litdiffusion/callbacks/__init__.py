@@ -1,9 +1,8 @@
 """Callbacks: what is drawn, saved and watched while a run goes on."""
 
 from litdiffusion.callbacks.final_samples import FinalSamples
-from litdiffusion.callbacks.finite_loss import FiniteLoss
 from litdiffusion.callbacks.forward_process import ForwardProcess
 from litdiffusion.callbacks.progress import StepProgress
 from litdiffusion.callbacks.trajectory import Trajectory
 
-__all__ = ["FinalSamples", "FiniteLoss", "ForwardProcess", "StepProgress", "Trajectory"]
+__all__ = ["FinalSamples", "ForwardProcess", "StepProgress", "Trajectory"]

@@ -36,7 +36,7 @@ class ForwardProcess(L.Callback):
         schedule, noise = pl_module.denoiser.schedule, seeded_noise(0)
         x_0 = pl_module.codec.encode(data.to(pl_module.device))
         times = torch.tensor(IMAGE_TIMES if images else VECTOR_TIMES, dtype=torch.float64)
-        levels = [schedule.at(schedule.snap(t) if t > 0 else t) for t in times]
+        levels = [schedule.snap(t) if t > 0 else schedule.at(t) for t in times]
         states = [pl_module.codec.decode(diffuse(x_0, noise(x_0), level)).cpu() for level in levels]
         labels = [f"t = {round(schedule.label(level).item())}" for level in levels]
         picture = forward_picture(states, labels, "forward process", display_range(trainer))

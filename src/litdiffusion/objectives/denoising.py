@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from litdiffusion.denoisers import Denoiser
 from litdiffusion.gaussian import diffuse
@@ -13,12 +14,20 @@ from litdiffusion.weightings import Weighting
 
 
 class Losses(NamedTuple):
-    """Per sample: the weighted ``loss`` and the unweighted squared ``error``, mean over coordinates, and the time
-    ``t``; each (B,)."""
+    """Per sample, each (B,): the squared ``error`` of the output, a mean over coordinates; its ``weight``; the time."""
 
-    loss: Tensor
     error: Tensor
+    weight: Tensor
     t: Tensor
+
+    @property
+    def weighted(self) -> Tensor:
+        """``weight * error`` (B,)."""
+        return self.weight * self.error
+
+    def mean(self) -> Tensor:
+        """The loss of the batch, in one operation: for a small net each one counts."""
+        return torch.dot(self.weight / len(self.weight), self.error)
 
 
 class DenoisingObjective:
@@ -40,12 +49,11 @@ class DenoisingObjective:
         offset: Tensor | None = None,
     ) -> Losses:
         """Losses of data x_0 (B, ...); ``noise`` and ``offset`` fix the randomness where a comparison needs it."""
-        t = self.times.draw(x_0, offset)
-        level = denoiser.schedule.at(t)
+        level = self.times.draw(x_0, offset)
         eps = noise(x_0)
         x_t = diffuse(x_0, eps, level)
         out = denoiser.output(x_t, level, cond)
         target = denoiser.parameterization.target(x_0, eps, level)
-        error = (out - target).square().flatten(1).mean(1)
+        error = mse_loss(out, target, reduction="none").flatten(1).mean(1)
         weight = self.weighting.weight(level, denoiser.parameterization).to(error).view(-1)
-        return Losses(weight * error, error, t.view(-1))
+        return Losses(error, weight, level.t.view(-1))

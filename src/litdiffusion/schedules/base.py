@@ -33,8 +33,8 @@ class NoiseSchedule(ABC):
         """The inverse: the time at which ``log(alpha² / sigma²)`` has this value, within [0, 1]."""
 
     @abstractmethod
-    def snap(self, t: Tensor) -> Tensor:
-        """The time of the level that training at t uses: t itself, or the next level of a discrete chain."""
+    def snap(self, t: Tensor) -> Level:
+        """The level that training at time t uses: the one at t, or the next noisier one of a discrete chain."""
 
     @abstractmethod
     def previous(self, level: Level) -> Level:

@@ -39,8 +39,8 @@ class DiscreteSchedule(NoiseSchedule):
         _check(betas)
         self.steps = len(betas)
         log_alpha_bar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])
-        # A plain tensor, not a buffer: modules cast their buffers to the training precision.
-        self._tables = {log_alpha_bar.device: log_alpha_bar}
+        # Plain tensors, not buffers: modules cast their buffers to the training precision.
+        self._tables = {betas.device: (log_alpha_bar, *_scales(log_alpha_bar))}
         self._warn_of_signal_at_the_end()
 
     @property
@@ -49,24 +49,27 @@ class DiscreteSchedule(NoiseSchedule):
 
     def at(self, t: Tensor | float) -> Level:
         t = torch.as_tensor(t, dtype=torch.float64)
-        log_alpha_bar, _ = self._interpolate(t)
-        return Level(t, torch.exp(0.5 * log_alpha_bar), torch.sqrt(-torch.expm1(log_alpha_bar)))
+        start, end, fraction = self._cell(t)
+        return Level(t, *_scales(torch.lerp(start, end, fraction)))
 
     def rates(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        _, alpha, sigma = self.at(t)
-        _, slope = self._interpolate(torch.as_tensor(t, dtype=torch.float64))
-        alpha_rate = 0.5 * slope * alpha
+        t, alpha, sigma = self.at(t)
+        start, end, _ = self._cell(t)
+        alpha_rate = 0.5 * (end - start) * self.steps * alpha
         return alpha_rate, -alpha * alpha_rate / sigma
 
     def time(self, log_snr: Tensor) -> Tensor:
         log_alpha_bar = torch.nn.functional.logsigmoid(log_snr.to(torch.float64))
-        table = self._table(log_snr.device)
+        table = self._on(log_snr.device)[0]
         cell = (torch.searchsorted(-table, -log_alpha_bar) - 1).clamp(0, self.steps - 1)
         fraction = (log_alpha_bar - table[cell]) / (table[cell + 1] - table[cell])
         return ((cell + fraction) / self.steps).clamp(0.0, 1.0)
 
-    def snap(self, t: Tensor) -> Tensor:
-        return (t * self.steps).ceil().clamp(min=1) / self.steps
+    def snap(self, t: Tensor) -> Level:
+        index = self._position(t).ceil().clamp(1, self.steps)
+        alphas, sigmas = self._on(t.device)[1:]
+        row = index.long()
+        return Level(index / self.steps, alphas[row], sigmas[row])
 
     def previous(self, level: Level) -> Level:
         return self.at((self.label(level) - 1) / self.steps)
@@ -85,18 +88,20 @@ class DiscreteSchedule(NoiseSchedule):
         indices = torch.linspace(self.steps, 0, steps + 1, dtype=torch.float64).round()
         return self.at(indices / self.steps).unbind()
 
-    def _interpolate(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``log alpha_bar`` at t and its slope in t; beta_i rules the cell ((i - 1) / T, i / T]."""
-        table = self._table(t.device)
-        position = t * self.steps
-        cell = (position.ceil().long() - 1).clamp(0, self.steps - 1)
-        start = table[cell]
-        step = table[cell + 1] - start
-        return start + step * (position - cell), step * self.steps
+    def _position(self, t: Tensor) -> Tensor:
+        """t * T, a hair lower: i / T * T may exceed i by the last bit, and belongs to the cell that ends at i."""
+        return t * (self.steps * (1 - 1e-14))
 
-    def _table(self, device: torch.device) -> Tensor:
+    def _cell(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``log alpha_bar`` at both ends of the cell ((i - 1) / T, i / T] that beta_i rules; the place of t in it."""
+        table = self._on(t.device)[0]
+        end = self._position(t).ceil().clamp(1, self.steps).long()
+        return table[end - 1], table[end], (t * self.steps - end).add(1)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """``log alpha_bar``, alpha and sigma of the levels 0..T, each (T + 1,), on a device."""
         if device not in self._tables:
-            self._tables[device] = next(iter(self._tables.values())).to(device)
+            self._tables[device] = tuple(table.to(device) for table in next(iter(self._tables.values())))
         return self._tables[device]
 
     def _warn_of_signal_at_the_end(self) -> None:
@@ -107,6 +112,11 @@ class DiscreteSchedule(NoiseSchedule):
                 f"(alpha <= {PURE_NOISE}): samples start from the wrong prior; raise beta_end or take more steps",
                 stacklevel=3,
             )
+
+
+def _scales(log_alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """(alpha, sigma), exact to the last digits at both ends."""
+    return (0.5 * log_alpha_bar).exp(), (-log_alpha_bar.expm1()).sqrt()
 
 
 def _check(betas: Tensor) -> None:
