@@ -28,7 +28,7 @@ def one_error(status: int, err: str) -> str:
         (["trainer.max_step=5"], "there is no group or key trainer.max_step; did you mean trainer.max_steps?"),
         (["experiment=toy_spirale"], "did you mean toy_spiral?"),
         (["+schedule.stepps=5"], "schedule.stepps is not an argument of linear; did you mean steps?"),
-        (["schedule.steps=1"], "schedule.steps must be at least 2, got 1"),
+        (["schedule.steps=1"], "schedule.steps must be at least 2 and whole, got 1"),
         (["schedule.steps=many"], "schedule.steps='many' has the wrong type"),
         (["schedule.beta_end=1.5"], "schedule.beta_end must lie strictly between 0 and 1, got 1.5"),
         (["schedule.steps=10"], "take schedule=cosine"),
@@ -86,7 +86,7 @@ def test_multirun_goes_on_after_a_bad_job(command, tmp_path):
         "train.py", "-m", "schedule.steps=1,100", *TINY, "callbacks=none", "logger=none", "data.size=600"
     )
     assert status == 2
-    assert "schedule.steps must be at least 2, got 1" in err
+    assert "schedule.steps must be at least 2 and whole, got 1" in err
     assert out.count("run folder") == 1  # the second job ran
     assert "Traceback" not in err
 

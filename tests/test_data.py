@@ -24,6 +24,7 @@ from litdiffusion.data import (
     DataModule,
     Digits,
     GaussianMixture,
+    GroupedOrder,
     ImageFolder,
     Moons,
     Ramp,
@@ -644,8 +645,22 @@ def test_a_finished_run_can_be_prolonged(tmp_path: Path):
 def test_accumulated_gradients_take_their_batches_in_order(tmp_path: Path):
     plain, accumulated = Recorder(), Recorder()
     trainer(tmp_path, 12).fit(plain, Spiral(**TOY))
-    trainer(tmp_path, 4, accumulate_grad_batches=3).fit(accumulated, Spiral(**TOY))
-    assert same(plain.seen, accumulated.seen)
+    data = Spiral(**TOY)
+    data.accumulate = 3
+    trainer(tmp_path, 4).fit(accumulated, data)
+    assert len(accumulated.seen) == 4  # each item joins the three batches of its step
+    joined = torch.cat([batch.data for batch in accumulated.seen])
+    assert torch.equal(joined, torch.cat([batch.data for batch in plain.seen]))
+
+
+@pytest.mark.parametrize("start", [0, 4, 7])
+def test_groups_end_at_the_same_steps_wherever_a_run_was_cut(start: int):
+    plain = list(BatchOrder(100, 10, 0, start, 14))
+    groups = GroupedOrder(BatchOrder(100, 10, 0, start, 14), 5)
+    sizes = {0: [50, 50, 40], 4: [10, 50, 40], 7: [30, 40]}[start]
+    assert [len(index) for index in groups] == sizes
+    assert torch.equal(torch.cat(list(groups)), torch.cat(plain))
+    assert (groups.stop, len(groups)) == (3, len(sizes))
 
 
 def test_validation_is_the_fixed_set_each_time(tmp_path: Path):

@@ -110,9 +110,9 @@ def build_trainer(cfg: DictConfig, run: Run, inner_steps: int) -> L.Trainer:
         for name, node in cfg.logger.items()
         if node is not None
     ]
-    callbacks = [
-        make(node, f"callbacks.{name}", run_dir=run.dir) for name, node in cfg.callbacks.items() if node is not None
-    ]
+    # A node without a target holds settings for a callback that callbacks=none took out.
+    nodes = {name: node for name, node in cfg.callbacks.items() if node is not None and "_target_" in node}
+    callbacks = [make(node, f"callbacks.{name}", run_dir=run.dir) for name, node in nodes.items()]
     # Lightning counts calls of its loop where the config counts steps; the rows of the log are written by the module.
     calls = {"val_check_interval": cfg.trainer.val_check_interval // inner_steps, "log_every_n_steps": 1}
     node = OmegaConf.merge(cfg.trainer, {"max_epochs": -1, **calls})

@@ -19,6 +19,7 @@ HARMLESS = (
     ".*does not have many workers.*",
     ".*LeafSpec.*is deprecated.*",
     "Found .* module.s. in eval mode.*",  # the average of the weights, on purpose
+    "Using ModelCheckpoint with manual optimization.*",
     "Checkpoint directory .* exists and is not empty.*",
 )
 

@@ -67,6 +67,8 @@ def per_sample_noise(seeds: list[int]) -> Noise:
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def draw(x: Tensor) -> Tensor:
+        if len(x) != len(generators):
+            raise ValueError(f"a batch of {len(x)} cannot use {len(generators)} seeds: give each sample one")
         rows = [torch.randn(x.shape[1:], generator=generator, dtype=x.dtype) for generator in generators]
         return torch.stack(rows).to(x.device)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from litdiffusion.errors import UserError
-from litdiffusion.gaussian import Posterior, posterior, transition
+from litdiffusion.gaussian import posterior, transition
 from litdiffusion.parameterizations import Parameterization
 from litdiffusion.schedules import DiscreteSchedule
 from litdiffusion.types import Level
@@ -67,6 +67,7 @@ class Variational(Weighting):
         if variance not in ("forward", "posterior"):
             raise UserError(f"weighting.variance must be forward or posterior, got {variance!r}")
         self.schedule = schedule
+        self._floor = posterior(schedule.at(1 / schedule.steps), schedule.at(2 / schedule.steps)).variance
         self._variance = {"forward": self._forward, "posterior": self._posterior}[variance]
 
     def weight(self, level: Level, parameterization: Parameterization) -> Tensor:
@@ -79,7 +80,4 @@ class Variational(Weighting):
         return transition(previous, level).variance
 
     def _posterior(self, previous: Level, level: Level) -> Tensor:
-        first, second = self.schedule.grid()[-2], self.schedule.grid()[-3]
-        floor = posterior(first, second).variance.to(level.alpha.device)
-        exact: Posterior = posterior(previous, level)
-        return torch.where(previous.sigma == 0, floor, exact.variance)
+        return torch.where(previous.sigma == 0, self._floor, posterior(previous, level).variance)

@@ -31,16 +31,17 @@ class GaussianMixtureDenoiser(nn.Module):
         if not (weights > 0).all():
             raise UserError(f"mixture weights must be positive, got {weights.tolist()}; drop the empty components")
         self.schedule = schedule
-        self.log_weights = (weights / weights.sum()).log()
-        self.means = means
-        self.variances = torch.as_tensor(stds).to(means).square().expand_as(means)
+        self.register_buffer("log_weights", (weights / weights.sum()).log())
+        self.register_buffer("means", means)
+        self.register_buffer("variances", torch.as_tensor(stds).to(means).square().expand_as(means).clone())
 
     def forward(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Prediction:
+        means, variances = self.means.to(x_t), self.variances.to(x_t)
         alpha, sigma = (field.reshape(-1, 1, 1).to(x_t) for field in (level.alpha, level.sigma))
-        noised = alpha**2 * self.variances + sigma**2
-        offset = x_t[:, None] - alpha * self.means
-        log_density = self.log_weights - 0.5 * (offset**2 / noised + noised.log()).sum(-1)
-        per_component = self.means + alpha * self.variances / noised * offset
+        noised = alpha**2 * variances + sigma**2
+        offset = x_t[:, None] - alpha * means
+        log_density = self.log_weights.to(x_t) - 0.5 * (offset**2 / noised + noised.log()).sum(-1)
+        per_component = means + alpha * variances / noised * offset
         x_0 = (log_density.softmax(-1)[..., None] * per_component).sum(1)
         return Prediction(x_0, mix(1 / level.sigma, x_t, -level.alpha / level.sigma, x_0))
 

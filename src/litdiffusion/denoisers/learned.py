@@ -1,5 +1,6 @@
 """The learned denoiser: a net, a schedule and the meaning of the net's output."""
 
+import torch
 from torch import Tensor, nn
 
 from litdiffusion.parameterizations import Parameterization
@@ -25,7 +26,8 @@ class Denoiser(nn.Module):
 
     def output(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Tensor:
         """The net's raw output, (B, ...) in x_t's dtype even where the net ran under autocast."""
-        label = self.schedule.label(level).to(x_t).reshape(-1).expand(len(x_t))
+        # float32 whatever x_t is: in bfloat16 the labels 1..1000 would collapse to half as many.
+        label = self.schedule.label(level).to(x_t.device, torch.float32).reshape(-1).expand(len(x_t))
         return self.net(x_t, label, cond).to(x_t.dtype)
 
     def forward(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Prediction:

@@ -26,6 +26,7 @@ class EMA(nn.Module):
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self.decay = decay
         self._tensors: list[list[torch.Tensor]] = []
+        self._of: tuple[nn.Module, nn.Module] | None = None
 
     def train(self, mode: bool = True) -> "EMA":
         return self  # the average is only ever evaluated
@@ -34,7 +35,8 @@ class EMA(nn.Module):
     def update(self, model: nn.Module, step: int) -> None:
         """Takes in the weights that ``model`` has after optimizer step number ``step`` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        if not self._tensors:  # walking over the modules at every step would cost more than the update
+        if self._of != (self.model, model):  # walking over the modules at every step would cost more than the update
+            self._of = self.model, model
             self._tensors = [list(m.parameters()) for m in (self.model, model)]
             self._tensors += [list(m.buffers()) for m in (self.model, model)]
         averages, weights, copies, buffers = self._tensors

@@ -126,6 +126,11 @@ def _check(shape: Sequence[int], base_channels: int, depth: int, norm: str) -> N
             f"model.depth must be at least 1 and 2^depth at most the shorter side, got depth {depth} for images of "
             f"{shape[1]} x {shape[2]}; set model.depth={max(1, min(shape[1:]).bit_length() - 1)} or less"
         )
+    if norm == "instance" and min(shape[1:]) < 2 ** (depth + 1):
+        raise UserError(
+            f"model.norm=instance sees single pixels at the base of depth {depth} on images of {shape[1]} x {shape[2]} "
+            f"and leaves nothing of them; take model.norm=group, or a smaller model.depth"
+        )
     if base_channels < 2 or base_channels % 2:
         raise UserError(f"model.base_channels must be even and at least 2, got {base_channels}")
     if norm not in NORMS:

@@ -126,5 +126,5 @@ def _check(betas: Tensor) -> None:
     if len(bad):
         raise UserError(
             f"every beta must lie strictly between 0 and 1, got {bad[0].item():.4g} "
-            f"({len(bad)} of {len(betas)} outside); lower schedule.beta_end, or take more steps"
+            f"({len(bad)} of {len(betas)} outside); change the schedule's ends or its number of steps"
         )

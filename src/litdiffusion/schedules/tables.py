@@ -1,4 +1,7 @@
-"""The field's beta tables, each a function that returns the chain; every one works for any number of steps T >= 2."""
+"""The field's beta tables, each a function that returns the chain, for any number of steps T >= 2.
+
+The default ends of `linear` need T > 20 and those of `scaled_linear` T > 12: shorter chains name their own.
+"""
 
 import math
 from collections.abc import Callable
@@ -82,5 +85,5 @@ def _ends(
 
 
 def _check_steps(steps: int) -> None:
-    if steps < 2:
-        raise UserError(f"schedule.steps must be at least 2, got {steps}; 200 to 1000 are usual")
+    if not isinstance(steps, int) or steps < 2:
+        raise UserError(f"schedule.steps must be at least 2 and whole, got {steps!r}; 200 to 1000 are usual")
