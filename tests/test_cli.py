@@ -41,6 +41,7 @@ def one_error(status: int, err: str) -> str:
         (["sampler.steps=5000"], "sampler steps = 5000 must lie in 1..1000"),
         (["sampler=ddim", "sampler.eta=2"], "sampler.eta must lie in [0, 1]"),
         (["weighting=min_snr", "weighting.gamma=-1"], "weighting.gamma must be positive, got -1"),
+        (["trainer.precision=16-mixed"], "set optimizer.fused=false"),
         (["ema_decay=1.5"], "ema_decay must lie in [0, 1)"),
         (["model._target_=nowhere.Net"], "model._target_=nowhere.Net cannot be imported"),
         (["ckpt_path=nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
@@ -79,6 +80,14 @@ def test_a_run_prints_where_its_results_lie(command):
     assert os.path.isfile(re.search(r"checkpoint: (\S+)", out).group(1))
     assert os.path.isfile(f"{folder}/metrics.csv")
     assert "trajectories: 1 pictures" in out
+
+
+def test_a_folder_that_holds_a_run_is_refused(command, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "metrics.csv").write_text("step\n1\n")
+    status, _, err = command("train.py", *TINY, f"hydra.run.dir={tmp_path}/old")
+    assert "already holds a run" in one_error(status, err)
+    assert (tmp_path / "old" / "metrics.csv").read_text() == "step\n1\n"
 
 
 def test_multirun_goes_on_after_a_bad_job(command, tmp_path):

@@ -1,5 +1,6 @@
 """Training as a whole: it learns, it validates honestly, it resumes bit for bit, it stops before it breaks."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,21 @@ def test_inner_steps_change_the_speed_and_never_the_result(fitted):
     assert [run.data.inner_steps for run in runs] == [1, 4]
     assert [run.trainer.global_step for run in runs] == [10, 10]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_the_last_step_is_validated_and_saved_whatever_the_interval(trained):
+    folder = trained("trainer.max_steps=7", "callbacks.trajectory=null", "callbacks.final_samples=null")
+    with (folder / "metrics.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert steps == [4, 7]
+    assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 7
+
+
+def test_a_time_budget_stops_the_run_and_saves_it(trained):
+    options = ["trainer.max_steps=100000", "trainer.max_time=00:00:00:01", "callbacks.trajectory=null"]
+    folder = trained(*options, "trainer.val_check_interval=100000", "callbacks.final_samples=null")
+    step = read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"]
+    assert 0 < step < 100000
 
 
 def test_inner_steps_divide_every_interval(built):

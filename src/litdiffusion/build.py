@@ -47,6 +47,7 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
         UserError: whatever is wrong with the config, the data or the output folder.
     """
     _check_budget(cfg)
+    _check_precision(cfg)
     _check_folder(run.dir)
     cfg.derived.run_dir = str(run.dir)
     data: DataModule = make(cfg.data, "data")
@@ -151,6 +152,14 @@ def _check_budget(cfg: DictConfig) -> None:
             raise UserError(f"{key} must be a whole number of at least 1, got {value!r}")
 
 
+def _check_precision(cfg: DictConfig) -> None:
+    if cfg.trainer.precision == "16-mixed" and cfg.optimizer.get("fused"):
+        raise UserError(
+            "trainer.precision=16-mixed scales the loss, and a fused optimizer takes the scale off only after the "
+            "gradient was clipped; set optimizer.fused=false, or take trainer.precision=bf16-mixed"
+        )
+
+
 def _check_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -158,6 +167,8 @@ def _check_folder(path: Path) -> None:
     except OSError as error:
         reason = error.strerror
         raise UserError(f"the output folder {path} cannot be made ({reason}); set hydra.run.dir=FOLDER") from error
+    if (path / "metrics.csv").exists():
+        raise UserError(f"{path} already holds a run, which would be overwritten; set hydra.run.dir to another folder")
     if not writable:
         raise UserError(f"the output folder {path} is not writable; set hydra.run.dir=FOLDER")
 

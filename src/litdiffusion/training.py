@@ -12,14 +12,15 @@ from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.loggers import describe_run, finish
 from litdiffusion.modules.checkpoints import check_fits, read_checkpoint
 
-INTERRUPTED = 143
-"""Exit status of a run that was told to stop (128 + SIGTERM), so that schedulers see it as unfinished."""
+CTRL_C, TERMINATED = 130, 143
+"""Exit statuses of a run that was told to stop (128 + the signal), so that schedulers see it as unfinished."""
 
 HARMLESS = (
     ".*does not have many workers.*",
     ".*LeafSpec.*is deprecated.*",
     "Found .* module.s. in eval mode.*",  # the average of the weights, on purpose
     "Using ModelCheckpoint with manual optimization.*",
+    "Experiment logs directory .* exists and is not empty.*",  # Hydra's own files; an earlier run is refused
     "Checkpoint directory .* exists and is not empty.*",
 )
 
@@ -54,9 +55,9 @@ def _fit(experiment: Experiment, ckpt_path: str | None) -> None:
         trainer.fit(experiment.module, experiment.data, ckpt_path=ckpt_path, weights_only=True)
     except TrainingError as error:
         raise TrainingError(f"{error}. {_last_checkpoint(experiment)}") from error
-    except SystemExit:
+    except SystemExit as stop:  # Lightning exits with 1 on Ctrl-C and with nothing on SIGTERM
         _tell(experiment, f"stopped. {_last_checkpoint(experiment)}")
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(CTRL_C if stop.code else TERMINATED) from None
 
 
 def _last_checkpoint(experiment: Experiment) -> str:
