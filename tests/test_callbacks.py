@@ -128,6 +128,15 @@ def test_vectors_are_measured_against_the_noise_floor(trained):
     assert float(measured[0]["samples/wasserstein_over_floor"]) > 1
 
 
+def test_diverged_samples_are_shown_and_not_measured(trained, monkeypatch):
+    monkeypatch.setattr(
+        "litdiffusion.callbacks.final_samples.FinalSamples._draw", lambda *_: torch.full((9, 2), torch.nan)
+    )
+    folder = trained("data.size=600", "schedule.steps=25", "callbacks.trajectory=null")
+    assert (folder / "pictures" / "samples.png").is_file()
+    assert not any(row.get("samples/wasserstein") for row in rows(folder))
+
+
 @pytest.mark.parametrize("name", ["every_n_steps", "chains", "show_every"])
 def test_nonsense_is_refused(name, tmp_path):
     with pytest.raises(UserError, match=f"callbacks.trajectory.{name} must be at least 1, got 0"):

@@ -37,12 +37,23 @@ def one_error(status: int, err: str) -> str:
         (["data.batch_size=0"], "data.batch_size=0"),
         (["trainer.max_steps=0"], "trainer.max_steps must be a whole number of at least 1, got 0"),
         (["trainer.max_steps=abc"], "trainer.max_steps must be a whole number of at least 1, got 'abc'"),
+        (["trainer=gpu"], "trainer: "),
+        (["trainer.devices=4000"], "trainer: "),
+        (["trainer.max_time=00:02"], "trainer: "),
+        (["trainer.precision=64-true"], "trainer.precision must be one of auto"),
+        (["metric=val_loss"], "metric must be one of val/loss"),
+        (["gradient_clip=-1"], "gradient_clip must be a positive number, or null, got -1"),
+        (["gradient_clip=abc"], "gradient_clip must be a positive number, or null, got 'abc'"),
+        (["seed=-1"], "seed must be a whole number of at least 0, got -1"),
+        (["callbacks.trajectory.every_n_steps=10.5"], "callbacks.trajectory.every_n_steps must be a whole number"),
+        (["accumulate=30", "trainer.max_epochs=1"], "is less than one step"),
+        (["model=unet", "data=digits", "model.base_chanels=48"], "did you mean model.base_channels?"),
         (["trainer.accelerator=tpuu"], "trainer:"),
         (["sampler.steps=5000"], "sampler steps = 5000 must lie in 1..1000"),
         (["sampler=ddim", "sampler.eta=2"], "sampler.eta must lie in [0, 1]"),
         (["weighting=min_snr", "weighting.gamma=-1"], "weighting.gamma must be positive, got -1"),
         (["trainer.precision=16-mixed"], "set optimizer.fused=false"),
-        (["ema_decay=1.5"], "ema_decay must lie in [0, 1)"),
+        (["ema_decay=1.5"], "ema_decay must be a number in [0, 1); 0.999 is usual, 0 is none, got 1.5"),
         (["model._target_=nowhere.Net"], "model._target_=nowhere.Net cannot be imported"),
         (["ckpt_path=nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
         (["callbacks.trajectory.weights=emma"], "callbacks.trajectory.weights must be ema or raw, got 'emma'"),
@@ -88,6 +99,39 @@ def test_a_folder_that_holds_a_run_is_refused(command, tmp_path):
     status, _, err = command("train.py", *TINY, f"hydra.run.dir={tmp_path}/old")
     assert "already holds a run" in one_error(status, err)
     assert (tmp_path / "old" / "metrics.csv").read_text() == "step\n1\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "give a checkpoint"),
+        (["ckpt=nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
+        (["steps=abc"], "steps must be a whole number of at least 1, got 'abc'"),
+        (["steps=2000"], "sampler steps = 2000 must lie in 1..25"),
+        (["seed=abc"], "seed must be a whole number of at least 0, got 'abc'"),
+        (["n=0"], "n must be a whole number of at least 1, got 0"),
+        (["device=foo"], "device=foo is not to be had here"),
+        (["weights=emma"], "weights must be one of ema, raw, got 'emma'"),
+        (["sampler=dimd"], "sampler=dimd is not known; did you mean ddim?"),
+        (["out=/proc/nowhere"], "the folder /proc/nowhere cannot be made"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) and value else "",
+)
+def test_bad_sampling_ends_in_one_line(args, message, command, trained, tmp_path):
+    quick = ["callbacks.trajectory=null", "callbacks.final_samples=null", "schedule.steps=25", "trainer.max_steps=1"]
+    given = args and not args[0].startswith("ckpt")
+    ckpt = [f"ckpt={trained(*quick)}/checkpoints/last.ckpt"] if given else []
+    status, _, err = command("scripts/sample.py", *ckpt, *args)
+    assert message in one_error(status, err)
+    assert not (tmp_path / "sample.log").exists()
+
+
+def test_samples_are_never_overwritten(command, trained, tmp_path):
+    quick = ["callbacks.trajectory=null", "callbacks.final_samples=null", "schedule.steps=25", "trainer.max_steps=1"]
+    arguments = [f"ckpt={trained(*quick)}/checkpoints/last.ckpt", "n=2", f"out={tmp_path}/drawn"]
+    assert command("scripts/sample.py", *arguments)[0] == 0
+    status, _, err = command("scripts/sample.py", *arguments)
+    assert "already holds samples" in one_error(status, err)
 
 
 def test_multirun_goes_on_after_a_bad_job(command, tmp_path):

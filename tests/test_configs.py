@@ -85,4 +85,4 @@ def test_recipes_pick_five_parts_and_single_words_win_over_them():
 def test_a_callback_can_be_taken_out_by_null(built):
     cfg = composed("callbacks.trajectory=null")
     assert cfg.callbacks.trajectory is None
-    assert cfg.callbacks.checkpoint is not None
+    assert cfg.callbacks.last is not None

@@ -9,7 +9,7 @@ from torch import nn
 from litdiffusion.errors import UserError
 from litdiffusion.modules.ema import EMA
 from litdiffusion.modules.lr import constant, cosine
-from litdiffusion.modules.quartiles import quartile_means
+from litdiffusion.modules.quartiles import quartile_means, quartile_sums
 
 
 def net():
@@ -166,23 +166,27 @@ def test_bad_rates_are_refused():
 def test_quartile_means_by_hand_with_borders_belonging_to_the_quartile_below():
     t = torch.tensor([0.001, 0.25, 0.2500001, 0.5, 0.75, 0.7500001, 1.0], dtype=torch.float64)
     values = torch.tensor([1.0, 3.0, 10.0, 20.0, 100.0, 5.0, 7.0])
-    means = {name: mean.item() for name, mean in quartile_means(t, values).items()}
-    assert means == {"t_0_25": 2.0, "t_25_50": 15.0, "t_50_75": 100.0, "t_75_100": 6.0}
+    means = {name: mean.item() for name, mean in quartile_means(quartile_sums(t, values), "x").items()}
+    overall = means.pop("x")
+    assert means == {"x_t_0_25": 2.0, "x_t_25_50": 15.0, "x_t_50_75": 100.0, "x_t_75_100": 6.0}
+    assert overall == pytest.approx(146 / 7)
 
 
 @pytest.mark.parametrize(
     ("t", "expected"),
-    [([0.1, 0.9, 0.95], {"t_0_25": 1.0, "t_75_100": 2.5}), ([0.3, 0.4, 0.5], {"t_25_50": 2.0})],
+    [
+        ([0.1, 0.9, 0.95], {"x": 2.0, "x_t_0_25": 1.0, "x_t_75_100": 2.5}),
+        ([0.3, 0.4, 0.5], {"x": 2.0, "x_t_25_50": 2.0}),
+    ],
 )
 def test_empty_quartiles_are_left_out(t, expected):
-    means = quartile_means(torch.tensor(t, dtype=torch.float64), torch.tensor([1.0, 2.0, 3.0]))
+    means = quartile_means(quartile_sums(torch.tensor(t, dtype=torch.float64), torch.tensor([1.0, 2.0, 3.0])), "x")
     assert {name: mean.item() for name, mean in means.items()} == expected
 
 
-def test_quartile_means_weighted_by_their_counts_give_the_overall_mean():
+def test_quartile_sums_add_up_over_batches_of_any_size():
     generator = torch.Generator().manual_seed(0)
     t, values = torch.rand(2, 400, dtype=torch.float64, generator=generator).unbind()
-    means = quartile_means(t, values)
-    counts = [((t > k / 4) & (t <= (k + 1) / 4)).sum() for k in range(4)]
-    total = sum(count * mean for count, mean in zip(counts, means.values(), strict=True)) / 400
-    assert total.item() == pytest.approx(values.mean().item(), rel=1e-12)
+    parts = sum(quartile_sums(a, b) for a, b in zip(t.split(17), values.split(17), strict=True))
+    torch.testing.assert_close(parts, quartile_sums(t, values))
+    assert quartile_means(parts, "x")["x"].item() == pytest.approx(values.mean().item(), rel=1e-12)

@@ -17,7 +17,7 @@ FLOORS = {
     3: {"denoisers"},
     4: {"objectives", "samplers"},
     5: {"modules", "callbacks", "loggers", "hardware"},
-    6: {"build", "instantiate"},
+    6: {"build", "instantiate", "checks"},
     7: {"training", "sampling", "cli"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
@@ -28,6 +28,7 @@ BESIDE = {
     ("modules", "loggers"),
     ("callbacks", "loggers"),
     ("build", "instantiate"),
+    ("build", "checks"),
 }
 LIGHTNING_FROM, HYDRA_FROM = 5, 6
 

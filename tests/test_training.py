@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from litdiffusion.build import Run, build
 from litdiffusion.callbacks.drawing import states_of
 from litdiffusion.errors import TrainingError, UserError
-from litdiffusion.modules.checkpoints import check_fits, read_checkpoint
-from litdiffusion.objectives import Losses
+from litdiffusion.modules.checkpoints import check_fits, differences, read_checkpoint
+from litdiffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.samplers.base import prior
 from litdiffusion.sampling import Pretrained
 from litdiffusion.types import Batch, per_sample_noise
@@ -150,18 +150,27 @@ def test_checkpoint_redraws_the_same_samples_without_data_or_config_files(traine
     assert not torch.equal(draw("ema", 6), draw("raw", 6))
 
 
-def test_non_finite_loss_keeps_the_last_good_checkpoint(trained, tmp_path):
-    with pytest.raises(TrainingError, match=r"loss became (nan|inf) at step \d+.*Last good checkpoint: .*last.ckpt"):
-        trained(
-            "optimizer.lr=1e18",
-            "gradient_clip=null",
-            "trainer.max_steps=50",
-            "trainer.val_check_interval=50",
-            "callbacks.trajectory=null",
-        )
+@pytest.mark.parametrize("poison", ["loss", "gradient"])
+def test_a_non_finite_step_keeps_the_last_good_checkpoint(poison, trained, tmp_path, monkeypatch):
+    """The loss, or its gradient alone, becomes nan in step 30: the weights before it are the ones that are saved."""
+    honest = DenoisingObjective.__call__
+    calls = iter(range(1000))
+
+    def poisoned(self, *args, **kwargs):
+        losses = honest(self, *args, **kwargs)
+        if next(calls) == 30:
+            # The root of 0 has value 0 and an infinite slope, which the chain rule turns into nan.
+            extra = torch.tensor(float("nan")) if poison == "loss" else (0 * losses.error).sqrt()
+            losses = losses._replace(error=losses.error + extra)
+        return losses
+
+    monkeypatch.setattr(DenoisingObjective, "__call__", poisoned)
+    match = r"became non-finite at step 30 .*Last good checkpoint: .*last.ckpt"
+    with pytest.raises(TrainingError, match=match):
+        trained("trainer.max_steps=50", "trainer.val_check_interval=50", "callbacks.trajectory=null")
     content = torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)
     assert all(torch.isfinite(value).all() for value in content["state_dict"].values())
-    assert content["global_step"] >= 1
+    assert content["global_step"] == 30
 
 
 @pytest.mark.parametrize(
@@ -185,5 +194,36 @@ def test_bad_checkpoints_are_named(damage, message, tmp_path):
 
 def test_checkpoint_of_another_model_is_refused_by_name(built):
     small, large = built("model.hidden=8").module, built("model.hidden=16").module
+    content = {"state_dict": small.state_dict(), "litdiffusion": {}}
     with pytest.raises(UserError, match=r"holds another model: denoiser.net.layers.0.0.bias is \(8,\) there"):
-        check_fits({"state_dict": small.state_dict()}, large, Path("x.ckpt"))
+        check_fits(content, large, Path("x.ckpt"))
+
+
+def test_checkpoint_of_another_process_is_refused_by_key(built):
+    epsilon, other = built().module, built("schedule=cosine", "seed=3").module
+    content = {"state_dict": epsilon.state_dict(), "litdiffusion": epsilon.record}
+    check_fits(content, epsilon, "x.ckpt")
+    with pytest.raises(UserError, match=r"was trained with .*this run has"):
+        check_fits(content, other, "x.ckpt")
+    changes = dict((where, (a, b)) for where, a, b in differences({"a": {"b": 1, "root": 1}}, {"a": {"b": 2}}, "data"))
+    assert changes == {"data.a.b": (1, 2)}
+
+
+def test_last_is_the_last_step_although_another_was_the_best(trained, monkeypatch):
+    """A validation loss that only rises: best stays with the first validation, last moves on."""
+    rising = iter(range(1, 100))
+    monkeypatch.setattr(
+        "litdiffusion.modules.diffusion.quartile_means", lambda sums, name: {name: torch.tensor(float(next(rising)))}
+    )
+    folder = (
+        trained("trainer.max_steps=12", "callbacks.trajectory=null", "callbacks.final_samples=null") / "checkpoints"
+    )
+    assert {path.name for path in folder.iterdir()} == {"best_step_000004.ckpt", "last.ckpt"}
+    assert read_checkpoint(folder / "last.ckpt")["global_step"] == 12
+
+
+def test_a_finished_run_is_not_run_again(trained):
+    quick = ["callbacks.trajectory=null", "callbacks.final_samples=null"]
+    ckpt = trained(*quick) / "checkpoints" / "last.ckpt"
+    with pytest.raises(UserError, match=r"has all of its 4 steps; to go on raise trainer\.max_steps"):
+        trained(*quick, f"ckpt_path={ckpt}", folder="again")

@@ -1,7 +1,6 @@
 """The composition root: from the config to the objects of a run, each built exactly once, in the order of the data."""
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +9,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from litdiffusion.checks import check_folder, check_settings
 from litdiffusion.data import DataModule
 from litdiffusion.denoisers import Denoiser
 from litdiffusion.errors import UserError
-from litdiffusion.hardware import fast_bf16
+from litdiffusion.hardware import ALL_THREADS, fast_bf16
 from litdiffusion.instantiate import make
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.objectives import DenoisingObjective
@@ -46,19 +46,21 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     Raises:
         UserError: whatever is wrong with the config, the data or the output folder.
     """
-    _check_budget(cfg)
-    _check_precision(cfg)
-    _check_folder(run.dir)
+    check_settings(cfg)
+    check_folder(run.dir)
     cfg.derived.run_dir = str(run.dir)
     data: DataModule = make(cfg.data, "data")
     data.load()
     images = len(data.shape) == 3
-    torch.set_num_threads(_threads(cfg.threads, images))
+    # A second thread costs a tiny net more than it gives, and several times its speed on a busy machine.
+    torch.set_num_threads((ALL_THREADS if images else 1) if cfg.threads == "auto" else cfg.threads)
     if cfg.trainer.precision == "auto":
-        cfg.trainer.precision = "bf16-mixed" if images and fast_bf16() else "32-true"
+        cfg.trainer.precision = "bf16-mixed" if images and fast_bf16(cfg.trainer.accelerator) else "32-true"
     data.accumulate, data.inner_steps = cfg.accumulate, inner_steps(cfg, images)
     module = build_module(cfg, data)
     trainer = build_trainer(cfg, run, data.inner_steps)
+    if run.group is not None and trainer.world_size > 1:
+        raise UserError("-m runs its jobs in one process each; for several devices start the jobs by a shell loop")
     _set_length(cfg, trainer, data)
     return Experiment(data, module, trainer)
 
@@ -122,10 +124,16 @@ def build_trainer(cfg: DictConfig, run: Run, inner_steps: int) -> L.Trainer:
 
 def _set_length(cfg: DictConfig, trainer: L.Trainer, data: DataModule) -> None:
     """Epochs become steps: learning rate, order of the data and progress bar count the whole run in steps."""
-    if cfg.trainer.max_epochs is not None:
-        items = data.batch_size * trainer.world_size * data.accumulate
-        steps = cfg.trainer.max_epochs * (len(data.train.data) // items)
-        trainer.fit_loop.epoch_loop.max_steps = steps
+    if cfg.trainer.max_epochs is None:
+        return
+    batches = len(data.train.data) // (data.batch_size * trainer.world_size)
+    steps = cfg.trainer.max_epochs * batches // data.accumulate
+    if steps < 1:
+        raise UserError(
+            f"trainer.max_epochs={cfg.trainer.max_epochs} is less than one step: an epoch has {batches} batches and a "
+            f"step takes accumulate={data.accumulate} of them; lower accumulate"
+        )
+    trainer.fit_loop.epoch_loop.max_steps = steps
 
 
 def inner_steps(cfg: DictConfig, images: bool) -> int:
@@ -141,42 +149,3 @@ def inner_steps(cfg: DictConfig, images: bool) -> int:
     if not isinstance(cfg.inner_steps, int) or cfg.inner_steps < 1 or common % cfg.inner_steps:
         raise UserError(f"inner_steps must be auto or a divisor of {common}, which divides every interval of this run")
     return cfg.inner_steps
-
-
-def _check_budget(cfg: DictConfig) -> None:
-    counts = {f"trainer.{key}": cfg.trainer[key] for key in ("max_steps", "val_check_interval", "log_every_n_steps")}
-    if cfg.trainer.max_epochs is not None:
-        counts["trainer.max_epochs"] = cfg.trainer.max_epochs
-    for key, value in {**counts, "accumulate": cfg.accumulate}.items():
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{key} must be a whole number of at least 1, got {value!r}")
-
-
-def _check_precision(cfg: DictConfig) -> None:
-    if cfg.trainer.precision == "16-mixed" and cfg.optimizer.get("fused"):
-        raise UserError(
-            "trainer.precision=16-mixed scales the loss, and a fused optimizer takes the scale off only after the "
-            "gradient was clipped; set optimizer.fused=false, or take trainer.precision=bf16-mixed"
-        )
-
-
-def _check_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        writable = os.access(path, os.W_OK)
-    except OSError as error:
-        reason = error.strerror
-        raise UserError(f"the output folder {path} cannot be made ({reason}); set hydra.run.dir=FOLDER") from error
-    if (path / "metrics.csv").exists():
-        raise UserError(f"{path} already holds a run, which would be overwritten; set hydra.run.dir to another folder")
-    if not writable:
-        raise UserError(f"the output folder {path} is not writable; set hydra.run.dir=FOLDER")
-
-
-def _threads(setting: int | str, images: bool) -> int:
-    """A second thread costs a tiny net more than it gives, and several times its speed on a busy machine."""
-    if setting == "auto":
-        return torch.get_num_threads() if images else 1
-    if not isinstance(setting, int) or setting < 1:
-        raise UserError(f"threads must be auto or a whole number of at least 1, got {setting!r}")
-    return setting

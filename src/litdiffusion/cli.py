@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from litdiffusion.errors import TrainingError, UserError
 
 BAD_INPUT, FAILED = 2, 1
+_STARTED: list[bool] = []
 
 # At import: Hydra resolves its output folder before any of our code runs. The process id keeps apart two runs that
 # start in the same second.
@@ -34,13 +35,17 @@ def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
         _stop(error, str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _stop(error, explain(error, config_dir, config_name))
-    except OSError as error:  # Hydra makes the output folder before any of our code runs
+    except OSError as error:
+        if _STARTED:
+            raise
+        # Hydra makes the output folder before any of our code runs.
         _stop(error, f"{error.filename} cannot be written ({error.strerror}); set hydra.run.dir=FOLDER")
 
 
 @contextmanager
 def job_errors(multirun: bool) -> Iterator[None]:
     """Inside a Hydra job: ends a single run at once; in a multirun lets the other jobs go on."""
+    _STARTED.append(True)
     try:
         yield
     except (UserError, TrainingError) as error:
@@ -71,10 +76,12 @@ def _hint(word: str, known: list[str]) -> str:
 
 
 def _known_keys(config_dir: Path, config_name: str) -> list[str]:
-    """Every group and every dotted key of the default config."""
+    """Every group, and every dotted key of the config with the groups chosen on the command line."""
+    words = [argument.partition("=") for argument in sys.argv[1:]]
+    chosen = [f"{key}={value}" for key, _, value in words if (config_dir / key / f"{value}.yaml").is_file()]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir), version_base="1.3"):
-        cfg = compose(config_name)
+        cfg = compose(config_name, overrides=chosen)
     groups = [path.name for path in config_dir.iterdir() if path.is_dir()]
     return groups + list(_flatten(OmegaConf.to_container(cfg, resolve=False)))
 

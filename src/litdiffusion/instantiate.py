@@ -38,7 +38,7 @@ def make(node: DictConfig, path: str, **context: Any) -> Any:
         return instantiate({**plain, "_partial_": True}, _convert_="all")(**wanted)
     except UserError:
         raise
-    except (InstantiationException, TypeError, ValueError, ImportError, RuntimeError) as error:
+    except Exception as error:  # a constructor may refuse its arguments by whatever it likes
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         raise cause if isinstance(cause, UserError) else UserError(f"{path}: {_first_line(cause)}") from error
 

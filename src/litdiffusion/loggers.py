@@ -26,15 +26,19 @@ def wandb_logger(
 ) -> WandbLogger:
     """A W&B run in ``run_dir`` that never asks and never hangs.
 
-    "auto" goes online where a key is known and the server answers within two seconds, else it works offline and says
-    how to upload. ``WANDB_MODE``, where set, replaces "auto". A multirun's jobs share ``group``.
+    "auto" and "online" go online where the server answers within two seconds and a key is known, else they work
+    offline and say how to upload. ``WANDB_MODE``, where set, replaces "auto". A multirun's jobs share ``group``.
     """
     if mode not in MODES:
         raise UserError(f"logger.wandb.mode must be one of {', '.join(MODES)}, got {mode!r}")
     if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")
+        mode = os.environ.get("WANDB_MODE") or "online"
+    if mode == "online" and not _reachable():
+        mode = "offline"
     if mode == "offline":
         _say(f"W&B works offline; upload with: wandb sync {run_dir}/wandb/offline-run-*")
+    import wandb
+
     logger = WandbLogger(
         save_dir=str(run_dir),
         project=project,
@@ -43,6 +47,7 @@ def wandb_logger(
         job_type="train",
         mode=mode,
         log_model=False,
+        settings=wandb.Settings(init_timeout=20),
     )
     logger._wandb_init.pop("anonymous", None)  # W&B warns of this argument, which Lightning always passes
     return logger
@@ -95,20 +100,19 @@ def _say(line: str) -> None:
 
 
 def _reachable() -> bool:
-    """Whether a key is known and W&B's server takes a connection within two seconds."""
-    if not _key():
-        return False
+    """Whether W&B's server takes a connection within two seconds and a key for it is known."""
     import wandb
 
-    host = urlparse(wandb.Settings().base_url).hostname
+    url = urlparse(wandb.Settings().base_url)
+    port = url.port or (80 if url.scheme == "http" else 443)
     try:
-        socket.create_connection((host, 443), timeout=2).close()
+        socket.create_connection((url.hostname, port), timeout=2).close()
     except OSError:
         return False
-    return True
+    return _has_key()
 
 
-def _key() -> str | None:
+def _has_key() -> bool:
     import wandb
 
-    return wandb.api.api_key
+    return bool(wandb.login(prompt=False))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from litdiffusion.build import build_denoiser
+from litdiffusion.checks import check_folder, whole
 from litdiffusion.denoisers import ClippedDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.instantiate import make
@@ -46,15 +48,14 @@ def sample_to_files(cfg: DictConfig) -> Path:
     """Draws ``cfg.n`` samples, writes ``samples.png`` and ``samples.npz`` and returns their folder."""
     if OmegaConf.is_missing(cfg, "ckpt"):
         raise UserError("give a checkpoint: python scripts/sample.py ckpt=outputs/.../checkpoints/last.ckpt")
-    for name in ("n", "batch_size"):
-        if not isinstance(cfg[name], int) or cfg[name] < 1:
-            raise UserError(f"{name} must be a whole number of at least 1, got {cfg[name]!r}")
+    for name, least in {"n": 1, "batch_size": 1, "seed": 0, **({"steps": 1} if cfg.steps is not None else {})}.items():
+        whole(cfg, name, least)
     pretrained = Pretrained(cfg.ckpt, cfg.weights)
     sampler = _sampler(cfg, pretrained)
+    folder = _folder(cfg)
     begin = time.perf_counter()
     samples = torch.cat(list(batches(cfg, pretrained, sampler)))
     seconds = time.perf_counter() - begin
-    folder = _folder(cfg)
     _write(folder, samples, cfg, pretrained)
     print(f"{len(samples)} samples in {seconds:.1f} s, {len(samples) / seconds:.1f} samples/s: {folder}")
     return folder
@@ -62,7 +63,7 @@ def sample_to_files(cfg: DictConfig) -> Path:
 
 def batches(cfg: DictConfig, pretrained: Pretrained, sampler: Sampler) -> Iterator[Tensor]:
     """Batches of samples in data space on the CPU; sample i depends on ``cfg.seed + i`` alone."""
-    device = torch.device(_device(cfg.device))
+    device = _device(cfg.device)
     denoiser: nn.Module = pretrained.denoiser.to(device)
     schedule = pretrained.denoiser.schedule
     if cfg.clip and pretrained.value_range is not None:
@@ -70,12 +71,12 @@ def batches(cfg: DictConfig, pretrained: Pretrained, sampler: Sampler) -> Iterat
     calls = len(sampler.levels(schedule)) - 1
     with tqdm(total=cfg.n * calls, unit="call", unit_scale=True, desc="sampling", mininterval=0.5) as bar:
         for start in range(0, cfg.n, cfg.batch_size):
-            count = min(cfg.batch_size, cfg.n - start)
-            noise = per_sample_noise([cfg.seed + i for i in range(start, start + count)])
-            x = prior(schedule, torch.empty(count, *pretrained.shape, device=device), noise)
+            size = min(cfg.batch_size, cfg.n - start)
+            noise = per_sample_noise([cfg.seed + i for i in range(start, start + size)])
+            x = prior(schedule, torch.empty(size, *pretrained.shape, device=device), noise)
             for state in sampler.trajectory(denoiser, x, noise=noise):
                 x = state.x
-                bar.update(count if state.level.t < 1 else 0)
+                bar.update(size if state.level.t < 1 else 0)
             yield pretrained.codec.decode(x).float().cpu()
 
 
@@ -87,7 +88,6 @@ def _sampler(cfg: DictConfig, pretrained: Pretrained) -> Sampler:
 
 
 def _write(folder: Path, samples: Tensor, cfg: DictConfig, pretrained: Pretrained) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / "samples.npz", samples=samples.numpy(), seeds=np.arange(cfg.n) + cfg.seed)
     if samples.ndim == 4:
         shown = samples[:400]
@@ -98,18 +98,25 @@ def _write(folder: Path, samples: Tensor, cfg: DictConfig, pretrained: Pretraine
 
 
 def _folder(cfg: DictConfig) -> Path:
-    """The folder asked for, or the first unused one beside the checkpoint."""
-    if cfg.out is not None:
-        return Path(cfg.out)
+    """Makes the folder asked for, or the first unused one beside the checkpoint, before the work starts."""
     beside = Path(cfg.ckpt).parent
-    return next(path for k in range(10**6) if not (path := beside / f"samples_{k:03d}").exists())
+    unused = (path for k in count() if not (path := beside / f"samples_{k:03d}").exists())
+    path = Path(cfg.out) if cfg.out is not None else next(unused)
+    check_folder(path)
+    if (path / "samples.npz").exists():
+        raise UserError(f"{path} already holds samples, which would be overwritten; name another folder by out=FOLDER")
+    return path
 
 
-def _device(setting: str) -> str:
-    if setting != "auto":
-        return setting
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return str(accelerator) if accelerator else "cpu"
+def _device(setting: str) -> torch.device:
+    if setting == "auto":
+        here = torch.accelerator.is_available()
+        return torch.accelerator.current_accelerator() if here else torch.device("cpu")
+    try:
+        return torch.empty(0, device=setting).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={setting} is not to be had here ({reason}); take device=auto or cpu") from error
 
 
 def _part(state: dict[str, Any], prefix: str) -> dict[str, Any]:

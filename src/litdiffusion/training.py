@@ -35,7 +35,7 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     _quieten()
     experiment = build(cfg, run)
     if cfg.ckpt_path is not None:
-        check_fits(read_checkpoint(cfg.ckpt_path), experiment.module, cfg.ckpt_path)
+        _check_resume(experiment, cfg.ckpt_path)
     describe_run(experiment.trainer, experiment.module.record["config"])
     _announce(cfg, experiment, run)
     exit_code = 1
@@ -60,9 +60,26 @@ def _fit(experiment: Experiment, ckpt_path: str | None) -> None:
         raise SystemExit(CTRL_C if stop.code else TERMINATED) from None
 
 
+def _check_resume(experiment: Experiment, path: str) -> None:
+    content = read_checkpoint(path)
+    check_fits(content, experiment.module, path)
+    if content["global_step"] >= experiment.trainer.max_steps:
+        raise UserError(
+            f"{path} has all of its {content['global_step']} steps; to go on raise trainer.max_steps above that "
+            f"(with lr_schedule=constant, since a cosine has ended at zero)"
+        )
+
+
+def _last_path(experiment: Experiment) -> str:
+    """The newest checkpoint of the run, or nothing."""
+    paths = [
+        callback.best_model_path for callback in experiment.trainer.checkpoint_callbacks if callback.monitor is None
+    ]
+    return next((path for path in paths if path), "")
+
+
 def _last_checkpoint(experiment: Experiment) -> str:
-    callback = experiment.trainer.checkpoint_callback
-    path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+    path = _last_path(experiment)
     return f"Last good checkpoint: {path} (resume with ckpt_path={path})" if path else "No checkpoint was written yet"
 
 
@@ -82,8 +99,9 @@ def _report(experiment: Experiment, folder: Path) -> None:
     for callback in experiment.trainer.callbacks:
         if line := getattr(callback, "summary", str)():
             _tell(experiment, line)
-    _tell(experiment, f"pictures:   {folder / 'pictures'}")
-    _tell(experiment, f"checkpoint: {getattr(experiment.trainer.checkpoint_callback, 'last_model_path', '') or 'none'}")
+    if (folder / "pictures").is_dir():
+        _tell(experiment, f"pictures:   {folder / 'pictures'}")
+    _tell(experiment, f"checkpoint: {_last_path(experiment) or 'none'}")
 
 
 def _tell(experiment: Experiment, line: str) -> None:

@@ -64,6 +64,11 @@ class FinalSamples(L.Callback):
 
     def _compare(self, trainer: L.Trainer, samples: Tensor):
         data = trainer.datamodule
+        if not hasattr(data, "draw") or not samples.isfinite().all():
+            self._numbers = (
+                f"samples: {int(samples.isfinite().all(1).sum())} of {len(samples)} are finite, not measured"
+            )
+            return comparison_picture({"data": data.reference(len(samples)), "samples": samples})
         fresh = data.draw(len(samples), seed=self.seed + 10_000)
         estimate = kernel_density_samples(data.train.data, len(samples), seed=0)
         distance = distance_for(samples.shape[1])

@@ -67,9 +67,7 @@ class Trajectory(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        # With gradient accumulation several batches share a step.
-        if step % self.every_n_steps == 0 and step not in self.drawn[-1:] and self._affordable():
+        if trainer.global_step % self.every_n_steps == 0 and self._affordable():
             self.draw(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:

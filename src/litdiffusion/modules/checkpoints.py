@@ -1,13 +1,14 @@
 """Reading checkpoints: safely, and with one clear line where a file is not what it should be."""
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from litdiffusion.errors import UserError
+from litdiffusion.modules.diffusion import DiffusionModule
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -32,8 +33,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def check_fits(content: dict[str, Any], module: nn.Module, path: str | Path) -> None:
-    """Refuses a checkpoint whose tensors do not match the module's, naming the first difference."""
+SAME = ("data", "model", "codec", "schedule", "parameterization", "times", "weighting", "seed", "ema_decay")
+FREE = {"root", "path", "num_workers", "memory_limit_gb"}
+
+
+def check_fits(content: dict[str, Any], module: DiffusionModule, path: str | Path) -> None:
+    """Refuses a checkpoint of another model or process, naming the first difference."""
+    now, then = module.record.get("config", {}), content["litdiffusion"].get("config", {})
+    for key in SAME:
+        for where, have, need in differences(then.get(key), now.get(key), key):
+            raise UserError(
+                f"{path} was trained with {where}={have}, this run has {where}={need}; start with the overrides it "
+                f"was trained with"
+            )
     stored, wanted = content["state_dict"], module.state_dict()
     for name in sorted(stored.keys() | wanted.keys()):
         have = tuple(stored[name].shape) if name in stored else "absent"
@@ -43,3 +55,13 @@ def check_fits(content: dict[str, Any], module: nn.Module, path: str | Path) -> 
                 f"{path} holds another model: {name} is {have} there and {need} here; start with the overrides "
                 f"it was trained with"
             )
+
+
+def differences(then: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """(path, value then, value now) wherever two plain configs differ, but for places of files."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted(then.keys() | now.keys()):
+            if key not in FREE:
+                yield from differences(then.get(key), now.get(key), f"{where}.{key}")
+    elif then != now:
+        yield where, then, now

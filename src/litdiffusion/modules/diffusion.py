@@ -13,7 +13,7 @@ from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.loggers import log_metrics
 from litdiffusion.modules.ema import EMA
 from litdiffusion.modules.lr import Factor
-from litdiffusion.modules.quartiles import quartile_means
+from litdiffusion.modules.quartiles import quartile_means, quartile_sums
 from litdiffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.samplers import Sampler
 from litdiffusion.seeding import fold_seed, seed_generators
@@ -105,12 +105,6 @@ class DiffusionModule(L.LightningModule):
         self.ema.update(self.denoiser, step)
 
     def _backward(self, loss: Tensor, batches: int) -> None:
-        """Refuses a non-finite loss while the weights are still good, then adds its gradient."""
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss.item()} at step {self.global_step}; lower optimizer.lr or gradient_clip, or "
-                f"take trainer.precision=32-true"
-            )
         loss = loss / batches if batches > 1 else loss
         loss.backward() if self._plain else self.manual_backward(loss)
 
@@ -126,11 +120,30 @@ class DiffusionModule(L.LightningModule):
     @property
     def _plain(self) -> bool:
         """One process and no loss scale: a step then needs none of Lightning's hooks, which cost a tenth of a toy's."""
-        return self.trainer.world_size == 1 and getattr(self.trainer.precision_plugin, "scaler", None) is None
+        return self.trainer.world_size == 1 and not self._scaled
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuses a gradient that is not finite while the weights are still good, then limits its norm.
+
+        A loss that is not finite shows here too, and on every process alike: gradients are already summed.
+        """
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        self._gradient_norm = nn.utils.get_total_norm(gradients)
+        if not self._scaled and not torch.isfinite(self._gradient_norm):
+            raise TrainingError(
+                f"the loss or its gradient became non-finite at step {self.global_step} (norm of the gradient: "
+                f"{self._gradient_norm.item()}); lower optimizer.lr or gradient_clip, or take trainer.precision=32-true"
+            )
         if self._gradient_clip is not None:
-            self._gradient_norm = nn.utils.clip_grad_norm_(self._weights, self._gradient_clip)
+            nn.utils.clip_grads_with_norm_(self._weights, self._gradient_clip, self._gradient_norm)
+
+    @property
+    def _scaled(self) -> bool:
+        """Whether the loss is scaled (16-mixed), which skips steps with infinite gradients as a matter of course."""
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
+
+    def on_validation_epoch_start(self) -> None:
+        self._validated = torch.zeros(2, 4, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         losses = self.objective(
@@ -139,15 +152,13 @@ class DiffusionModule(L.LightningModule):
             noise=seeded_noise(fold_seed(batch_idx, self.global_rank)),
             offset=torch.tensor(0.5, dtype=torch.float64, device=self.device),
         )
-        values = {"val/loss": losses.mean()} | {
-            f"val/loss_{name}": mean for name, mean in quartile_means(losses.t, losses.weighted).items()
-        }
-        self.log_dict(values, on_epoch=True, sync_dist=True, batch_size=len(losses.t), logger=False)
+        self._validated += quartile_sums(losses.t, losses.weighted)
 
-    def on_validation_end(self) -> None:
-        values = {name: value for name, value in self.trainer.callback_metrics.items() if name.startswith("val/")}
-        if not self.trainer.sanity_checking:
-            log_metrics(self.trainer, values)
+    def on_validation_epoch_end(self) -> None:
+        sums = self.trainer.strategy.reduce(self._validated, reduce_op="sum")
+        values = quartile_means(sums, "val/loss")
+        self.log_dict(values, logger=False)
+        log_metrics(self.trainer, values)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["litdiffusion"] = self.record
@@ -163,10 +174,8 @@ class DiffusionModule(L.LightningModule):
         """The mean since the last row: logging every step would cost more than a small net's step itself."""
         recent = Losses(*(torch.cat(field) for field in zip(*self._recent, strict=True)))
         self._recent.clear()
-        loss = recent.mean()
-        self.log("train/loss", loss, prog_bar=True, logger=False)
-        values = {"train/loss": loss, "train/learning_rate": self.optimizers().param_groups[0]["lr"]}
-        values |= {f"train/loss_{name}": mean for name, mean in quartile_means(recent.t, recent.weighted).items()}
-        if self._gradient_clip is not None:
-            values["train/gradient_norm"] = self._gradient_norm
+        values = quartile_means(quartile_sums(recent.t, recent.weighted), "train/loss")
+        self.log("train/loss", values["train/loss"], prog_bar=True, logger=False)
+        values["train/learning_rate"] = self.optimizers().param_groups[0]["lr"]
+        values["train/gradient_norm"] = self._gradient_norm
         log_metrics(self.trainer, values)

@@ -6,9 +6,15 @@ from torch import Tensor
 NAMES = ("t_0_25", "t_25_50", "t_50_75", "t_75_100")
 
 
-def quartile_means(t: Tensor, values: Tensor) -> dict[str, Tensor]:
-    """Means of ``values`` (B,) over the samples with t (B,) in (0, 1/4], ..., (3/4, 1]; empty quartiles left out."""
+def quartile_sums(t: Tensor, values: Tensor) -> Tensor:
+    """(2, 4): counts and sums of ``values`` (B,) over t (B,) in (0, 1/4], ..., (3/4, 1]; they add up over batches."""
     index = (4 * t).ceil().clamp(1, 4).long() - 1
-    counts = torch.bincount(index, minlength=4)
-    sums = torch.zeros(4, dtype=values.dtype, device=values.device).index_add_(0, index, values)
-    return {name: sums[k] / counts[k] for k, name in enumerate(NAMES) if counts[k] > 0}
+    rows = torch.stack([torch.ones_like(values), values])
+    return torch.zeros(2, 4, dtype=values.dtype, device=values.device).index_add_(1, index, rows)
+
+
+def quartile_means(sums: Tensor, name: str) -> dict[str, Tensor]:
+    """``name``, the mean over all values, and ``name_t_0_25`` etc., those of the quartiles that have any."""
+    counts, totals = sums
+    means = {f"{name}_{NAMES[k]}": totals[k] / counts[k] for k in range(4) if counts[k] > 0}
+    return {name: totals.sum() / counts.sum(), **means}

@@ -1,0 +1,75 @@
+"""Settings of a run that no constructor sees: checked before any part is built."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from litdiffusion.errors import UserError
+
+METRICS = ("val/loss", *(f"val/loss_t_{name}" for name in ("0_25", "25_50", "50_75", "75_100")), "train/loss")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+WHOLE = ("trainer.max_steps", "trainer.val_check_interval", "trainer.log_every_n_steps", "accumulate")
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Refuses values of the wrong kind or out of range, with the allowed ones."""
+    for key in WHOLE:
+        whole(cfg, key, 1)
+    for key in ("seed", *(["trainer.max_epochs"] if cfg.trainer.max_epochs is not None else [])):
+        whole(cfg, key, 0 if key == "seed" else 1)
+    for name in cfg.callbacks:
+        for interval in ("every_n_steps", "every_n_train_steps"):
+            if OmegaConf.select(cfg, f"callbacks.{name}.{interval}") is not None:
+                whole(cfg, f"callbacks.{name}.{interval}", 1)
+    decay, clip = cfg.ema_decay, cfg.gradient_clip
+    _require("ema_decay", decay, _number(decay) and 0 <= decay < 1, "a number in [0, 1); 0.999 is usual, 0 is none")
+    _require("gradient_clip", clip, clip is None or (_number(clip) and clip > 0), "a positive number, or null")
+    _require("metric", cfg.metric, cfg.metric in METRICS, f"one of {', '.join(METRICS)}")
+    threads = cfg.threads
+    _require("threads", threads, threads == "auto" or (_int(threads) and threads > 0), "auto or a positive number")
+    for key in ("clip_samples", "compile"):
+        _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
+    _check_precision(cfg)
+
+
+def whole(cfg: DictConfig, key: str, least: int) -> None:
+    """Refuses a value that is not a whole number of at least ``least``."""
+    value = OmegaConf.select(cfg, key)
+    _require(key, value, _int(value) and value >= least, f"a whole number of at least {least}")
+
+
+def check_folder(path: Path) -> None:
+    """Makes the run's folder; refuses one that cannot be written, or that holds an earlier run."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {path} cannot be made ({error.strerror}); name another one") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"the folder {path} is not writable; name another one")
+    if (path / "metrics.csv").exists() or (path / "checkpoints").exists():
+        raise UserError(f"{path} already holds a run, which would be overwritten; set hydra.run.dir to another folder")
+
+
+def _check_precision(cfg: DictConfig) -> None:
+    precision = str(cfg.trainer.precision)
+    _require("trainer.precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+    if precision == "16-mixed" and cfg.optimizer.get("fused"):
+        raise UserError(
+            "trainer.precision=16-mixed scales the loss, and a fused optimizer takes the scale off only after the "
+            "gradient was clipped; set optimizer.fused=false, or take trainer.precision=bf16-mixed"
+        )
+
+
+def _require(key: str, value: Any, fits: bool, allowed: str) -> None:
+    if not fits:
+        raise UserError(f"{key} must be {allowed}, got {value!r}")
+
+
+def _int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, float) or _int(value)
