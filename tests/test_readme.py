@@ -53,7 +53,7 @@ def test_training_commands(line, command, trained, tmp_path, monkeypatch):
         (tmp_path / "conf" / "model").mkdir(parents=True)
         yaml = next(text for kind, text in BLOCKS if kind == "yaml")
         (tmp_path / "conf" / "model" / "plain.yaml").write_text(yaml)
-        arguments += ["--config-dir", str(tmp_path / "conf")]
+        arguments = ["--config-dir", str(tmp_path / "conf"), *arguments]
     if any("..." in argument for argument in arguments):
         folder = trained("callbacks.trajectory=null", "callbacks.final_samples=null", "data.batch_size=8")
         ckpt = folder / "checkpoints" / "last.ckpt"

@@ -43,7 +43,7 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(images, tmp_path):
     overrides += ["trainer.val_check_interval=3", *(TINY_UNET if images else ["data.batch_size=3000"])]
 
     def run(ckpt_path: str | None = None):
-        experiment = build(composed(*overrides), Run(tmp_path))
+        experiment = build(composed(*overrides), Run(tmp_path / ("resumed" if ckpt_path else "whole")))
         saver = ModelCheckpoint(
             tmp_path, "step_{step}", every_n_train_steps=7, save_top_k=-1, auto_insert_metric_name=False
         )
@@ -160,8 +160,8 @@ def test_a_non_finite_step_keeps_the_last_good_checkpoint(poison, trained, tmp_p
         losses = honest(self, *args, **kwargs)
         if next(calls) == 30:
             # The root of 0 has value 0 and an infinite slope, which the chain rule turns into nan.
-            extra = torch.tensor(float("nan")) if poison == "loss" else (0 * losses.error).sqrt()
-            losses = losses._replace(error=losses.error + extra)
+            error = losses.error * float("nan") if poison == "loss" else losses.error + (0 * losses.error).sqrt()
+            losses = losses._replace(error=error)
         return losses
 
     monkeypatch.setattr(DenoisingObjective, "__call__", poisoned)
@@ -205,7 +205,8 @@ def test_checkpoint_of_another_process_is_refused_by_key(built):
     check_fits(content, epsilon, "x.ckpt")
     with pytest.raises(UserError, match=r"was trained with .*this run has"):
         check_fits(content, other, "x.ckpt")
-    changes = dict((where, (a, b)) for where, a, b in differences({"a": {"b": 1, "root": 1}}, {"a": {"b": 2}}, "data"))
+    found = differences({"a": {"b": 1, "root": 1}}, {"a": {"b": 2}}, "data")
+    changes = {where: (then, now) for where, then, now in found}
     assert changes == {"data.a.b": (1, 2)}
 
 

@@ -1,6 +1,7 @@
 """The composition root: from the config to the objects of a run, each built exactly once, in the order of the data."""
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +60,7 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     data.accumulate, data.inner_steps = cfg.accumulate, inner_steps(cfg, images)
     module = build_module(cfg, data)
     trainer = build_trainer(cfg, run, data.inner_steps)
-    if run.group is not None and trainer.world_size > 1:
-        raise UserError("-m runs its jobs in one process each; for several devices start the jobs by a shell loop")
+    _check_processes(trainer, run)
     _set_length(cfg, trainer, data)
     return Experiment(data, module, trainer)
 
@@ -120,6 +120,17 @@ def build_trainer(cfg: DictConfig, run: Run, inner_steps: int) -> L.Trainer:
     calls = {"val_check_interval": cfg.trainer.val_check_interval // inner_steps, "log_every_n_steps": 1}
     node = OmegaConf.merge(cfg.trainer, {"max_epochs": -1, **calls})
     return make(node, "trainer", logger=loggers or False, callbacks=callbacks, default_root_dir=str(run.dir))
+
+
+def _check_processes(trainer: L.Trainer, run: Run) -> None:
+    """Before a process of them is started: Lightning would start as many as asked for."""
+    cores = os.cpu_count() or 1
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
+        raise UserError(
+            f"trainer.devices={trainer.num_devices} is more than the {cores} cores of this machine; lower it"
+        )
+    if run.group is not None and trainer.world_size > 1:
+        raise UserError("-m runs its jobs in one process each; for several devices start the jobs by a shell loop")
 
 
 def _set_length(cfg: DictConfig, trainer: L.Trainer, data: DataModule) -> None:

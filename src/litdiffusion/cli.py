@@ -29,6 +29,7 @@ def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
     """Runs a Hydra main; bad input ends in one line on stderr and status 2, a failed run in one line and status 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     warnings.showwarning = _one_line_warning
+    _STARTED.clear()
     try:
         main()
     except (UserError, TrainingError) as error:

@@ -72,10 +72,9 @@ def _check_resume(experiment: Experiment, path: str) -> None:
 
 def _last_path(experiment: Experiment) -> str:
     """The newest checkpoint of the run, or nothing."""
-    paths = [
-        callback.best_model_path for callback in experiment.trainer.checkpoint_callbacks if callback.monitor is None
-    ]
-    return next((path for path in paths if path), "")
+    callbacks = [callback for callback in experiment.trainer.checkpoint_callbacks if callback.monitor is None]
+    paths = [Path(callback.format_checkpoint_name({}, callback.filename)) for callback in callbacks]
+    return next((str(path) for path in paths if path.is_file()), "")
 
 
 def _last_checkpoint(experiment: Experiment) -> str:

@@ -41,7 +41,7 @@ def check_fits(content: dict[str, Any], module: DiffusionModule, path: str | Pat
     """Refuses a checkpoint of another model or process, naming the first difference."""
     now, then = module.record.get("config", {}), content["litdiffusion"].get("config", {})
     for key in SAME:
-        for where, have, need in differences(then.get(key), now.get(key), key):
+        for where, have, need in differences(then.get(key, now.get(key)), now.get(key), key):
             raise UserError(
                 f"{path} was trained with {where}={have}, this run has {where}={need}; start with the overrides it "
                 f"was trained with"
