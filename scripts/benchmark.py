@@ -2,7 +2,7 @@
 
 Both train the same net on the same data in memory with the same batch size, precision, memory format, fused Adam,
 gradient clipping and weight average ("loop"), or without clipping and average ("bare loop"). Rounds alternate between
-them, so that a busy machine slows all alike; the median over the rounds is printed, with the ratio of the medians.
+them, so that a busy machine slows all alike; printed are the medians of the times and of each round's ratio.
 """
 
 import argparse
@@ -142,12 +142,11 @@ def main() -> None:
 
 def report(case: str, times: dict[str, list[float]]) -> None:
     """One line per kind: median, range and the speed of the framework relative to it."""
-    ours = statistics.median(times["framework"])
     for name, values in times.items():
-        middle = statistics.median(values)
+        ratio = statistics.median(value / ours for value, ours in zip(values, times["framework"], strict=True))
         print(
-            f"{case:6} {name:10} {1e3 * middle:9.3f} ms/step  ({1e3 * min(values):.3f} to {1e3 * max(values):.3f})"
-            f"  framework runs at {middle / ours:.2f} of its speed"
+            f"{case:6} {name:10} {1e3 * statistics.median(values):9.3f} ms/step  "
+            f"({1e3 * min(values):.3f} to {1e3 * max(values):.3f})  framework runs at {ratio:.2f} of its speed"
         )
 
 

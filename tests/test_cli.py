@@ -158,6 +158,13 @@ def test_help_names_every_group_and_answers_without_torch():
     assert "mnist_source" in result.stdout
 
 
+def test_sampling_help_lists_its_values(command):
+    status, out, _ = command("scripts/sample.py", "--help")
+    assert status == 0
+    assert "sampler: ancestral, ddim" in out
+    assert "batch_size: 256" in out
+
+
 def test_two_runs_in_the_same_second_do_not_share_a_folder():
     text = (CONF / "train.yaml").read_text()
     assert text.count("${pid:}") == 2

@@ -56,6 +56,12 @@ def test_every_experiment_trains_a_step(name, fitted, tmp_path, monkeypatch):
     assert experiment.trainer.global_step == 1
 
 
+def test_every_experiment_states_what_was_measured():
+    for path in (CONF / "experiment").glob("*.yaml"):
+        text = path.read_text()
+        assert all(f"# {word}:" in text for word in ("Command", "Hardware", "Time", "Measured")), path.name
+
+
 @pytest.mark.parametrize("group", ["logger", "callbacks"])
 def test_loggers_and_callbacks_are_built(group, tmp_path):
     for path in sorted((CONF / group).glob("*.yaml")):

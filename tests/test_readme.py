@@ -37,6 +37,11 @@ def with_quick(arguments: list[str]) -> list[str]:
     return [*arguments, *(setting for setting in QUICK if setting.split("=")[0] not in given)]
 
 
+def test_linked_files_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
 def test_the_readme_is_short():
     assert README.count("\n") < 250
     assert {command.split()[0] for command in COMMANDS} == {"make", "python", "eval"}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from string import Template
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -30,6 +31,9 @@ def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     warnings.showwarning = _one_line_warning
     _STARTED.clear()
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text(config_dir, config_name))
+        return
     try:
         main()
     except (UserError, TrainingError) as error:
@@ -41,6 +45,20 @@ def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
             raise
         # Hydra makes the output folder before any of our code runs.
         _stop(error, f"{error.filename} cannot be written ({error.strerror}); set hydra.run.dir=FOLDER")
+
+
+def help_text(config_dir: Path, config_name: str) -> str:
+    """The config's own help; Hydra's way to the same text takes three times as long, for listing the groups twice."""
+    cfg = OmegaConf.load(config_dir / f"{config_name}.yaml")
+    groups = [
+        f"{group.name}: {', '.join(sorted(choice.stem for choice in group.glob('*.yaml')))}"
+        for group in sorted(path for path in config_dir.iterdir() if path.is_dir())
+    ]
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    values = OmegaConf.create({key: value for key, value in plain.items() if key not in ("defaults", "hydra")})
+    return Template(cfg.hydra.help.template).safe_substitute(
+        APP_CONFIG_GROUPS="\n".join(groups), CONFIG=OmegaConf.to_yaml(values)
+    )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ class TimeSampler(ABC):
 
     def __init__(self, schedule: NoiseSchedule):
         self.schedule = schedule
+        self._kept: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def draw(self, x_0: Tensor, offset: Tensor | None = None) -> Level:
         """A level of shape (B, 1, ..., 1) for data x_0 (B, ...).
@@ -25,11 +26,17 @@ class TimeSampler(ABC):
 
         Source: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models", 2021, arXiv 2107.00630, appendix I.1.
         """
-        count = len(x_0)
         offset = torch.rand((), dtype=torch.float64, device=x_0.device) if offset is None else offset
-        ranks = torch.arange(count, 0, -1, dtype=torch.float64, device=x_0.device)
-        quantiles = ((ranks - offset) / count).view(-1, *[1] * (x_0.ndim - 1))
-        return self.schedule.snap(self.quantile(quantiles))
+        upper = self._upper_ends(len(x_0), x_0.ndim, x_0.device)
+        return self.schedule.snap(self.quantile(upper - offset / len(x_0)))
+
+    def _upper_ends(self, count: int, ndim: int, device: torch.device) -> Tensor:
+        """``k / count``, k = count..1, of shape (count, 1, ..., 1); kept, since every batch needs the same."""
+        key = count, ndim, device
+        if key not in self._kept:
+            ranks = torch.arange(count, 0, -1, dtype=torch.float64, device=device)
+            self._kept = {key: (ranks / count).view(-1, *[1] * (ndim - 1))}
+        return self._kept[key]
 
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:

@@ -71,6 +71,7 @@ class DiffusionModule(L.LightningModule):
         self._log_every = log_every
         self._clip = clip
         self._recent: list[Losses] = []
+        self._scaled = self._plain = False
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self._weights = list(self.denoiser.parameters())
@@ -78,6 +79,12 @@ class DiffusionModule(L.LightningModule):
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._factor = self._lr_schedule(self.trainer.max_steps)
         return optimizer
+
+    def on_train_start(self) -> None:
+        # A scaled loss (16-mixed) skips steps with infinite gradients as a matter of course.
+        self._scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        # One process and no scale: a step then needs none of Lightning's hooks, which cost a tenth of a toy's.
+        self._plain = self.trainer.world_size == 1 and not self._scaled
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """As many steps of the optimizer as the batch holds: a small net's step costs less than Lightning's loop."""
@@ -117,11 +124,6 @@ class DiffusionModule(L.LightningModule):
         optimizer.optimizer.step()
         optimizer._on_after_step()
 
-    @property
-    def _plain(self) -> bool:
-        """One process and no loss scale: a step then needs none of Lightning's hooks, which cost a tenth of a toy's."""
-        return self.trainer.world_size == 1 and not self._scaled
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Refuses a gradient that is not finite while the weights are still good, then limits its norm.
 
@@ -136,11 +138,6 @@ class DiffusionModule(L.LightningModule):
             )
         if self._gradient_clip is not None:
             nn.utils.clip_grads_with_norm_(self._weights, self._gradient_clip, self._gradient_norm)
-
-    @property
-    def _scaled(self) -> bool:
-        """Whether the loss is scaled (16-mixed), which skips steps with infinite gradients as a matter of course."""
-        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def on_validation_epoch_start(self) -> None:
         self._validated = torch.zeros(2, 4, device=self.device)

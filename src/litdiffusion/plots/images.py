@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Range = tuple[float, float]
-GAP = 4
+GAP = 2
 WIDEST, HIGHEST = 2340, 1600
 """What a sheet's tiles fill at most, in pixels; tall stacks of chains may pass the height at their natural
 size.
