@@ -16,7 +16,7 @@ KEEP = [
     "+callbacks.keep._target_=lightning.pytorch.callbacks.ModelCheckpoint",
     "+callbacks.keep.every_n_train_steps=4",
     "+callbacks.keep.save_top_k=-1",
-    "+callbacks.keep.filename=step_{step}",
+    "+callbacks.keep.filename='step_{step}'",
     "+callbacks.keep.auto_insert_metric_name=false",
 ]
 
