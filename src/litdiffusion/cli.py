@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from string import Template
 
@@ -16,7 +15,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.errors import TrainingError, UserError, nearest
 
 BAD_INPUT, FAILED = 2, 1
 _STARTED: list[bool] = []
@@ -80,18 +79,13 @@ def explain(error: Exception, config_dir: Path, config_name: str) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         options = [option for option in error.options if not option.startswith("_")]
-        return f"{group}={choice} is not known{_hint(choice, options)} ({group} is one of {', '.join(options)})"
+        return f"{group}={choice} is not known{nearest(choice, options)} ({group} is one of {', '.join(options)})"
     unknown = re.search(r"(?:Could not override|No match in the defaults list.*) '(.+?)'", text)
     if unknown:
         key = unknown.group(1)
-        hint = _hint(key, _known_keys(config_dir, config_name))
+        hint = nearest(key, _known_keys(config_dir, config_name))
         return f"there is no group or key {key}{hint} (see --help, --cfg job)"
     return " ".join(line.strip() for line in text.splitlines()[:2])
-
-
-def _hint(word: str, known: list[str]) -> str:
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _known_keys(config_dir: Path, config_name: str) -> list[str]:

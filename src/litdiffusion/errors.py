@@ -1,4 +1,6 @@
-"""The one exception that stands for bad input: shown to the user as one line, without a traceback."""
+"""What a user is told in one line, without a traceback."""
+
+from difflib import get_close_matches
 
 
 class UserError(ValueError):
@@ -7,3 +9,9 @@ class UserError(ValueError):
 
 class TrainingError(RuntimeError):
     """A run that cannot go on (a non-finite loss, say): one line with the step, the reason and what was kept."""
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The hint that follows an unknown word, where a known one is close; else nothing."""
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -3,7 +3,6 @@
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 from hydra.errors import InstantiationException
@@ -11,7 +10,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from litdiffusion.errors import UserError
+from litdiffusion.errors import UserError, nearest
 
 _SPECIAL = {"_target_", "_partial_", "_convert_", "_args_", "_recursive_"}
 
@@ -41,12 +40,6 @@ def make(node: DictConfig, path: str, **context: Any) -> Any:
     except Exception as error:  # a constructor may refuse its arguments by whatever it likes
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         raise cause if isinstance(cause, UserError) else UserError(f"{path}: {_first_line(cause)}") from error
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """ ", did you mean ...?" where a known word is close, else nothing."""
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _check(node: Mapping[str, Any], path: str) -> Callable[..., Any]:
