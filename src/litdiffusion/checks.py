@@ -7,8 +7,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.errors import UserError
+from litdiffusion.modules.quartiles import NAMES
 
-METRICS = ("val/loss", *(f"val/loss_t_{name}" for name in ("0_25", "25_50", "50_75", "75_100")), "train/loss")
+METRICS = ("val/loss", *(f"val/loss_{name}" for name in NAMES), "train/loss")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 WHOLE = ("trainer.max_steps", "trainer.val_check_interval", "trainer.log_every_n_steps", "accumulate")
 

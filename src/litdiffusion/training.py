@@ -113,6 +113,3 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
-
-
-__all__ = ["UserError", "train"]
