@@ -41,6 +41,11 @@ def mix(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
     return _beside(a, x) * x + _beside(b, y) * y
 
 
+def scaled(a: Tensor, x: Tensor) -> Tensor:
+    """``a * x``, cast as in `mix`."""
+    return _beside(a, x) * x
+
+
 def _beside(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient if coefficient.ndim == 0 else coefficient.to(x)
 
@@ -52,7 +57,7 @@ def diffuse(x_0: Tensor, eps: Tensor, level: Level) -> Tensor:
 
 def score(eps: Tensor, level: Level) -> Tensor:
     """Score of the noised density from the expected noise, ``-E[eps | x_t] / sigma`` (Tweedie); needs sigma > 0."""
-    return -eps / _beside(level.sigma, eps)
+    return scaled(-1 / level.sigma, eps)
 
 
 def transition(s: Level, t: Level) -> Transition:

@@ -1,28 +1,34 @@
 """Which times to train on."""
 
-from abc import ABC, abstractmethod
+import math
+from abc import abstractmethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from litdiffusion.errors import UserError
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.types import Level
 
 
-class TimeSampler(ABC):
+class TimeSampler(nn.Module):
     """Draws one training time per sample of a batch."""
 
+    adaptive = False
+    """Whether it learns from the losses, see `observe`."""
+
     def __init__(self, schedule: NoiseSchedule):
+        super().__init__()
         self.schedule = schedule
         self._kept: dict[tuple[int, int, torch.device], Tensor] = {}
 
-    def draw(self, x_0: Tensor, offset: Tensor | None = None) -> Level:
+    def draw(self, x_0: Tensor, offset: Tensor | float | None = None) -> Level:
         """A level of shape (B, 1, ..., 1) for data x_0 (B, ...).
 
         The times of a batch are the quantiles ``(k - offset) / B``, k = B..1, with one ``offset`` in [0, 1) drawn for
         the whole batch: together they cover the sampler's law evenly, which lowers the variance of the loss. The k-th
         place of a batch always gets a time of the k-th stratum, so a batch should be in random order. A given
-        ``offset`` (0.5, say) fixes the times.
+        ``offset`` (0.5, say) fixes the times; processes with offsets ``(rank + u) / world`` cover the law together.
 
         Source: Kingma, Salimans, Poole, Ho, "Variational Diffusion Models", 2021, arXiv 2107.00630, appendix I.1.
         """
@@ -42,9 +48,125 @@ class TimeSampler(ABC):
     def quantile(self, u: Tensor) -> Tensor:
         """The time below which a share ``u`` in (0, 1] of the draws falls, shaped like u."""
 
+    def importance(self, t: Tensor) -> Tensor | None:
+        """``p_uniform(t) / p(t)``, shaped like t, where draws should count as if they were uniform; else None."""
+        return None
+
+    def observe(self, t: Tensor, losses: Tensor) -> None:
+        """Takes in the weighted losses (n,) of a step at times t (n,), of all processes; an adaptive sampler learns."""
+
 
 class UniformTimes(TimeSampler):
     """Uniform on (0, 1]; on a discrete chain i = ceil(u * T), uniform on 1..T."""
 
     def quantile(self, u: Tensor) -> Tensor:
         return u
+
+
+class LogitNormalTimes(TimeSampler):
+    """``t = 1 / (1 + exp(-n))``, n ~ N(mean, std²): the middle of the path more often than its ends.
+
+    Source: Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024,
+    arXiv 2403.03206, section 3.1.
+    """
+
+    def __init__(self, schedule: NoiseSchedule, mean: float = 0.0, std: float = 1.0):
+        super().__init__(schedule)
+        self.mean, self.std = mean, _positive_std(std)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return torch.sigmoid(self.mean + self.std * _normal_quantile(u))
+
+
+class LogNormalSigma(TimeSampler):
+    """``log(sigma / alpha) ~ N(mean, std²)``, in units of the data, cut off at the schedule's ends.
+
+    Source: Karras, Aittala, Aila, Laine, 2022, arXiv 2206.00364, table 1 (P_mean = -1.2, P_std = 1.2, for data of
+    deviation 0.5).
+    """
+
+    def __init__(self, schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.2):
+        super().__init__(schedule)
+        self.mean, self.std = mean, _positive_std(std)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        return self.schedule.time(-2 * (self.mean + self.std * _normal_quantile(u)))
+
+
+class LossAwareTimes(TimeSampler):
+    """Importance sampling: ``p(t) ~ sqrt(E[loss² | t])``, the law that makes the loss's gradient least noisy.
+
+    Times fall into equal bins; each keeps a running mean of squared losses. Until every bin has been seen ``warmup``
+    times the law is uniform; a share ``floor`` stays uniform for ever. Losses are divided by p(t), so that their mean
+    estimates the same loss as uniform times do. The running means are in every checkpoint.
+
+    Source: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv 2102.09672, section 3.3
+    (with the last ten losses of every step of the chain in place of a running mean per bin).
+    """
+
+    adaptive = True
+
+    def __init__(
+        self, schedule: NoiseSchedule, bins: int = 100, decay: float = 0.9, warmup: int = 10, floor: float = 0.01
+    ):
+        super().__init__(schedule)
+        for name, fits, allowed in (
+            ("bins", bins >= 1, "at least 1"),
+            ("decay", 0 <= decay < 1, "in [0, 1)"),
+            ("warmup", warmup >= 1, "at least 1"),
+            ("floor", 0 < floor <= 1, "in (0, 1]"),
+        ):
+            if not fits:
+                raise UserError(f"times.{name} must be {allowed}, got {locals()[name]}")
+        chain = schedule.steps
+        # Every level of a chain belongs to one bin whole.
+        count = bins if chain is None else max(n for n in range(1, min(bins, chain) + 1) if chain % n == 0)
+        self.decay, self.warmup, self.floor = decay, warmup, floor
+        self.register_buffer("second_moment", torch.zeros(count, dtype=torch.float64))
+        self.register_buffer("seen", torch.zeros(count, dtype=torch.int64))
+
+    def probabilities(self) -> Tensor:
+        """Of each bin, (bins,), summing to 1."""
+        uniform = torch.full_like(self.second_moment, 1 / len(self.second_moment))
+        root = self.second_moment.sqrt()
+        if self.seen.min() < self.warmup or not root.sum() > 0:
+            return uniform
+        return (1 - self.floor) * root / root.sum() + self.floor * uniform
+
+    def quantile(self, u: Tensor) -> Tensor:
+        p = self.probabilities()
+        ends = p.cumsum(0)
+        bin_ = torch.searchsorted(ends, u).clamp(max=len(p) - 1)
+        within = (u - (ends[bin_] - p[bin_])) / p[bin_]
+        return (bin_ + within.clamp(0, 1)) / len(p)
+
+    def importance(self, t: Tensor) -> Tensor:
+        p = self.probabilities()
+        return 1 / (len(p) * p[self._bin(t)])
+
+    def observe(self, t: Tensor, losses: Tensor) -> None:
+        bins, squares = self._bin(t), losses.to(torch.float64) ** 2
+        counts = torch.zeros_like(self.seen).index_add_(0, bins, torch.ones_like(bins))
+        sums = torch.zeros_like(self.second_moment).index_add_(0, bins, squares)
+        mean = sums / counts.clamp(min=1)
+        keep = torch.where(self.seen == 0, 0.0, self.decay)
+        self.second_moment.copy_(
+            torch.where(counts > 0, keep * self.second_moment + (1 - keep) * mean, self.second_moment)
+        )
+        self.seen.add_(counts)
+
+    def _bin(self, t: Tensor) -> Tensor:
+        """Of times in ((k - 1) / bins, k / bins], k - 1; a hair lower, as i / T * T may exceed i by the last bit."""
+        count = len(self.second_moment)
+        return (t * (count * (1 - 1e-14))).ceil().clamp(1, count).long() - 1
+
+
+def _normal_quantile(u: Tensor) -> Tensor:
+    """The standard normal's, finite at both ends."""
+    return torch.special.ndtri(u.clamp(1e-12, 1 - 1e-12))
+
+
+def _positive_std(std: float) -> float:
+    if not (std > 0 and math.isfinite(std)):
+        raise UserError(f"times.std must be positive, got {std}; 1 to 1.2 are usual")
+    return std

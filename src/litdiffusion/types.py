@@ -37,16 +37,30 @@ class Level(NamedTuple):
         return [Level(*fields) for fields in zip(*(field.unbind() for field in self), strict=True)]
 
     @property
+    def log_snr(self) -> Tensor:
+        """log(alpha² / sigma²): +inf at clean data, -inf where no signal is left."""
+        return 2 * (self.alpha.log() - self.sigma.log())
+
+    @property
     def is_clean(self) -> bool:
         """Whether this (0-dimensional) level is the clean end, sigma = 0."""
         return bool((self.sigma == 0).all())
 
 
+CLEAN = Level(*(torch.tensor(value, dtype=torch.float64) for value in (0.0, 1.0, 0.0)))
+"""Data without noise: where every walk that ends in data ends."""
+
+
 class Prediction(NamedTuple):
-    """What a denoiser says of x_t: estimates of ``x_0`` and ``eps``, both shaped like x_t."""
+    """What a denoiser says of x_t: estimates of ``x_0`` and ``eps``, both shaped like x_t.
+
+    ``spread``, where the variance of the reverse step is learned too, says where between the posterior (0) and the
+    forward variance (1) its logarithm lies, shaped like x_t; else None.
+    """
 
     x_0: Tensor
     eps: Tensor
+    spread: Tensor | None = None
 
 
 class Batch(NamedTuple):

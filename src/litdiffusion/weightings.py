@@ -12,7 +12,7 @@ from torch import Tensor
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import posterior, transition
 from litdiffusion.parameterizations import Parameterization
-from litdiffusion.schedules import DiscreteSchedule
+from litdiffusion.schedules import Chain, NoiseSchedule
 from litdiffusion.types import Level
 
 
@@ -32,7 +32,11 @@ class Simple(Weighting):
 
 
 class SNR(Weighting):
-    """SNR on the error of x_0, which is 1 on the error of eps; equal to `Simple` for the epsilon row."""
+    """One weight under three names: SNR on the error of x_0, 1 on that of eps, sigma² on that of the score.
+
+    Equal to `Simple` for the epsilon row; for the score row it is sigma² (Song, Ermon, 2019, arXiv 1907.05600,
+    equation 6).
+    """
 
     def weight(self, level: Level, parameterization: Parameterization) -> Tensor:
         return (level.alpha / parameterization.det(level)) ** 2
@@ -53,6 +57,26 @@ class MinSNR(Weighting):
         return level.snr.clamp(max=self.gamma) * (level.sigma / parameterization.det(level)) ** 2
 
 
+class Likelihood(Weighting):
+    """``-d log SNR / dt / 2`` on the error of eps: with uniform times the bound on the likelihood in continuous time.
+
+    Equal to ``g² / 2`` on the error of the score, g the SDE's diffusion; in nats per coordinate and unit of time. As
+    the steps of a chain become many, `Variational` with forward variances tends to it (times the chain's 1 / T).
+
+    Source: Song, Durkan, Murray, Ermon, "Maximum Likelihood Training of Score-Based Diffusion Models", 2021,
+    arXiv 2101.09258; Kingma et al., 2021, arXiv 2107.00630, equation 17.
+    """
+
+    def __init__(self, schedule: NoiseSchedule):
+        self.schedule = schedule
+
+    def weight(self, level: Level, parameterization: Parameterization) -> Tensor:
+        alpha_rate, sigma_rate = self.schedule.rates(level.t)
+        # Half the rate of -log SNR is sigma'/sigma - alpha'/alpha; times alpha², so that alpha = 0 divides nothing.
+        rate = level.alpha * (level.alpha * sigma_rate - level.sigma * alpha_rate) / level.sigma
+        return rate / parameterization.det(level) ** 2
+
+
 class Variational(Weighting):
     """``1 / (2 * variance)`` on the error of the posterior mean: the chain's variational bound, in nats per step.
 
@@ -63,7 +87,12 @@ class Variational(Weighting):
     Source: Ho, Jain, Abbeel, 2020, arXiv 2006.11239, equation 8; Nichol, Dhariwal, 2021, arXiv 2102.09672 (first step).
     """
 
-    def __init__(self, schedule: DiscreteSchedule, variance: str = "forward"):
+    def __init__(self, schedule: Chain, variance: str = "forward"):
+        if (schedule.steps or 0) < 2:
+            raise UserError(
+                f"weighting=variational belongs to the steps of a chain, {type(schedule).__name__} has none; take "
+                f"weighting=likelihood, its limit in continuous time"
+            )
         if variance not in ("forward", "posterior"):
             raise UserError(f"weighting.variance must be forward or posterior, got {variance!r}")
         self.schedule = schedule

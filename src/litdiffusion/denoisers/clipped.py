@@ -25,5 +25,6 @@ class ClippedDenoiser(nn.Module):
         return self.denoiser.schedule
 
     def forward(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Prediction:
-        x_0 = self.denoiser(x_t, level, cond).x_0.clamp(self.low, self.high)
-        return Prediction(x_0, mix(1 / level.sigma, x_t, -level.alpha / level.sigma, x_0))
+        prediction = self.denoiser(x_t, level, cond)
+        x_0 = prediction.x_0.clamp(self.low, self.high)
+        return prediction._replace(x_0=x_0, eps=mix(1 / level.sigma, x_t, -level.alpha / level.sigma, x_0))

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from litdiffusion.denoisers import Denoiser
@@ -14,11 +14,15 @@ from litdiffusion.weightings import Weighting
 
 
 class Losses(NamedTuple):
-    """Per sample, each (B,): the squared ``error`` of the output, a mean over coordinates; its ``weight``; the time."""
+    """Per sample, each (B,): the squared ``error`` of the output, a mean over coordinates; its ``weight``; the time.
+
+    ``importance`` is what a sample counts where times were not drawn as they count (see `TimeSampler.importance`).
+    """
 
     error: Tensor
     weight: Tensor
     t: Tensor
+    importance: Tensor | None = None
 
     @property
     def weighted(self) -> Tensor:
@@ -26,27 +30,29 @@ class Losses(NamedTuple):
         return self.weight * self.error
 
     def mean(self) -> Tensor:
-        """The loss of the batch, in one operation: for a small net each one counts."""
-        return torch.dot(self.weight / len(self.weight), self.error)
+        """The loss of the batch, in few operations: for a small net each one counts."""
+        weight = self.weight if self.importance is None else self.weight * self.importance
+        return torch.dot(weight / len(weight), self.error)
 
 
-class DenoisingObjective:
+class DenoisingObjective(nn.Module):
     """``w(t) * |out(x_t, t) - target|²``, the mean over coordinates, at one drawn time and noise per sample.
 
     Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, algorithm 1.
     """
 
     def __init__(self, times: TimeSampler, weighting: Weighting):
+        super().__init__()
         self.times = times
         self.weighting = weighting
 
-    def __call__(
+    def forward(
         self,
         denoiser: Denoiser,
         x_0: Tensor,
         cond: Tensor | None = None,
         noise: Noise = torch.randn_like,
-        offset: Tensor | None = None,
+        offset: Tensor | float | None = None,
     ) -> Losses:
         """Losses of data x_0 (B, ...); ``noise`` and ``offset`` fix the randomness where a comparison needs it."""
         level = self.times.draw(x_0, offset)
@@ -56,4 +62,5 @@ class DenoisingObjective:
         target = denoiser.parameterization.target(x_0, eps, level)
         error = mse_loss(out, target, reduction="none").flatten(1).mean(1)
         weight = self.weighting.weight(level, denoiser.parameterization).to(error).view(-1)
-        return Losses(error, weight, level.t.view(-1))
+        importance = self.times.importance(level.t)
+        return Losses(error, weight, level.t.view(-1), None if importance is None else importance.to(error).view(-1))

@@ -45,14 +45,24 @@ class Parameterization(ABC):
         eps = mix(level.alpha / det, out, -a / det, x_t)
         return Prediction(x_0, eps)
 
+    def input_scale(self, level: Level) -> Tensor:
+        """What x_t is multiplied by before the net sees it: ``1 / sqrt(alpha² + sigma²)``, unit variance for data of
+        unit variance; 1 on a variance-preserving schedule. Shaped like ``level.t``.
+        """
+        return (level.alpha**2 + level.sigma**2).rsqrt()
+
+    def output_scale(self, level: Level) -> Tensor:
+        """What the net's own output is multiplied by, shaped like ``level.t``; 1 where targets keep their size."""
+        return torch.ones_like(level.alpha)
+
     def check(self, schedule: NoiseSchedule) -> None:
         """Refuse a schedule on which the row loses one of the unknowns (|det| reaches 0 at a trained level)."""
-        level = schedule.at(torch.stack([level.t for level in schedule.grid()[:-1]]))
+        level = schedule.probe()
         det = self.det(level).abs()
         worst = det.argmin()
         if not det[worst] > SINGULAR:
             raise UserError(
                 f"{type(self).__name__} cannot be decoded at t = {level.t[worst]:.4g}, where alpha = "
                 f"{level.alpha[worst]:.3g} and sigma = {level.sigma[worst]:.3g} (|det| = {det[worst]:.1e}, must exceed "
-                f"{SINGULAR:.0e}); take parameterization=v, or a schedule that ends before that"
+                f"{SINGULAR:.0e}); take parameterization=v (or flow), or a schedule that ends before that"
             )

@@ -1,4 +1,4 @@
-"""The rows: epsilon, x0, v and the posterior mean."""
+"""The rows: epsilon, x0, v, score, flow, EDM and the posterior mean."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import posterior
 from litdiffusion.parameterizations.base import Parameterization
-from litdiffusion.schedules import DiscreteSchedule
+from litdiffusion.schedules import Chain, NoiseSchedule
 from litdiffusion.types import Level
 
 
@@ -47,6 +47,69 @@ class V(Parameterization):
         return -level.sigma / radius, level.alpha / radius
 
 
+class Score(Parameterization):
+    """The score of the noised data, ``grad log p(x_t) = -E[eps | x_t] / sigma``: row (0, -1/sigma), det = -alpha/sigma.
+
+    Its targets grow as 1/sigma, so the net's own output is multiplied by 1/sigma and stays of unit size. Loses x_0 where
+    no signal is left (alpha = 0).
+
+    Source: Vincent, "A Connection Between Score Matching and Denoising Autoencoders", 2011; Song, Ermon, 2019,
+    arXiv 1907.05600; the division by sigma is technique 3 of Song, Ermon, 2020, arXiv 2006.09011.
+    """
+
+    def row(self, level: Level) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(level.alpha), -1 / level.sigma
+
+    def output_scale(self, level: Level) -> Tensor:
+        return 1 / level.sigma
+
+
+class Flow(Parameterization):
+    """The velocity of the path, ``dx_t/dt = alpha' x_0 + sigma' eps``: row (alpha', sigma'), det = alpha sigma' - sigma alpha'.
+
+    On the straight path alpha = 1 - t, sigma = t it is eps - x_0 with det = 1, never singular.
+
+    Source: Lipman et al., "Flow Matching for Generative Modeling", 2022, arXiv 2210.02747, equation 9 and section 4.
+    """
+
+    def __init__(self, schedule: NoiseSchedule):
+        self.schedule = schedule
+
+    def row(self, level: Level) -> tuple[Tensor, Tensor]:
+        return self.schedule.rates(level.t)
+
+
+class EDM(Parameterization):
+    """EDM's preconditioned target ``(x_0 - c_skip * x_t) / c_out``, of unit variance for data of deviation sigma_data.
+
+    ``c_skip = alpha s² / r²``, ``c_out = sigma s / r`` and the net sees ``x_t / r``, with ``r² = alpha² s² + sigma²`` and
+    s = sigma_data; the row ``((1 - c_skip alpha) / c_out, -c_skip sigma / c_out)`` has det = -r / s, never singular.
+    Tends to -eps where noise vanishes and to x_0 / s where it prevails.
+
+    Args:
+        sigma_data: deviation of the data in model space.
+
+    Source: Karras, Aittala, Aila, Laine, 2022, arXiv 2206.00364, table 1 (there alpha = 1).
+    """
+
+    def __init__(self, sigma_data: float):
+        if not sigma_data > 0:
+            raise UserError(
+                f"parameterization.sigma_data must be positive, got {sigma_data}; it is the data's deviation"
+            )
+        self.sigma_data = sigma_data
+
+    def row(self, level: Level) -> tuple[Tensor, Tensor]:
+        radius, s = self._radius(level), self.sigma_data
+        return level.sigma / (s * radius), -level.alpha * s / radius
+
+    def input_scale(self, level: Level) -> Tensor:
+        return 1 / self._radius(level)
+
+    def _radius(self, level: Level) -> Tensor:
+        return ((level.alpha * self.sigma_data) ** 2 + level.sigma**2).sqrt()
+
+
 class PosteriorMean(Parameterization):
     """The mean of q(x_s | x_t, x_0) for s the chain's previous level.
 
@@ -58,7 +121,7 @@ class PosteriorMean(Parameterization):
     Source: option 1 in section 3.2 of Ho, Jain, Abbeel, 2020, arXiv 2006.11239.
     """
 
-    def __init__(self, schedule: DiscreteSchedule):
+    def __init__(self, schedule: Chain):
         if getattr(schedule, "steps", None) is None:
             raise UserError(
                 f"the posterior mean needs a discrete chain, got {type(schedule).__name__}; "

@@ -2,13 +2,28 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from litdiffusion.types import Level
 
 
 class NoiseSchedule(ABC):
-    """A map from time to noise level: t = 0 is clean data, t = 1 the noisiest level; SNR falls strictly with t."""
+    """A map from time to noise level; SNR falls strictly with t.
+
+    t = 1 is the noisiest level, t = 0 clean data or the cleanest level that the process has. Times from ``t_min`` to 1
+    are trained on.
+    """
+
+    steps: int | None = None
+    """Number T of levels of a discrete chain; None for a process in continuous time."""
+    preserves_variance: bool = False
+    """Whether alpha² + sigma² = 1 at every time."""
+
+    @property
+    @abstractmethod
+    def t_min(self) -> float:
+        """The cleanest time that is trained on; sigma > 0 there."""
 
     @property
     @abstractmethod
@@ -26,7 +41,7 @@ class NoiseSchedule(ABC):
 
     @abstractmethod
     def rates(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        """``(d alpha / dt, d sigma / dt)`` at t > 0, shaped like t, in float64."""
+        """``(d alpha / dt, d sigma / dt)`` at t >= t_min, shaped like t, in float64."""
 
     @abstractmethod
     def time(self, log_snr: Tensor) -> Tensor:
@@ -37,13 +52,23 @@ class NoiseSchedule(ABC):
         """The level that training at time t uses: the one at t, or the next noisier one of a discrete chain."""
 
     @abstractmethod
-    def previous(self, level: Level) -> Level:
-        """The next cleaner level of a discrete chain."""
-
-    @abstractmethod
     def label(self, level: Level) -> Tensor:
         """What the net is told of the level, shaped like ``level.t``."""
 
     @abstractmethod
     def grid(self, steps: int | None = None) -> list[Level]:
         """``steps + 1`` 0-dimensional levels from t = 1 down to clean data; None takes every level of a chain."""
+
+    @abstractmethod
+    def probe(self) -> Level:
+        """Levels (n,) that stand for all that are trained on, for checks: every one of a chain."""
+
+    @property
+    def loses_signal(self) -> bool:
+        """Whether alpha = 0 at t = 1, where sigma / alpha has no value."""
+        return self.at(1.0).alpha.item() == 0
+
+    @property
+    def explodes(self) -> bool:
+        """Whether alpha = 1 at every level: noise is added to data that keep their scale."""
+        return bool(torch.all(self.probe().alpha == 1))
