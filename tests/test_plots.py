@@ -14,10 +14,15 @@ from litdiffusion import plots
 from litdiffusion.plots.animation import image_frames
 from litdiffusion.plots.density import common_window, density_image, histogram, widening
 from litdiffusion.plots.palette import ACCENT, PAPER, WARNING
-from litdiffusion.plots.sheets import MARGIN, thinned, time_labels
+from litdiffusion.plots.sheets import MARGIN, Panel, panel_grid, thinned
 from litdiffusion.plots.tiles import mosaic, to_pixels
 
 TIMES = [1.0, 0.75, 0.5, 0.25, 0.0]
+LABELS = [f"t = {t:.2f}" for t in TIMES]
+
+
+def counted(count: int) -> list[str]:
+    return [f"k = {k}" for k in range(count)]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -42,7 +47,7 @@ def test_sheet_shows_chains_as_rows_and_states_as_columns(channels: int, height:
     """The middle of each tile has its state's value, on a lattice that starts at the lower right corner."""
     rows, columns = 3, 13
     sheet = plots.trajectory_sheet(
-        marked_states(rows, columns, channels, height, width), list(range(columns)), "", (0.0, 1.0)
+        marked_states(rows, columns, channels, height, width), counted(columns), "", (0.0, 1.0)
     )
     pixels = np.asarray(sheet)
     pitch_x = (sheet.width - 2 * MARGIN + 2) / columns
@@ -57,7 +62,7 @@ def test_sheet_shows_chains_as_rows_and_states_as_columns(channels: int, height:
 def test_sheet_enlarges_by_repeating_pixels_and_keeps_the_image_upright() -> None:
     image = torch.zeros(1, 3, 4, 4)
     image[0, :, 0, 3] = torch.tensor([1.0, -1.0, 1.0])
-    sheet = np.asarray(plots.trajectory_sheet([image] * 20, list(range(20)), ""))
+    sheet = np.asarray(plots.trajectory_sheet([image] * 20, counted(20), ""))
     tile = (sheet.shape[1] - 2 * MARGIN + 2) // 20 - 2
     assert tile % 4 == 0
     last = sheet[-MARGIN - tile : -MARGIN, -MARGIN - tile : -MARGIN]
@@ -68,7 +73,7 @@ def test_sheet_enlarges_by_repeating_pixels_and_keeps_the_image_upright() -> Non
 
 @pytest.mark.parametrize(("side", "chains"), [(8, 10), (28, 10), (64, 10), (256, 2)])
 def test_sheet_is_of_a_size_for_a_slide(side: int, chains: int) -> None:
-    sheet = plots.trajectory_sheet([normal(chains, 1, side, side)] * 26, list(range(26)), "A title")
+    sheet = plots.trajectory_sheet([normal(chains, 1, side, side)] * 26, counted(26), "A title")
     assert 1600 <= sheet.width <= 2420
     assert sheet.height <= 1300
 
@@ -102,10 +107,18 @@ def test_mosaic_of_single_pixels_is_the_matrix_itself() -> None:
     assert torch.equal(mosaic(values[..., None, None, None].expand(2, 3, 1, 1, 3), 0)[..., 0], values)
 
 
-def test_labels_of_times() -> None:
-    assert time_labels([200, 0]) == ["t = 200", "t = 0"]
-    assert time_labels([1.0, 0.5, 0]) == ["t = 1.00", "t = 0.50", "t = 0.00"]
-    assert time_labels([0.002, 0.001]) == ["t = 0.002", "t = 0.001"]
+@pytest.mark.parametrize("draw", [plots.histogram_panels, plots.density_panels])
+def test_panels_stand_under_their_labels_and_the_data_under_theirs(draw) -> None:
+    """The strip of the sheet over each panel holds the label's ink, as `panel_grid` writes it over a blank tile."""
+    data = normal(400, 1 if draw is plots.histogram_panels else 2)
+    sheet = draw([data, 2 * data], ["σ = 3.1", "k = 1000"], data, data_label="noised data")
+    width = (sheet.width - 2 * MARGIN - 2 * 14) // 3
+    blank = Image.new("RGB", (width, 10), PAPER)
+    named = [Panel(blank, "σ = 3.1"), Panel(blank, "k = 1000"), Panel(blank, "noised data", framed=True)]
+    heads = np.asarray(panel_grid(named, 3))[:31]
+    assert (heads < 128).any()
+    assert np.array_equal(np.asarray(sheet)[MARGIN : MARGIN + 31, MARGIN:-MARGIN], heads)
+    assert sheet.tobytes() != draw([data, 2 * data], ["σ = 3.1", "k = 1000"], data).tobytes()
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 11, 26, 27, 60])
@@ -142,7 +155,7 @@ def test_density_lies_where_the_points_are_seen(x: int, y: int) -> None:
 
 def test_density_panel_is_dark_in_the_right_quadrant_of_its_tile() -> None:
     data = torch.tensor([[-2.0, -2.0], [2.0, 2.0]]).repeat(50, 1)
-    sheet = plots.density_panels([0.05 * normal(300, 2) + torch.tensor([1.0, 1.0])], [0.0], data)
+    sheet = plots.density_panels([0.05 * normal(300, 2) + torch.tensor([1.0, 1.0])], ["t = 0"], data)
     pixels = np.asarray(sheet).astype(int)
     above = MARGIN + 31
     tile = pixels[above + 4 : above + 376, MARGIN + 4 : MARGIN + 376].sum(axis=-1)
@@ -187,10 +200,10 @@ def test_every_picture_repeats_byte_for_byte(kind: str, tmp_path: Path) -> None:
 
     def render() -> list[bytes]:
         states = noised(data)
-        plots.trajectory_gif(states, TIMES, data, tmp_path / "a.gif")
+        plots.trajectory_gif(states, LABELS, data, tmp_path / "a.gif")
         pictures = [
-            plots.trajectory_picture(states, TIMES, data, "Title"),
-            plots.forward_picture(states[::-1], [f"t = {t}" for t in TIMES[::-1]], "Title"),
+            plots.trajectory_picture(states, LABELS, data, "Title"),
+            plots.forward_picture(states[::-1], LABELS[::-1], "Title"),
         ]
         if data.ndim == 2:
             pictures.append(plots.comparison_picture({"data": data, "samples: W = 0.1": states[2]}, "Title"))
@@ -209,7 +222,7 @@ def test_nothing_is_drawn_through_pyplots_global_state() -> None:
 
 @pytest.mark.parametrize("kind", DATA)
 def test_gif_has_a_frame_per_state_holds_the_last_and_loops(kind: str, tmp_path: Path) -> None:
-    plots.trajectory_gif(noised(DATA[kind]), TIMES, DATA[kind], tmp_path / "a.gif")
+    plots.trajectory_gif(noised(DATA[kind]), LABELS, DATA[kind], tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == len(TIMES)
         assert gif.info["loop"] == 0
@@ -222,12 +235,12 @@ def test_gif_has_a_frame_per_state_holds_the_last_and_loops(kind: str, tmp_path:
 
 def test_gif_of_large_images_is_small_and_true_to_its_frames(tmp_path: Path) -> None:
     noise = [normal(10, 3, 64, 64, seed=i) for i in range(26)]
-    plots.trajectory_gif(noise, list(range(26)), noise[0], tmp_path / "a.gif")
+    plots.trajectory_gif(noise, counted(26), noise[0], tmp_path / "a.gif")
     assert (tmp_path / "a.gif").stat().st_size < 2_000_000
     flat = [torch.full((2, 1, 8, 8), value) for value in (-1.0, 0.0, 1.0)]
-    plots.trajectory_gif(flat, [2, 1, 0], flat[0], tmp_path / "b.gif")
+    plots.trajectory_gif(flat, counted(3), flat[0], tmp_path / "b.gif")
     with Image.open(tmp_path / "b.gif") as gif:
-        for i, frame in enumerate(image_frames(flat, [2, 1, 0], (-1.0, 1.0))):
+        for i, frame in enumerate(image_frames(flat, counted(3), (-1.0, 1.0))):
             gif.seek(i)
             shown = np.asarray(gif.convert("RGB")).astype(int)
             assert np.abs(shown - np.asarray(frame)).mean() < 3
@@ -243,15 +256,15 @@ def test_forward_picture_puts_the_cleanest_first() -> None:
 
 def test_more_than_two_coordinates_show_the_first_two_and_say_so() -> None:
     data = DATA["5-D"]
-    full = plots.vector_panels(noised(data), TIMES, data, "")
-    plane = plots.vector_panels([s[:, :2] for s in noised(data)], TIMES, data[:, :2], "")
+    full = plots.vector_panels(noised(data), LABELS, data, "")
+    plane = plots.vector_panels([s[:, :2] for s in noised(data)], LABELS, data[:, :2], "")
     note = "(first two of 5 coordinates)"
-    named = plots.vector_panels([s[:, :2] for s in noised(data)], TIMES, data[:, :2], note)
+    named = plots.vector_panels([s[:, :2] for s in noised(data)], LABELS, data[:, :2], note)
     assert full.tobytes() == named.tobytes() != plane.tobytes()
 
 
-def test_states_without_a_time_are_refused() -> None:
+def test_states_without_a_label_are_refused() -> None:
     with pytest.raises(ValueError, match="one label"):
-        plots.trajectory_sheet([normal(2, 1, 8, 8)], [1, 0])
+        plots.trajectory_sheet([normal(2, 1, 8, 8)], counted(2))
     with pytest.raises(ValueError, match="one label"):
-        plots.histogram_panels([normal(9, 1)], [1, 0], normal(9, 1))
+        plots.histogram_panels([normal(9, 1)], counted(2), normal(9, 1))

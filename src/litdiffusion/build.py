@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from litdiffusion.checks import check_folder, check_settings
 from litdiffusion.data import DataModule
@@ -21,6 +21,7 @@ from litdiffusion.objectives import DenoisingObjective
 from litdiffusion.samplers import Sampler
 
 MOST_INNER_STEPS = 25
+DEVIATION_ITEMS = 2000
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,13 @@ def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
     codec = make(cfg.codec, "codec")
     shape = codec.latent_shape(data.shape)
     cfg.derived.shape, cfg.derived.num_classes = list(shape), data.num_classes
+    cfg.derived.out_channels = shape[0] * (2 if cfg.learned_variance else 1)
+    cfg.derived.sigma_data = _deviation(codec.encode(data.training_reference(DEVIATION_ITEMS)))
     L.seed_everything(cfg.seed, verbose=False)  # of the initial weights
     denoiser = build_denoiser(cfg)
     parts = {"schedule": denoiser.schedule}
     sampler: Sampler = make(cfg.sampler, "sampler")
-    sampler.levels(denoiser.schedule)  # refuses a number of steps that the chain does not have
+    sampler.check(denoiser.schedule)
     objective = DenoisingObjective(make(cfg.times, "times", **parts), make(cfg.weighting, "weighting", **parts))
     return DiffusionModule(
         denoiser,
@@ -103,7 +106,13 @@ def build_denoiser(cfg: DictConfig) -> Denoiser:
         net = net.to(memory_format=torch.channels_last)
     if cfg.compile:
         net.compile()  # in place: the names in checkpoints stay as they are
-    return Denoiser(net, schedule, parameterization)
+    return Denoiser(net, schedule, parameterization, cfg.learned_variance)
+
+
+def _deviation(x: Tensor) -> float:
+    """Of all numbers of the data together, in model space; four digits, so that it does not hang on a rounding."""
+    deviation = float(f"{x.double().std(correction=0).item():.4g}")
+    return deviation or 1.0
 
 
 def build_trainer(cfg: DictConfig, run: Run, inner_steps: int) -> L.Trainer:

@@ -30,7 +30,7 @@ def check_settings(cfg: DictConfig) -> None:
     _require("metric", cfg.metric, cfg.metric in METRICS, f"one of {', '.join(METRICS)}")
     threads = cfg.threads
     _require("threads", threads, threads == "auto" or (_int(threads) and threads > 0), "auto or a positive number")
-    for key in ("clip_samples", "compile"):
+    for key in ("clip_samples", "compile", "learned_variance"):
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
     _check_precision(cfg)
 

@@ -74,3 +74,15 @@ def posterior(s: Level, t: Level) -> Posterior:
         weight_x_t=scale * (s.sigma / t.sigma) ** 2,
         variance=forward * (s.sigma / t.sigma) ** 2,
     )
+
+
+def log_variance_between(lower: Tensor, upper: Tensor, spread: Tensor | float) -> Tensor:
+    """``spread * log(upper) + (1 - spread) * log(lower)``: a reverse variance between the posterior's (spread 0) and the
+    forward one (spread 1), shaped like ``spread``; not bound to the interval, as spread is not to [0, 1].
+
+    Source: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv 2102.09672, equation 15.
+    """
+    gap = (upper / lower).log()
+    if not isinstance(spread, Tensor):
+        return lower.log() + spread * gap
+    return _beside(gap, spread) * spread + _beside(lower.log(), spread)

@@ -20,7 +20,6 @@ from litdiffusion.instantiate import make
 from litdiffusion.modules.checkpoints import read_checkpoint
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.samplers import Sampler
-from litdiffusion.samplers.base import prior
 from litdiffusion.types import per_sample_noise
 
 PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
@@ -68,22 +67,22 @@ def batches(cfg: DictConfig, pretrained: Pretrained, sampler: Sampler) -> Iterat
     schedule = pretrained.denoiser.schedule
     if cfg.clip and pretrained.value_range is not None:
         denoiser = ClippedDenoiser(denoiser, *pretrained.value_range)
-    calls = len(sampler.levels(schedule)) - 1
-    with tqdm(total=cfg.n * calls, unit="call", unit_scale=True, desc="sampling", mininterval=0.5) as bar:
+    steps = len(sampler.levels(schedule)) - 1
+    with tqdm(total=cfg.n * steps, unit="step", unit_scale=True, desc="sampling", mininterval=0.5) as bar:
         for start in range(0, cfg.n, cfg.batch_size):
             size = min(cfg.batch_size, cfg.n - start)
             noise = per_sample_noise([cfg.seed + i for i in range(start, start + size)])
-            x = prior(schedule, torch.empty(size, *pretrained.shape, device=device), noise)
+            x = sampler.prior(schedule, torch.empty(size, *pretrained.shape, device=device), noise)
             for state in sampler.trajectory(denoiser, x, noise=noise):
                 x = state.x
-                bar.update(size if state.level.t < 1 else 0)
+                bar.update(size if state.step > 0 else 0)
             yield pretrained.codec.decode(x).float().cpu()
 
 
 def _sampler(cfg: DictConfig, pretrained: Pretrained) -> Sampler:
     sampler = pretrained.sampler if cfg.get("sampler") is None else make(cfg.sampler, "sampler")
     sampler = sampler if cfg.steps is None else sampler.respaced(cfg.steps)
-    sampler.levels(pretrained.denoiser.schedule)  # refuses a wrong number of steps before the work starts
+    sampler.check(pretrained.denoiser.schedule)
     return sampler
 
 

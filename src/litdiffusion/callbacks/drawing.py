@@ -8,12 +8,14 @@ from pathlib import Path
 import lightning as L
 import torch
 from PIL.Image import Image
+from torch import Tensor
 
+from litdiffusion.gaussian import diffuse
 from litdiffusion.loggers import log_picture
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.samplers import Sampler, State
-from litdiffusion.samplers.base import prior
-from litdiffusion.types import seeded_noise
+from litdiffusion.schedules import NoiseSchedule
+from litdiffusion.types import Level, seeded_noise
 
 
 class Stopwatch:
@@ -34,33 +36,36 @@ class Stopwatch:
 
 
 def states_of(
-    module: DiffusionModule, sampler: Sampler, count: int, weights: str, seed: int, keep_every: int
+    module: DiffusionModule, sampler: Sampler, count: int, weights: str, seed: int, shown: int
 ) -> list[State]:
-    """Every ``keep_every``-th state and the last of ``count`` chains from one seed, in data space on the CPU."""
+    """``shown`` states, evenly spread from first to last, of ``count`` chains from one seed, in data space on the CPU."""
     denoiser = module.sampling_denoiser(weights)
     training = module.denoiser.training
     module.denoiser.eval()
     noise = seeded_noise(seed)
-    x = prior(denoiser.schedule, torch.empty(count, *module.shape, device=module.device), noise)
+    x = sampler.prior(denoiser.schedule, torch.empty(count, *module.shape, device=module.device), noise)
+    kept = spread(len(sampler.levels(denoiser.schedule)), shown)
     with module.trainer.precision_plugin.forward_context():
-        states = list(thinned(sampler.trajectory(denoiser, x, noise=noise), keep_every))
+        states = [state for state in sampler.trajectory(denoiser, x, noise=noise) if state.step in kept]
     module.denoiser.train(training)
-    return [State(module.codec.decode(x).float().cpu(), level) for x, level in states]
+    return [state._replace(x=module.codec.decode(state.x).float().cpu()) for state in states]
+
+
+def spread(count: int, shown: int) -> set[int]:
+    """At most ``shown`` of the places 0..count-1, evenly spread, the last always among them."""
+    if shown == 1:
+        return {count - 1}
+    return {round(place) for place in torch.linspace(0, count - 1, min(shown, count)).tolist()}
 
 
 def at_most(module: DiffusionModule, steps: int | None) -> Sampler:
-    """The module's sampler, respaced to ``steps`` network calls where it would make more; None leaves it as it is."""
-    length = len(module.sampler.levels(module.denoiser.schedule)) - 1
-    return module.sampler if steps is None or length <= steps else module.sampler.respaced(steps)
-
-
-def thinned(states: Iterator[State], keep_every: int) -> Iterator[State]:
-    """Every ``keep_every``-th state, beginning with the first, and the last."""
-    for index, state in enumerate(states):
-        if index % keep_every == 0:
-            yield state
-    if index % keep_every:
-        yield state
+    """The module's sampler, respaced to about ``steps`` network calls where it would make more; None leaves it."""
+    schedule, sampler = module.denoiser.schedule, module.sampler
+    calls = sampler.calls(schedule)
+    if steps is None or calls is None or calls <= steps or not sampler.respaceable:
+        return sampler
+    transitions = len(sampler.levels(schedule)) - 1
+    return sampler.respaced(max(1, transitions * steps // calls))
 
 
 def save_picture(trainer: L.Trainer, run_dir: Path, name: str, picture: Image, file: str) -> Path:
@@ -72,9 +77,28 @@ def save_picture(trainer: L.Trainer, run_dir: Path, name: str, picture: Image, f
     return path
 
 
-def indices(module: DiffusionModule, states: list[State]) -> list[int]:
-    """The chain's index of each state, T down to 0, for the heads of the panels."""
-    return [round(module.denoiser.schedule.label(state.level).item()) for state in states]
+def heads(schedule: NoiseSchedule, states: list[State]) -> list[str]:
+    """The name of each state over its panel: what tells the levels of this process apart."""
+    if len(states) > 1 and all(state.level.t == states[0].level.t for state in states):
+        return [f"k = {state.step}" for state in states]
+    return level_names(schedule, [state.level for state in states])
+
+
+def level_names(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
+    """The deviation where data keep their scale, the index on a chain, else the time."""
+    if schedule.explodes:
+        return [f"σ = {level.sigma.item():.3g}" for level in levels]
+    if schedule.steps is not None:
+        return [f"t = {round(schedule.label(level).item())}" for level in levels]
+    return [f"t = {level.t.item():.2f}" for level in levels]
+
+
+def noised_like(states: list[State], data: Tensor) -> tuple[Tensor, str]:
+    """What samples should look like, and its name: data, or noised data where the walk ends at a noise level."""
+    level = states[-1].level
+    if level.is_clean:
+        return data, "data"
+    return diffuse(data, seeded_noise(1)(data), level), "noised data"
 
 
 def display_range(trainer: L.Trainer) -> tuple[float, float]:

@@ -5,18 +5,21 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from litdiffusion.callbacks.drawing import display_range, save_picture
+from litdiffusion.callbacks.drawing import display_range, level_names, save_picture
 from litdiffusion.gaussian import diffuse
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.plots import forward_picture
-from litdiffusion.types import seeded_noise
+from litdiffusion.schedules import NoiseSchedule
+from litdiffusion.types import CLEAN, Level, seeded_noise
 
 IMAGE_TIMES = (0.0, 0.005, *(k / 20 for k in range(1, 21)))
 VECTOR_TIMES = (0.005, 0.025, 0.05, 0.25, 0.5, 1.0)
 
 
 class ForwardProcess(L.Callback):
-    """Data at growing noise: images at i/T = 0, 1/200, 0.05, 0.1, ..., 1, vectors at i = 1, 5, 10, 50, 100, 200 of 200.
+    """Data at growing noise: images at t = 0, 1/200, 0.05, 0.1, ..., 1, vectors at i = 1, 5, 10, 50, 100, 200 of 200.
+
+    Where data keep their scale (alpha = 1) the levels are even in log sigma.
 
     Args:
         run_dir: folder of the run.
@@ -35,9 +38,17 @@ class ForwardProcess(L.Callback):
         data = trainer.datamodule.training_reference(self.samples if images else self.points)
         schedule, noise = pl_module.denoiser.schedule, seeded_noise(0)
         x_0 = pl_module.codec.encode(data.to(pl_module.device))
-        times = torch.tensor(IMAGE_TIMES if images else VECTOR_TIMES, dtype=torch.float64)
-        levels = [schedule.snap(t) if t > 0 else schedule.at(t) for t in times]
+        levels = shown_levels(schedule, IMAGE_TIMES if images else VECTOR_TIMES)
         states = [pl_module.codec.decode(diffuse(x_0, noise(x_0), level)).cpu() for level in levels]
-        labels = [f"t = {round(schedule.label(level).item())}" for level in levels]
-        picture = forward_picture(states, labels, "forward process", display_range(trainer))
+        picture = forward_picture(states, level_names(schedule, levels), "forward process", display_range(trainer))
         save_picture(trainer, self.run_dir, "forward_process", picture, "forward_process.png")
+
+
+def shown_levels(schedule: NoiseSchedule, times: tuple[float, ...]) -> list[Level]:
+    """Levels for a picture of the forward process, rising, each once."""
+    places = torch.tensor(times, dtype=torch.float64)
+    if schedule.explodes:
+        ends = schedule.at(torch.tensor([schedule.t_min, 1.0], dtype=torch.float64)).log_snr
+        places = schedule.time(torch.linspace(*ends.tolist(), len(times), dtype=torch.float64))
+    levels = [CLEAN if t == 0 and schedule.t_min > 0 else schedule.snap(t) for t in places]
+    return [level for i, level in enumerate(levels) if i == 0 or level.sigma > levels[i - 1].sigma]

@@ -6,7 +6,15 @@ from typing import Any
 
 import lightning as L
 
-from litdiffusion.callbacks.drawing import Stopwatch, at_most, display_range, indices, save_picture, states_of
+from litdiffusion.callbacks.drawing import (
+    Stopwatch,
+    at_most,
+    display_range,
+    heads,
+    noised_like,
+    save_picture,
+    states_of,
+)
 from litdiffusion.errors import UserError
 from litdiffusion.loggers import log_metrics
 from litdiffusion.modules import DiffusionModule
@@ -25,8 +33,9 @@ class Trajectory(L.Callback):
         every_n_steps: interval; 10 in the MNIST source.
         chains: how many chains of images to draw.
         points: how many points of vector data to draw.
-        show_every: every so manieth state is shown, and the last.
-        steps: network calls per picture, at most; a longer chain is respaced. null: the sampler's own number.
+        shown: how many states of a trajectory are drawn, evenly spread, the first and the last among them.
+        steps: network calls per picture, at most; a longer walk is respaced, but for Langevin dynamics. null: the
+            sampler's own number.
         weights: "ema" or "raw".
         max_share: largest share of the run's time that pictures may take: one that would exceed it is left out (the
             first and the last never are). None: no limit.
@@ -39,13 +48,13 @@ class Trajectory(L.Callback):
         every_n_steps: int = 500,
         chains: int = 10,
         points: int = 2000,
-        show_every: int = 8,
+        shown: int = 26,
         steps: int | None = 200,
         weights: str = "ema",
         max_share: float | None = 0.1,
         seed: int = 0,
     ):
-        for name, value in (("every_n_steps", every_n_steps), ("chains", chains), ("show_every", show_every)):
+        for name, value in (("every_n_steps", every_n_steps), ("chains", chains), ("shown", shown)):
             if value < 1:
                 raise UserError(f"callbacks.trajectory.{name} must be at least 1, got {value}")
         if weights not in ("ema", "raw"):
@@ -53,7 +62,7 @@ class Trajectory(L.Callback):
         self.run_dir = run_dir
         self.every_n_steps = every_n_steps
         self.chains, self.points = chains, points
-        self.show_every, self.steps = show_every, steps
+        self.shown, self.steps = shown, steps
         self.weights, self.seed = weights, seed
         self.max_share = max_share
         self.drawing = Stopwatch()
@@ -99,12 +108,14 @@ class Trajectory(L.Callback):
         step = trainer.global_step
         with self.drawing():
             self.states = states = self._states(module)
+            data, data_label = noised_like(states, trainer.datamodule.reference(self.points))
             picture = trajectory_picture(
                 [state.x for state in states],
-                indices(module, states),
-                self._data(trainer),
+                heads(module.denoiser.schedule, states),
+                data,
                 f"reverse process after {step} steps",
                 display_range(trainer),
+                data_label=data_label,
             )
             save_picture(trainer, self.run_dir, "trajectory", picture, f"trajectory_step_{step:06d}.png")
         self.drawn.append(step)
@@ -112,15 +123,14 @@ class Trajectory(L.Callback):
 
     def _states(self, module: DiffusionModule) -> list[State]:
         count = self.chains if len(module.shape) == 3 else self.points
-        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed, self.show_every)
+        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed, self.shown)
 
     def _animate(self, trainer: L.Trainer, module: DiffusionModule) -> None:
         path = self.run_dir / "pictures" / "trajectory.gif"
         xs = [state.x for state in self.states]
-        trajectory_gif(xs, indices(module, self.states), self._data(trainer), path, display_range(trainer))
-
-    def _data(self, trainer: L.Trainer):
-        return trainer.datamodule.reference(self.points)
+        names = heads(module.denoiser.schedule, self.states)
+        data, data_label = noised_like(self.states, trainer.datamodule.reference(self.points))
+        trajectory_gif(xs, names, data, path, display_range(trainer), data_label=data_label)
 
     def _affordable(self) -> bool:
         if self.max_share is None or not self.drawn:

@@ -20,8 +20,8 @@ class ToyData(DataModule):
     """``size`` training points and ``val_size`` independent ones of a density, standardised; unlabelled.
 
     Every coordinate is ``(x - mean) / std`` with the training sample's ``mean`` and ``std`` (d,), which stay
-    here for pictures in the density's own units (`in_data_units`). Errors: `UserError` for sizes below their
-    minimum.
+    here for pictures in the density's own units (`in_data_units`); with ``standardise=False`` they are 0 and
+    1. Errors: `UserError` for sizes below their minimum.
     """
 
     density: ClassVar[Callable[..., Tensor]]
@@ -32,10 +32,12 @@ class ToyData(DataModule):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, size: int = 10_000, batch_size: int, val_size: int, seed: int) -> None:
+    def __init__(
+        self, *, size: int = 10_000, batch_size: int, val_size: int, seed: int, standardise: bool = True
+    ) -> None:
         super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
         require("size", size, 2)
-        self.size = size
+        self.size, self.standardise = size, standardise
 
     def points(self, n: int, generator: Generator) -> Tensor:
         """n points (n, d) in the density's own units."""
@@ -46,6 +48,8 @@ class ToyData(DataModule):
         raw = self._stream(self.size, self.seed, _TRAIN)
         # float64: a float32 mean of 10 000 points far from 0 would miss 1e-5.
         self.mean, self.std = raw.double().mean(0).float(), raw.double().std(0, correction=0).float()
+        if not self.standardise:
+            self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
         return Batch(self._standardise(raw)), Batch(self._standardise(self._stream(self.val_size, self.seed, _VAL)))
 
     def draw(self, n: int, seed: int) -> Tensor:
@@ -111,8 +115,17 @@ class Ramp(ToyData):
 
     density = toys.ramp
 
-    def __init__(self, *, dim: int = 2, size: int = 10_000, batch_size: int, val_size: int, seed: int) -> None:
-        super().__init__(size=size, batch_size=batch_size, val_size=val_size, seed=seed)
+    def __init__(
+        self,
+        *,
+        dim: int = 2,
+        size: int = 10_000,
+        batch_size: int,
+        val_size: int,
+        seed: int,
+        standardise: bool = True,
+    ) -> None:
+        super().__init__(size=size, batch_size=batch_size, val_size=val_size, seed=seed, standardise=standardise)
         require("dim", dim, 1)
         self.shape = (dim,)
 

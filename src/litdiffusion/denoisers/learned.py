@@ -56,10 +56,19 @@ class Denoiser(nn.Module):
         label = self.schedule.label(level).to(x_t.device, torch.float32).reshape(-1).expand(len(x_t))
         x = scaled(self.parameterization.input_scale(level), x_t) if self._scales_input else x_t
         out = self.net(x, label, cond).to(x_t.dtype)
-        out, raw = out.chunk(2, dim=1) if self.learned_variance else (out, None)
+        out, raw = self._halves(out, x_t) if self.learned_variance else (out, None)
         if self._scales_output:
             out = scaled(self.parameterization.output_scale(level), out)
         return out, None if raw is None else (raw + 1) / 2
+
+    def _halves(self, out: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
+        if out.shape[1] != 2 * x_t.shape[1]:
+            raise UserError(
+                f"learned_variance needs a net with {2 * x_t.shape[1]} output channels, this one has {out.shape[1]}; give "
+                f"it out_channels: ${{derived.out_channels}}, or take learned_variance=false"
+            )
+        out, raw = out.chunk(2, dim=1)
+        return out, raw
 
     def forward(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Prediction:
         out, spread = self.outputs(x_t, level, cond)

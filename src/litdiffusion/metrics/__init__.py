@@ -7,6 +7,7 @@ from litdiffusion.metrics.distances import (
     Distance,
     distance_for,
     noise_floor,
+    share_within,
     sliced_wasserstein,
     wasserstein_1d,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "distance_for",
     "kernel_density_samples",
     "noise_floor",
+    "share_within",
     "sliced_wasserstein",
     "wasserstein_1d",
 ]

@@ -71,6 +71,11 @@ def noise_floor(
     return NoiseFloor(float(values.mean()), float(values.std(correction=0)))
 
 
+def share_within(x: Tensor, radius: float) -> float:
+    """The share of the points (n, d) whose Euclidean distance from the origin is at most ``radius``."""
+    return float((x.detach().double().norm(dim=1) <= radius).double().mean())
+
+
 def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both samples in float64, refused where a distance would have no meaning."""
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):

@@ -33,7 +33,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-SAME = ("data", "model", "codec", "schedule", "parameterization", "times", "weighting", "seed", "ema_decay")
+SAME = (
+    "data",
+    "model",
+    "codec",
+    "schedule",
+    "parameterization",
+    "times",
+    "weighting",
+    "seed",
+    "ema_decay",
+    "learned_variance",
+)
 FREE = {"root", "path", "num_workers", "memory_limit_gb"}
 
 

@@ -104,12 +104,20 @@ class DiffusionModule(L.LightningModule):
             group["lr"] = rate * self._factor(step)
         for index, batch in enumerate(batches):
             seed_generators(self.device, fold_seed(self.seed, step, index, self.global_rank))
-            losses = self.objective(self.denoiser, self.codec.encode(batch))
+            losses = self.objective(self.denoiser, self.codec.encode(batch), offset=self._offset(step, index))
             self._backward(losses.mean(), len(batches))
-            self._recent.append(losses._replace(error=losses.error.detach()))
+            losses = losses._replace(error=losses.error.detach())
+            self._recent.append(losses)
+            if self.objective.times.adaptive:
+                self.objective.times.observe(*(self.all_gather(x).flatten() for x in (losses.t, losses.weighted)))
         self._update(optimizer)
         optimizer.zero_grad()
         self.ema.update(self.denoiser, step)
+
+    def _offset(self, step: int, index: int) -> float:
+        """Of this process's times: those of all processes together cover the law evenly."""
+        shared = fold_seed(self.seed, step, index) / 2**63
+        return (self.global_rank + shared) / self.trainer.world_size
 
     def _backward(self, loss: Tensor, batches: int) -> None:
         loss = loss / batches if batches > 1 else loss
@@ -147,9 +155,9 @@ class DiffusionModule(L.LightningModule):
             self.ema.model,
             self.codec.encode(batch.data),
             noise=seeded_noise(fold_seed(batch_idx, self.global_rank)),
-            offset=torch.tensor(0.5, dtype=torch.float64, device=self.device),
+            offset=0.5,
         )
-        self._validated += quartile_sums(losses.t, losses.weighted)
+        self._validated += quartile_sums(losses.t, losses.weighted, losses.importance)
 
     def on_validation_epoch_end(self) -> None:
         sums = self.trainer.strategy.reduce(self._validated, reduce_op="sum")
@@ -169,9 +177,10 @@ class DiffusionModule(L.LightningModule):
 
     def _log_training(self) -> None:
         """The mean since the last row: logging every step would cost more than a small net's step itself."""
-        recent = Losses(*(torch.cat(field) for field in zip(*self._recent, strict=True)))
+        fields = zip(*self._recent, strict=True)
+        recent = Losses(*(None if field[0] is None else torch.cat(field) for field in fields))
         self._recent.clear()
-        values = quartile_means(quartile_sums(recent.t, recent.weighted), "train/loss")
+        values = quartile_means(quartile_sums(recent.t, recent.weighted, recent.importance), "train/loss")
         self.log("train/loss", values["train/loss"], prog_bar=True, logger=False)
         values["train/learning_rate"] = self.optimizers().param_groups[0]["lr"]
         values["train/gradient_norm"] = self._gradient_norm

@@ -13,25 +13,39 @@ from litdiffusion.errors import UserError
 class MLP(nn.Module):
     """Fully connected layers with ReLU; the label, rescaled to [-1/2, 1/2], is appended to x.
 
+    Where all labels are one (a single noise level) nothing is appended.
+
     Args:
         shape: of one sample; anything but a vector is flattened and restored.
         label_range: the smallest and largest label, mapped to -1/2 and +1/2.
         hidden: width of each hidden layer.
         layers: number of hidden layers.
+        out_channels: size of the output's first dimension, where it is not shape[0] (learned variances).
 
-    Shapes: x (B, *shape), label (B,) -> (B, *shape). ``cond`` is not used.
+    Shapes: x (B, *shape), label (B,) -> (B, out_channels, *shape[1:]). ``cond`` is not used.
     """
 
-    def __init__(self, shape: Sequence[int], label_range: tuple[float, float], hidden: int = 128, layers: int = 3):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        label_range: tuple[float, float],
+        hidden: int = 128,
+        layers: int = 3,
+        out_channels: int | None = None,
+    ):
         super().__init__()
         if hidden < 1 or layers < 1:
             raise UserError(f"model.hidden and model.layers must be at least 1, got {hidden} and {layers}")
         self.low, self.high = label_range
-        size = math.prod(shape)
-        widths = [size + 1] + [hidden] * layers
+        size, self.out_shape = math.prod(shape), (out_channels or shape[0], *shape[1:])
+        self.timed = self.high > self.low
+        widths = [size + self.timed] + [hidden] * layers
         blocks = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(widths)]
-        self.layers = nn.Sequential(*blocks, nn.Linear(hidden, size))
+        self.layers = nn.Sequential(*blocks, nn.Linear(hidden, math.prod(self.out_shape)))
 
     def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
-        time = (label - self.low) / (self.high - self.low) - 0.5
-        return self.layers(torch.cat([x.flatten(1), time[:, None]], dim=1)).view_as(x)
+        h = x.flatten(1)
+        if self.timed:
+            time = (label - self.low) / (self.high - self.low) - 0.5
+            h = torch.cat([h, time[:, None]], dim=1)
+        return self.layers(h).view(-1, *self.out_shape)

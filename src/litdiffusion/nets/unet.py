@@ -68,8 +68,9 @@ class UNet(nn.Module):
         embedding_base: its wavelengths grow up to 2 pi times this base, in units of the label.
         norm: "group" (8 groups, fewer where 8 does not divide the width), "instance" or "none". Instance norm removes
             each channel's mean, and with it the overall brightness: some samples then stand on grey.
+        out_channels: of the output, where they are not shape[0] (learned variances).
 
-    Shapes: x (B, *shape), label (B,) -> (B, *shape). ``cond`` is not used.
+    Shapes: x (B, *shape), label (B,) -> (B, out_channels, *shape[1:]). ``cond`` is not used.
 
     Source: Ronneberger, Fischer, Brox, "U-Net", 2015, arXiv 1505.04597.
     """
@@ -82,6 +83,7 @@ class UNet(nn.Module):
         embedding_dim: int = 16,
         embedding_base: float = 100_000.0,
         norm: str = "group",
+        out_channels: int | None = None,
     ):
         super().__init__()
         _check(shape, base_channels, depth, norm)
@@ -96,7 +98,7 @@ class UNet(nn.Module):
         self.time_up = nn.ModuleList(nn.Linear(embedding_dim, width) for width in arriving)
         self.expand = nn.ModuleList(ResidualBlock(i, o, norm) for i, o in zip(arriving, widths, strict=True))
         self.merge = nn.ModuleList(ResidualBlock(2 * width, width // 2, norm) for width in widths)
-        self.last = nn.Conv2d(base_channels // 2, shape[0], 1)
+        self.last = nn.Conv2d(base_channels // 2, out_channels or shape[0], 1)
 
     def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
         time = self.embedding(label)

@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from litdiffusion.plots.density import common_window
 from litdiffusion.plots.images import Range, image_grid
-from litdiffusion.plots.sheets import framed_sheet, headed, panel_grid, time_labels
+from litdiffusion.plots.sheets import framed_sheet, headed, panel_grid
 from litdiffusion.plots.vectors import densities, histograms
 
 if TYPE_CHECKING:
@@ -24,20 +24,25 @@ BUDGET = 16_000
 
 def trajectory_gif(
     states: list[Tensor],
-    times: Sequence[float | int],
+    labels: Sequence[str],
     data: Tensor,
     path: str | PathLike[str],
     value_range: Range = (-1.0, 1.0),
     duration: int = 90,
     hold: int = 1500,
+    *,
+    data_label: str = "data",
 ) -> None:
     """Writes the states, noise first, as a looping GIF: ``duration`` ms a frame, the last one held for
-    ``hold`` ms.
+    ``hold`` ms, each under its label.
 
     Images (n, C, H, W): the first ten chains in rows of five. Vectors (n, 1): a histogram under the data's
-    outline; (n, d), d >= 2: the density beside the data's.
+    outline; (n, d), d >= 2: the density beside the data's, which stands under ``data_label``.
     """
-    frames = image_frames(states, times, value_range) if states[0].ndim == 4 else vector_frames(states, times, data)
+    if states[0].ndim == 4:
+        frames = image_frames(states, labels, value_range)
+    else:
+        frames = vector_frames(states, labels, data, data_label=data_label)
     palette = shared_palette(frames)
     paged = [frame.quantize(palette=palette, dither=0) for frame in frames[:-1]]
     paged.append(frames[-1].quantize(256))
@@ -45,23 +50,25 @@ def trajectory_gif(
     paged[0].save(path, "GIF", save_all=True, append_images=paged[1:], duration=durations, loop=0)
 
 
-def image_frames(states: list[Tensor], times: Sequence[float | int], value_range: Range) -> list[Image]:
-    """One picture per state (n, C, H, W): a grid of up to ten chains under its time."""
+def image_frames(states: list[Tensor], labels: Sequence[str], value_range: Range) -> list[Image]:
+    """One picture per state (n, C, H, W): a grid of up to ten chains under its label."""
     frames = []
-    for state, label in zip(states, time_labels(times), strict=True):
+    for state, label in zip(states, labels, strict=True):
         grid = image_grid(_within_budget(state[:10].float()), 5, value_range)
         frames.append(framed_sheet(headed(grid, [label], grid.width, grid.width), ""))
     return frames
 
 
-def vector_frames(states: list[Tensor], times: Sequence[float | int], data: Tensor) -> list[Image]:
+def vector_frames(
+    states: list[Tensor], labels: Sequence[str], data: Tensor, *, data_label: str = "data"
+) -> list[Image]:
     """One picture per state (n, d): a histogram, or a density with the data's density to its right."""
     plane, rows = [state[:, :2] for state in states], data[:, :2]
-    window, labels = common_window(plane, rows), time_labels(times)
+    window = common_window(plane, rows)
     if rows.shape[1] == 1:
         panels = histograms(plane, labels, window, rows, width=560)
         return [framed_sheet(panel_grid([panel], 1), "") for panel in panels]
-    beside = densities([rows], ["data"], window, width=320)[0]._replace(framed=True)
+    beside = densities([rows], [data_label], window, width=320)[0]._replace(framed=True)
     panels = densities(plane, labels, window, width=320)
     return [framed_sheet(panel_grid([panel, beside], 2), "") for panel in panels]
 

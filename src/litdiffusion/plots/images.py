@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from litdiffusion.plots.sheets import framed_sheet, headed, time_labels
+from litdiffusion.plots.sheets import framed_sheet, headed
 from litdiffusion.plots.tiles import Size, mosaic, picture, to_pixels
 
 if TYPE_CHECKING:
@@ -37,19 +37,14 @@ def image_grid(images: Tensor, columns: int, value_range: Range = (-1.0, 1.0)) -
 
 
 def trajectory_sheet(
-    states: list[Tensor], times: Sequence[float | int], title: str = "", value_range: Range = (-1.0, 1.0)
+    states: list[Tensor], labels: Sequence[str], title: str = "", value_range: Range = (-1.0, 1.0)
 ) -> Image:
-    """The reverse process of image data: one row per chain, one column per state, noise on the left.
+    """Image data along a process: one row per chain, one column per state under its label, noise on the left.
 
     Each state is (chains, C, H, W), C = 1 or 3, in model space, clipped to ``value_range`` (noise passes
     it). Tiles are enlarged by an integer factor, or averaged down, so that the sheet is at most about 2400
     pixels wide.
     """
-    return image_sheet(states, time_labels(times), title, value_range)
-
-
-def image_sheet(states: list[Tensor], labels: Sequence[str], title: str, value_range: Range) -> Image:
-    """As `trajectory_sheet`, with any labels over the columns."""
     if not states or len(states) != len(labels):
         raise ValueError(f"need one label for each of one or more states, got {len(labels)} for {len(states)}")
     size = _tile_size(states[0], len(states))

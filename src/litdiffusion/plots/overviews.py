@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from litdiffusion.plots.density import Window, common_window, density_image, histogram
-from litdiffusion.plots.images import Range, image_sheet, trajectory_sheet
-from litdiffusion.plots.palette import DENSITY, FAINT, INK, NOISE_TO_DATA, RULE, Colour
+from litdiffusion.plots.images import Range, trajectory_sheet
+from litdiffusion.plots.palette import FAINT, INK, NOISE_TO_DATA
+from litdiffusion.plots.figures import Room, arrange, hexed, quiet, rendered, show_density
 from litdiffusion.plots.sheets import framed_sheet, panel_grid
 from litdiffusion.plots.vectors import (
     GAP,
@@ -26,23 +27,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 
 def trajectory_picture(
     states: list[Tensor],
-    times: Sequence[float | int],
+    labels: Sequence[str],
     data: Tensor,
     title: str = "",
     value_range: Range = (-1.0, 1.0),
+    *,
+    data_label: str = "data",
 ) -> Image:
     """The reverse process from noise to data: a `trajectory_sheet` of images (n, C, H, W), else
-    `vector_panels`.
+    `vector_panels`; ``data_label`` names the panel of the data that vectors have.
     """
     if states[0].ndim == 4:
-        return trajectory_sheet(states, times, title, value_range)
-    return vector_panels(states, times, data, title)
+        return trajectory_sheet(states, labels, title, value_range)
+    return vector_panels(states, labels, data, title, data_label=data_label)
 
 
 def forward_picture(
@@ -54,7 +56,7 @@ def forward_picture(
     of N(0, 1). Vectors (n, d), d >= 2: densities of the first two coordinates.
     """
     if states[0].ndim == 4:
-        return image_sheet([state[:6] for state in states], labels, title, value_range)
+        return trajectory_sheet([state[:6] for state in states], labels, title, value_range)
     plane = [state[:, :2] for state in states]
     window, count = common_window(plane, plane[0]), columns_for(len(states))
     if plane[0].shape[1] == 1:
@@ -84,39 +86,23 @@ def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
     figure = Figure(dpi=120)
     grid = figure.subplots(1, len(samples), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (name, sample) in zip(grid, samples.items(), strict=True):
-        draw = _draw_histogram if sample.shape[1] == 1 else _draw_density
-        draw(axes, sample, reference, window)
-        _dress(axes, name)
-    figure.suptitle(titled(title, next(iter(panels.values()))), fontsize=16, fontweight="bold", color=_hex(INK))
-    _arrange(figure, len(samples))
-    return _rendered(figure)
+        if sample.shape[1] == 1:
+            _draw_histogram(axes, sample, reference, window)
+        else:
+            show_density(axes, sample, window, float(density_image(reference, window).max()))
+        axes.set_xlabel(_in_lines(name), fontsize=13, color=hexed(INK), labelpad=8)
+        quiet(axes)
+    figure.suptitle(titled(title, next(iter(panels.values()))), fontsize=16, fontweight="bold", color=hexed(INK))
+    arrange(figure, len(samples), 1, (3.8, 3.8), Room(left=0.7, right=0.25, above=0.65, below=1.05))
+    return rendered(figure)
 
 
 def _draw_histogram(axes: Axes, sample: Tensor, reference: Tensor, window: Window) -> None:
     low, high, bins = float(window.centre[0]) - window.half, float(window.centre[0]) + window.half, 64
     edges = [low + (high - low) * i / bins for i in range(bins + 1)]
-    axes.stairs(histogram(sample, window, bins).numpy(), edges, fill=True, color=_hex(NOISE_TO_DATA[2]))
-    axes.stairs(histogram(reference, window, bins).numpy(), edges, color=_hex(FAINT), linewidth=1.6)
+    axes.stairs(histogram(sample, window, bins).numpy(), edges, fill=True, color=hexed(NOISE_TO_DATA[2]))
+    axes.stairs(histogram(reference, window, bins).numpy(), edges, color=hexed(FAINT), linewidth=1.6)
     axes.set_xlim(low, high)
-
-
-def _draw_density(axes: Axes, sample: Tensor, reference: Tensor, window: Window) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    colours = LinearSegmentedColormap.from_list("density", [_hex(colour) for colour in DENSITY])
-    peak = float(density_image(reference, window).max() ** 0.6)
-    (x, y), half = window.centre.tolist(), window.half
-    bounds = (x - half, x + half, y - half, y + half)
-    values = (density_image(sample, window) ** 0.6).numpy()
-    axes.imshow(values, cmap=colours, vmin=0, vmax=peak, extent=bounds, interpolation="bilinear")
-
-
-def _dress(axes: Axes, name: str) -> None:
-    """Quiet axes, with the panel's name under them."""
-    axes.set_xlabel(_in_lines(name), fontsize=13, color=_hex(INK), labelpad=8)
-    axes.tick_params(labelsize=11, colors=_hex(FAINT), length=3)
-    for spine in axes.spines.values():
-        spine.set_color(_hex(RULE))
 
 
 def _in_lines(name: str) -> str:
@@ -124,26 +110,3 @@ def _in_lines(name: str) -> str:
     characters.
     """
     return "\n".join(line for part in name.split(": ", 1) for line in textwrap.wrap(part, 38))
-
-
-def _arrange(figure: Figure, count: int) -> None:
-    """Square panels of 3.8 inches in a row, with room for the ticks, the names and the title."""
-    side, gap, left, right, above, below = 3.8, 0.28, 0.7, 0.25, 0.65, 1.05
-    width, height = left + count * side + (count - 1) * gap + right, above + side + below
-    figure.set_size_inches(width, height)
-    figure.subplots_adjust(left / width, below / height, 1 - right / width, 1 - above / height, gap / side)
-
-
-def _rendered(figure: Figure) -> Image:
-    """The figure's pixels through the Agg canvas: no display, no global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    size, pixels = canvas.get_width_height(), canvas.buffer_rgba()
-    return Image.frombuffer("RGBA", size, pixels, "raw", "RGBA", 0, 1).convert("RGB")
-
-
-def _hex(colour: Colour) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -25,16 +25,6 @@ class Panel(NamedTuple):
     framed: bool = False
 
 
-def time_labels(times: Sequence[float | int]) -> list[str]:
-    """``t = ...`` for each time: steps as integers, else two decimals, or three digits where two decimals
-    collide.
-    """
-    if all(isinstance(time, int) for time in times):
-        return [f"t = {time}" for time in times]
-    short = [f"t = {time:.2f}" for time in times]
-    return short if len(set(short)) == len(short) else [f"t = {time:.3g}" for time in times]
-
-
 def thinned(count: int, pitch: float, room: float) -> list[int]:
     """Which of ``count`` columns, ``pitch`` pixels apart, get a label ``room`` pixels wide: both ends,
     evenly between.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from litdiffusion.plots.density import Window, common_window, density_image, histogram, widening
 from litdiffusion.plots.palette import along
-from litdiffusion.plots.sheets import Panel, framed_sheet, panel_grid, time_labels
+from litdiffusion.plots.sheets import Panel, framed_sheet, panel_grid
 from litdiffusion.plots.tiles import density_tile, histogram_tile
 
 if TYPE_CHECKING:
@@ -21,35 +21,42 @@ if TYPE_CHECKING:
 WIDTH, GAP = 2000, 14
 
 
-def vector_panels(states: list[Tensor], times: Sequence[float | int], data: Tensor, title: str = "") -> Image:
+def vector_panels(
+    states: list[Tensor], labels: Sequence[str], data: Tensor, title: str = "", *, data_label: str = "data"
+) -> Image:
     """The reverse process of vector data (n, d): histograms where d = 1, densities where d >= 2."""
     draw = histogram_panels if data.shape[-1] == 1 else density_panels
-    return draw(states, times, data, title)
+    return draw(states, labels, data, title, data_label=data_label)
 
 
-def histogram_panels(states: list[Tensor], times: Sequence[float | int], data: Tensor, title: str = "") -> Image:
+def histogram_panels(
+    states: list[Tensor], labels: Sequence[str], data: Tensor, title: str = "", *, data_label: str = "data"
+) -> Image:
     """1-D states (n, 1), one histogram each on common axes, the data's (m, 1) outlined in grey in every
-    panel.
+    panel, and last under ``data_label``.
 
     A state more than 4 times as wide as the data gets an axis wider by a power of two, and its label says
     so.
     """
     window = common_window(states, data)
-    panels = histograms([*states, data], [*time_labels(times), "data"], window, data)
+    panels = histograms([*states, data], [*labels, data_label], window, data)
     panels[-1] = panels[-1]._replace(framed=True)
     low, high = float(window.centre[0]) - window.half, float(window.centre[0]) + window.half
-    note = f"density of x over [{low:.2g}, {high:.2g}]; grey line: data{wide_note(panels)}"
+    note = f"density of x over [{low:.2g}, {high:.2g}]; grey line: {data_label}{wide_note(panels)}"
     return framed_sheet(panel_grid(panels, columns_for(len(panels)), GAP), title, note)
 
 
-def density_panels(states: list[Tensor], times: Sequence[float | int], data: Tensor, title: str = "") -> Image:
-    """2-D states (n, d), one density each on common axes of equal aspect, the data's (m, d) last and framed.
+def density_panels(
+    states: list[Tensor], labels: Sequence[str], data: Tensor, title: str = "", *, data_label: str = "data"
+) -> Image:
+    """2-D states (n, d), one density each on common axes of equal aspect; last and framed the data's (m, d), under
+    ``data_label``.
 
     Where d > 2 the first two coordinates are shown and the title says so. Each panel has its own colour
     scale.
     """
     window = common_window([state[:, :2] for state in states], data[:, :2])
-    panels = densities([*states, data], [*time_labels(times), "data"], window)
+    panels = densities([*states, data], [*labels, data_label], window)
     panels[-1] = panels[-1]._replace(framed=True)
     body = panel_grid(panels, columns_for(len(panels)), GAP)
     return framed_sheet(body, titled(title, data), square_note(window) + wide_note(panels))

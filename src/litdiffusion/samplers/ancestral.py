@@ -23,8 +23,10 @@ class Ancestral(Sampler):
     Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, algorithm 2.
     """
 
-    def __init__(self, steps: int | None = None, variance: str = "posterior"):
-        super().__init__(steps)
+    name = "ancestral"
+
+    def __init__(self, steps: int | None = None, variance: str = "posterior", grid: str = "uniform"):
+        super().__init__(steps, grid)
         if variance not in VARIANCES:
             raise UserError(f"sampler.variance must be one of {', '.join(VARIANCES)}, got {variance!r}")
         self.variance = variance

@@ -1,38 +1,99 @@
 """The loop that all samplers share; each writes only its own step."""
 
 import copy
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from litdiffusion.errors import UserError
+from litdiffusion.samplers.grids import levels_for
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.types import Level, Noise, Prediction
 
 
 class State(NamedTuple):
-    """One state of a trajectory: x (B, ...) and the noise level it stands at."""
+    """One state of a trajectory: x (B, ...), the noise level it stands at, and the number of steps taken so far."""
 
     x: Tensor
     level: Level
+    step: int = 0
 
 
-class Sampler(ABC):
-    """Walks ``steps`` transitions from the noisiest level to clean data; None takes every level of the chain."""
+class Predict(NamedTuple):
+    """A denoiser with its condition, asked without gradients: ``predict(x, level) -> Prediction``."""
 
-    def __init__(self, steps: int | None = None):
+    denoiser: nn.Module
+    cond: Tensor | None = None
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        return self.denoiser.schedule
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        return self.denoiser(x, level, self.cond)
+
+
+class Sampler:
+    """Walks ``steps`` transitions from the noisiest level to clean data; None takes every level of a chain.
+
+    A subclass writes `step`, or `walk` where it asks the denoiser more than once per step or remembers earlier answers.
+
+    Args:
+        steps: transitions; None: all levels of a chain, 250 in continuous time.
+        grid: how the levels are spread, one of uniform (in time), quadratic, karras, log_snr (see `grids`).
+    """
+
+    family: ClassVar[list[type["Sampler"]]] = []
+    """Every sampler, in the order of definition."""
+    name: ClassVar[str]
+    """As in ``sampler=name``."""
+    respaceable: ClassVar[bool] = True
+    """Whether fewer steps still lead to samples of the same law, only less exactly."""
+
+    def __init_subclass__(cls) -> None:
+        Sampler.family.append(cls)
+
+    def __init__(self, steps: int | None = None, grid: str = "uniform"):
         self.steps = steps
+        self.grid = grid
+
+    @classmethod
+    def unfit(cls, schedule: NoiseSchedule) -> str | None:
+        """Why this sampler cannot walk such a process, in a few words; None where it can."""
+        return "a single noise level has no way down to clean data" if schedule.steps == 1 else None
+
+    def check(self, schedule: NoiseSchedule) -> None:
+        """Refuses a process that does not fit, naming the samplers that do, and a number of steps that it has not."""
+        if reason := self.unfit(schedule):
+            fit = [other.name for other in Sampler.family if hasattr(other, "name") and not other.unfit(schedule)]
+            raise UserError(f"sampler={self.name} does not fit this process: {reason}; take sampler={', '.join(fit)}")
+        self.levels(schedule)
 
     def levels(self, schedule: NoiseSchedule) -> list[Level]:
         """The levels it visits, falling, the last one clean."""
-        return schedule.grid(self.steps)
+        return levels_for(schedule, self.steps, self.grid)
 
-    @abstractmethod
+    def calls(self, schedule: NoiseSchedule) -> int | None:
+        """Network calls per sample; None where it is known only afterwards."""
+        return len(self.levels(schedule)) - 1
+
+    def prior(self, schedule: NoiseSchedule, like: Tensor, noise: Noise = torch.randn_like) -> Tensor:
+        """What a walk starts from: pure noise with the shape, dtype and device of ``like``."""
+        return prior(schedule, like, noise)
+
     def step(self, x: Tensor, prediction: Prediction, now: Level, after: Level, noise: Noise) -> Tensor:
         """x at the cleaner level ``after``, from x (B, ...) and the denoiser's prediction at the level ``now``."""
+        raise NotImplementedError
+
+    def walk(self, predict: Predict, x: Tensor, levels: list[Level], noise: Noise) -> Iterator[Tensor]:
+        """x at ``levels[1]``, ``levels[2]``, ...: one network call per step."""
+        for now, after in pairwise(levels):
+            x = self.step(x, predict(x, now), now, after, noise)
+            yield x
 
     def trajectory(
         self,
@@ -44,10 +105,9 @@ class Sampler(ABC):
         """Yields every state, beginning with x itself, a draw of the prior (see `prior`)."""
         levels = self.levels(denoiser.schedule)
         yield State(x, levels[0])
-        for now, after in pairwise(levels):
-            with torch.no_grad():
-                x = self.step(x, denoiser(x, now, cond), now, after, noise)
-            yield State(x, after)
+        states = self.walk(Predict(denoiser, cond), x, levels, noise)
+        for index, (level, state) in enumerate(zip(levels[1:], states, strict=True)):
+            yield State(state, level, index + 1)
 
     def sample(
         self,
@@ -69,5 +129,10 @@ class Sampler(ABC):
 
 
 def prior(schedule: NoiseSchedule, like: Tensor, noise: Noise = torch.randn_like) -> Tensor:
-    """A draw of the Gaussian that sampling starts from, with the shape, dtype and device of ``like``."""
+    """A draw of the Gaussian at the noisiest level, with the shape, dtype and device of ``like``."""
     return schedule.prior_std * noise(like)
+
+
+def without_signal(schedule: NoiseSchedule) -> str | None:
+    """Why a sampler that divides by alpha cannot start where no signal is left; None where there is some."""
+    return "no signal is left at t = 1 (alpha = 0), and it divides by alpha" if schedule.loses_signal else None

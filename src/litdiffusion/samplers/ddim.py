@@ -17,8 +17,10 @@ class DDIM(Sampler):
     Source: Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2020, arXiv 2010.02502, equation 12.
     """
 
-    def __init__(self, steps: int | None = None, eta: float = 0.0):
-        super().__init__(steps)
+    name = "ddim"
+
+    def __init__(self, steps: int | None = None, eta: float = 0.0, grid: str = "uniform"):
+        super().__init__(steps, grid)
         if not 0 <= eta <= 1:
             raise UserError(f"sampler.eta must lie in [0, 1] (0 deterministic, 1 ancestral), got {eta}")
         self.eta = eta

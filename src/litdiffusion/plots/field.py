@@ -1,0 +1,172 @@
+"""A vector field at several noise levels, over the density it belongs to: the score, or the flow's velocity."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from litdiffusion.plots.density import Window, common_window, extent, finite, histogram
+from litdiffusion.plots.figures import Room, arrange, hexed, quiet, rendered, show_density
+from litdiffusion.plots.palette import ACCENT, DENSITY, FAINT, INK, TRUTH
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+ACROSS = 3
+"""Most panels in a row."""
+BINS = 60
+"""Of the density along an axis: fewer than in its own pictures, since arrows lie over it."""
+SHORTEST, LONGEST = 0.35, 1.1
+"""Of an arrow, in units of the distance between two arrows: even a weak field shows its direction."""
+
+
+class FieldPanel(NamedTuple):
+    """One noise level: a sample of its density (n, d), and a field (m, d) at places (m, d), d = 1 or 2.
+
+    ``places`` is a `field_grid`, and sets what part of space is shown. ``truth`` (m, d) is the exact field, if known.
+    """
+
+    label: str
+    density: Tensor
+    places: Tensor
+    vectors: Tensor
+    truth: Tensor | None = None
+
+
+def field_grid(points: Tensor, per_axis: int) -> Tensor:
+    """Regular places (per_axis^d, d), d = 1 or 2, that fill the window of points (n, d), in float64."""
+    return _grid(common_window([], points), per_axis)
+
+
+def field_grids(samples: list[Tensor], per_axis: int) -> list[Tensor]:
+    """A `field_grid` for each sample (n, d), the first the cleanest: one window for all that are up to twice as wide as
+    the first; the others have their own.
+    """
+    own = common_window([], samples[0])
+    near = [extent(sample, own.centre) <= 2 * own.half for sample in samples]
+    common = common_window([sample for sample, fits in zip(samples, near, strict=True) if fits], samples[0])
+    windows = [common if fits else common_window([], sample) for sample, fits in zip(samples, near, strict=True)]
+    return [_grid(window, per_axis) for window in windows]
+
+
+def field_picture(panels: list[FieldPanel], title: str = "", name: str = "field") -> Image:
+    """Small multiples of a field, one per noise level; ``name`` says in the legend what it is.
+
+    d = 2: arrows over the density, each beginning where the field has its direction; the lengths are relative to the
+    panel's longest, see `arrows`. d = 1: the field as a line about zero, in its own units (right), over the density.
+    The exact field lies under the other, in grey.
+    """
+    from matplotlib.figure import Figure
+
+    plane = panels[0].places.shape[1] == 2
+    rows = math.ceil(len(panels) / ACROSS)
+    columns = math.ceil(len(panels) / rows)
+    figure = Figure(dpi=120)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, panel in zip(grid.flatten(), panels, strict=False):
+        (_draw_plane if plane else _draw_line)(axes, panel)
+        axes.set_title(panel.label, fontsize=17, color=hexed(INK), pad=8)
+        quiet(axes)
+    spare = list(grid.flatten()[len(panels) :])
+    entries = _entries(plane, name, any(panel.truth is not None for panel in panels))
+    size, gap = ((5.0, 5.0), (0.6, 0.85)) if plane else ((4.6, 3.2), (1.0, 0.85))
+    below = 0.45 if spare else 0.75 + 0.45 * math.ceil(len(entries) / columns)
+    room = Room(0.55, 0.25 if plane else 0.75, 1.1 if title else 0.55, below, gap)
+    arrange(figure, columns, rows, size, room)
+    figure.suptitle(title, fontsize=22, fontweight="bold", color=hexed(INK), y=1 - 0.15 / figure.get_figheight())
+    _explain(figure, spare, entries, columns)
+    return rendered(figure)
+
+
+def window_of(places: Tensor) -> Window:
+    """The window that a `field_grid` (m, d) fills: half a distance beyond its outermost places."""
+    low, high = places.amin(dim=0), places.amax(dim=0)
+    per_axis = round(len(places) ** (1 / places.shape[1]))
+    return Window((low + high) / 2, float((high - low).max()) / 2 * per_axis / max(per_axis - 1, 1))
+
+
+def arrows(vectors: Tensor, largest: float) -> Tensor:
+    """Vectors (m, 2) in their own direction with the length ``s + (1 - s) sqrt(|v| / largest)``, s = `SHORTEST`; 0
+    where the field is 0 or not finite.
+    """
+    vectors = vectors.detach().cpu().double()
+    length = vectors.norm(dim=1, keepdim=True)
+    shown = SHORTEST + (1 - SHORTEST) * (length / largest).sqrt()
+    return torch.where((length > 0) & length.isfinite(), vectors / length * shown, 0.0)
+
+
+def _grid(window: Window, per_axis: int) -> Tensor:
+    """The middles of ``per_axis`` equal cells along every axis of the window, as (per_axis^d, d)."""
+    steps = (torch.arange(per_axis, dtype=torch.float64) + 0.5) / per_axis * 2 - 1
+    return torch.cartesian_prod(*(centre + window.half * steps for centre in window.centre)).reshape(
+        -1, len(window.centre)
+    )
+
+
+def _largest(panel: FieldPanel) -> float:
+    """The largest finite length of the panel's vectors, learned or exact; 1 where there is none."""
+    fields = [panel.vectors] if panel.truth is None else [panel.vectors, panel.truth]
+    lengths = finite(torch.cat([field.detach().cpu().double() for field in fields])).norm(dim=1)
+    return float(lengths.max()) if len(lengths) and lengths.max() > 0 else 1.0
+
+
+def _draw_plane(axes: Axes, panel: FieldPanel) -> None:
+    window, largest = window_of(panel.places), _largest(panel)
+    show_density(axes, panel.density, window, bins=BINS)
+    reach = LONGEST * 2 * window.half / round(len(panel.places) ** 0.5)
+    looks = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "dots", "minlength": 0, "zorder": 2}
+    x, y = panel.places.cpu().T.numpy()
+    if panel.truth is not None:
+        u, v = (reach * arrows(panel.truth, largest)).T.numpy()
+        axes.quiver(x, y, u, v, color=hexed(TRUTH), width=3.6, headwidth=3.5, headlength=3.7, headaxislength=3.3, **looks)
+    u, v = (reach * arrows(panel.vectors, largest)).T.numpy()
+    axes.quiver(x, y, u, v, color=hexed(ACCENT), width=2.2, headwidth=4.6, headlength=5, headaxislength=4.4, **looks)
+
+
+def _draw_line(axes: Axes, panel: FieldPanel) -> None:
+    window = window_of(panel.places)
+    low, high, bins = float(window.centre[0]) - window.half, float(window.centre[0]) + window.half, 64
+    heights = histogram(panel.density, window, bins)
+    edges = torch.linspace(low, high, bins + 1).numpy()
+    axes.stairs(heights.numpy(), edges, fill=True, color=hexed(DENSITY[2]))
+    axes.set(xlim=(low, high), ylim=(0, 1.1 * float(heights.max().clamp(min=1e-9))), yticks=[])
+    field, reach = axes.twinx(), 1.1 * _largest(panel)
+    field.axhline(0, color=hexed(FAINT), linewidth=1)
+    x = panel.places[:, 0].cpu().numpy()
+    if panel.truth is not None:
+        field.plot(x, panel.truth[:, 0].detach().cpu().numpy(), color=hexed(TRUTH), linewidth=6)
+    field.plot(x, panel.vectors[:, 0].detach().cpu().numpy(), color=hexed(ACCENT), linewidth=2.2)
+    field.set_ylim(-reach, reach)
+    quiet(field)
+
+
+def _entries(plane: bool, name: str, truth: bool) -> list[Artist]:
+    """The lines of the legend: which colour is what, and what the length of an arrow says."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    entries: list[Artist] = [Line2D([], [], color=hexed(ACCENT), linewidth=3, label=f"learned {name}" + ("" if plane else " (right axis)"))]
+    if truth:
+        entries.append(Line2D([], [], color=hexed(TRUTH), linewidth=7, label=f"exact {name}"))
+    entries.append(Patch(color=hexed(DENSITY[2]), label="density of the noised data"))
+    if plane:
+        note = "arrow lengths: compressed,\nrelative to each panel's longest"
+        entries.append(Line2D([], [], linestyle="none", label=note))
+    return entries
+
+
+def _explain(figure: Figure, spare: list[Axes], entries: list[Artist], columns: int) -> None:
+    """The legend, in the first cell that no panel takes, else under the panels."""
+    looks = {"handles": entries, "frameon": False, "fontsize": 16, "labelcolor": hexed(INK), "labelspacing": 1.0}
+    if spare:
+        spare[0].legend(loc="center left", **looks)
+    else:
+        figure.legend(loc="lower left", ncols=columns, **looks)
+    for axes in spare:
+        axes.axis("off")
