@@ -76,13 +76,11 @@ def posterior(s: Level, t: Level) -> Posterior:
     )
 
 
-def log_variance_between(lower: Tensor, upper: Tensor, spread: Tensor | float) -> Tensor:
-    """``spread * log(upper) + (1 - spread) * log(lower)``: a reverse variance between the posterior's (spread 0) and the
-    forward one (spread 1), shaped like ``spread``; not bound to the interval, as spread is not to [0, 1].
+def log_variance_between(lower: Tensor, upper: Tensor, spread: Tensor) -> Tensor:
+    """``(1 - spread) * log(lower) + spread * log(upper)``: a reverse step's, from the posterior's to the forward one.
+
+    Shaped like ``spread``, which may leave [0, 1]: the interval is not enforced. lower > 0.
 
     Source: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv 2102.09672, equation 15.
     """
-    gap = (upper / lower).log()
-    if not isinstance(spread, Tensor):
-        return lower.log() + spread * gap
-    return _beside(gap, spread) * spread + _beside(lower.log(), spread)
+    return mix(lower.log(), 1 - spread, upper.log(), spread)

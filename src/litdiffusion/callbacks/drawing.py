@@ -38,7 +38,7 @@ class Stopwatch:
 def states_of(
     module: DiffusionModule, sampler: Sampler, count: int, weights: str, seed: int, shown: int
 ) -> list[State]:
-    """``shown`` states, evenly spread from first to last, of ``count`` chains from one seed, in data space on the CPU."""
+    """``shown`` states, evenly spread, of ``count`` chains from one seed, in data space on the CPU."""
     denoiser = module.sampling_denoiser(weights)
     training = module.denoiser.training
     module.denoiser.eval()

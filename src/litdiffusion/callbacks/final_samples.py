@@ -21,8 +21,8 @@ class FinalSamples(L.Callback):
     """Draws samples at the end of a run: a grid of images, or for vectors data, samples and a kernel density estimate.
 
     Vectors are also measured: their Wasserstein distance to fresh data (exact W1 in one dimension, sliced W2 in more),
-    beside that of two independent data draws of the same size (the noise floor) and of the density estimate. A walk that
-    ends at a noise level (Langevin) is compared with data noised to that level.
+    beside that of two independent data draws of the same size (the noise floor) and of the density estimate. A walk
+    that ends at a noise level (Langevin) is compared with data noised to that level.
 
     Args:
         run_dir: folder of the run.
@@ -89,7 +89,8 @@ class FinalSamples(L.Callback):
         ratios = {key: distance(x, fresh) / floor for key, x in (("samples", samples), ("density", estimate))}
         values = {"samples/wasserstein": ratios["samples"] * floor, "samples/wasserstein_over_floor": ratios["samples"]}
         self._numbers = (
-            f"samples: Wasserstein distance to {name} {ratios['samples'] * floor:.4f} = {ratios['samples']:.2f} x floor, "
+            f"samples: Wasserstein distance to {name} {values['samples/wasserstein']:.4f} = "
+            f"{ratios['samples']:.2f} x floor, "
             f"kernel density estimate {ratios['density']:.2f} x floor (n = {len(samples)})"
         )
         log_metrics(trainer, values | self._near_origin(samples, fresh, name))

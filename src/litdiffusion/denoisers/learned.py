@@ -64,8 +64,8 @@ class Denoiser(nn.Module):
     def _halves(self, out: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
         if out.shape[1] != 2 * x_t.shape[1]:
             raise UserError(
-                f"learned_variance needs a net with {2 * x_t.shape[1]} output channels, this one has {out.shape[1]}; give "
-                f"it out_channels: ${{derived.out_channels}}, or take learned_variance=false"
+                f"learned_variance needs a net with {2 * x_t.shape[1]} output channels, this one has {out.shape[1]}; "
+                f"give it out_channels: ${{derived.out_channels}}, or take learned_variance=false"
             )
         out, raw = out.chunk(2, dim=1)
         return out, raw

@@ -1,9 +1,11 @@
 """The variational bound of a chain on the negative log-likelihood, term by term.
 
-``-log p(x_0) <= KL(q(x_T | x_0) || prior) + sum_{i=2..T} KL(q(x_s | x_t, x_0) || p(x_s | x_t)) - E log p(x_0 | x_1)``
-with s the level below t (Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, equation
-5). ``p(x_s | x_t)`` is normal around the posterior mean at the predicted x_0; its variance lies between the posterior
-and the forward one, at a place called the spread (`gaussian.log_variance_between`): 0, 1, or learned.
+``-log p(x_0) <= KL(q(x_T | x_0) || prior) + sum_i KL(q(x_s | x_t, x_0) || p(x_s | x_t)) - log p(x_0 | x_1)`` in
+the mean over the noise, with i = 2..T, t = i/T and s = (i - 1)/T. ``p(x_s | x_t)`` is normal around the posterior mean at the
+predicted x_0; its variance lies between the posterior's (spread 0) and the forward one (spread 1).
+
+Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, equation 5; learned
+variances: Nichol, Dhariwal, 2021, arXiv 2102.09672.
 """
 
 from itertools import pairwise
@@ -18,17 +20,18 @@ from litdiffusion.likelihood.normals import kl_divergence, log_density, log_prob
 from litdiffusion.schedules import Chain
 from litdiffusion.types import Level, Noise, Prediction
 
-SPREADS = {"posterior": 0.0, "forward": 1.0, "learned": None}
+FIXED = {"posterior": 0.0, "forward": 1.0}
+VARIANCES = (*FIXED, "learned")
 DECODERS = ("8bit", "gaussian")
-OFF_GRID = 0.01
-"""In units of an 8-bit step: what the rounding of float32 and bfloat16-free arithmetic never reaches."""
+OFF_GRID = 0.05
+"""Of an 8-bit step: more than float32 rounds."""
 
 
 class BoundTerms(NamedTuple):
     """Nats per sample, from one draw of noise at every level.
 
-    ``prior`` (B,) and ``decoder`` (B,) are the first and the last term of the bound, ``steps`` (B, T - 1) the divergences
-    of the steps from ``times`` (T - 1,) = 2/T, ..., 1 to the level below.
+    ``prior`` (B,) and ``decoder`` (B,) are the bound's first and last term, ``steps`` (B, T - 1) the divergences of the
+    steps down from ``times`` (T - 1,) = 2/T, ..., 1.
     """
 
     prior: Tensor
@@ -38,8 +41,18 @@ class BoundTerms(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """The bound (B,): in expectation over the noise at least ``-log p(x_0)``."""
+        """The bound (B,); its expectation over the noise is at least ``-log p(x_0)``."""
         return self.prior + self.steps.sum(1) + self.decoder
+
+
+class Reverse(NamedTuple):
+    """``p(x_s | x_t)`` beside the posterior: the weight of x_0's error in the mean, the logarithm of the variance, and
+    that of its ratio to the posterior's.
+    """
+
+    weight_x_0: Tensor
+    log_variance: Tensor
+    log_ratio: Tensor
 
 
 @torch.no_grad()
@@ -52,31 +65,112 @@ def variational_bound(
     noise: Noise = torch.randn_like,
     steps: int | None = None,
 ) -> BoundTerms:
-    """Every term of the bound for x_0 (B, ...), one network call per level; memory does not grow with T.
+    """Every term of the bound for x_0 (B, ...): one network call per level, memory of one.
+
+    The last step, into clean data, is the decoder p(x_0 | x_1), normal around the predicted x_0. "8bit" codes values
+    ``k / 127.5 - 1`` by the mass of their bins: the total is then a code length. "gaussian" is a density, and the total
+    a negative log density. The posterior variance of that step is 0; in its place stands the second step's for bytes,
+    and the forward one for densities: given x_1, smooth data still spread by sigma_1, so that only then the bound
+    closes in on ``-log p(x_0)`` as the steps become many.
 
     Args:
         denoiser: (x_t, level, cond) -> `Prediction`, with a ``schedule``.
-        x_0: data in model space; values ``k / 127.5 - 1`` for the 8-bit decoder.
+        x_0: data in model space.
         variance: of the reverse steps: "posterior", "forward" or "learned".
-        decoder: ``p(x_0 | x_1)``, see `bound_term`.
-        steps: a bound of the model that visits only as many levels of the chain (or of a process in continuous time);
-            None takes all of a chain.
+        decoder: "8bit" or "gaussian".
+        cond: what the denoiser is told.
+        noise: drawn anew at every level, from the noisiest down.
+        steps: the bound of the shorter chain that visits so many levels, of a process in continuous time too; None
+            takes all of a chain.
 
     Raises:
-        UserError: fewer than two levels, data that the decoder cannot code, or variances that were not learned.
+        UserError: fewer than two levels, values that are no bytes for "8bit", or "learned" where nothing was.
     """
-    _check(variance, decoder)
-    if decoder == "8bit":
-        check_bytes(x_0)
-    levels = denoiser.schedule.grid(steps)
-    if len(levels) < 3:
-        raise UserError(f"the bound needs at least 2 levels, got {len(levels) - 1}; take schedule=linear or more steps")
-    floor = first_posterior_variance(levels[-2], levels[-3])
+    _check(variance, decoder, x_0)
+    levels = _levels(denoiser, steps)
+    floor = posterior(levels[-2], levels[-3]).variance
+    decoding = "forward" if (variance, decoder) == ("posterior", "gaussian") else variance
     terms = []
     for now, after in pairwise(levels):
-        x_t = diffuse(x_0, noise(x_0), now)
-        prediction = _with_spread(denoiser(x_t, now, cond), variance)
-        terms.append(_decoder(x_0, prediction, now, floor, decoder) if after.is_clean else _step(x_0, prediction, after, now))
-    *rising, last = torch.stack(terms, 1).flip(1).unbind(1)[::-1] if False else terms
+        prediction = denoiser(diffuse(x_0, noise(x_0), now), now, cond)
+        nats, kind = (_decoder_nats, decoding) if after.is_clean else (_step_nats, variance)
+        reverse = _reverse(after, now, floor, _spread(prediction, kind), x_0)
+        terms.append(nats(x_0, prediction, reverse, decoder))
     times = torch.stack([level.t for level in levels[-3::-1]])
-    return BoundTerms(prior_divergence(x_0, levels[0], denoiser.schedule.prior_std), torch.stack(rising[::-1], 1), last, times)
+    prior = prior_divergence(x_0, levels[0], denoiser.schedule.prior_std)
+    return BoundTerms(prior, torch.stack(terms[-2::-1], 1), terms[-1], times)
+
+
+def bound_term(schedule: Chain, x_0: Tensor, prediction: Prediction, level: Level, decoder: str) -> Tensor:
+    """The term (B,) of the step down from ``level``, in nats per sample, with the variance that the prediction holds.
+
+    With i uniform on 1..T, T times its mean is an unbiased estimate of the bound less the prior's term: the form to
+    train on, differentiable in ``prediction.x_0`` and ``prediction.spread``. Levels (B, 1, ..., 1) of the chain.
+    """
+    previous = schedule.previous(level)
+    floor = posterior(schedule.at(1 / schedule.steps), schedule.at(2 / schedule.steps)).variance
+    reverse = _reverse(previous, level, floor, _spread(prediction, "learned"), x_0)
+    step, last = (nats(x_0, prediction, reverse, decoder) for nats in (_step_nats, _decoder_nats))
+    return torch.where(previous.sigma.view(-1) == 0, last, step)
+
+
+def prior_divergence(x_0: Tensor, level: Level, prior_std: float) -> Tensor:
+    """``KL(N(alpha x_0, sigma²) || N(0, prior_std²))`` (B,) at the noisiest level: what is left of the data there."""
+    log_prior = torch.as_tensor(prior_std, dtype=torch.float64).log() * 2
+    log_ratio = log_prior - 2 * level.sigma.log()
+    return kl_divergence(scaled(level.alpha, x_0), log_ratio.to(x_0), log_prior.to(x_0)).flatten(1).sum(1)
+
+
+def _reverse(after: Level, now: Level, floor: Tensor, spread: Tensor, like: Tensor) -> Reverse:
+    """Of the step from ``now`` to ``after``; ``floor`` replaces the posterior variance where that is 0."""
+    weight_x_0, _, lower = posterior(after, now)
+    lower = torch.where(after.sigma == 0, floor.to(lower.device), lower)
+    upper = transition(after, now).variance
+    log_variance = log_variance_between(lower, upper, spread)
+    return Reverse(weight_x_0, log_variance.to(like), scaled((upper / lower).log(), spread).to(like))
+
+
+def _step_nats(x_0: Tensor, prediction: Prediction, reverse: Reverse, decoder: str) -> Tensor:
+    difference = scaled(reverse.weight_x_0, x_0 - prediction.x_0)
+    return kl_divergence(difference, reverse.log_ratio, reverse.log_variance).flatten(1).sum(1)
+
+
+def _decoder_nats(x_0: Tensor, prediction: Prediction, reverse: Reverse, decoder: str) -> Tensor:
+    if decoder == "8bit":
+        log_p = log_probability_8bit(x_0, prediction.x_0, reverse.log_variance)
+    else:
+        log_p = log_density(x_0 - prediction.x_0, reverse.log_variance)
+    return -log_p.flatten(1).sum(1)
+
+
+def _spread(prediction: Prediction, variance: str) -> Tensor:
+    if variance in FIXED:
+        return torch.tensor(FIXED[variance], dtype=torch.float64)
+    if prediction.spread is None:
+        raise UserError(
+            "variance=learned needs a denoiser that learned one, this has none; take variance=forward or posterior, "
+            "or train with learned_variance=true"
+        )
+    return prediction.spread
+
+
+def _levels(denoiser: nn.Module, steps: int | None) -> list[Level]:
+    levels = denoiser.schedule.grid(steps)
+    if len(levels) < 3:
+        raise UserError(
+            f"the bound belongs to at least 2 steps, got {len(levels) - 1}; take more, or schedule=linear for a single "
+            f"noise level"
+        )
+    return levels
+
+
+def _check(variance: str, decoder: str, x_0: Tensor) -> None:
+    for name, value, known in (("variance", variance, VARIANCES), ("decoder", decoder, DECODERS)):
+        if value not in known:
+            raise UserError(f"{name} of the bound must be one of {', '.join(known)}, got {value!r}")
+    place = (x_0 + 1) * 127.5
+    if decoder == "8bit" and not ((place - place.round().clamp(0, 255)).abs() <= OFF_GRID).all():
+        raise UserError(
+            f"decoder=8bit codes the 256 values k / 127.5 - 1 from -1 to 1, got data from {x_0.min().item():.4g} to "
+            f"{x_0.max().item():.4g} that are not of them; take decoder=gaussian"
+        )

@@ -8,8 +8,9 @@ from torch.nn.functional import mse_loss
 
 from litdiffusion.denoisers import Denoiser
 from litdiffusion.gaussian import diffuse
+from litdiffusion.parameterizations import Parameterization
 from litdiffusion.times import TimeSampler
-from litdiffusion.types import Noise
+from litdiffusion.types import Level, Noise
 from litdiffusion.weightings import Weighting
 
 
@@ -17,22 +18,28 @@ class Losses(NamedTuple):
     """Per sample, each (B,): the squared ``error`` of the output, a mean over coordinates; its ``weight``; the time.
 
     ``importance`` is what a sample counts where times were not drawn as they count (see `TimeSampler.importance`).
+    ``extra`` is a further term of the loss, which the weight does not touch.
     """
 
     error: Tensor
     weight: Tensor
     t: Tensor
     importance: Tensor | None = None
+    extra: Tensor | None = None
 
     @property
     def weighted(self) -> Tensor:
-        """``weight * error`` (B,)."""
-        return self.weight * self.error
+        """``weight * error + extra`` (B,)."""
+        weighted = self.weight * self.error
+        return weighted if self.extra is None else weighted + self.extra
 
     def mean(self) -> Tensor:
         """The loss of the batch, in few operations: for a small net each one counts."""
         weight = self.weight if self.importance is None else self.weight * self.importance
-        return torch.dot(weight / len(weight), self.error)
+        mean = torch.dot(weight / len(weight), self.error)
+        if self.extra is None:
+            return mean
+        return mean + (self.extra if self.importance is None else self.extra * self.importance).mean()
 
 
 class DenoisingObjective(nn.Module):
@@ -59,8 +66,14 @@ class DenoisingObjective(nn.Module):
         eps = noise(x_0)
         x_t = diffuse(x_0, eps, level)
         out = denoiser.output(x_t, level, cond)
-        target = denoiser.parameterization.target(x_0, eps, level)
+        return self.compare(denoiser.parameterization, out, x_0, eps, level)
+
+    def compare(
+        self, parameterization: Parameterization, out: Tensor, x_0: Tensor, eps: Tensor, level: Level
+    ) -> Losses:
+        """The weighted squared error of an output (B, ...)."""
+        target = parameterization.target(x_0, eps, level)
         error = mse_loss(out, target, reduction="none").flatten(1).mean(1)
-        weight = self.weighting.weight(level, denoiser.parameterization).to(error).view(-1)
+        weight = self.weighting.weight(level, parameterization).to(error).view(-1)
         importance = self.times.importance(level.t)
         return Losses(error, weight, level.t.view(-1), None if importance is None else importance.to(error).view(-1))

@@ -48,10 +48,10 @@ class V(Parameterization):
 
 
 class Score(Parameterization):
-    """The score of the noised data, ``grad log p(x_t) = -E[eps | x_t] / sigma``: row (0, -1/sigma), det = -alpha/sigma.
+    """The score of the noised data, ``grad log p(x_t) = -E[eps | x_t] / sigma``: row (0, -1 / sigma).
 
-    Its targets grow as 1/sigma, so the net's own output is multiplied by 1/sigma and stays of unit size. Loses x_0 where
-    no signal is left (alpha = 0).
+    det = -alpha / sigma: loses x_0 where no signal is left (alpha = 0). Its targets grow as 1/sigma, so the net's own
+    output is multiplied by 1/sigma and stays of unit size.
 
     Source: Vincent, "A Connection Between Score Matching and Denoising Autoencoders", 2011; Song, Ermon, 2019,
     arXiv 1907.05600; the division by sigma is technique 3 of Song, Ermon, 2020, arXiv 2006.09011.
@@ -65,9 +65,10 @@ class Score(Parameterization):
 
 
 class Flow(Parameterization):
-    """The velocity of the path, ``dx_t/dt = alpha' x_0 + sigma' eps``: row (alpha', sigma'), det = alpha sigma' - sigma alpha'.
+    """The velocity of the path, ``dx_t / dt = alpha' x_0 + sigma' eps``: row (alpha', sigma').
 
-    On the straight path alpha = 1 - t, sigma = t it is eps - x_0 with det = 1, never singular.
+    det = alpha sigma' - sigma alpha'. On the straight path alpha = 1 - t, sigma = t it is eps - x_0 with det = 1, never
+    singular.
 
     Source: Lipman et al., "Flow Matching for Generative Modeling", 2022, arXiv 2210.02747, equation 9 and section 4.
     """
@@ -82,8 +83,9 @@ class Flow(Parameterization):
 class EDM(Parameterization):
     """EDM's preconditioned target ``(x_0 - c_skip * x_t) / c_out``, of unit variance for data of deviation sigma_data.
 
-    ``c_skip = alpha s² / r²``, ``c_out = sigma s / r`` and the net sees ``x_t / r``, with ``r² = alpha² s² + sigma²`` and
-    s = sigma_data; the row ``((1 - c_skip alpha) / c_out, -c_skip sigma / c_out)`` has det = -r / s, never singular.
+    ``c_skip = alpha s² / r²``, ``c_out = sigma s / r`` and the net sees ``x_t / r``, with s = sigma_data and
+    ``r² = alpha² s² + sigma²``; the row ``((1 - c_skip alpha) / c_out, -c_skip sigma / c_out)`` is
+    (sigma / (s r), -alpha s / r) and has det = -r / s, never singular.
     Tends to -eps where noise vanishes and to x_0 / s where it prevails.
 
     Args:

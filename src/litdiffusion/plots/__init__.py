@@ -1,4 +1,4 @@
-"""Pictures of diffusion: trajectories from noise to data, the forward process, samples beside data.
+"""Pictures of diffusion: trajectories from noise to data, the forward process, samples beside data, fields.
 
 Every function takes tensors in model space and returns an RGB ``PIL.Image`` (`trajectory_gif` writes a
 file); the same input gives the same bytes. Nothing is drawn through global state, and matplotlib and PIL are
@@ -6,16 +6,24 @@ imported on first use.
 """
 
 from litdiffusion.plots.animation import trajectory_gif
+from litdiffusion.plots.field import FieldPanel, field_picture
+from litdiffusion.plots.grids import field_grid, field_grids
 from litdiffusion.plots.images import image_grid, trajectory_sheet
 from litdiffusion.plots.overviews import comparison_picture, forward_picture, trajectory_picture
+from litdiffusion.plots.path import path_picture
 from litdiffusion.plots.vectors import density_panels, histogram_panels, vector_panels
 
 __all__ = [
+    "FieldPanel",
     "comparison_picture",
     "density_panels",
+    "field_grid",
+    "field_grids",
+    "field_picture",
     "forward_picture",
     "histogram_panels",
     "image_grid",
+    "path_picture",
     "trajectory_gif",
     "trajectory_picture",
     "trajectory_sheet",

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from litdiffusion.plots.density import Window, common_window, extent, finite, histogram
+from litdiffusion.plots.density import finite, histogram
 from litdiffusion.plots.figures import Room, arrange, hexed, quiet, rendered, show_density
+from litdiffusion.plots.grids import window_of
 from litdiffusion.plots.palette import ACCENT, DENSITY, FAINT, INK, TRUTH
 
 if TYPE_CHECKING:
@@ -37,22 +38,6 @@ class FieldPanel(NamedTuple):
     places: Tensor
     vectors: Tensor
     truth: Tensor | None = None
-
-
-def field_grid(points: Tensor, per_axis: int) -> Tensor:
-    """Regular places (per_axis^d, d), d = 1 or 2, that fill the window of points (n, d), in float64."""
-    return _grid(common_window([], points), per_axis)
-
-
-def field_grids(samples: list[Tensor], per_axis: int) -> list[Tensor]:
-    """A `field_grid` for each sample (n, d), the first the cleanest: one window for all that are up to twice as wide as
-    the first; the others have their own.
-    """
-    own = common_window([], samples[0])
-    near = [extent(sample, own.centre) <= 2 * own.half for sample in samples]
-    common = common_window([sample for sample, fits in zip(samples, near, strict=True) if fits], samples[0])
-    windows = [common if fits else common_window([], sample) for sample, fits in zip(samples, near, strict=True)]
-    return [_grid(window, per_axis) for window in windows]
 
 
 def field_picture(panels: list[FieldPanel], title: str = "", name: str = "field") -> Image:
@@ -84,13 +69,6 @@ def field_picture(panels: list[FieldPanel], title: str = "", name: str = "field"
     return rendered(figure)
 
 
-def window_of(places: Tensor) -> Window:
-    """The window that a `field_grid` (m, d) fills: half a distance beyond its outermost places."""
-    low, high = places.amin(dim=0), places.amax(dim=0)
-    per_axis = round(len(places) ** (1 / places.shape[1]))
-    return Window((low + high) / 2, float((high - low).max()) / 2 * per_axis / max(per_axis - 1, 1))
-
-
 def arrows(vectors: Tensor, largest: float) -> Tensor:
     """Vectors (m, 2) in their own direction with the length ``s + (1 - s) sqrt(|v| / largest)``, s = `SHORTEST`; 0
     where the field is 0 or not finite.
@@ -99,14 +77,6 @@ def arrows(vectors: Tensor, largest: float) -> Tensor:
     length = vectors.norm(dim=1, keepdim=True)
     shown = SHORTEST + (1 - SHORTEST) * (length / largest).sqrt()
     return torch.where((length > 0) & length.isfinite(), vectors / length * shown, 0.0)
-
-
-def _grid(window: Window, per_axis: int) -> Tensor:
-    """The middles of ``per_axis`` equal cells along every axis of the window, as (per_axis^d, d)."""
-    steps = (torch.arange(per_axis, dtype=torch.float64) + 0.5) / per_axis * 2 - 1
-    return torch.cartesian_prod(*(centre + window.half * steps for centre in window.centre)).reshape(
-        -1, len(window.centre)
-    )
 
 
 def _largest(panel: FieldPanel) -> float:
@@ -124,7 +94,9 @@ def _draw_plane(axes: Axes, panel: FieldPanel) -> None:
     x, y = panel.places.cpu().T.numpy()
     if panel.truth is not None:
         u, v = (reach * arrows(panel.truth, largest)).T.numpy()
-        axes.quiver(x, y, u, v, color=hexed(TRUTH), width=3.6, headwidth=3.5, headlength=3.7, headaxislength=3.3, **looks)
+        axes.quiver(
+            x, y, u, v, color=hexed(TRUTH), width=3.6, headwidth=3.5, headlength=3.7, headaxislength=3.3, **looks
+        )
     u, v = (reach * arrows(panel.vectors, largest)).T.numpy()
     axes.quiver(x, y, u, v, color=hexed(ACCENT), width=2.2, headwidth=4.6, headlength=5, headaxislength=4.4, **looks)
 
@@ -151,7 +123,9 @@ def _entries(plane: bool, name: str, truth: bool) -> list[Artist]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    entries: list[Artist] = [Line2D([], [], color=hexed(ACCENT), linewidth=3, label=f"learned {name}" + ("" if plane else " (right axis)"))]
+    entries: list[Artist] = [
+        Line2D([], [], color=hexed(ACCENT), linewidth=3, label=f"learned {name}" + ("" if plane else " (right axis)"))
+    ]
     if truth:
         entries.append(Line2D([], [], color=hexed(TRUTH), linewidth=7, label=f"exact {name}"))
     entries.append(Patch(color=hexed(DENSITY[2]), label="density of the noised data"))

@@ -41,9 +41,7 @@ def arrange(figure: Figure, columns: int, rows: int, panel: tuple[float, float],
     )
 
 
-def show_density(
-    axes: Axes, sample: Tensor, window: Window, peak: float | None = None, bins: int = 80
-) -> None:
+def show_density(axes: Axes, sample: Tensor, window: Window, peak: float | None = None, bins: int = 80) -> None:
     """The density of a sample (n, 2) behind ``axes``; the darkest colour stands for ``peak``, or its own largest."""
     image = density_image(sample, window, bins)
     (x, y), half = window.centre.tolist(), window.half

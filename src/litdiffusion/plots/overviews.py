@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from litdiffusion.plots.density import Window, common_window, density_image, histogram
+from litdiffusion.plots.figures import Room, arrange, hexed, quiet, rendered, show_density
 from litdiffusion.plots.images import Range, trajectory_sheet
 from litdiffusion.plots.palette import FAINT, INK, NOISE_TO_DATA
-from litdiffusion.plots.figures import Room, arrange, hexed, quiet, rendered, show_density
 from litdiffusion.plots.sheets import framed_sheet, panel_grid
 from litdiffusion.plots.vectors import (
     GAP,

@@ -21,20 +21,16 @@ TEXT = 15
 LOOKS = {"frameon": False, "fontsize": TEXT, "labelcolor": hexed(INK), "borderaxespad": 0, "markerscale": 3}
 
 
-def path_picture(
-    points: Tensor, path: Tensor, title: str = "", steps: int | None = None, name: str = "density"
-) -> Image:
-    """The states (k, d) of one chain, evenly spaced in time, from black (the start, ringed) to red (the end).
+def path_picture(points: Tensor, path: Tensor, title: str = "", every: int = 1, name: str = "density") -> Image:
+    """The states (k, d) of one chain, ``every`` steps apart, from black (the start, ringed) to red (the end).
 
     d = 2: in the plane, over a sample ``points`` (n, 2) of the density, which the legend calls ``name``. d = 1: against
-    time, with the density at the right. ``steps`` is the length of the chain where only some of its states are given.
-    States that are not finite are left out.
+    time, with the density at the right. States that are not finite are left out.
     """
     from matplotlib.figure import Figure
 
     path = path.detach().cpu().double()
-    good = path.isfinite().all(dim=1)
-    steps = len(path) - 1 if steps is None else steps
+    good, steps = path.isfinite().all(dim=1), every * (len(path) - 1)
     time = torch.linspace(0, steps, len(path), dtype=torch.float64)[good]
     window = common_window([path], points)
     figure = Figure(dpi=120)
@@ -44,28 +40,24 @@ def path_picture(
     return rendered(figure)
 
 
-def _plane(
-    figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str
-) -> None:
-    figure.set_size_inches(9.6, 9.0)
+def _plane(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str) -> None:
+    figure.set_size_inches(9.4, 8.9)
     axes, bar = _inches(figure, 0.7, 0.95, 7.2, 7.2), _inches(figure, 8.15, 0.95, 0.22, 7.2)
-    axes.scatter(*points.cpu().T.numpy(), s=7, color=hexed(DENSITY[2]), alpha=0.35, linewidths=0, label=name)
+    axes.scatter(*points.cpu().T.numpy(), s=9, color=hexed(DENSITY[2]), alpha=0.45, linewidths=0, label=name)
     dots = _dots(axes, path, time, steps)
     (x, y), half = window.centre.tolist(), window.half
     axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half))
     quiet(axes)
     scale = figure.colorbar(dots, cax=bar, ticks=[0, steps / 2, steps])
     scale.ax.set_yticklabels([_count(tick) for tick in (0, steps / 2, steps)])
-    scale.set_label("step", fontsize=TEXT, color=hexed(INK), labelpad=-20)
+    bar.set_title("step", fontsize=TEXT, color=hexed(INK), loc="left", pad=10)
     quiet(bar)
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.05), **LOOKS)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.055), **LOOKS)
 
 
-def _line(
-    figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str
-) -> None:
-    figure.set_size_inches(13.0, 6.0)
-    axes, side = _inches(figure, 0.8, 1.35, 9.6, 3.9), _inches(figure, 10.6, 1.35, 2.1, 3.9)
+def _line(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str) -> None:
+    figure.set_size_inches(13.0, 5.8)
+    axes, side = _inches(figure, 0.8, 1.1, 9.6, 3.9), _inches(figure, 10.6, 1.1, 2.1, 3.9)
     _dots(axes, torch.stack((time, path[:, 0]), dim=1), time, steps)
     low, high, bins = float(window.centre[0]) - window.half, float(window.centre[0]) + window.half, 48
     edges = torch.linspace(low, high, bins + 1).numpy()
@@ -75,7 +67,7 @@ def _line(
     bars = {"orientation": "horizontal", "baseline": 0}
     side.stairs(histogram(points, window, bins).numpy(), edges, fill=True, color=hexed(DENSITY[2]), label=name, **bars)
     own = histogram(path, window, bins).numpy()
-    side.stairs(own, edges, color=hexed(START_TO_END[-1]), linewidth=2.2, label="the chain's states", **bars)
+    side.stairs(own, edges, color=hexed(START_TO_END[-1]), linewidth=2.2, label="chain", **bars)
     side.set(ylim=(low, high), xticks=[], yticks=[])
     for part in (axes, side):
         quiet(part)
@@ -93,7 +85,7 @@ def _dots(axes: Axes, places: Tensor, time: Tensor, steps: int) -> PathCollectio
     from matplotlib.patheffects import withStroke
 
     x, y = places.T.numpy()
-    dots = axes.scatter(x, y, s=16, c=time.numpy(), cmap=colour_map(START_TO_END), vmin=0, vmax=steps, linewidths=0)
+    dots = axes.scatter(x, y, s=11, c=time.numpy(), cmap=colour_map(START_TO_END), vmin=0, vmax=steps, linewidths=0)
     if len(places):
         ring = {"s": 190, "facecolors": "none", "zorder": 4}
         axes.scatter(x[:1], y[:1], edgecolors=hexed(PAPER), linewidths=6, **ring)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from litdiffusion.errors import UserError
-from litdiffusion.gaussian import mix
+from litdiffusion.gaussian import scaled
 from litdiffusion.samplers.base import Predict, Sampler
+from litdiffusion.samplers.ode import in_angle
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.types import Level, Noise
 
@@ -15,15 +16,17 @@ METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 
 
 class AdaptiveODE(Sampler):
-    """``dx / dt = alpha' x_0 + sigma' eps`` from t = 1 to the cleanest trained time within tolerances, then x_0.
+    """The probability flow from t = 1 to the cleanest trained time within tolerances, then the denoiser's x_0.
 
-    ``steps`` only says how many states are shown; the solver chooses its own, for the whole batch at once, so that a
-    sample depends on its batch within the tolerance.
+    It is solved as ``dy / dphi = cos(phi) eps - sin(phi) x_0`` over the angle phi = atan(sigma / alpha), of y = x / r:
+    the same problem for every schedule, of unit size, regular at both ends. ``steps`` only says how many states are
+    shown; the solver chooses its own, for the whole batch at once, so that a sample depends on its batch within the
+    tolerance.
 
     Args:
         steps: states shown.
         rtol: tolerated error of a step relative to x.
-        atol: tolerated absolute error, in units of the data.
+        atol: tolerated absolute error of y.
         method: of torchdiffeq.
 
     Source: Song et al., 2020, arXiv 2011.13456, section 4.3; solvers: Chen, "torchdiffeq", 2018.
@@ -51,16 +54,21 @@ class AdaptiveODE(Sampler):
         from torchdiffeq import odeint
 
         schedule = predict.schedule
-        times = torch.stack([level.t for level in levels[:-1]] + [levels[0].t * 0 + schedule.t_min]).unique().flip(0)
+        last = schedule.at(schedule.t_min)
+        shown = [level for level in levels[:-1] if level.sigma > last.sigma * (1 + 1e-9)]
+        places = [in_angle(schedule, level) for level in [*shown, last]]
+        angles = torch.stack([place.position for place in places]).to(x.device)
 
-        def velocity(t: Tensor, x: Tensor) -> Tensor:
-            level = schedule.at(t.double())
-            a, b = schedule.rates(level.t)
-            prediction = predict(x, level)
-            return mix(a, prediction.x_0, b, prediction.eps)
+        def slope(angle: Tensor, y: Tensor) -> Tensor:
+            level = schedule.at(schedule.time(-2 * angle.double().cpu().tan().log()))
+            place = in_angle(schedule, level)
+            return place.slope(predict(scaled(place.scale, y), level))
 
         with torch.no_grad():
-            states = odeint(velocity, x, times.to(x.device), rtol=self.rtol, atol=self.atol, method=self.method)
+            start = scaled(1 / places[0].scale, x)
+            # A step past the end would ask for levels that the schedule does not have.
+            options = {"step_t": angles[-1:]}
+            states = odeint(slope, start, angles, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
         for index in range(1, len(levels) - 1):
-            yield states[index]
-        yield predict(states[-1], schedule.at(schedule.t_min)).x_0
+            yield scaled(places[index].scale, states[index])
+        yield predict(scaled(places[-1].scale, states[-1]), last).x_0

@@ -3,13 +3,25 @@
 from torch import Tensor
 
 from litdiffusion.errors import UserError
-from litdiffusion.gaussian import mix, posterior, transition
+from litdiffusion.gaussian import log_variance_between, mix, posterior, transition
 from litdiffusion.samplers.base import Sampler
 from litdiffusion.types import Level, Noise, Prediction
 
+
+def _learned(after: Level, now: Level, prediction: Prediction) -> Tensor:
+    if prediction.spread is None:
+        raise UserError(
+            "sampler.variance=learned needs a denoiser that learned it; train with learned_variance=true, or take "
+            "sampler.variance=posterior or forward"
+        )
+    lower, upper = posterior(after, now).variance, transition(after, now).variance
+    return log_variance_between(lower, upper, prediction.spread).exp()
+
+
 VARIANCES = {
-    "posterior": lambda after, now: posterior(after, now).variance,
-    "forward": lambda after, now: transition(after, now).variance,
+    "posterior": lambda after, now, prediction: posterior(after, now).variance,
+    "forward": lambda after, now, prediction: transition(after, now).variance,
+    "learned": _learned,
 }
 
 
@@ -17,10 +29,15 @@ class Ancestral(Sampler):
     """``x_s = mean(x_0, x_t) + sqrt(variance) * z`` with the posterior's mean at the predicted x_0.
 
     ``variance="posterior"`` is exact where the data are one point, ``"forward"`` (beta_t) where they are N(0, I): Ho's
-    lower and upper choice. On fewer steps than the chain has, both are taken between the levels visited. The step into
-    clean data adds no noise (there the forward variance is not zero).
+    lower and upper choice. ``"learned"`` lies between them, on a logarithmic scale, where the prediction's spread says.
+    On fewer steps than the chain has, all are taken between the levels visited. The step into clean data adds no noise
+    (there the forward variance is not zero).
 
-    Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, algorithm 2.
+    Raises:
+        UserError: in the first step, "learned" with a denoiser that learned no variance.
+
+    Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, algorithm 2; learned:
+    Nichol, Dhariwal, 2021, arXiv 2102.09672, equation 15.
     """
 
     name = "ancestral"
@@ -36,4 +53,4 @@ class Ancestral(Sampler):
         mean = mix(weight_x_0, prediction.x_0, weight_x_t, x)
         if after.is_clean:
             return mean
-        return mean + VARIANCES[self.variance](after, now).sqrt() * noise(x)
+        return mean + VARIANCES[self.variance](after, now, prediction).sqrt() * noise(x)

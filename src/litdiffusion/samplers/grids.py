@@ -1,7 +1,7 @@
 """Step grids: which levels a walk of a given number of steps visits.
 
-Every grid begins at the noisiest level (t = 1), and its last step leads into clean data. Between, with k = 0..N-1 and the
-cleanest trained time t_min:
+Every grid begins at the noisiest level (t = 1), and its last step leads into clean data. Between, with k = 0..N-1 and
+the cleanest trained time t_min:
 
 - uniform: even in time (the schedule's own, `NoiseSchedule.grid`);
 - quadratic: ``t_k = (1 + k / (N - 1) * (sqrt(t_min) - 1))²``, denser at the clean end (Song, Meng, Ermon, 2020,
@@ -28,8 +28,8 @@ def levels_for(schedule: NoiseSchedule, steps: int | None, grid: str) -> list[Le
     """``steps + 1`` 0-dimensional levels from t = 1 down to clean data.
 
     Raises:
-        UserError: an unknown grid, a number of steps that the schedule does not have, or a grid that would visit a level
-            of a chain twice.
+        UserError: an unknown grid, a number of steps that the schedule does not have, or a grid that would visit a
+            level of a chain twice.
     """
     if grid == "uniform":
         return schedule.grid(steps)
@@ -43,8 +43,8 @@ def levels_for(schedule: NoiseSchedule, steps: int | None, grid: str) -> list[Le
     levels = schedule.snap(times)
     if not (levels.t.diff() < 0).all():
         raise UserError(
-            f"sampler.grid={grid} with {count} steps visits a level of this chain of {schedule.steps} twice; give fewer "
-            f"steps, or sampler.grid=uniform"
+            f"sampler.grid={grid} with {count} steps visits a level of this chain of {schedule.steps} twice; give "
+            f"fewer steps, or sampler.grid=uniform"
         )
     return [*levels.unbind(), CLEAN]
 

@@ -1,7 +1,7 @@
 """Langevin dynamics: a kernel at one noise level that leaves the noised data's law as it is, not a way between levels.
 
-One convention everywhere: ``x + h * score + sqrt(2 h) * z``, h the step size in squared units of the data. (Sources that
-write ``x + e/2 * score + sqrt(e) * z`` have e = 2 h.)
+One convention everywhere: ``x + h * score + sqrt(2 h) * z``, h the step size in squared units of the data. (Sources
+that write ``x + e/2 * score + sqrt(e) * z`` have e = 2 h.)
 """
 
 from collections.abc import Iterator
@@ -29,8 +29,8 @@ def langevin_step(x: Tensor, prediction: Prediction, level: Level, step_size: Te
 class Langevin(Sampler):
     """``steps`` Langevin steps at the process's one noise level, from N(0, start_std²): samples of the blurred data.
 
-    There is no noise to pure noise to start from: the start is arbitrary, and whatever the chain has not forgotten of it
-    stays. Where modes lie far apart the score between them is small and hardly trained; weight is left there.
+    No level is pure noise to start from: the start is arbitrary, and what the chain has not forgotten of it stays.
+    Where modes lie far apart the score between them is small and hardly trained; weight is left there.
 
     Args:
         steps: how many.

@@ -1,8 +1,8 @@
 """Exponential integrators that remember their last answer: second order at one network call per step.
 
 With ``lambda = log(alpha / sigma)`` and ``h = lambda_s - lambda_t`` the probability-flow ODE has the exact solution
-``x_s = sigma_s / sigma_t * x_t + alpha_s * integral of exp(-(lambda_s - l)) x_0(l) dl``; a method of order p replaces x_0
-by a polynomial through its last p values.
+``x_s = sigma_s / sigma_t * x_t + alpha_s * integral of exp(-(lambda_s - l)) x_0(l) dl``; a method of order p replaces
+x_0 by a polynomial through its last p values.
 """
 
 from collections.abc import Iterator
@@ -62,8 +62,8 @@ class DPMSolver2M(Sampler):
 
 
 class SDEDPMSolver2M(DPMSolver2M):
-    """The same for the reverse SDE: ``x_s = sigma_s / sigma_t * exp(-h) * x_t + alpha_s * (1 - exp(-2h)) * (x_0 + Δ / 2)
-    + sigma_s * sqrt(1 - exp(-2h)) * z``. Without Δ it is ancestral sampling with posterior variance.
+    """The same for the reverse SDE: ``x_s = sigma_s / sigma_t * exp(-h) * x_t + alpha_s * k * (x_0 + Δ / 2) + sigma_s *
+    sqrt(k) * z`` with ``k = 1 - exp(-2h)``. Without Δ it is ancestral sampling with posterior variance.
 
     Source: Lu et al., 2022, arXiv 2211.01095, section 5 and appendix B (SDE-DPM-Solver++ 2M).
     """
@@ -81,7 +81,8 @@ class UniPC(Sampler):
 
     With ``B = 1 - exp(-h)`` the prediction is ``base + alpha_s * B * Δ / 2``, base the step with x_0 held; once the
     denoiser has answered x_0' at the prediction, the step is repeated through x_0' as well:
-    ``base + alpha_s * B * (c * Δ + d * (x_0' - x_0))`` with the weights c, d that are exact for x_0 quadratic in lambda.
+    ``base + alpha_s * B * (c * Δ + d * (x_0' - x_0))`` with the weights c, d that are exact for x_0 quadratic in
+    lambda.
     Order 3 on smooth problems at one network call per step.
 
     Source: Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models", 2023,

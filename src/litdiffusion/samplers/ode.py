@@ -38,15 +38,24 @@ def in_ratio(schedule: NoiseSchedule, level: Level) -> Place:
     return Place(level.ratio, level.alpha, torch.zeros_like(level.alpha), torch.ones_like(level.alpha))
 
 
-COORDINATES = {"time": in_time, "ratio": in_ratio}
+def in_angle(schedule: NoiseSchedule, level: Level) -> Place:
+    """``dy / dphi = cos(phi) eps - sin(phi) x_0`` for ``y = x / r``, ``phi = atan(sigma / alpha)``.
+
+    r² = alpha² + sigma²; the right side is the velocity v. Free of the schedule, bounded, and regular at both ends.
+    """
+    radius = torch.hypot(level.alpha, level.sigma)
+    return Place(torch.atan2(level.sigma, level.alpha), radius, -level.sigma / radius, level.alpha / radius)
+
+
+COORDINATES = {"time": in_time, "ratio": in_ratio, "angle": in_angle}
 
 
 class Euler(Sampler):
     """``x_s = x_t + (s - t) * (alpha' x_0 + sigma' eps)``: order 1, one network call per step.
 
-    The last step, into clean data, is the denoiser's x_0. Along ``coordinate="ratio"`` it steps x / alpha over
-    sigma / alpha and equals `DDIM`; on the straight path of flow matching, and where alpha = 1 and sigma is linear
-    in time, both coordinates agree.
+    The last step, into clean data, is the denoiser's x_0. Other coordinates give other methods of the same order:
+    along "ratio" it steps x / alpha over sigma / alpha and equals `DDIM` (so does "time" on the straight path of flow
+    matching, and where alpha = 1 and sigma is linear in time); "angle" steps x / r over atan(sigma / alpha).
 
     Source: the ODE is equation 13 of Song et al., 2020, arXiv 2011.13456.
     """
@@ -79,7 +88,7 @@ class Euler(Sampler):
 
 
 class Heun(Euler):
-    """Euler's step, then the mean of the slopes at both of its ends: order 2, two network calls per step, 2 N - 1 in all.
+    """Euler's step, then the mean of the slopes at both of its ends: order 2, 2 N - 1 network calls.
 
     With ``churn`` the noise is first raised from sigma to sigma * (1 + gamma), ``gamma = min(churn / N, sqrt(2) - 1)``
     where sigma / alpha lies within [churn_min, churn_max], by fresh noise of deviation ``churn_noise``, but never above
@@ -103,8 +112,8 @@ class Heun(Euler):
         super().__init__(steps, grid, coordinate)
         if churn < 0 or churn_noise <= 0 or churn_min > churn_max:
             raise UserError(
-                f"Heun needs sampler.churn >= 0, churn_noise > 0 and churn_min <= churn_max, got {churn}, {churn_noise}, "
-                f"{churn_min} and {churn_max}; churn=0 is deterministic"
+                f"Heun needs sampler.churn >= 0, churn_noise > 0 and churn_min <= churn_max, got {churn}, "
+                f"{churn_noise}, {churn_min} and {churn_max}; churn=0 is deterministic"
             )
         self.churn, self.churn_min, self.churn_max, self.churn_noise = churn, churn_min, churn_max, churn_noise
 
@@ -112,7 +121,7 @@ class Heun(Euler):
         super().check(schedule)
         if self.churn > 0 and not (schedule.explodes and schedule.steps is None):
             raise UserError(
-                "sampler.churn raises sigma at alpha = 1 in continuous time; take schedule=edm or ve, or sampler.churn=0"
+                "sampler.churn raises sigma at alpha = 1 in continuous time; take schedule=edm or ve, or churn=0"
             )
 
     def calls(self, schedule: NoiseSchedule) -> int:

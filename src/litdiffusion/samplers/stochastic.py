@@ -64,7 +64,7 @@ class PredictorCorrector(Sampler):
         super().__init__(steps, grid)
         if corrections < 0 or not snr > 0:
             raise UserError(
-                f"need sampler.corrections >= 0 and sampler.snr > 0, got {corrections} and {snr}; 1 and 0.16"
+                f"need sampler.corrections >= 0 and sampler.snr > 0, got {corrections}, {snr}; usual: 1, 0.16"
             )
         self.corrections, self.snr = corrections, snr
 

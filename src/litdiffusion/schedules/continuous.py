@@ -96,7 +96,7 @@ class VP(ContinuousSchedule):
         return self._time_of(0.5 * torch.nn.functional.logsigmoid(log_snr.to(torch.float64)))
 
     def _time_of(self, log_alpha: Tensor) -> Tensor:
-        """The positive root of ``(beta_max - beta_min) t² / 4 + beta_min t / 2 + log alpha = 0``, without cancellation."""
+        """The root of ``(beta_max - beta_min) t² / 4 + beta_min t / 2 + log alpha = 0``, without cancellation."""
         slope = self.beta_max - self.beta_min
         return (-4 * log_alpha / (self.beta_min + (self.beta_min**2 - 4 * slope * log_alpha).sqrt())).clamp(0, 1)
 

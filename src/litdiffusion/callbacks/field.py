@@ -1,0 +1,154 @@
+"""What the net has learned, seen as a vector field: the score, or the velocity of the probability flow."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from litdiffusion.callbacks.drawing import level_names, save_picture
+from litdiffusion.denoisers import GaussianMixtureDenoiser
+from litdiffusion.errors import UserError
+from litdiffusion.gaussian import diffuse, mix, score
+from litdiffusion.modules import DiffusionModule
+from litdiffusion.plots import FieldPanel, field_grids, field_picture
+from litdiffusion.schedules import NoiseSchedule
+from litdiffusion.types import Level, seeded_noise
+
+KINDS = ("score", "velocity")
+PANELS = 5
+CLEANEST, NOISIEST = 0.05, 3.0
+"""sigma / alpha at the ends of the default levels, in deviations of the data: a hint of noise, a hint of data."""
+LINE = 200
+"""Places at which a field in one dimension is drawn."""
+
+
+class Field(L.Callback):
+    """Draws the learned field of 1-D and 2-D vector data at a few noise levels, over the density of the noised data.
+
+    Where the data's law is a known mixture the exact field lies beneath. Other data have no such picture: it does
+    nothing.
+
+    Args:
+        run_dir: folder of the run.
+        every_n_steps: interval; None: only at the end of training.
+        levels: times in (0, 1] of the panels; None: five, sigma / alpha geometric from 0.05 to 3 times the data's
+            deviation, as far as the process reaches.
+        arrows: along each axis, in two dimensions.
+        points: of the density, training data.
+        kind: "score", or "velocity" (dx/dt of the probability flow).
+        weights: "ema" or "raw".
+        seed: of the noise on the data.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        every_n_steps: int | None = None,
+        levels: Sequence[float] | None = None,
+        arrows: int = 20,
+        points: int = 10_000,
+        kind: str = "score",
+        weights: str = "ema",
+        seed: int = 0,
+    ):
+        for name, value, least in (("every_n_steps", every_n_steps, 1), ("arrows", arrows, 2), ("points", points, 2)):
+            if value is not None and value < least:
+                raise UserError(f"callbacks.field.{name} must be at least {least}, got {value}")
+        for name, value, choices in (("kind", kind, KINDS), ("weights", weights, ("ema", "raw"))):
+            if value not in choices:
+                raise UserError(f"callbacks.field.{name} must be {' or '.join(choices)}, got {value!r}")
+        if levels is not None and not (len(levels) and all(0 < t <= 1 for t in levels)):
+            raise UserError(f"callbacks.field.levels must be times in (0, 1], got {list(levels)}; null chooses them")
+        self.run_dir, self.every_n_steps, self.times = run_dir, every_n_steps, levels
+        self.arrows, self.points = arrows, points
+        self.kind, self.weights, self.seed = kind, weights, seed
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+            self.draw(trainer, pl_module, f"field_step_{trainer.global_step:06d}.png")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
+        self.draw(trainer, pl_module, "field.png")
+
+    def draw(self, trainer: L.Trainer, module: DiffusionModule, file: str) -> None:
+        """Draws, saves and shows one picture. Only the first process draws."""
+        if trainer.is_global_zero and has_plane(module):
+            title = f"{self.kind} after {trainer.global_step} steps"
+            picture = field_picture(self.panels(trainer, module), title, self.kind)
+            save_picture(trainer, self.run_dir, "field", picture, file)
+
+    @torch.no_grad()
+    def panels(self, trainer: L.Trainer, module: DiffusionModule) -> list[FieldPanel]:
+        """One panel per level, the cleanest first: noised data, and the learned and the exact field on a grid."""
+        schedule, noise = module.denoiser.schedule, seeded_noise(self.seed)
+        data = module.codec.encode(trainer.datamodule.training_reference(self.points).to(module.device)).cpu()
+        levels = self._levels(schedule, data.std(dim=0).square().mean().sqrt().item())
+        samples = [diffuse(data, noise(data), level) for level in levels]
+        grids = field_grids(samples, self.arrows if len(data[0]) == 2 else LINE)
+        with evaluating(module, self.weights) as denoiser:
+            learned = self._on(denoiser, [grid.to(module.device, data.dtype) for grid in grids], levels)
+        exact = exact_denoiser(trainer.datamodule, schedule)
+        truths = [None] * len(levels) if exact is None else self._on(exact, grids, levels)
+        return [FieldPanel(*row) for row in zip(named(schedule, levels), samples, grids, learned, truths, strict=True)]
+
+    def _levels(self, schedule: NoiseSchedule, std: float) -> list[Level]:
+        """The levels of the panels, each once, the cleanest first."""
+        if self.times is None:
+            ratios = torch.logspace(math.log10(CLEANEST), math.log10(NOISIEST), PANELS, dtype=torch.float64) * std
+            times = schedule.time(-2 * ratios.log())
+        else:
+            times = torch.tensor(self.times, dtype=torch.float64)
+        levels = {level.t.item(): level for level in map(schedule.snap, times)}
+        return [levels[t] for t in sorted(levels)]
+
+    def _on(self, denoiser: nn.Module, grids: list[Tensor], levels: list[Level]) -> list[Tensor]:
+        return [field(denoiser, x, level, self.kind).cpu() for x, level in zip(grids, levels, strict=True)]
+
+
+def field(denoiser: nn.Module, x: Tensor, level: Level, kind: str) -> Tensor:
+    """At x (m, d): the score ``-E[eps | x] / sigma``, or the flow's velocity ``alpha' E[x_0 | x] + sigma' E[eps | x]``,
+    the primes being derivatives by time.
+    """
+    x_0, eps, _ = denoiser(x, level)
+    if kind == "score":
+        return score(eps, level)
+    alpha_rate, sigma_rate = denoiser.schedule.rates(level.t)
+    return mix(alpha_rate, x_0, sigma_rate, eps)
+
+
+def exact_denoiser(data: L.LightningDataModule, schedule: NoiseSchedule) -> GaussianMixtureDenoiser | None:
+    """The truth, where the data's law is known in closed form."""
+    law = getattr(data, "mixture", None)
+    return None if law is None else GaussianMixtureDenoiser(schedule, law.weights, law.means, law.std)
+
+
+def named(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
+    """The names of levels, with the deviation of the noise where that is not their name."""
+    names = level_names(schedule, levels)
+    if schedule.explodes:
+        return names
+    return [f"{name}, σ = {level.sigma.item():.2g}" for name, level in zip(names, levels, strict=True)]
+
+
+def has_plane(module: DiffusionModule) -> bool:
+    """Whether its data are vectors that a picture can show whole."""
+    return tuple(module.shape) in ((1,), (2,))
+
+
+@contextmanager
+def evaluating(module: DiffusionModule, weights: str) -> Iterator[nn.Module]:
+    """The denoiser to sample from, in evaluation mode and the run's precision; what is trained returns to its mode."""
+    training = module.denoiser.training
+    module.denoiser.eval()
+    try:
+        with module.trainer.precision_plugin.forward_context():
+            yield module.sampling_denoiser(weights)
+    finally:
+        module.denoiser.train(training)

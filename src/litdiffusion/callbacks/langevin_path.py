@@ -1,0 +1,72 @@
+"""One long Langevin chain at a single noise level: whether it ever finds the other mode."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from litdiffusion.callbacks.drawing import save_picture
+from litdiffusion.callbacks.field import evaluating, has_plane
+from litdiffusion.errors import UserError
+from litdiffusion.gaussian import diffuse
+from litdiffusion.modules import DiffusionModule
+from litdiffusion.plots import path_picture
+from litdiffusion.samplers import Langevin
+from litdiffusion.types import seeded_noise
+
+
+class LangevinPath(L.Callback):
+    """Follows one chain ``x + h * score + sqrt(2 h) * z`` from the origin at the end of training, and draws its way.
+
+    The chain stays at the noise level of t = 1, the only one of a ``single`` schedule, and is drawn over the data noised
+    to that level. For data that are not 1-D or 2-D vectors it does nothing.
+
+    Args:
+        run_dir: folder of the run.
+        steps: of the chain, each one network call for a single point.
+        step_size: h, in squared units of the data.
+        keep_every: every so manieth state is drawn.
+        points: of the noised data.
+        weights: "ema" or "raw".
+        seed: of the chain and of the noise on the data.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        steps: int = 100_000,
+        step_size: float = 5e-4,
+        keep_every: int = 100,
+        points: int = 4000,
+        weights: str = "ema",
+        seed: int = 0,
+    ):
+        for name, value in (("steps", steps), ("keep_every", keep_every), ("points", points)):
+            if value < 1:
+                raise UserError(f"callbacks.langevin_path.{name} must be at least 1, got {value}")
+        if not step_size > 0:
+            raise UserError(f"callbacks.langevin_path.step_size must be positive, got {step_size}")
+        if weights not in ("ema", "raw"):
+            raise UserError(f"callbacks.langevin_path.weights must be ema or raw, got {weights!r}")
+        self.run_dir = run_dir
+        self.steps, self.step_size, self.keep_every = steps, step_size, keep_every
+        self.points, self.weights, self.seed = points, weights, seed
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
+        if not trainer.is_global_zero or not has_plane(pl_module):
+            return
+        level = pl_module.denoiser.schedule.at(1.0)
+        data = pl_module.codec.encode(trainer.datamodule.reference(self.points).to(pl_module.device)).cpu()
+        noised = diffuse(data, seeded_noise(self.seed)(data), level)
+        title = f"one Langevin chain, step size {self.step_size:g}, σ = {level.sigma.item():.3g}"
+        picture = path_picture(noised, self.path(pl_module), title, self.keep_every, "noised data")
+        save_picture(trainer, self.run_dir, "langevin_path", picture, "langevin_path.png")
+
+    def path(self, module: DiffusionModule) -> Tensor:
+        """Every ``keep_every``-th state (k, d) of the chain, the first of them the origin, on the CPU."""
+        chain = Langevin(self.steps, self.step_size)
+        start = torch.zeros(1, *module.shape, device=module.device)
+        with evaluating(module, self.weights) as denoiser:
+            states = chain.trajectory(denoiser, start, noise=seeded_noise(self.seed))
+            return torch.cat([state.x.cpu() for state in states if state.step % self.keep_every == 0])
