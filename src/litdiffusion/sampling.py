@@ -51,7 +51,7 @@ def sample_to_files(cfg: DictConfig) -> Path:
         whole(cfg, name, least)
     pretrained = Pretrained(cfg.ckpt, cfg.weights)
     sampler = _sampler(cfg, pretrained)
-    folder = _folder(cfg)
+    folder = folder_for(cfg, "samples", "samples.npz")
     begin = time.perf_counter()
     samples = torch.cat(list(batches(cfg, pretrained, sampler)))
     seconds = time.perf_counter() - begin
@@ -62,7 +62,7 @@ def sample_to_files(cfg: DictConfig) -> Path:
 
 def batches(cfg: DictConfig, pretrained: Pretrained, sampler: Sampler) -> Iterator[Tensor]:
     """Batches of samples in data space on the CPU; sample i depends on ``cfg.seed + i`` alone."""
-    device = _device(cfg.device)
+    device = device_for(cfg.device)
     denoiser: nn.Module = pretrained.denoiser.to(device)
     schedule = pretrained.denoiser.schedule
     if cfg.clip and pretrained.value_range is not None:
@@ -96,18 +96,23 @@ def _write(folder: Path, samples: Tensor, cfg: DictConfig, pretrained: Pretraine
     picture.save(folder / "samples.png")
 
 
-def _folder(cfg: DictConfig) -> Path:
-    """Makes the folder asked for, or the first unused one beside the checkpoint, before the work starts."""
+def folder_for(cfg: DictConfig, name: str, file: str) -> Path:
+    """Makes the folder ``cfg.out``, or the first unused ``name_000`` ... beside the checkpoint, before the work starts.
+
+    Raises:
+        UserError: a folder that cannot be made, or that holds ``file``.
+    """
     beside = Path(cfg.ckpt).parent
-    unused = (path for k in count() if not (path := beside / f"samples_{k:03d}").exists())
+    unused = (path for k in count() if not (path := beside / f"{name}_{k:03d}").exists())
     path = Path(cfg.out) if cfg.out is not None else next(unused)
     check_folder(path)
-    if (path / "samples.npz").exists():
-        raise UserError(f"{path} already holds samples, which would be overwritten; name another folder by out=FOLDER")
+    if (path / file).exists():
+        raise UserError(f"{path} already holds {name}, which would be overwritten; name another folder by out=FOLDER")
     return path
 
 
-def _device(setting: str) -> torch.device:
+def device_for(setting: str) -> torch.device:
+    """The device of this name; auto: the accelerator of this machine, if there is one."""
     if setting == "auto":
         here = torch.accelerator.is_available()
         return torch.accelerator.current_accelerator() if here else torch.device("cpu")

@@ -19,7 +19,7 @@ from litdiffusion.plots import FieldPanel, field_grids, field_picture
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.types import Level, seeded_noise
 
-KINDS = ("score", "velocity")
+KINDS = {"score": "score", "velocity": "velocity, towards noise"}
 PANELS = 5
 CLEANEST, NOISIEST = 0.05, 3.0
 """sigma / alpha at the ends of the default levels, in deviations of the data: a hint of noise, a hint of data."""
@@ -59,7 +59,7 @@ class Field(L.Callback):
         for name, value, least in (("every_n_steps", every_n_steps, 1), ("arrows", arrows, 2), ("points", points, 2)):
             if value is not None and value < least:
                 raise UserError(f"callbacks.field.{name} must be at least {least}, got {value}")
-        for name, value, choices in (("kind", kind, KINDS), ("weights", weights, ("ema", "raw"))):
+        for name, value, choices in (("kind", kind, tuple(KINDS)), ("weights", weights, ("ema", "raw"))):
             if value not in choices:
                 raise UserError(f"callbacks.field.{name} must be {' or '.join(choices)}, got {value!r}")
         if levels is not None and not (len(levels) and all(0 < t <= 1 for t in levels)):
@@ -81,7 +81,7 @@ class Field(L.Callback):
         """Draws, saves and shows one picture. Only the first process draws."""
         if trainer.is_global_zero and has_plane(module):
             title = f"{self.kind} after {trainer.global_step} steps"
-            picture = field_picture(self.panels(trainer, module), title, self.kind)
+            picture = field_picture(self.panels(trainer, module), title, KINDS[self.kind])
             save_picture(trainer, self.run_dir, "field", picture, file)
 
     @torch.no_grad()
@@ -130,9 +130,9 @@ def exact_denoiser(data: L.LightningDataModule, schedule: NoiseSchedule) -> Gaus
 
 
 def named(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
-    """The names of levels, with the deviation of the noise where that is not their name."""
+    """The names of levels, with the deviation of the noise where that is another number."""
     names = level_names(schedule, levels)
-    if schedule.explodes:
+    if schedule.explodes or all(level.sigma == level.t for level in levels):
         return names
     return [f"{name}, σ = {level.sigma.item():.2g}" for name, level in zip(names, levels, strict=True)]
 

@@ -7,9 +7,10 @@ from PIL.Image import Image
 from torch import Tensor
 
 from litdiffusion.callbacks.drawing import at_most, display_range, noised_like, save_picture, states_of
+from litdiffusion.data.toys import Mixture
 from litdiffusion.gaussian import diffuse
 from litdiffusion.loggers import log_metrics
-from litdiffusion.metrics import distance_for, kernel_density_samples, noise_floor, share_within
+from litdiffusion.metrics import distance_for, kernel_density_samples, mode_shares, noise_floor, share_within
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.samplers import State
@@ -93,7 +94,8 @@ class FinalSamples(L.Callback):
             f"{ratios['samples']:.2f} x floor, "
             f"kernel density estimate {ratios['density']:.2f} x floor (n = {len(samples)})"
         )
-        log_metrics(trainer, values | self._near_origin(samples, fresh, name))
+        values |= self._modes(samples, fresh, data.mixture) | self._near_origin(samples, fresh, name)
+        log_metrics(trainer, values)
         return comparison_picture(
             {
                 name: fresh,
@@ -102,6 +104,15 @@ class FinalSamples(L.Callback):
             },
             f"Wasserstein distance to fresh {name}, in units of the distance of two data draws",
         )
+
+    def _modes(self, samples: Tensor, data: Tensor, mixture: Mixture | None) -> dict[str, float]:
+        """The weights of the modes, where the data are a mixture."""
+        if mixture is None:
+            return {}
+        shares = [mode_shares(x, mixture.means) for x in (samples, data)]
+        found, true = (" ".join(f"{share:.3f}" for share in row) for row in shares)
+        self._numbers += f"; weights of the modes: {found}, of the data {true}"
+        return {f"samples/mode_{k}": share for k, share in enumerate(shares[0])}
 
     def _near_origin(self, samples: Tensor, data: Tensor, name: str) -> dict[str, float]:
         if self.origin_radius is None:

@@ -19,8 +19,8 @@ from litdiffusion.types import seeded_noise
 class LangevinPath(L.Callback):
     """Follows one chain ``x + h * score + sqrt(2 h) * z`` from the origin at the end of training, and draws its way.
 
-    The chain stays at the noise level of t = 1, the only one of a ``single`` schedule, and is drawn over the data noised
-    to that level. For data that are not 1-D or 2-D vectors it does nothing.
+    The chain stays at the noise level of t = 1, the only one of a ``single`` schedule, and is drawn over the data
+    noised to that level. For data that are not 1-D or 2-D vectors it does nothing.
 
     Args:
         run_dir: folder of the run.
@@ -63,6 +63,7 @@ class LangevinPath(L.Callback):
         picture = path_picture(noised, self.path(pl_module), title, self.keep_every, "noised data")
         save_picture(trainer, self.run_dir, "langevin_path", picture, "langevin_path.png")
 
+    @torch.inference_mode()
     def path(self, module: DiffusionModule) -> Tensor:
         """Every ``keep_every``-th state (k, d) of the chain, the first of them the origin, on the CPU."""
         chain = Langevin(self.steps, self.step_size)

@@ -2,6 +2,16 @@
 
 from litdiffusion.denoisers.analytic import GaussianMixtureDenoiser, empirical_denoiser
 from litdiffusion.denoisers.clipped import ClippedDenoiser
+from litdiffusion.denoisers.guided import GuidedDenoiser
 from litdiffusion.denoisers.learned import Denoiser
+from litdiffusion.denoisers.wrapper import DenoiserWrapper, with_x_0
 
-__all__ = ["ClippedDenoiser", "Denoiser", "GaussianMixtureDenoiser", "empirical_denoiser"]
+__all__ = [
+    "ClippedDenoiser",
+    "Denoiser",
+    "DenoiserWrapper",
+    "GaussianMixtureDenoiser",
+    "GuidedDenoiser",
+    "empirical_denoiser",
+    "with_x_0",
+]

@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from litdiffusion.gaussian import mix
+from litdiffusion.denoisers.wrapper import DenoiserWrapper, with_x_0
 from litdiffusion.types import Level, Prediction
 
 
-class ClippedDenoiser(nn.Module):
+class ClippedDenoiser(DenoiserWrapper):
     """Clamps another denoiser's x_0 to ``[low, high]`` and recomputes eps from it, so that the pair still explains x_t.
 
     ``eps = (x_t - alpha * x_0) / sigma``. Where the estimate lies inside already, nothing changes. Needs sigma > 0.
@@ -16,15 +16,8 @@ class ClippedDenoiser(nn.Module):
     """
 
     def __init__(self, denoiser: nn.Module, low: float, high: float):
-        super().__init__()
-        self.denoiser = denoiser
+        super().__init__(denoiser)
         self.low, self.high = low, high
 
-    @property
-    def schedule(self):
-        return self.denoiser.schedule
-
-    def forward(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Prediction:
-        prediction = self.denoiser(x_t, level, cond)
-        x_0 = prediction.x_0.clamp(self.low, self.high)
-        return prediction._replace(x_0=x_0, eps=mix(1 / level.sigma, x_t, -level.alpha / level.sigma, x_0))
+    def correct(self, prediction: Prediction, x_t: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+        return with_x_0(prediction, prediction.x_0.clamp(self.low, self.high), x_t, level)

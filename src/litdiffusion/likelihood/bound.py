@@ -1,8 +1,9 @@
 """The variational bound of a chain on the negative log-likelihood, term by term.
 
-``-log p(x_0) <= KL(q(x_T | x_0) || prior) + sum_i KL(q(x_s | x_t, x_0) || p(x_s | x_t)) - log p(x_0 | x_1)`` in
-the mean over the noise, with i = 2..T, t = i/T and s = (i - 1)/T. ``p(x_s | x_t)`` is normal around the posterior mean at the
-predicted x_0; its variance lies between the posterior's (spread 0) and the forward one (spread 1).
+In the mean over the noise, with i = 2..T, t = i/T and s = (i - 1)/T,
+``-log p(x_0) <= KL(q(x_T | x_0) || prior) + sum_i KL(q(x_s | x_t, x_0) || p(x_s | x_t)) - log p(x_0 | x_1)``.
+``p(x_s | x_t)`` is normal around the posterior's mean at the predicted x_0; its variance lies between the posterior's
+(spread 0) and the forward one (spread 1).
 
 Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, equation 5; learned
 variances: Nichol, Dhariwal, 2021, arXiv 2102.09672.

@@ -72,6 +72,8 @@ def flow_log_likelihood(
     if not (rtol > 0 and atol > 0):
         raise UserError(f"rtol and atol of the flow must be positive, got {rtol} and {atol}; 1e-5 is usual")
     schedule = denoiser.schedule
+    if schedule.steps == 1:
+        raise UserError("a single noise level has no flow: its model has no likelihood; take schedule=linear, say")
     start, end = schedule.at(schedule.t_min), schedule.at(1.0)
     flow = _Flow(denoiser, cond, (divergence or Exact()).directions(x_0), _angle(start), _angle(end))
     y, change = flow.solve(mix(start.alpha / _radius(start), x_0, start.alpha * 0, x_0), rtol, atol)

@@ -6,6 +6,7 @@ from litdiffusion.metrics.baselines import kernel_density_samples
 from litdiffusion.metrics.distances import (
     Distance,
     distance_for,
+    mode_shares,
     noise_floor,
     share_within,
     sliced_wasserstein,
@@ -16,6 +17,7 @@ __all__ = [
     "Distance",
     "distance_for",
     "kernel_density_samples",
+    "mode_shares",
     "noise_floor",
     "share_within",
     "sliced_wasserstein",

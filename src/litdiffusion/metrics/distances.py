@@ -71,6 +71,12 @@ def noise_floor(
     return NoiseFloor(float(values.mean()), float(values.std(correction=0)))
 
 
+def mode_shares(x: Tensor, centres: Tensor) -> list[float]:
+    """The share of the points (n, d) whose nearest centre is each of (K, d): the weights of well separated modes."""
+    nearest = torch.cdist(x.detach().double(), centres.to(x.device).double()).argmin(dim=1)
+    return (torch.bincount(nearest, minlength=len(centres)).double() / max(len(x), 1)).tolist()
+
+
 def share_within(x: Tensor, radius: float) -> float:
     """The share of the points (n, d) whose Euclidean distance from the origin is at most ``radius``."""
     return float((x.detach().double().norm(dim=1) <= radius).double().mean())

@@ -11,7 +11,7 @@ from torch import Tensor
 from litdiffusion.plots.density import finite, histogram
 from litdiffusion.plots.figures import Room, arrange, hexed, quiet, rendered, show_density
 from litdiffusion.plots.grids import window_of
-from litdiffusion.plots.palette import ACCENT, DENSITY, FAINT, INK, TRUTH
+from litdiffusion.plots.palette import ACCENT, DENSITY, FAINT, INK, TRUTH, Colour
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -25,6 +25,9 @@ BINS = 60
 """Of the density along an axis: fewer than in its own pictures, since arrows lie over it."""
 SHORTEST, LONGEST = 0.35, 1.1
 """Of an arrow, in units of the distance between two arrows: even a weak field shows its direction."""
+NARROW = {"width": 2.2, "headwidth": 4.6, "headlength": 5, "headaxislength": 4.4}
+BROAD = {"width": 3.6, "headwidth": 3.5, "headlength": 3.7, "headaxislength": 3.3}
+"""An arrow's width in pixels, and its head in units of that; a broad one is a rim around a narrow one."""
 
 
 class FieldPanel(NamedTuple):
@@ -88,17 +91,17 @@ def _largest(panel: FieldPanel) -> float:
 
 def _draw_plane(axes: Axes, panel: FieldPanel) -> None:
     window, largest = window_of(panel.places), _largest(panel)
-    show_density(axes, panel.density, window, bins=BINS)
     reach = LONGEST * 2 * window.half / round(len(panel.places) ** 0.5)
-    looks = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "dots", "minlength": 0, "zorder": 2}
-    x, y = panel.places.cpu().T.numpy()
+    show_density(axes, panel.density, window._replace(half=window.half + reach / 2), bins=BINS)
     if panel.truth is not None:
-        u, v = (reach * arrows(panel.truth, largest)).T.numpy()
-        axes.quiver(
-            x, y, u, v, color=hexed(TRUTH), width=3.6, headwidth=3.5, headlength=3.7, headaxislength=3.3, **looks
-        )
-    u, v = (reach * arrows(panel.vectors, largest)).T.numpy()
-    axes.quiver(x, y, u, v, color=hexed(ACCENT), width=2.2, headwidth=4.6, headlength=5, headaxislength=4.4, **looks)
+        _draw_arrows(axes, panel.places, reach * arrows(panel.truth, largest), TRUTH, BROAD)
+    _draw_arrows(axes, panel.places, reach * arrows(panel.vectors, largest), ACCENT, NARROW)
+
+
+def _draw_arrows(axes: Axes, places: Tensor, arrows: Tensor, colour: Colour, shape: dict[str, float]) -> None:
+    (x, y), (u, v) = places.cpu().T.numpy(), arrows.T.numpy()
+    looks = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "dots", "minlength": 0, "zorder": 2}
+    axes.quiver(x, y, u, v, color=hexed(colour), **shape, **looks)
 
 
 def _draw_line(axes: Axes, panel: FieldPanel) -> None:

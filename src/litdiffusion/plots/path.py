@@ -41,7 +41,7 @@ def path_picture(points: Tensor, path: Tensor, title: str = "", every: int = 1, 
 
 
 def _plane(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str) -> None:
-    figure.set_size_inches(9.4, 8.9)
+    figure.set_size_inches(9.4, 9.1)
     axes, bar = _inches(figure, 0.7, 0.95, 7.2, 7.2), _inches(figure, 8.15, 0.95, 0.22, 7.2)
     axes.scatter(*points.cpu().T.numpy(), s=9, color=hexed(DENSITY[2]), alpha=0.45, linewidths=0, label=name)
     dots = _dots(axes, path, time, steps)

@@ -60,7 +60,10 @@ class AdaptiveODE(Sampler):
         angles = torch.stack([place.position for place in places]).to(x.device)
 
         def slope(angle: Tensor, y: Tensor) -> Tensor:
-            level = schedule.at(schedule.time(-2 * angle.double().cpu().tan().log()))
+            angle = angle.double().cpu()
+            # In float32 pi / 2 lies beyond itself, where the cosine is negative.
+            log_snr = 2 * (angle.cos().clamp(min=0).log() - angle.sin().log())
+            level = schedule.at(schedule.time(log_snr))
             place = in_angle(schedule, level)
             return place.slope(predict(scaled(place.scale, y), level))
 

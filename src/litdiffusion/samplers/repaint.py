@@ -1,0 +1,104 @@
+"""Inpainting with a denoiser that was trained for nothing of the kind: the known part is put in at every level."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from litdiffusion.errors import UserError
+from litdiffusion.gaussian import diffuse, mix, transition
+from litdiffusion.samplers.ancestral import Ancestral
+from litdiffusion.samplers.base import Predict, Sampler
+from litdiffusion.schedules import NoiseSchedule
+from litdiffusion.types import Level, Noise
+
+
+class RePaint(Sampler):
+    """Draws the unknown part of data whose other part is ``known``, where ``mask`` is true.
+
+    Every transition t -> s takes an ancestral step and then puts in the known part at its own noise,
+    ``x_s = mask * (alpha_s * known + sigma_s * eps) + (1 - mask) * step(x_t)``, eps fresh. The step saw x_t only, so both
+    parts agree badly; therefore x_s is noised back to t, ``x_t = alpha_ts * x_s + sqrt(forward) * z``, and the transition
+    repeated, ``resample`` times in all. resample = 1 is plain replacement, which is biased: the known part never learns
+    what the unknown one has become. With more, the samples close in on p(unknown | known), and cost as much more. The
+    step into clean data is taken once and leaves the known part exactly as given. With nothing known it samples p(x).
+
+    Repeating also repeats the error of a step's variance: "posterior" makes the result too narrow on few steps, the more
+    so the more often; "forward" is right wherever the noise is small against the spread of the data.
+
+    Args:
+        known: (B, ...) or broadcastable to the samples, in model space; what it holds where the mask is false is ignored.
+        mask: true or 1 where ``known`` is known, false or 0 elsewhere; broadcastable to ``known``.
+        steps: transitions from the noisiest level to clean data, as for every sampler.
+        resample: how often each of them is taken; 10 in the source.
+        variance: of the ancestral step: posterior, forward or learned.
+        grid: how the levels are spread.
+
+    Raises:
+        UserError: a mask of another shape or with values besides 0 and 1, known values that are not finite,
+            resample < 1, a process of a single level.
+
+    Source: Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022,
+    arXiv 2201.09865, algorithm 1; replacement: Song et al., 2020, arXiv 2011.13456, appendix I.2.
+    """
+
+    def __init__(
+        self,
+        known: Tensor,
+        mask: Tensor,
+        steps: int | None = None,
+        resample: int = 10,
+        variance: str = "posterior",
+        grid: str = "uniform",
+    ):
+        super().__init__(steps, grid)
+        if resample < 1:
+            raise UserError(f"resample must be at least 1 (plain replacement), got {resample}; 10 is usual")
+        self.mask = _checked_mask(mask, known)
+        self.known = torch.where(self.mask, known, 0)
+        if not self.known.isfinite().all():
+            raise UserError("known holds values that are NaN or infinite where mask is true; mask them out")
+        self.resample = resample
+        self.reverse = Ancestral(steps, variance, grid)
+
+    def check(self, schedule: NoiseSchedule) -> None:
+        """Refuses a process of a single level, and a number of steps that it has not."""
+        if reason := self.unfit(schedule):
+            raise UserError(
+                f"inpainting does not fit this process: {reason}; train one with schedule=linear, vp or edm"
+            )
+        self.levels(schedule)
+
+    def calls(self, schedule: NoiseSchedule) -> int:
+        return (len(self.levels(schedule)) - 2) * self.resample + 1
+
+    def walk(self, predict: Predict, x: Tensor, levels: list[Level], noise: Noise) -> Iterator[Tensor]:
+        x = self._with_known(x, levels[0], noise)
+        for now, after in pairwise(levels):
+            x = self._down(predict, x, now, after, noise)
+            for _ in range(0 if after.is_clean else self.resample - 1):
+                scale, variance = transition(after, now)
+                x = mix(scale, x, variance.sqrt(), noise(x))
+                x = self._down(predict, x, now, after, noise)
+            yield x
+
+    def _down(self, predict: Predict, x: Tensor, now: Level, after: Level, noise: Noise) -> Tensor:
+        return self._with_known(self.reverse.step(x, predict(x, now), now, after, noise), after, noise)
+
+    def _with_known(self, x: Tensor, level: Level, noise: Noise) -> Tensor:
+        known = self.known.to(x)
+        noised = known if level.is_clean else diffuse(known, noise(x), level)
+        return torch.where(self.mask.to(x.device), noised, x)
+
+
+def _checked_mask(mask: Tensor, known: Tensor) -> Tensor:
+    """The mask as bool; one that does not fit ``known`` is refused."""
+    if not ((mask == 0) | (mask == 1)).all():
+        raise UserError("mask must be true or 1 where known, false or 0 elsewhere, and nothing between")
+    fits = mask.ndim <= known.ndim and all(
+        m in (1, k) for m, k in zip(mask.shape[::-1], known.shape[::-1], strict=False)
+    )
+    if not fits:
+        raise UserError(f"mask {tuple(mask.shape)} does not fit known {tuple(known.shape)}; give it the same shape")
+    return mask.bool()
