@@ -17,7 +17,7 @@ from litdiffusion.training import train
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
-QUIET = ["callbacks=none", "logger=none", "+trainer.enable_progress_bar=false", "+trainer.enable_checkpointing=false"]
+QUIET = ["callbacks=none", "logger=none", "+trainer.enable_checkpointing=false"]
 TINY_UNET = ["model=unet", "data=digits", "model.base_channels=8", "model.depth=1", "data.batch_size=8"]
 TINY = [
     "trainer.max_steps=4",
@@ -66,7 +66,7 @@ def trained(tmp_path: Path) -> Callable[..., Path]:
     """Runs ``train`` as the command line does, with every callback, and returns the run's folder."""
 
     def run(*overrides: str, folder: str = "run") -> Path:
-        cfg = composed(*TINY, "callbacks.progress_bar=null", "+trainer.enable_progress_bar=false", *overrides)
+        cfg = composed(*TINY, "callbacks.progress_bar=null", *overrides)
         train(cfg, Run(tmp_path / folder, folder))
         return tmp_path / folder
 

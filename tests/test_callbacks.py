@@ -1,6 +1,7 @@
 """What a run draws: the right states, from the same noise, within its share of the time."""
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from conftest import TINY_UNET, composed
 from PIL import Image
 
 from litdiffusion.callbacks import Trajectory
-from litdiffusion.callbacks.drawing import states_of, thinned
+from litdiffusion.callbacks.drawing import level_names, noised_like, spread, states_of
 from litdiffusion.errors import UserError
-from litdiffusion.types import seeded_noise
+from litdiffusion.samplers import State
+from litdiffusion.schedules import VE, VP, NoiseLadder, linear
+from litdiffusion.types import CLEAN, seeded_noise
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -19,26 +22,29 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize(
-    ("count", "every", "kept"), [(201, 8, 26), (51, 8, 8), (9, 8, 2), (10, 8, 3), (1, 8, 1), (5, 1, 5)]
-)
-def test_every_eighth_state_and_the_last_are_kept(count, every, kept):
-    states = list(thinned(iter(range(count)), every))
-    assert len(states) == kept
-    assert states[0] == 0
-    assert states[-1] == count - 1
-    assert states[:-1] == list(range(0, count - 1, every))
+@pytest.mark.parametrize(("count", "shown", "kept"), [(201, 26, 26), (51, 26, 26), (9, 26, 9), (2, 26, 2), (1, 5, 1)])
+def test_shown_states_are_spread_evenly_from_first_to_last(count, shown, kept):
+    places = sorted(spread(count, shown))
+    assert len(places) == kept
+    assert (places[0], places[-1]) == (0, count - 1)
+    gaps = {b - a for a, b in pairwise(places)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_the_source_s_every_eighth_of_200_states_is_26_shown():
+    assert sorted(spread(201, 26)) == list(range(0, 201, 8))
+    assert spread(50, 1) == {49}
 
 
 def test_states_are_the_samplers_own(built):
     module = built("schedule.steps=25").module
     module.trainer = built("schedule.steps=25").trainer
-    states = states_of(module, module.sampler, 4, "raw", 3, keep_every=8)
+    states = states_of(module, module.sampler, 4, "raw", 3, shown=6)
     noise = seeded_noise(3)
     x = noise(torch.empty(4, 2))
     whole = list(module.sampler.trajectory(module.denoiser, x, noise=noise))
     assert torch.equal(states[0].x, x)
-    for state, index in zip(states, (0, 8, 16, 24, 25), strict=True):
+    for state, index in zip(states, (0, 5, 10, 15, 20, 25), strict=True):
         assert torch.equal(state.x, whole[index].x)
         assert state.level.t == whole[index].level.t
 
@@ -50,7 +56,9 @@ def test_pictures_are_drawn_at_the_interval_and_at_the_end(trained):
         "callbacks.trajectory.every_n_steps=4",
         "callbacks.trajectory.max_share=null",
         "callbacks.trajectory.points=50",
+        "callbacks.trajectory.shown=6",
         "callbacks.final_samples=null",
+        "callbacks.field=null",
         "schedule.steps=40",
     )
     names = sorted(path.name for path in (folder / "pictures").iterdir())
@@ -108,7 +116,7 @@ def test_averaged_and_raw_weights_draw_different_pictures_from_the_same_noise(fi
 def test_a_chain_longer_than_the_budget_is_respaced(built, tmp_path):
     experiment = built("schedule.steps=100")
     experiment.module.trainer = experiment.trainer
-    trajectory = Trajectory(tmp_path, steps=40, show_every=8)
+    trajectory = Trajectory(tmp_path, steps=40, shown=6)
     indices = [round(state.level.t.item() * 100) for state in trajectory._states(experiment.module)]
     assert indices == [100, 80, 60, 40, 20, 0]
 
@@ -131,14 +139,15 @@ def test_vectors_are_measured_against_the_noise_floor(trained):
 
 def test_diverged_samples_are_shown_and_not_measured(trained, monkeypatch):
     monkeypatch.setattr(
-        "litdiffusion.callbacks.final_samples.FinalSamples._draw", lambda *_: torch.full((9, 2), torch.nan)
+        "litdiffusion.callbacks.final_samples.FinalSamples._draw",
+        lambda *_: State(torch.full((9, 2), torch.nan), CLEAN),
     )
     folder = trained("data.size=600", "schedule.steps=25", "callbacks.trajectory=null")
     assert (folder / "pictures" / "samples.png").is_file()
     assert not any(row.get("samples/wasserstein") for row in rows(folder))
 
 
-@pytest.mark.parametrize("name", ["every_n_steps", "chains", "show_every"])
+@pytest.mark.parametrize("name", ["every_n_steps", "chains", "shown"])
 def test_nonsense_is_refused(name, tmp_path):
     with pytest.raises(UserError, match=f"callbacks.trajectory.{name} must be at least 1, got 0"):
         Trajectory(tmp_path, **{name: 0})
@@ -146,4 +155,39 @@ def test_nonsense_is_refused(name, tmp_path):
 
 def test_the_sources_preset_draws_every_ten_steps():
     cfg = composed("experiment=mnist_source").callbacks.trajectory
-    assert (cfg.every_n_steps, cfg.chains, cfg.show_every, cfg.max_share) == (10, 10, 8, None)
+    assert (cfg.every_n_steps, cfg.chains, cfg.shown, cfg.max_share) == (10, 10, 26, None)
+
+
+def test_panels_are_named_after_what_tells_the_levels_of_a_process_apart():
+    assert level_names(linear(50), linear(50).grid(2)) == ["t = 50", "t = 25", "t = 0"]
+    assert level_names(VE(0.1, 10.0), VE(0.1, 10.0).grid(3)) == ["σ = 10", "σ = 1", "σ = 0.1", "σ = 0"]
+    assert level_names(VP(), VP().grid(3)) == ["t = 1.00", "t = 0.50", "t = 0.00", "t = 0.00"]
+
+
+def test_a_walk_that_ends_at_a_noise_level_is_compared_with_data_noised_to_it():
+    data = torch.zeros(4000, 2)
+    level = NoiseLadder(torch.tensor([3.0])).at(1.0)
+    noised, name = noised_like([State(data, level)], data)
+    assert name == "noised data"
+    assert noised.std().item() == pytest.approx(3.0, rel=0.05)
+    same, name = noised_like([State(data, CLEAN)], data)
+    assert name == "data"
+    assert same is data
+
+
+def test_langevin_samples_are_measured_against_noised_data_and_tell_the_modes_weights(trained, capsys):
+    trained(
+        "data=two_gaussians",
+        "data.size=600",
+        "data.standardise=false",
+        "recipe=dsm",
+        "schedule.sigma=3",
+        "sampler.steps=20",
+        "callbacks.final_samples.points=400",
+        "callbacks.final_samples.origin_radius=5",
+        "callbacks.trajectory.points=50",
+    )
+    out = capsys.readouterr().out
+    assert "Wasserstein distance to noised data" in out
+    assert "weights of the modes: " in out
+    assert "within 5 of the origin: 100.00 % of samples" in out  # 20 short steps from N(0, I)

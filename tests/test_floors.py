@@ -15,15 +15,18 @@ FLOORS = {
     1: {"schedules", "nets", "data", "codecs", "metrics", "plots"},
     2: {"parameterizations", "times", "weightings"},
     3: {"denoisers"},
-    4: {"objectives", "samplers"},
+    4: {"objectives", "samplers", "likelihood"},
     5: {"modules", "callbacks", "loggers", "hardware"},
     6: {"build", "instantiate", "checks"},
-    7: {"training", "sampling", "cli"},
+    7: {"training", "sampling", "inpainting", "evaluation", "cli"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 BESIDE = {
     ("gaussian", "types"),
     ("weightings", "parameterizations"),
+    ("objectives", "likelihood"),
+    ("evaluation", "sampling"),
+    ("inpainting", "sampling"),
     ("callbacks", "modules"),
     ("modules", "loggers"),
     ("callbacks", "loggers"),

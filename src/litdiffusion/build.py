@@ -128,7 +128,14 @@ def build_trainer(cfg: DictConfig, run: Run, inner_steps: int) -> L.Trainer:
     # Lightning counts calls of its loop where the config counts steps; the rows of the log are written by the module.
     calls = {"val_check_interval": cfg.trainer.val_check_interval // inner_steps, "log_every_n_steps": 1}
     node = OmegaConf.merge(cfg.trainer, {"max_epochs": -1, **calls})
-    return make(node, "trainer", logger=loggers or False, callbacks=callbacks, default_root_dir=str(run.dir))
+    return make(
+        node,
+        "trainer",
+        logger=loggers or False,
+        callbacks=callbacks,
+        default_root_dir=str(run.dir),
+        enable_progress_bar="progress_bar" in nodes,  # Lightning's own counts calls of its loop
+    )
 
 
 def _check_processes(trainer: L.Trainer, run: Run) -> None:

@@ -42,6 +42,11 @@ class Pretrained:
         self.denoiser = build_denoiser(self.config).eval()
         self.denoiser.load_state_dict(_part(content["state_dict"], PREFIXES[weights]))
 
+    def on(self, device: torch.device, clip: bool) -> nn.Module:
+        """The denoiser on a device, with ``clip`` kept in the data's range where they have one."""
+        denoiser = self.denoiser.to(device)
+        return ClippedDenoiser(denoiser, *self.value_range) if clip and self.value_range is not None else denoiser
+
 
 def sample_to_files(cfg: DictConfig) -> Path:
     """Draws ``cfg.n`` samples, writes ``samples.png`` and ``samples.npz`` and returns their folder."""
@@ -63,20 +68,27 @@ def sample_to_files(cfg: DictConfig) -> Path:
 def batches(cfg: DictConfig, pretrained: Pretrained, sampler: Sampler) -> Iterator[Tensor]:
     """Batches of samples in data space on the CPU; sample i depends on ``cfg.seed + i`` alone."""
     device = device_for(cfg.device)
-    denoiser: nn.Module = pretrained.denoiser.to(device)
-    schedule = pretrained.denoiser.schedule
-    if cfg.clip and pretrained.value_range is not None:
-        denoiser = ClippedDenoiser(denoiser, *pretrained.value_range)
-    steps = len(sampler.levels(schedule)) - 1
-    with tqdm(total=cfg.n * steps, unit="step", unit_scale=True, desc="sampling", mininterval=0.5) as bar:
+    denoiser = pretrained.on(device, cfg.clip)
+    with progress(cfg.n * (len(sampler.levels(denoiser.schedule)) - 1)) as bar:
         for start in range(0, cfg.n, cfg.batch_size):
-            size = min(cfg.batch_size, cfg.n - start)
-            noise = per_sample_noise([cfg.seed + i for i in range(start, start + size)])
-            x = sampler.prior(schedule, torch.empty(size, *pretrained.shape, device=device), noise)
-            for state in sampler.trajectory(denoiser, x, noise=noise):
-                x = state.x
-                bar.update(size if state.step > 0 else 0)
-            yield pretrained.codec.decode(x).float().cpu()
+            seeds = [cfg.seed + i for i in range(start, min(start + cfg.batch_size, cfg.n))]
+            like = torch.empty(len(seeds), *pretrained.shape, device=device)
+            yield pretrained.codec.decode(drawn(sampler, denoiser, like, seeds, bar)).float().cpu()
+
+
+def drawn(sampler: Sampler, denoiser: nn.Module, like: Tensor, seeds: list[int], bar: tqdm) -> Tensor:
+    """One batch of samples shaped like ``like`` (B, ...) in model space; sample i depends on ``seeds[i]`` alone."""
+    noise = per_sample_noise(seeds)
+    x = sampler.prior(denoiser.schedule, like, noise)
+    for state in sampler.trajectory(denoiser, x, noise=noise):
+        x = state.x
+        bar.update(len(x) if state.step > 0 else 0)
+    return x
+
+
+def progress(steps: int) -> tqdm:
+    """A bar over the steps of all samples."""
+    return tqdm(total=steps, unit="step", unit_scale=True, desc="sampling", mininterval=0.5)
 
 
 def _sampler(cfg: DictConfig, pretrained: Pretrained) -> Sampler:

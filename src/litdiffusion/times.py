@@ -149,7 +149,7 @@ class LossAwareTimes(TimeSampler):
         counts = torch.zeros_like(self.seen).index_add_(0, bins, torch.ones_like(bins))
         sums = torch.zeros_like(self.second_moment).index_add_(0, bins, squares)
         mean = sums / counts.clamp(min=1)
-        keep = torch.where(self.seen == 0, 0.0, self.decay)
+        keep = self.decay * (self.seen > 0).to(mean)
         self.second_moment.copy_(
             torch.where(counts > 0, keep * self.second_moment + (1 - keep) * mean, self.second_moment)
         )

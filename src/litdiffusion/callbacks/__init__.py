@@ -1,8 +1,10 @@
 """Callbacks: what is drawn, saved and watched while a run goes on."""
 
+from litdiffusion.callbacks.field import Field
 from litdiffusion.callbacks.final_samples import FinalSamples
 from litdiffusion.callbacks.forward_process import ForwardProcess
+from litdiffusion.callbacks.langevin_path import LangevinPath
 from litdiffusion.callbacks.progress import StepProgress
 from litdiffusion.callbacks.trajectory import Trajectory
 
-__all__ = ["FinalSamples", "ForwardProcess", "StepProgress", "Trajectory"]
+__all__ = ["Field", "FinalSamples", "ForwardProcess", "LangevinPath", "StepProgress", "Trajectory"]

@@ -12,10 +12,10 @@ from litdiffusion.types import Level, Prediction
 class GuidedDenoiser(DenoiserWrapper):
     """Classifier-free guidance: ``x_0 = x_0(x_t) + weight * (x_0(x_t, cond) - x_0(x_t))``, and eps alike.
 
-    Both weights add up to 1, so the pair still explains x_t. weight = 1 is the conditional denoiser, 0 the unconditional
-    one; beyond 1 the score is that of ``p(x_t | cond) * p(cond | x_t)^(weight - 1)`` at every level (not of any one
-    density noised). Without a condition, and at weight = 1, it costs one call of the denoiser, else two. The spread of a
-    learned variance is the conditional one. Clip outside: ``ClippedDenoiser(GuidedDenoiser(denoiser, 3.0), -1, 1)``.
+    Both weights add up to 1, so the pair still explains x_t. weight = 1 is the conditional denoiser, 0 the
+    unconditional one. Beyond 1 the score is that of ``p(x_t | cond) * p(cond | x_t)^(weight - 1)`` at every level,
+    which is not one density noised. Costs two calls of the denoiser; one without a condition, or at weight = 1. The
+    spread of a learned variance is the conditional one. Clipping goes around it, not inside.
 
     Args:
         denoiser: one that was trained with and without conditions, and takes ``cond=None`` for without.

@@ -1,4 +1,4 @@
-"""What the pictures drawn by matplotlib share: colours, quiet axes, panels of one size, pixels without pyplot."""
+"""What the pictures drawn by matplotlib share: colours, quiet axes, panels of one size, pixels without a display."""
 
 from __future__ import annotations
 

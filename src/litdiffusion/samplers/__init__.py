@@ -7,6 +7,7 @@ from litdiffusion.samplers.ddim import DDIM
 from litdiffusion.samplers.langevin import AnnealedLangevin, Langevin
 from litdiffusion.samplers.multistep import DPMSolver2M, SDEDPMSolver2M, UniPC
 from litdiffusion.samplers.ode import Euler, Heun
+from litdiffusion.samplers.repaint import RePaint
 from litdiffusion.samplers.stochastic import EulerMaruyama, PredictorCorrector
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Heun",
     "Langevin",
     "PredictorCorrector",
+    "RePaint",
     "SDEDPMSolver2M",
     "Sampler",
     "State",

@@ -54,7 +54,7 @@ class AdaptiveODE(Sampler):
         from torchdiffeq import odeint
 
         schedule = predict.schedule
-        last = schedule.at(schedule.t_min)
+        last = schedule.at(min(schedule.t_min, levels[-2].t.item()))
         shown = [level for level in levels[:-1] if level.sigma > last.sigma * (1 + 1e-9)]
         places = [in_angle(schedule, level) for level in [*shown, last]]
         angles = torch.stack([place.position for place in places]).to(x.device)

@@ -63,7 +63,8 @@ class DPMSolver2M(Sampler):
 
 class SDEDPMSolver2M(DPMSolver2M):
     """The same for the reverse SDE: ``x_s = sigma_s / sigma_t * exp(-h) * x_t + alpha_s * k * (x_0 + Δ / 2) + sigma_s *
-    sqrt(k) * z`` with ``k = 1 - exp(-2h)``. Without Δ it is ancestral sampling with posterior variance.
+    sqrt(k) * z`` with ``k = 1 - exp(-2h)``. Without Δ it is ancestral sampling with posterior variance; with it the
+    moments of Gaussian data converge at order 2.
 
     Source: Lu et al., 2022, arXiv 2211.01095, section 5 and appendix B (SDE-DPM-Solver++ 2M).
     """
@@ -82,8 +83,8 @@ class UniPC(Sampler):
     With ``B = 1 - exp(-h)`` the prediction is ``base + alpha_s * B * Δ / 2``, base the step with x_0 held; once the
     denoiser has answered x_0' at the prediction, the step is repeated through x_0' as well:
     ``base + alpha_s * B * (c * Δ + d * (x_0' - x_0))`` with the weights c, d that are exact for x_0 quadratic in
-    lambda.
-    Order 3 on smooth problems at one network call per step.
+    lambda. Order 3 at one network call per step where all steps in log SNR shrink together (grids log_snr, karras); a
+    uniform grid leaves order 2 on the straight path of flow matching, whose first and last steps do not.
 
     Source: Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models", 2023,
     arXiv 2302.04867, algorithm 2 (p = 2, B(h) = exp(h) - 1).

@@ -90,6 +90,9 @@ class Euler(Sampler):
 class Heun(Euler):
     """Euler's step, then the mean of the slopes at both of its ends: order 2, 2 N - 1 network calls.
 
+    On a chain of T levels order 2 needs the coordinate ratio or angle: along time its rates jump from level to level,
+    which leaves an error of order 1 / T however many steps are taken.
+
     With ``churn`` the noise is first raised from sigma to sigma * (1 + gamma), ``gamma = min(churn / N, sqrt(2) - 1)``
     where sigma / alpha lies within [churn_min, churn_max], by fresh noise of deviation ``churn_noise``, but never above
     the noisiest level, which the net has not seen; 0 is the ODE.

@@ -18,17 +18,17 @@ class RePaint(Sampler):
     """Draws the unknown part of data whose other part is ``known``, where ``mask`` is true.
 
     Every transition t -> s takes an ancestral step and then puts in the known part at its own noise,
-    ``x_s = mask * (alpha_s * known + sigma_s * eps) + (1 - mask) * step(x_t)``, eps fresh. The step saw x_t only, so both
-    parts agree badly; therefore x_s is noised back to t, ``x_t = alpha_ts * x_s + sqrt(forward) * z``, and the transition
-    repeated, ``resample`` times in all. resample = 1 is plain replacement, which is biased: the known part never learns
-    what the unknown one has become. With more, the samples close in on p(unknown | known), and cost as much more. The
-    step into clean data is taken once and leaves the known part exactly as given. With nothing known it samples p(x).
+    ``x_s = mask * (alpha_s * known + sigma_s * eps) + (1 - mask) * step(x_t)``, eps fresh. The two parts hardly agree,
+    since the step knew nothing of this eps; therefore x_s is noised back to t by the forward transition, and the whole
+    repeated, ``resample`` times in all. resample = 1 is plain replacement, which is biased: the known part is put in,
+    but hardly conditioned on. With more, the samples close in on p(unknown | known), and cost as much more. The step
+    into clean data is taken once and leaves the known part exactly as given. With nothing known it samples p(x).
 
-    Repeating also repeats the error of a step's variance: "posterior" makes the result too narrow on few steps, the more
-    so the more often; "forward" is right wherever the noise is small against the spread of the data.
+    Repeating also repeats the error of a step's variance: "posterior" makes the result too narrow on few steps, the
+    more so the more often; "forward" is right wherever the noise is small against the spread of the data.
 
     Args:
-        known: (B, ...) or broadcastable to the samples, in model space; what it holds where the mask is false is ignored.
+        known: (B, ...) or broadcastable to the samples, in model space; ignored where the mask is false.
         mask: true or 1 where ``known`` is known, false or 0 elsewhere; broadcastable to ``known``.
         steps: transitions from the noisiest level to clean data, as for every sampler.
         resample: how often each of them is taken; 10 in the source.

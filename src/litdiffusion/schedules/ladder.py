@@ -70,4 +70,4 @@ def single(sigma: float = 0.5) -> NoiseLadder:
     """
     if not sigma > 0:
         raise UserError(f"schedule.sigma must be positive, got {sigma}; a tenth of the data's deviation to all of it")
-    return NoiseLadder(torch.tensor([sigma]))
+    return NoiseLadder(torch.tensor([sigma], dtype=torch.float64))

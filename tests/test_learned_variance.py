@@ -1,0 +1,217 @@
+"""Learned variances: between the two fixed ones, at the best place where the bound says so."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from mixtures import ENTROPY, GAUSSIAN, MEAN, STD, TWO_BY_TWO, Unlabelled, double, signs, true_spreads
+from torch.distributions import Normal, kl_divergence
+
+from litdiffusion.denoisers import Denoiser
+from litdiffusion.errors import UserError
+from litdiffusion.gaussian import diffuse, log_variance_between, posterior, transition
+from litdiffusion.likelihood import bound_term, variational_bound
+from litdiffusion.likelihood.normals import log_probability_8bit
+from litdiffusion.objectives import DenoisingObjective, HybridObjective
+from litdiffusion.parameterizations import Epsilon
+from litdiffusion.samplers import Ancestral
+from litdiffusion.schedules import VP, ladder, linear
+from litdiffusion.times import UniformTimes
+from litdiffusion.types import seeded_noise
+from litdiffusion.weightings import Simple
+
+BYTES = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+
+
+def test_the_best_spread_makes_the_bound_of_a_gaussian_exact_and_is_found_by_minimisation():
+    """The true reverse step of a Gaussian is normal, of a variance between the two: only the prior's mismatch stays."""
+    schedule = linear(30)
+    net = Spreads(schedule)
+    optimizer = torch.optim.LBFGS(net.parameters(), lr=1, max_iter=60, line_search_fn="strong_wolfe")
+    level = schedule.at(torch.arange(1, 31, dtype=torch.float64).repeat_interleave(4).view(-1, 1) / 30)
+    x_0, eps = TWO_BY_TWO.repeat(30, 1), signs(None).repeat(30, 1)
+
+    def loss():
+        optimizer.zero_grad()
+        value = bound_term(schedule, x_0, net(diffuse(x_0, eps, level), level), level, "gaussian").sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    best = true_spreads(schedule)
+    assert ((best > 0) & (best < 1)).all()
+    torch.testing.assert_close(net.spread.detach(), best, rtol=0, atol=2e-3)
+    end = schedule.at(1.0)
+    ends = Normal(end.alpha * MEAN, (end.alpha**2 * STD**2 + end.sigma**2).sqrt()), Normal(0.0, 1.0)
+    net.spread.data = best
+    gap = variational_bound(net, TWO_BY_TWO, "learned", "gaussian", noise=signs).total.mean().item() - ENTROPY
+    assert gap == pytest.approx(kl_divergence(*ends).item(), abs=1e-10)
+
+
+class Spreads(torch.nn.Module):
+    """The exact denoiser of the Gaussian, with one trainable spread per step of the chain."""
+
+    def __init__(self, schedule):
+        super().__init__()
+        self.schedule, self.exact = schedule, GAUSSIAN.denoiser(schedule)
+        self.spread = torch.nn.Parameter(torch.full((schedule.steps,), 0.5, dtype=torch.float64))
+
+    def forward(self, x_t, level, cond=None):
+        spread = self.spread[self.schedule.label(level).long() - 1]
+        return self.exact(x_t, level)._replace(spread=spread.expand_as(x_t))
+
+
+def test_the_logarithm_of_the_variance_is_interpolated():
+    lower, upper = double(0.01), double(0.04)
+    found = log_variance_between(lower, upper, double([0.0, 0.5, 1.0, 1.5])).exp()
+    torch.testing.assert_close(found, double([0.01, 0.02, 0.04, 0.08]))
+
+
+@pytest.mark.parametrize("schedule", [linear(24), ladder(24), VP()], ids=["linear", "ladder", "vp"])
+@pytest.mark.parametrize(("spread", "variance"), [(0.0, "posterior"), (1.0, "forward")])
+def test_ancestral_with_the_spread_at_its_ends_is_ancestral_with_a_fixed_variance(schedule, spread, variance):
+    x = schedule.prior_std * torch.randn(6, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exact = GAUSSIAN.denoiser(schedule)
+    told = Told(exact, spread)
+    learned = Ancestral(20, "learned").sample(told, x, noise=seeded_noise(1))
+    fixed = Ancestral(20, variance).sample(exact, x, noise=seeded_noise(1))
+    torch.testing.assert_close(learned, fixed, rtol=1e-10, atol=1e-10)
+    between = Ancestral(20, "learned").sample(Told(exact, 0.5), x, noise=seeded_noise(1))
+    assert not torch.allclose(between, fixed, rtol=1e-4)
+
+
+class Told(torch.nn.Module):
+    def __init__(self, denoiser, spread):
+        super().__init__()
+        self.denoiser, self.schedule, self.spread = denoiser, denoiser.schedule, spread
+
+    def forward(self, x_t, level, cond=None):
+        return self.denoiser(x_t, level)._replace(spread=torch.full_like(x_t, self.spread))
+
+
+def test_the_true_spread_draws_the_exact_variance_where_the_fixed_ones_miss_it():
+    """On N(1, 1/4) the walk is affine; with Var(x_s | x_t) itself only the last step's missing noise is left."""
+    schedule = linear(50)
+    found = {}
+    for variance, spreads in (("posterior", None), ("forward", None), ("learned", true_spreads(schedule))):
+        sampler, denoiser, spread = Ancestral(variance=variance), GAUSSIAN.denoiser(schedule), 1.0
+        probe = double([[0.0], [1.0], [0.0]])
+        levels = sampler.levels(schedule)
+        for now, after in pairwise(levels[:-1]):
+            prediction = denoiser(probe, now)
+            if spreads is not None:
+                step = spreads[schedule.label(now).long() - 1]
+                prediction = prediction._replace(spread=step.expand_as(probe))
+            out = sampler.step(probe, prediction, now, after, lambda x: double([[0.0], [0.0], [1.0]]))
+            slope, gain = (out[1] - out[0]).item(), (out[2] - out[0]).item()
+            spread = slope**2 * spread + gain**2
+        found[variance] = spread - (levels[-2].alpha ** 2 * STD**2 + levels[-2].sigma ** 2).item()
+    assert found["posterior"] < -0.01 < 0.005 < found["forward"]
+    assert abs(found["learned"]) < 1e-4  # the prior's variance, 1 for 0.99995 at t = 1
+
+
+def test_a_learned_variance_is_refused_where_none_was_learned():
+    with pytest.raises(UserError, match=r"sampler\.variance=learned needs a denoiser that learned it"):
+        Ancestral(variance="learned").sample(GAUSSIAN.denoiser(linear(24)), torch.zeros(1, 1))
+
+
+class TwoHalves(torch.nn.Module):
+    """A net whose two halves have their own weights: the output, and v of the variance."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.mean, self.variance = (
+            torch.nn.Parameter(0.5 * torch.randn(3, 3, dtype=torch.float64, generator=generator)) for _ in range(2)
+        )
+
+    def forward(self, x, label, cond=None):
+        return torch.cat([x @ self.mean, (x @ self.variance).tanh()], 1)
+
+
+class HybridCase:
+    def __init__(self, decoder):
+        self.schedule, self.decoder = linear(24), decoder
+        self.net = TwoHalves()
+        self.denoiser = Denoiser(self.net, self.schedule, Epsilon(), learned_variance=True)
+        x_0 = torch.randn(24, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        self.x_0 = x_0 if decoder == "gaussian" else BYTES[(x_0.clamp(-1, 1) * 127 + 127).long()]
+
+    def losses(self, objective):
+        return objective(self.denoiser, self.x_0, noise=seeded_noise(2), offset=0.5)
+
+    def hybrid(self, factor=0.001):
+        return self.losses(HybridObjective(UniformTimes(self.schedule), Simple(), self.decoder, factor))
+
+    def simple(self):
+        return self.losses(DenoisingObjective(UniformTimes(self.schedule), Simple()))
+
+
+both_decoders = pytest.mark.parametrize("decoder", ["gaussian", "8bit"])
+
+
+@both_decoders
+def test_the_hybrid_loss_trains_the_mean_as_the_simple_loss_and_the_spread_by_the_bound(decoder):
+    case = HybridCase(decoder)
+    simple = torch.autograd.grad(case.simple().mean(), case.net.mean)[0]
+    mean, variance = torch.autograd.grad(case.hybrid().mean(), (case.net.mean, case.net.variance))
+    torch.testing.assert_close(mean, simple, rtol=1e-12, atol=1e-14)
+    # With one sample at each of the 24 levels the batch's mean is the bound per coordinate, but for the prior.
+    slope = torch.zeros(3, 3, dtype=torch.float64)
+    for i in range(3):
+        for j in range(3):
+            with torch.no_grad():
+                ends = []
+                for step in (1e-5, -1e-5):
+                    case.net.variance[i, j] += step
+                    ends.append(per_coordinate_bound(case))
+                    case.net.variance[i, j] -= step
+            slope[i, j] = (ends[0] - ends[1]) / 2e-5
+    torch.testing.assert_close(variance, 0.001 * slope, rtol=1e-5, atol=1e-9)
+    assert variance.abs().max() > 1e-5
+
+
+def per_coordinate_bound(case):
+    """T times the mean of the terms at levels T..1, in nats per coordinate, from torch's own normals where i > 1."""
+    noise, nats = seeded_noise(2)(case.x_0), []
+    for x_0, eps, i in zip(case.x_0, noise, range(24, 0, -1), strict=True):
+        now, after = case.schedule.at(i / 24), case.schedule.at((i - 1) / 24)
+        x_t = diffuse(x_0[None], eps[None], now)
+        guess = case.denoiser(x_t, now)
+        weight, _, lower = posterior(after, now)
+        upper = transition(after, now).variance
+        if i == 1:
+            lower = posterior(now, case.schedule.at(2 / 24)).variance
+        variance = lower ** (1 - guess.spread) * upper**guess.spread
+        if i > 1:
+            q, p = Normal(weight * x_0, lower.sqrt()), Normal(weight * guess.x_0, variance.sqrt())
+            nats.append(kl_divergence(q, p).sum())
+        elif case.decoder == "gaussian":
+            nats.append(-Normal(guess.x_0, variance.sqrt()).log_prob(x_0).sum())
+        else:
+            nats.append(-log_probability_8bit(x_0[None], guess.x_0, variance.log()).sum())
+    return (24 * torch.stack(nats).mean() / 3).item()
+
+
+@both_decoders
+def test_the_extra_loss_is_lambda_times_the_bound_per_coordinate(decoder):
+    case = HybridCase(decoder)
+    losses, simple = case.hybrid(0.01), case.simple()
+    assert torch.equal(losses.error, simple.error)
+    torch.testing.assert_close(losses.weighted, simple.weighted + losses.extra)
+    assert losses.extra.mean().item() == pytest.approx(0.01 * per_coordinate_bound(case), rel=1e-9)
+    assert losses.mean().item() == pytest.approx(simple.mean().item() + losses.extra.mean().item(), rel=1e-12)
+    importance = torch.linspace(0.5, 1.5, 24, dtype=torch.float64)
+    counted = losses._replace(importance=importance).mean().item()
+    assert counted == pytest.approx((importance * losses.weighted).mean().item(), rel=1e-12)
+
+
+def test_the_hybrid_objective_refuses_what_it_cannot_learn():
+    times = UniformTimes(linear(24))
+    plain = Denoiser(Unlabelled(torch.nn.Identity()), linear(24), Epsilon())
+    with pytest.raises(UserError, match=r"this denoiser has none; set learned_variance=true"):
+        HybridObjective(times, Simple(), "8bit")(plain, torch.zeros(2, 3))
+    with pytest.raises(UserError, match=r"objective\.decoder must be one of 8bit, gaussian, got 'bytes'"):
+        HybridObjective(times, Simple(), "bytes")
+    with pytest.raises(UserError, match=r"objective\.factor must be positive, got 0"):
+        HybridObjective(times, Simple(), "8bit", 0.0)
