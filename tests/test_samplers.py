@@ -214,8 +214,8 @@ def test_ddim_refuses_an_eta_outside_0_and_1(eta):
 
 
 def test_ancestral_refuses_an_unknown_variance():
-    with pytest.raises(UserError, match="one of posterior, forward, got 'learned'"):
-        Ancestral(variance="learned")
+    with pytest.raises(UserError, match="one of posterior, forward, learned, got 'fixed'"):
+        Ancestral(variance="fixed")
 
 
 # Against diffusers. Its index t = 0..T-1 is our i = t + 1, and "trailing" spacing is our grid.

@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from analytic import CONTINUOUS, GRIDS, MEAN, PROCESSES, STD, double, flow_to, flowed, gaussian, marginal, mixture, moments, starts
+from analytic import (
+    CONTINUOUS,
+    GRIDS,
+    MEAN,
+    PROCESSES,
+    STD,
+    flow_to,
+    flowed,
+    marginal,
+    mixture,
+    moments,
+    starts,
+)
 
 from litdiffusion.samplers import (
     DDIM,
@@ -19,15 +31,15 @@ from litdiffusion.samplers import (
     SDEDPMSolver2M,
     UniPC,
 )
-from litdiffusion.schedules import VP, LinearFlow, ladder, linear, single
+from litdiffusion.schedules import ladder, linear, single
 from litdiffusion.types import seeded_noise
 
 every_process = pytest.mark.parametrize("name", PROCESSES)
 every_continuous = pytest.mark.parametrize("name", CONTINUOUS)
 
 
-def slopes(errors):
-    """The measured order at each doubling of the steps."""
+def orders(errors):
+    """Measured at each doubling of the steps."""
     errors = np.abs(errors)
     return np.log2(errors[:-1] / errors[1:])
 
@@ -35,50 +47,51 @@ def slopes(errors):
 # Without noise. All methods end with the denoiser's x_0 from the last level, and so does the reference.
 
 METHODS = {
-    "euler": (lambda n, grid: Euler(n, grid), 1),
+    "euler": (Euler, 1),
     "euler_ratio": (lambda n, grid: Euler(n, grid, "ratio"), 1),
     "euler_angle": (lambda n, grid: Euler(n, grid, "angle"), 1),
     "ddim": (lambda n, grid: DDIM(n, grid=grid), 1),
-    "heun": (lambda n, grid: Heun(n, grid), 2),
+    "heun": (Heun, 2),
     "heun_ratio": (lambda n, grid: Heun(n, grid, "ratio"), 2),
     "heun_angle": (lambda n, grid: Heun(n, grid, "angle"), 2),
     "dpm_solver": (DPMSolver2M, 2),
     "unipc": (UniPC, 3),
 }
-UNFIT = {
+LEFT_OUT = {
     ("flow", "euler_ratio"),  # no sigma / alpha at t = 1
     ("flow", "heun_ratio"),
     ("linear", "heun"),  # along time a chain's rates jump: see the test of 1 / T below
     ("ladder", "heun"),
 }
-# The first step of the straight path, from sigma / alpha = inf to 100, does not shrink with the others. Two orders of
-# magnitude below the error of 64 steps it shows in the one method that holds x_0 there and is this exact elsewhere.
-STEPS = {("flow", "dpm_solver"): (16, 32, 64)}
-ORDERS = [(name, method) for name in PROCESSES for method in METHODS if (name, method) not in UNFIT]
+STEPS = {
+    ("linear", "dpm_solver"): (128, 256),
+    # The first step of the straight path, from sigma / alpha = inf to 100, does not shrink with the others. It leaves
+    # 5e-5 in the one method that holds x_0 there and is as exact as that elsewhere.
+    ("flow", "dpm_solver"): (32, 64),
+}
+CASES = [(name, method) for name in PROCESSES for method in METHODS if (name, method) not in LEFT_OUT]
 
 
 def flow_errors(name, make, steps, grid):
-    schedule = PROCESSES[name]
-    exact = flowed(name)[1]
+    schedule, exact = PROCESSES[name], flowed(name)[1]
     walks = (make(n, grid).sample(mixture(schedule), starts(schedule)) for n in steps)
     return np.array([(x - exact).abs().max().item() for x in walks])
 
 
-@pytest.mark.parametrize(("name", "method"), ORDERS)
+@pytest.mark.parametrize(("name", "method"), CASES)
 def test_error_against_the_exact_flow_falls_at_the_stated_order(name, method):
     make, order = METHODS[method]
-    errors = flow_errors(name, make, STEPS.get((name, method), (64, 128, 256)), GRIDS[name])
-    np.testing.assert_allclose(slopes(errors)[-1], order, atol=0.15)
-    np.testing.assert_allclose(slopes(errors)[0], order, atol=0.2)
-    assert errors[-1] < {1: 0.1, 2: 6e-3, 3: 2e-5}[order]
+    errors = flow_errors(name, make, STEPS.get((name, method), (64, 128)), GRIDS[name])
+    np.testing.assert_allclose(orders(errors), order, atol=0.15)
+    assert errors[-1] < {1: 0.2, 2: 1e-2, 3: 2e-4}[order]
 
 
-@pytest.mark.parametrize("name", ["vp", "subvp", "ve"])
-def test_second_order_holds_on_uniform_grids_too_where_the_first_trained_time_is_no_singularity(name):
-    # At t = 0 itself sigma' of VP is infinite, as 1 / sqrt(t); from t_min = 1e-3 on 64 steps are enough.
-    for coordinate in ("time", "ratio", "angle"):
-        errors = flow_errors(name, lambda n, grid, c=coordinate: Heun(n, grid, c), (128, 256), "uniform")
-        np.testing.assert_allclose(slopes(errors), 2, atol=0.15)
+@pytest.mark.parametrize("name", ["vp", "subvp"])
+@pytest.mark.parametrize("coordinate", ["time", "ratio", "angle"])
+def test_heun_is_of_order_2_on_uniform_grids_too_as_times_stop_before_the_singularity_at_0(name, coordinate):
+    # At t = 0 itself sigma' of VP is infinite, as 1 / sqrt(t); from t_min = 1e-3 on it is smooth.
+    errors = flow_errors(name, lambda n, grid: Heun(n, grid, coordinate), (64, 128), "uniform")
+    np.testing.assert_allclose(orders(errors), 2, atol=0.15)
 
 
 def test_unipc_is_of_order_2_only_on_a_uniform_grid_of_the_straight_path():
@@ -86,7 +99,7 @@ def test_unipc_is_of_order_2_only_on_a_uniform_grid_of_the_straight_path():
     for n in (32, 64, 128):
         exact = flow_to(schedule, schedule.grid(n)[-2])[1]  # such a grid ends with the jump from t = 1 / n
         errors.append((UniPC(n, "uniform").sample(mixture(schedule), starts(schedule)) - exact).abs().max().item())
-    np.testing.assert_allclose(slopes(errors), 2, atol=0.15)
+    np.testing.assert_allclose(orders(errors), 2, atol=0.15)
 
 
 @pytest.mark.parametrize(("make", "grid"), [(linear, "quadratic"), (lambda n: ladder(n, 0.01, 10.0), "log_snr")])
@@ -97,26 +110,23 @@ def test_heun_along_the_time_of_a_chain_keeps_an_error_of_order_1_over_its_lengt
         return time - angle
 
     short, middle, long = gap(4096), gap(8192), gap(16384)
-    assert ((short - middle) / (middle - long)).abs().min() == pytest.approx(2, abs=0.1)
-    assert ((short - middle) / (middle - long)).abs().max() == pytest.approx(2, abs=0.1)
+    np.testing.assert_allclose((short - middle) / (middle - long), 2, atol=0.1)
 
 
 @every_continuous
-def test_error_of_the_adaptive_solver_stays_below_thirty_times_its_tolerance(name):
+def test_error_of_the_adaptive_solver_stays_below_20_times_its_tolerance(name):
     schedule, exact = PROCESSES[name], flowed(name)[1]
     for tolerance in (1e-3, 1e-5, 1e-7):
         found = AdaptiveODE(1, tolerance, tolerance).sample(mixture(schedule), starts(schedule))
-        print(name, tolerance, ((found - exact).abs().max()/tolerance).item())
-        assert (found - exact).abs().max() < 30 * tolerance
+        assert (found - exact).abs().max() < 20 * tolerance
 
 
-@every_continuous
-@pytest.mark.parametrize("method", ["dopri8", "bosh3", "fehlberg2", "adaptive_heun"])
-def test_every_method_of_the_adaptive_solver_finds_the_same_flow(name, method):
+@pytest.mark.parametrize("name", ["vp", "flow"])
+@pytest.mark.parametrize("method", ["dopri8", "bosh3", "adaptive_heun"])
+def test_every_other_method_of_the_adaptive_solver_keeps_its_tolerance_too(name, method):
     schedule, exact = PROCESSES[name], flowed(name)[1]
-    found = AdaptiveODE(4, 1e-4, 1e-4, method).sample(mixture(schedule), starts(schedule))
-    print(name, method, (found - exact).abs().max().item())
-    assert (found - exact).abs().max() < 5e-3
+    found = AdaptiveODE(1, 1e-4, 1e-4, method).sample(mixture(schedule), starts(schedule))
+    assert (found - exact).abs().max() < 2e-4
 
 
 @every_continuous
@@ -125,7 +135,169 @@ def test_states_that_the_adaptive_solver_shows_lie_on_the_flow(name, dtype):
     schedule = PROCESSES[name]
     states = list(AdaptiveODE(6, 1e-6, 1e-6).trajectory(mixture(schedule), starts(schedule).to(dtype)))
     assert [state.level.t for state in states] == [level.t for level in schedule.grid(6)]
-    for state in states[1:-1:2]:
-        exact = flow_to(schedule, state.level)[0]
-        torch.testing.assert_close(state.x.double(), exact, rtol=5e-5, atol=5e-5)
+    for state in (states[1], states[3]):
+        torch.testing.assert_close(state.x.double(), flow_to(schedule, state.level)[0], rtol=5e-5, atol=5e-5)
+    torch.testing.assert_close(states[-1].x.double(), flowed(name)[1], rtol=5e-5, atol=5e-5)
     assert {state.x.dtype for state in states} == {dtype}
+
+
+def test_the_adaptive_solver_shows_states_cleaner_than_the_first_trained_time_too():
+    schedule = type(PROCESSES["flow"])(t_min=0.1)
+    states = list(AdaptiveODE(20, 1e-6, 1e-6).trajectory(mixture(schedule), starts(schedule)))
+    assert len(states) == 21
+    for state in (states[-3], states[-2]):
+        torch.testing.assert_close(state.x, flow_to(schedule, state.level)[0], rtol=5e-5, atol=5e-5)
+
+
+# Methods that are one method.
+
+SAME = {
+    "dpm_solver without a past is ddim": (DPMSolver2M(2), DDIM(2, grid="log_snr")),
+    "sde_dpm_solver without a past is ancestral": (SDEDPMSolver2M(2), Ancestral(2, grid="log_snr")),
+    "no corrections is ancestral": (PredictorCorrector(9, corrections=0), Ancestral(9, "forward")),
+    "no churn is heun": (Heun(5), Heun(5, churn=0.0, churn_noise=2.0)),
+}
+
+
+@every_process
+@pytest.mark.parametrize(("one", "other"), SAME.values(), ids=SAME)
+def test_special_cases_walk_the_same_way(one, other, name):
+    schedule = PROCESSES[name]
+    walks = [s.trajectory(mixture(schedule), starts(schedule), noise=seeded_noise(1)) for s in (one, other)]
+    for ours, theirs in zip(*walks, strict=True):
+        torch.testing.assert_close(ours.x, theirs.x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "coordinate"), [("edm", "time"), ("flow", "time"), *((n, "ratio") for n in ("vp", "ve"))]
+)
+def test_euler_is_ddim_where_sigma_over_alpha_is_its_coordinate_or_the_path_is_straight(name, coordinate):
+    schedule = PROCESSES[name]
+    euler = Euler(12, coordinate=coordinate).trajectory(mixture(schedule), starts(schedule))
+    for ours, theirs in zip(euler, DDIM(12).trajectory(mixture(schedule), starts(schedule)), strict=True):
+        torch.testing.assert_close(ours.x, theirs.x, rtol=1e-9, atol=1e-9)
+
+
+# With noise: from the exact law at t = 1 the samples' moments must tend to those of x_0 at the last level.
+
+
+def moment_errors(name, make, steps):
+    """(mean, variance) of the samples less the exact ones, one row for each number of steps."""
+    schedule = PROCESSES[name]
+    last = schedule.at(schedule.t_min)
+    exact = MEAN, (last.alpha**2 * STD**4).item() / marginal(last)[1]
+    found = [moments(make(n, GRIDS[name]), schedule, *marginal(schedule.at(1.0)), draws=2 * n) for n in steps]
+    return np.array(found) - exact
+
+
+NOISY = {
+    "ancestral": (lambda n, grid: Ancestral(n, "posterior", grid), 1),
+    "ancestral_forward": (lambda n, grid: Ancestral(n, "forward", grid), 1),
+    "ddim": (lambda n, grid: DDIM(n, 0.5, grid), 1),
+    "sde_dpm_solver": (SDEDPMSolver2M, 2),
+}
+
+
+@every_process
+@pytest.mark.parametrize(("make", "order"), NOISY.values(), ids=NOISY)
+def test_variance_of_the_samples_tends_to_the_data_s_at_the_stated_order_and_the_mean_is_exact(make, order, name):
+    errors = moment_errors(name, make, (64, 128))
+    np.testing.assert_allclose(orders(errors[:, 1]), order, atol=0.2)
+    assert abs(errors[-1, 1]) < {1: 0.05, 2: 2e-3}[order]
+    np.testing.assert_allclose(errors[:, 0], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["linear", "vp", "subvp", "edm"])
+def test_euler_maruyama_is_of_weak_order_1(name):
+    errors = moment_errors(name, EulerMaruyama, (64, 128))
+    np.testing.assert_allclose(orders(errors[:, 1]), 1, atol=0.15)
+    if not PROCESSES[name].explodes:  # where alpha = 1 the mean is exact
+        np.testing.assert_allclose(orders(errors[:, 0]), 1, atol=0.15)
+
+
+@pytest.mark.parametrize("name", ["ladder", "ve"])
+def test_euler_maruyama_happens_to_do_better_where_sigma_grows_geometrically(name):
+    errors = moment_errors(name, EulerMaruyama, (32, 64))
+    assert orders(errors[:, 1]) > 1.8
+    np.testing.assert_allclose(errors[:, 0], 0, atol=1e-12)
+
+
+@every_process
+def test_corrections_lower_the_error_of_few_steps_and_vanish_with_many(name):
+    without = moment_errors(name, lambda n, grid: PredictorCorrector(n, grid, corrections=0), (64,))
+    errors = moment_errors(name, PredictorCorrector, (32, 64, 128))
+    assert abs(errors[1, 1]) < 0.9 * abs(without[0, 1])
+    assert (orders(errors[:, 1]) > 0.85).all()
+    assert (orders(errors[:, 1]) < 1.7).all()
+    np.testing.assert_allclose(errors[:, 0], 0, atol=1e-12)
+
+
+def test_error_of_many_corrected_steps_falls_more_slowly_than_1_over_n():
+    errors = moment_errors("flow", lambda n, grid: PredictorCorrector(n, "uniform"), (128, 256))
+    assert 0 < orders(errors[:, 1])[0] < 0.6
+
+
+@pytest.mark.parametrize(("name", "coordinate"), [("ve", "angle"), ("edm", "angle"), ("edm", "time")])
+def test_heun_with_churn_keeps_the_moments_at_order_2(name, coordinate):
+    errors = moment_errors(name, lambda n, grid: Heun(n, grid, coordinate, churn=8.0), (64, 128))
+    np.testing.assert_allclose(orders(errors[:, 1]), 2, atol=0.15)
+    np.testing.assert_allclose(errors[:, 0], 0, atol=2e-3)
+
+
+def test_churn_stays_within_its_range_of_sigma_and_scales_its_noise():
+    schedule, start = PROCESSES["edm"], marginal(PROCESSES["edm"].at(1.0))
+
+    def variance(**settings):
+        return moments(Heun(32, "karras", **settings), schedule, *start, draws=64)[1]
+
+    assert variance(churn=8.0, churn_min=100.0) == variance()
+    assert variance(churn=8.0, churn_max=0.001) == variance()
+    assert variance(churn=8.0, churn_noise=1.2) > variance(churn=8.0) + 0.01
+
+
+# Langevin dynamics: one affine map, again and again.
+
+
+@pytest.mark.parametrize("step_size", [0.01, 0.05, 0.2])
+@pytest.mark.parametrize("count", [3, 200])
+def test_langevin_follows_its_recursion_to_the_stationary_variance(step_size, count):
+    schedule = single(0.3)
+    s2 = STD**2 + 0.3**2  # the data blurred by the one noise level
+    found = moments(Langevin(count, step_size), schedule, 0.0, 4.0, draws=count)
+    kept = 1 - step_size / s2
+    stationary = s2 / (1 - step_size / (2 * s2))
+    assert found[0] == pytest.approx(MEAN * (1 - kept**count), rel=1e-9)
+    assert found[1] == pytest.approx(stationary + kept ** (2 * count) * (4.0 - stationary), rel=1e-9)
+
+
+def test_langevin_forgets_its_start_and_misses_the_law_by_its_step_only():
+    s2 = STD**2 + 0.3**2
+    mean, variance = moments(Langevin(400, 0.05), single(0.3), 0.0, 4.0, draws=400)
+    assert mean == pytest.approx(MEAN, abs=1e-12)
+    assert variance == pytest.approx(s2 / (1 - 0.05 / (2 * s2)), rel=1e-12)
+
+
+def annealed(sigmas, inner_steps, step_size, denoise):
+    """Mean and variance after all rungs, by the scalar recursion of each."""
+    mean, variance = 0.0, sigmas[0] ** 2
+    for sigma in sigmas:
+        s2, h = STD**2 + sigma**2, step_size * sigma**2
+        for _ in range(inner_steps):
+            mean, variance = MEAN + (1 - h / s2) * (mean - MEAN), (1 - h / s2) ** 2 * variance + 2 * h
+    gain = STD**2 / (STD**2 + sigmas[-1] ** 2) if denoise else 1.0
+    return MEAN + gain * (mean - MEAN), gain**2 * variance
+
+
+@pytest.mark.parametrize("denoise", [True, False])
+@pytest.mark.parametrize(("rungs", "inner_steps", "step_size"), [(10, 20, 0.1), (5, 7, 1.2)])
+def test_annealed_langevin_ends_at_the_mean_and_variance_of_its_recursion(rungs, inner_steps, step_size, denoise):
+    schedule = ladder(rungs, 0.2, 8.0)
+    sampler = AnnealedLangevin(inner_steps=inner_steps, step_size=step_size, denoise=denoise)
+    found = moments(sampler, schedule, 0.0, 64.0, draws=rungs * inner_steps)
+    expected = annealed(np.geomspace(8.0, 0.2, rungs), inner_steps, step_size, denoise)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_annealed_langevin_with_small_steps_ends_at_the_blurred_data():
+    found = annealed(np.geomspace(8.0, 0.2, 10), 20000, 1e-3, denoise=False)
+    np.testing.assert_allclose(found, (MEAN, STD**2 + 0.2**2), rtol=1e-3)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest, lognorm, norm
 
-from litdiffusion.schedules import cosine, linear
-from litdiffusion.times import UniformTimes
+from litdiffusion.errors import UserError
+from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma, cosine, linear
+from litdiffusion.times import LogitNormalTimes, LogNormalSigma, LossAwareTimes, UniformTimes
 
 
 def indices(times, batch, offset=None):
@@ -102,3 +104,222 @@ def test_times_broadcast_against_the_data_one_per_sample_in_float64(shape):
 
 def test_offset_0_covers_the_chain_evenly_too():
     assert torch.bincount(indices(UniformTimes(linear(100)), 100, 0.0), minlength=101).tolist() == [0] + [1] * 100
+
+
+def levels(times, batch, offset=None):
+    """The levels of one draw, fields of shape (batch,)."""
+    drawn = times.draw(torch.zeros(batch, 1, dtype=torch.float64), offset)
+    return type(drawn)(*(field.view(-1) for field in drawn))
+
+
+def shares(count):
+    """Midpoints of ``count`` equal parts of (0, 1]."""
+    return (torch.arange(count, dtype=torch.float64) + 0.5) / count
+
+
+# Laws.
+
+
+def logit_normal(mean, std):
+    return lambda t: norm.cdf((np.log(t) - np.log1p(-t) - mean) / std)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (-0.8, 0.5), (1.0, 2.0)])
+def test_logit_normal_times_have_their_quantiles_and_a_batch_their_law(mean, std):
+    times = LogitNormalTimes(LinearFlow(1e-9), mean, std)
+    u = shares(99)
+    expected = 1 / (1 + np.exp(-norm.ppf(u, mean, std)))
+    np.testing.assert_allclose(times.quantile(u), expected, rtol=1e-9)
+    # One time per stratum: the empirical law of a batch is nowhere further off than one sample.
+    assert kstest(levels(times, 500).t, logit_normal(mean, std)).statistic <= 1 / 500 + 1e-9
+
+
+@pytest.mark.parametrize(
+    "schedule", [LinearSigma(1e-4, 1e4), VE(1e-4, 1e4), VP(0.1, 40.0, 1e-9)], ids=["edm", "ve", "vp"]
+)
+@pytest.mark.parametrize(("mean", "std"), [(-1.2, 1.2), (0.5, 0.4)])
+def test_log_normal_sigma_has_its_quantiles_and_a_batch_its_law_in_every_process(mean, std, schedule):
+    times = LogNormalSigma(schedule, mean, std)
+    u = shares(99)
+    found = schedule.at(times.quantile(u)).ratio
+    np.testing.assert_allclose(found, lognorm.ppf(u, std, scale=np.exp(mean)), rtol=1e-7)
+    ratios = levels(times, 500).ratio
+    assert kstest(ratios, lognorm(std, scale=np.exp(mean)).cdf).statistic <= 1 / 500 + 1e-9
+
+
+def test_log_normal_sigma_is_cut_off_at_the_ends_of_the_process():
+    times = LogNormalSigma(LinearSigma(0.3, 1.0), 0.0, 2.0)
+    sigma = levels(times, 1000, 0.5).sigma
+    below, above = norm.cdf(np.log(0.3) / 2), norm.sf(0.0)
+    assert (sigma == sigma.min()).sum().item() == pytest.approx(1000 * below, abs=1)
+    assert (sigma == sigma.max()).sum().item() == pytest.approx(1000 * above, abs=1)
+    assert (sigma.min().item(), sigma.max().item()) == pytest.approx((0.3, 1.0), rel=1e-12)
+
+
+def test_on_a_chain_log_normal_sigma_takes_the_next_level_above():
+    chain, u = linear(50), shares(200)
+    drawn = chain.snap(LogNormalSigma(chain, 0.0, 1.0).quantile(u))
+    wanted = np.exp(norm.ppf(u))
+    inside = (wanted > chain.at(1 / 50).ratio.item()) & (wanted < chain.at(1.0).ratio.item())
+    assert (drawn.ratio.numpy()[inside] >= wanted[inside] * (1 - 1e-9)).all()
+    assert (chain.previous(drawn).ratio.numpy()[inside] < wanted[inside]).all()
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("make", [LogitNormalTimes, LogNormalSigma])
+def test_a_deviation_that_is_not_positive_is_refused(make, std):
+    with pytest.raises(UserError, match=f"times.std must be positive, got {std}; 1 to 1.2 are usual"):
+        make(VP(), 0.0, std)
+
+
+# Adaptive times.
+
+
+def squared(t):
+    """Losses with a wide range: 1e-3 to 3."""
+    return 1e-3 + 3 * t**2
+
+
+def taught(schedule, law=squared, **settings):
+    """A sampler that has seen the same loss at every time for long."""
+    times = LossAwareTimes(schedule, **{"bins": 20, "warmup": 2, "floor": 0.05, **settings})
+    t = schedule.snap(shares(4000)).t
+    for _ in range(3):
+        times.observe(t, law(t))
+    return times
+
+
+EVERY = {
+    "uniform": UniformTimes(VP(t_min=1e-9)),
+    "chain": UniformTimes(cosine(50)),
+    "logit_normal": LogitNormalTimes(LinearFlow()),
+    "log_normal": LogNormalSigma(LinearSigma()),
+    "loss_aware": taught(VP(t_min=1e-9)),
+    "loss_aware_chain": taught(linear(1000)),
+}
+
+
+@pytest.mark.parametrize("times", EVERY.values(), ids=EVERY)
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_with_offsets_rank_plus_u_over_world_draw_one_large_batch_together(world, times):
+    batch, u = 16, 0.37
+    together = torch.cat([levels(times, batch, (rank + u) / world).t for rank in range(world)])
+    torch.testing.assert_close(together.sort().values, levels(times, world * batch, u).t.sort().values)
+
+
+@pytest.mark.parametrize("times", EVERY.values(), ids=EVERY)
+def test_quantiles_rise_and_stay_within_the_trained_times(times):
+    t = times.schedule.snap(times.quantile(torch.linspace(1e-9, 1, 2001, dtype=torch.float64))).t
+    assert (t.diff() >= 0).all()
+    assert t.min() >= times.schedule.t_min
+    assert t.max() <= 1
+
+
+def test_only_the_adaptive_sampler_weighs_its_draws():
+    t = shares(10)
+    assert {name for name, times in EVERY.items() if times.importance(t) is not None} == {
+        "loss_aware",
+        "loss_aware_chain",
+    }
+    assert [times.adaptive for times in EVERY.values()] == [False] * 4 + [True] * 2
+
+
+def test_probabilities_are_proportional_to_the_root_mean_square_loss_above_their_floor():
+    times = LossAwareTimes(VP(), bins=4, warmup=1, floor=0.08)
+    losses = torch.tensor([1.0, 3.0, 0.5, 0.5, 2.0, 4.0]).double()
+    times.observe(torch.tensor([0.1, 0.2, 0.3, 0.45, 0.6, 0.9]).double(), losses)
+    root = np.sqrt([(1 + 9) / 2, 0.25, 4, 16])
+    expected = 0.92 * root / root.sum() + 0.08 / 4
+    np.testing.assert_allclose(times.probabilities(), expected, rtol=1e-14)
+    assert times.probabilities().sum().item() == pytest.approx(1, rel=1e-14)
+
+
+def test_means_of_squared_losses_decay_in_full_precision_and_only_where_a_bin_was_seen():
+    times = LossAwareTimes(VP(), bins=2, decay=0.9, warmup=1)
+    for loss in (2.0, 1.0, 3.0):
+        times.observe(torch.tensor([0.3]).double(), torch.tensor([loss]))
+    times.observe(torch.tensor([0.8]).double(), torch.tensor([5.0]))
+    expected = 0.9 * (0.9 * 4 + 0.1 * 1) + 0.1 * 9
+    np.testing.assert_allclose(times.second_moment, [expected, 25.0], rtol=1e-15)
+    assert times.seen.tolist() == [3, 1]
+
+
+def test_the_law_stays_uniform_until_every_bin_was_seen_often_enough():
+    times, u = LossAwareTimes(VP(t_min=1e-9), bins=5, warmup=3), shares(50)
+    for _ in range(2):
+        times.observe(shares(5), squared(shares(5)))
+    times.observe(shares(5)[1:], squared(shares(5)[1:]))
+    torch.testing.assert_close(times.quantile(u), u, rtol=1e-13, atol=0)
+    torch.testing.assert_close(times.importance(u), torch.ones_like(u), rtol=1e-13, atol=0)
+    times.observe(shares(5)[:1], squared(shares(5)[:1]))
+    assert (times.quantile(u) - u).abs().max() > 0.1
+
+
+def test_losses_of_zero_leave_the_law_uniform():
+    times = taught(VP(), law=torch.zeros_like)
+    assert times.probabilities().tolist() == [1 / 20] * 20
+
+
+def quadrature(times, order=12):
+    """Nodes u and weights that integrate over u exactly, bin by bin, whatever is smooth in t."""
+    x, w = np.polynomial.legendre.leggauss(order)
+    ends = np.concatenate([[0.0], times.probabilities().cumsum(0).numpy()])
+    width = np.diff(ends)[:, None]
+    return torch.from_numpy((ends[:-1, None] + width * (x + 1) / 2).ravel()), torch.from_numpy((width * w / 2).ravel())
+
+
+def test_weighted_draws_have_the_mean_of_uniform_ones():
+    times = taught(VP(t_min=1e-9))
+    u, weights = quadrature(times)
+    t = times.quantile(u)
+    for function, mean in ((torch.exp, np.e - 1), (torch.cos, np.sin(1)), (squared, 1e-3 + 1)):
+        assert (weights * times.importance(t) * function(t)).sum().item() == pytest.approx(mean, rel=1e-12)
+        assert (weights * function(t)).sum().item() != pytest.approx(mean, rel=1e-2)  # unweighted it is another mean
+
+
+def test_adaptive_times_lower_the_variance_of_the_loss_to_that_within_its_bins():
+    times = taught(VP(t_min=1e-9), bins=50, floor=1e-6)
+    u, weights = quadrature(times)
+    t = times.quantile(u)
+    mean, uniform = 1e-3 + 1, 1e-6 + 2e-3 + 9 / 5  # of squared(t) and of its square under uniform times
+    adaptive = (weights * (times.importance(t) * squared(t)) ** 2).sum().item()
+    assert uniform - mean**2 > 0.79
+    assert 0 <= adaptive - mean**2 < 1e-2
+
+
+@pytest.mark.parametrize(("steps", "bins", "used"), [(100, 10, 10), (100, 30, 25), (50, 100, 50), (97, 20, 1)])
+def test_each_level_of_a_chain_is_hit_with_its_share_of_its_bin(steps, bins, used):
+    times = taught(linear(steps), bins=bins)
+    assert len(times.probabilities()) == used
+    found = torch.bincount((times.schedule.snap(times.quantile(shares(100_000))).t * steps).round().long())
+    expected = times.probabilities().repeat_interleave(steps // used) * used / steps
+    np.testing.assert_allclose(found[1:] / 100_000, expected, atol=2e-5)
+    assert found[0] == 0
+    level = times.schedule.probe().t
+    torch.testing.assert_close(times.importance(level), 1 / (steps * expected), rtol=1e-12, atol=0)
+
+
+def test_what_it_learned_survives_a_state_dict():
+    old, new = taught(linear(100)), LossAwareTimes(linear(100), bins=20, warmup=2, floor=0.05)
+    assert not torch.equal(new.probabilities(), old.probabilities())
+    new.load_state_dict({name: value.clone() for name, value in old.state_dict().items()})
+    assert torch.equal(new.probabilities(), old.probabilities())
+    assert torch.equal(new.quantile(shares(300)), old.quantile(shares(300)))
+    for times in (old, new):
+        times.observe(shares(40), squared(shares(40)))
+    assert torch.equal(new.second_moment, old.second_moment)
+    assert set(old.state_dict()) == {"second_moment", "seen"}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"bins": 0}, "times.bins must be at least 1, got 0"),
+        ({"decay": 1.0}, r"times.decay must be in \[0, 1\), got 1.0"),
+        ({"warmup": 0}, "times.warmup must be at least 1, got 0"),
+        ({"floor": 0.0}, r"times.floor must be in \(0, 1\], got 0.0"),
+    ],
+)
+def test_bad_settings_of_adaptive_times_are_refused_by_name(bad, message):
+    with pytest.raises(UserError, match=message):
+        LossAwareTimes(VP(), **bad)

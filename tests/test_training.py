@@ -12,12 +12,11 @@ from litdiffusion.build import Run, build
 from litdiffusion.callbacks.drawing import states_of
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.modules.checkpoints import check_fits, differences, read_checkpoint
-from litdiffusion.objectives import DenoisingObjective, Losses
+from litdiffusion.objectives import DenoisingObjective
 from litdiffusion.samplers.base import prior
 from litdiffusion.sampling import Pretrained
 from litdiffusion.types import Batch, per_sample_noise
 
-ONE = torch.ones(1)
 
 
 def test_overfits_eight_points(built):
@@ -37,10 +36,17 @@ def test_overfits_eight_points(built):
     assert distances.argmin(1).unique().numel() == 8  # on every one of them
 
 
-@pytest.mark.parametrize("images", [False, True])
-def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(images, tmp_path):
+RESUMED = {
+    "vectors": ["data.batch_size=3000"],
+    "images": TINY_UNET,
+    "adaptive": ["data.batch_size=3000", "recipe=edm", "times=loss_aware", "times.bins=4", "times.warmup=1"],
+}
+
+
+@pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED)
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(options, tmp_path):
     overrides = [*TINY, "callbacks=none", "logger=none", "+trainer.enable_progress_bar=false", "trainer.max_steps=12"]
-    overrides += ["trainer.val_check_interval=3", *(TINY_UNET if images else ["data.batch_size=3000"])]
+    overrides += ["trainer.val_check_interval=3", *options]
 
     def run(ckpt_path: str | None = None):
         experiment = build(composed(*overrides), Run(tmp_path / ("resumed" if ckpt_path else "whole")))
@@ -114,12 +120,12 @@ def test_accumulated_gradients_equal_those_of_the_joined_batch(built):
     module = built("data.batch_size=100", "accumulate=3").module
     module.trainer = built("data.batch_size=100", "accumulate=3").trainer
     points = torch.randn(300, 2)
-    module.objective = lambda denoiser, x: Losses(denoiser.net(x, torch.ones(len(x)), None).mean(1), ONE, ONE)
     module._plain = True
     for parts in ([points], points.split(100)):
         module.zero_grad()
         for part in parts:
-            module._backward(module.objective(module.denoiser, part).error.mean(), len(parts))
+            error = module.denoiser.net(part, torch.ones(len(part)), None).mean()
+            module._backward(error, len(parts))
         gradient = torch.cat([p.grad.flatten() for p in module.denoiser.parameters()])
         if len(parts) == 1:
             expected = gradient.clone()
@@ -229,3 +235,26 @@ def test_a_finished_run_is_not_run_again(trained):
     ckpt = trained(*quick) / "checkpoints" / "last.ckpt"
     with pytest.raises(UserError, match=r"has all of its 4 steps; to go on raise trainer\.max_steps"):
         trained(*quick, f"ckpt_path={ckpt}", folder="again")
+
+
+def test_learned_variances_train_and_sample(fitted):
+    module = fitted("learned_variance=true", "sampler.variance=learned", "schedule.steps=25", "data=moons").module
+    x = module.sampler.sample(module.ema.model, torch.zeros(4, 2))
+    assert x.isfinite().all()
+    assert module.denoiser.net.layers[-1].out_features == 4
+
+
+def test_a_learned_variance_that_nobody_learns_is_refused(built):
+    with pytest.raises(UserError, match="set learned_variance=true as well"):
+        built("sampler.variance=learned")
+
+
+def test_loss_aware_times_learn_and_are_in_the_checkpoint(trained):
+    options = ["times=loss_aware", "times.bins=4", "times.warmup=1", "schedule.steps=100", "trainer.max_steps=8"]
+    quiet = ["callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null"]
+    whole = trained(*options, *quiet, folder="whole")
+    state = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    moments = state["objective.times.second_moment"]
+    assert state["objective.times.seen"].sum() == 8 * 512
+    assert (moments > 0).all()
+    assert moments[0] > moments[-1]  # the cleanest quarter is the hardest

@@ -17,8 +17,10 @@ from litdiffusion.errors import UserError
 from litdiffusion.hardware import ALL_THREADS, fast_bf16
 from litdiffusion.instantiate import make
 from litdiffusion.modules import DiffusionModule
-from litdiffusion.objectives import DenoisingObjective
+from litdiffusion.objectives import DenoisingObjective, HybridObjective
 from litdiffusion.samplers import Sampler
+from litdiffusion.times import TimeSampler
+from litdiffusion.weightings import Weighting
 
 MOST_INNER_STEPS = 25
 DEVIATION_ITEMS = 2000
@@ -78,7 +80,9 @@ def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
     parts = {"schedule": denoiser.schedule}
     sampler: Sampler = make(cfg.sampler, "sampler")
     sampler.check(denoiser.schedule)
-    objective = DenoisingObjective(make(cfg.times, "times", **parts), make(cfg.weighting, "weighting", **parts))
+    if getattr(sampler, "variance", None) == "learned" and not cfg.learned_variance:
+        raise UserError("sampler.variance=learned needs a net that learns it; set learned_variance=true as well")
+    objective = _objective(cfg, data, make(cfg.times, "times", **parts), make(cfg.weighting, "weighting", **parts))
     return DiffusionModule(
         denoiser,
         objective,
@@ -94,6 +98,12 @@ def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
         clip=data.value_range if cfg.clip_samples else None,
         record={"config": OmegaConf.to_container(cfg, resolve=True), "value_range": data.value_range},
     )
+
+
+def _objective(cfg: DictConfig, data: DataModule, times: TimeSampler, weighting: Weighting) -> DenoisingObjective:
+    if not cfg.learned_variance:
+        return DenoisingObjective(times, weighting)
+    return HybridObjective(times, weighting, decoder="gaussian" if data.value_range is None else "8bit")
 
 
 def build_denoiser(cfg: DictConfig) -> Denoiser:

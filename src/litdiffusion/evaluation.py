@@ -107,7 +107,7 @@ def _held(data: DataModule, pretrained: Pretrained, n: int) -> Held:
 def _bound(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Row], BoundTerms]:
     denoiser: nn.Module = pretrained.denoiser
     variance = cfg.variance or ("learned" if denoiser.learned_variance else "forward")
-    decoder = cfg.decoder or ("8bit" if held.bytes else "gaussian")
+    decoder = "8bit" if held.bytes else "gaussian"
     if cfg.clip and held.bytes:
         denoiser = ClippedDenoiser(denoiser, *pretrained.value_range)
     measure = partial(variational_bound, denoiser, variance=variance, decoder=decoder, steps=cfg.steps)

@@ -20,7 +20,7 @@ from litdiffusion.instantiate import make
 from litdiffusion.modules.checkpoints import read_checkpoint
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.samplers import Sampler
-from litdiffusion.types import per_sample_noise
+from litdiffusion.types import Noise, per_sample_noise
 
 PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
 
@@ -73,12 +73,11 @@ def batches(cfg: DictConfig, pretrained: Pretrained, sampler: Sampler) -> Iterat
         for start in range(0, cfg.n, cfg.batch_size):
             seeds = [cfg.seed + i for i in range(start, min(start + cfg.batch_size, cfg.n))]
             like = torch.empty(len(seeds), *pretrained.shape, device=device)
-            yield pretrained.codec.decode(drawn(sampler, denoiser, like, seeds, bar)).float().cpu()
+            yield pretrained.codec.decode(drawn(sampler, denoiser, like, per_sample_noise(seeds), bar)).float().cpu()
 
 
-def drawn(sampler: Sampler, denoiser: nn.Module, like: Tensor, seeds: list[int], bar: tqdm) -> Tensor:
-    """One batch of samples shaped like ``like`` (B, ...) in model space; sample i depends on ``seeds[i]`` alone."""
-    noise = per_sample_noise(seeds)
+def drawn(sampler: Sampler, denoiser: nn.Module, like: Tensor, noise: Noise, bar: tqdm) -> Tensor:
+    """One batch of samples shaped like ``like`` (B, ...), in model space, while ``bar`` counts their steps."""
     x = sampler.prior(denoiser.schedule, like, noise)
     for state in sampler.trajectory(denoiser, x, noise=noise):
         x = state.x

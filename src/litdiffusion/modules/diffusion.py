@@ -106,7 +106,7 @@ class DiffusionModule(L.LightningModule):
             seed_generators(self.device, fold_seed(self.seed, step, index, self.global_rank))
             losses = self.objective(self.denoiser, self.codec.encode(batch), offset=self._offset(step, index))
             self._backward(losses.mean(), len(batches))
-            losses = losses._replace(error=losses.error.detach())
+            losses = losses._replace(error=losses.error.detach(), extra=_detached(losses.extra))
             self._recent.append(losses)
             if self.objective.times.adaptive:
                 self.objective.times.observe(*(self.all_gather(x).flatten() for x in (losses.t, losses.weighted)))
@@ -185,3 +185,7 @@ class DiffusionModule(L.LightningModule):
         values["train/learning_rate"] = self.optimizers().param_groups[0]["lr"]
         values["train/gradient_norm"] = self._gradient_norm
         log_metrics(self.trainer, values)
+
+
+def _detached(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach()

@@ -12,7 +12,7 @@ from litdiffusion.samplers.ode import in_angle
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.types import Level, Noise
 
-METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+METHODS = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
 
 
 class AdaptiveODE(Sampler):

@@ -8,6 +8,8 @@ the cleanest trained time t_min:
   arXiv 2010.02502, appendix D.2);
 - karras: ``ratio^(1/7)`` even, ratio = sigma / alpha (Karras et al., 2022, arXiv 2206.00364, equation 5, rho = 7);
 - log_snr: log SNR even (Lu et al., "DPM-Solver", 2022, arXiv 2206.00927).
+
+A chain is visited at its own levels, each once: where a grid crowds, levels move apart to the next free ones.
 """
 
 from collections.abc import Callable
@@ -28,8 +30,7 @@ def levels_for(schedule: NoiseSchedule, steps: int | None, grid: str) -> list[Le
     """``steps + 1`` 0-dimensional levels from t = 1 down to clean data.
 
     Raises:
-        UserError: an unknown grid, a number of steps that the schedule does not have, or a grid that would visit a
-            level of a chain twice.
+        UserError: an unknown grid, or a number of steps that the schedule does not have.
     """
     if grid == "uniform":
         return schedule.grid(steps)
@@ -40,13 +41,17 @@ def levels_for(schedule: NoiseSchedule, steps: int | None, grid: str) -> list[Le
     count = len(schedule.grid(steps)) - 1  # refuses a number that the schedule does not have
     times = GRIDS[grid](schedule, torch.linspace(0, 1, count, dtype=torch.float64))
     times[0] = 1.0
-    levels = schedule.snap(times)
-    if not (levels.t.diff() < 0).all():
-        raise UserError(
-            f"sampler.grid={grid} with {count} steps visits a level of this chain of {schedule.steps} twice; give "
-            f"fewer steps, or sampler.grid=uniform"
-        )
-    return [*levels.unbind(), CLEAN]
+    if schedule.steps is not None:
+        times = _apart((times * schedule.steps).round().long(), schedule.steps) / schedule.steps
+    return [*schedule.snap(times).unbind(), CLEAN]
+
+
+def _apart(indices: Tensor, last: int) -> Tensor:
+    """Falling indices of a chain, each once: one that is taken moves to the next noisier level, as little as can be."""
+    count = len(indices)
+    falling = torch.arange(count - 1, -1, -1)
+    apart = (indices - falling).flip(0).cummax(0).values.flip(0) + falling
+    return apart.clamp(min=1 + falling).minimum(last - torch.arange(count)).to(torch.float64)
 
 
 def _quadratic(schedule: NoiseSchedule, place: Tensor) -> Tensor:

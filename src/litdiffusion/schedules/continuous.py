@@ -93,7 +93,7 @@ class VP(ContinuousSchedule):
         return -0.5 * (self.beta_min + t * (self.beta_max - self.beta_min)) * alpha
 
     def time(self, log_snr: Tensor) -> Tensor:
-        return self._time_of(0.5 * torch.nn.functional.logsigmoid(log_snr.to(torch.float64)))
+        return self._time_of(0.5 * torch.nn.functional.logsigmoid(log_snr.to(torch.float64).clamp(min=-500)))
 
     def _time_of(self, log_alpha: Tensor) -> Tensor:
         """The root of ``(beta_max - beta_min) t² / 4 + beta_min t / 2 + log alpha = 0``, without cancellation."""
