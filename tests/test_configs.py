@@ -1,5 +1,6 @@
 """Every yaml under conf/ composes and trains a step; what conf/ says agrees with what the code accepts."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ def test_every_choice_trains_a_step(group, choice, fitted, tmp_path, monkeypatch
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
+RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("data", [["data=gaussian_mixture"], TINY_UNET], ids=["1-D", "images"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains_and_samples_vectors_and_images(recipe, data, fitted):
+    short = {"dsm": ["sampler.steps=3"], "ncsn": ["schedule.steps=3", "sampler.inner_steps=2"]}
+    chain = ["schedule.steps=25"] if recipe.startswith("ddpm") else ["sampler.steps=4"]
+    module = fitted(f"recipe={recipe}", *data, *short.get(recipe, chain), "trainer.max_steps=1").module
+    denoiser = module.sampling_denoiser()
+    start = module.sampler.prior(denoiser.schedule, torch.empty(2, *module.shape))
+    assert module.sampler.sample(denoiser, start).isfinite().all()
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
 @pytest.mark.filterwarnings("ignore:the noise schedule ends at alpha = 0.36")
 def test_every_experiment_trains_a_step(name, fitted, tmp_path, monkeypatch):
@@ -86,6 +101,13 @@ def test_every_trainer_composes_with_a_budget():
     for path in sorted((CONF / "trainer").glob("*.yaml")):
         trainer = composed(f"trainer={path.stem}").trainer
         assert (trainer.max_steps, trainer.use_distributed_sampler) == (6000, False)
+
+
+def test_every_recipe_is_five_overrides():
+    for recipe in RECIPES:
+        text = (CONF / "recipe" / f"{recipe}.yaml").read_text()
+        words = re.findall(r"override /(\w+):", text)
+        assert words == ["schedule", "parameterization", "times", "weighting", "sampler"], recipe
 
 
 def test_recipes_pick_five_parts_and_single_words_win_over_them():

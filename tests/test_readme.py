@@ -79,6 +79,18 @@ def test_sampling_command(trained, command, tmp_path):
     assert {path.name for path in (folder / "checkpoints" / "samples_000").iterdir()} == {"samples.npz", "samples.png"}
 
 
+@pytest.mark.parametrize("script", ["likelihood", "inpaint"])
+def test_commands_on_a_checkpoint(script, trained, command):
+    quiet = ("callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null")
+    folder = trained(*quiet, "schedule.steps=60", "data=moons", "data.size=600", "data.val_size=200")
+    (line,) = [c for c in COMMANDS if c.startswith(f"python scripts/{script}.py")]
+    checkpoint = f"ckpt={folder}/checkpoints/last.ckpt"
+    arguments = [checkpoint if "ckpt=" in argument else argument for argument in line.split()[2:]]
+    status, out, err = command(f"scripts/{script}.py", *arguments, *(["n=8"] if script == "likelihood" else []))
+    assert status == 0, err
+    assert str(folder / "checkpoints") in out
+
+
 def test_completion_command(command):
     (line,) = [c for c in COMMANDS if c.startswith("eval")]
     assert line == 'eval "$(python train.py -sc install=bash)"'

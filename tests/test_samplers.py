@@ -5,28 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from analytic import MEAN, STD, double, gaussian, mixture
 
-from litdiffusion.denoisers import GaussianMixtureDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import posterior, transition
 from litdiffusion.samplers import DDIM, Ancestral
 from litdiffusion.samplers.base import prior
 from litdiffusion.schedules import DiscreteSchedule, cosine, linear
 from litdiffusion.types import Prediction, per_sample_noise, seeded_noise
-
-MEAN, STD = 1.0, 0.5
-
-
-def double(values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def gaussian(schedule):
-    return GaussianMixtureDenoiser(schedule, double([1.0]), double([[MEAN]]), double([[STD]]))
-
-
-def mixture(schedule):
-    return GaussianMixtureDenoiser(schedule, double([0.4, 0.6]), double([[-2.0], [1.0]]), double([[0.3], [0.5]]))
 
 
 def moments(sampler, schedule):

@@ -102,15 +102,15 @@ def test_unipc_is_of_order_2_only_on_a_uniform_grid_of_the_straight_path():
     np.testing.assert_allclose(orders(errors), 2, atol=0.15)
 
 
-@pytest.mark.parametrize(("make", "grid"), [(linear, "quadratic"), (lambda n: ladder(n, 0.01, 10.0), "log_snr")])
-def test_heun_along_the_time_of_a_chain_keeps_an_error_of_order_1_over_its_length(make, grid):
+@pytest.mark.parametrize("make", [linear, lambda n: ladder(n, 0.01, 10.0)], ids=["linear", "ladder"])
+def test_heun_along_the_time_of_a_chain_keeps_an_error_of_order_1_over_its_length(make):
     def gap(length):
         schedule = make(length)
-        time, angle = (Heun(64, grid, axis).sample(mixture(schedule), starts(schedule)) for axis in ("time", "angle"))
-        return time - angle
+        walks = (Heun(32, coordinate=axis).sample(mixture(schedule), starts(schedule)) for axis in ("time", "angle"))
+        return next(walks) - next(walks)
 
-    short, middle, long = gap(4096), gap(8192), gap(16384)
-    np.testing.assert_allclose((short - middle) / (middle - long), 2, atol=0.1)
+    short, middle, long = gap(2048), gap(4096), gap(8192)
+    np.testing.assert_allclose((short - middle) / (middle - long), 2, atol=0.01)
 
 
 @every_continuous

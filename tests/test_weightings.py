@@ -6,30 +6,46 @@ from torch.distributions import Normal, kl_divergence
 
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import diffuse
-from litdiffusion.parameterizations import X0, Epsilon, PosteriorMean, V
-from litdiffusion.schedules import cosine, linear, sigmoid
-from litdiffusion.weightings import SNR, MinSNR, Simple, Variational
+from litdiffusion.parameterizations import EDM, X0, Epsilon, Flow, PosteriorMean, Score, V
+from litdiffusion.samplers.stochastic import sde
+from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP, cosine, ladder, linear, sigmoid, single
+from litdiffusion.weightings import SNR, Likelihood, MinSNR, Simple, Variational
 
 SCHEDULES = {"linear": linear(50), "cosine": cosine(40), "sigmoid": sigmoid(20)}
-ROWS = {"epsilon": lambda s: Epsilon(), "x0": lambda s: X0(), "v": lambda s: V(), "posterior_mean": PosteriorMean}
+CHAINS = SCHEDULES | {"ladder": ladder(30)}
+CONTINUOUS = {"vp": VP(), "subvp": SubVP(), "ve": VE(), "edm": LinearSigma(), "flow": LinearFlow()}
+SIGMA_DATA = 0.7
+ROWS = {
+    "epsilon": lambda s: Epsilon(),
+    "x0": lambda s: X0(),
+    "v": lambda s: V(),
+    "score": lambda s: Score(),
+    "flow": Flow,
+    "edm": lambda s: EDM(SIGMA_DATA),
+    "posterior_mean": PosteriorMean,
+}
 WEIGHTINGS = {
     "snr": lambda s: SNR(),
     "min_snr": lambda s: MinSNR(5.0),
+    "likelihood": Likelihood,
     "variational_forward": lambda s: Variational(s, "forward"),
     "variational_posterior": lambda s: Variational(s, "posterior"),
 }
+OF_CHAINS = {"variational_forward", "variational_posterior", "posterior_mean"}
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+every_chain = pytest.mark.parametrize("schedule", CHAINS.values(), ids=CHAINS)
+every_continuous = pytest.mark.parametrize("schedule", CONTINUOUS.values(), ids=CONTINUOUS)
 every_row = pytest.mark.parametrize("make", ROWS.values(), ids=ROWS)
 
 
 class Case:
-    """Truth and one random prediction at every trained level of a chain, in float64."""
+    """Truth and one random prediction at every trained level, in float64."""
 
     def __init__(self, schedule):
         generator = torch.Generator().manual_seed(1)
-        self.steps = torch.arange(1, schedule.steps + 1, dtype=torch.float64).view(-1, 1)
-        self.level = schedule.at(self.steps / schedule.steps)
-        self.x_0, self.eps, shift = torch.randn(3, schedule.steps, 5, dtype=torch.float64, generator=generator).unbind()
+        self.level = schedule.at(schedule.probe().t.view(-1, 1))
+        shape = 3, len(self.level.t), 5
+        self.x_0, self.eps, shift = torch.randn(shape, dtype=torch.float64, generator=generator).unbind()
         self.x_t = diffuse(self.x_0, self.eps, self.level)
         self.guess = self.x_0 + shift
         self.guess_eps = (self.x_t - self.level.alpha * self.guess) / self.level.sigma
@@ -39,7 +55,7 @@ class Case:
         return weighting.weight(self.level, row) * error**2
 
 
-@every_schedule
+@every_chain
 @every_row
 @pytest.mark.parametrize("weighting", WEIGHTINGS.values(), ids=WEIGHTINGS)
 def test_one_prediction_costs_the_same_in_every_row(weighting, make, schedule):
@@ -48,12 +64,36 @@ def test_one_prediction_costs_the_same_in_every_row(weighting, make, schedule):
     torch.testing.assert_close(case.loss(weighting(schedule), make(schedule)), expected, rtol=1e-8, atol=1e-12)
 
 
-@every_schedule
+@every_continuous
+@pytest.mark.parametrize("make", [make for row, make in ROWS.items() if row not in OF_CHAINS])
+@pytest.mark.parametrize("weighting", [make for name, make in WEIGHTINGS.items() if name not in OF_CHAINS])
+def test_one_prediction_costs_the_same_in_every_row_of_continuous_time(weighting, make, schedule):
+    case = Case(schedule)
+    some = case.level.alpha.view(-1) > 0  # where no signal is left, epsilon and score say nothing
+    expected = case.loss(weighting(schedule), V())[some]
+    torch.testing.assert_close(case.loss(weighting(schedule), make(schedule))[some], expected, rtol=1e-6, atol=1e-9)
+
+
+@every_chain
 @every_row
 def test_snr_weighting_is_the_squared_error_of_the_noise(make, schedule):
     case = Case(schedule)
     expected = (case.guess_eps - case.eps) ** 2
     torch.testing.assert_close(case.loss(SNR(), make(schedule)), expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [*CHAINS.values(), *CONTINUOUS.values(), single(0.3)])
+def test_snr_weighting_of_the_score_is_sigma_squared(schedule):
+    level = schedule.at(schedule.probe().t[:-1]) if schedule.loses_signal else schedule.probe()
+    torch.testing.assert_close(SNR().weight(level, Score()), level.sigma**2, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("schedule", [LinearSigma(), VE(), ladder()], ids=["edm", "ve", "ladder"])
+def test_simple_weighting_of_the_edm_row_is_karras_weight_of_the_denoiser(schedule):
+    case = Case(schedule)
+    sigma = case.level.sigma
+    expected = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2 * (case.guess - case.x_0) ** 2
+    torch.testing.assert_close(case.loss(Simple(), EDM(SIGMA_DATA)), expected, rtol=1e-7, atol=1e-9)
 
 
 @every_schedule
@@ -80,6 +120,70 @@ def test_min_snr_tends_to_snr_for_large_gamma_and_to_a_constant_on_the_data_for_
 def test_simple_weighting_is_one_on_the_output(make, schedule):
     level = Case(schedule).level
     assert torch.equal(Simple().weight(level, make(schedule)), torch.ones(schedule.steps, 1, dtype=torch.float64))
+
+
+# The likelihood weighting.
+
+
+@pytest.mark.parametrize("schedule", [*CHAINS.values(), *CONTINUOUS.values(), single(0.3)])
+def test_likelihood_weighting_is_half_of_g_squared_on_the_error_of_the_score(schedule):
+    level = schedule.at(schedule.probe().t[:-1]) if schedule.loses_signal else schedule.probe()
+    variance = sde(schedule, level)[1]
+    torch.testing.assert_close(Likelihood(schedule).weight(level, Score()), variance / 2, rtol=1e-8, atol=1e-12)
+
+
+def published_diffusion(name, t):
+    """g² as Song et al. (2020) and the straight path have it."""
+    beta, integral = 0.1 + 19.9 * t, 0.1 * t + 19.9 * t**2 / 2
+    return {
+        "vp": beta,
+        "subvp": beta * (1 - (-2 * integral).exp()),
+        "ve": 2 * torch.tensor(5000.0).double().log() * (0.01 * 5000**t) ** 2,
+        "edm": 2 * 80**2 * t,
+        "flow": 2 * t / (1 - t),
+    }[name]
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_drift_and_diffusion_are_the_published_ones(name):
+    schedule, t = CONTINUOUS[name], torch.linspace(0.002, 0.99, 50, dtype=torch.float64)
+    drift, variance = sde(schedule, schedule.at(t))
+    torch.testing.assert_close(variance, published_diffusion(name, t), rtol=1e-9, atol=0)
+    vp = -(0.1 + 19.9 * t) / 2
+    expected = {"vp": vp, "subvp": vp, "ve": 0 * t, "edm": 0 * t, "flow": -1 / (1 - t)}[name]
+    torch.testing.assert_close(drift, expected, rtol=1e-12, atol=0)
+
+
+def test_likelihood_weighting_is_the_limit_of_the_variational_one_per_unit_of_time():
+    t = torch.tensor([0.1, 0.3, 0.5, 0.8, 1.0]).double()
+    limit = Likelihood(VP()).weight(VP().at(t), Epsilon())
+    gaps = []
+    for steps in (1000, 2000, 4000):
+        chain = linear(steps)
+        gaps.append(steps * Variational(chain, "forward").weight(chain.at(t), Epsilon()) / limit - 1)
+    assert gaps[-1].abs().max() < 0.03
+    torch.testing.assert_close(gaps[0] / gaps[1], torch.full_like(t, 2.0), rtol=0.05, atol=0)
+    torch.testing.assert_close(gaps[1] / gaps[2], torch.full_like(t, 2.0), rtol=0.05, atol=0)
+
+
+@every_continuous
+def test_likelihood_weighting_is_minus_half_the_rate_of_log_snr_on_the_error_of_the_noise(schedule):
+    t, h = 0.999 * schedule.probe().t[1:], 1e-6
+    rate = -(schedule.at(t + h).log_snr - schedule.at(t - h).log_snr) / (2 * h) / 2
+    level = schedule.at(t)
+    found = Likelihood(schedule).weight(level, V()) * (V().det(level) / level.alpha) ** 2
+    torch.testing.assert_close(found, rate, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("row", [X0(), V(), Flow(LinearFlow()), EDM(1.0)], ids=["x0", "v", "flow", "edm"])
+def test_likelihood_weighting_is_finite_where_no_signal_is_left(row):
+    assert Likelihood(LinearFlow()).weight(LinearFlow().at(1.0), row).item() == 0.0
+
+
+def test_variational_weighting_refuses_a_process_without_steps_and_names_the_likelihood_s():
+    for schedule in (VP(), single(0.5)):
+        with pytest.raises(UserError, match=f"{type(schedule).__name__} has none; take weighting=likelihood"):
+            Variational(schedule)
 
 
 def bayes(case):

@@ -1,4 +1,4 @@
-"""Inpainting from a checkpoint: held-out images with a part hidden, points of which only the first coordinate is known."""
+"""Inpainting from a checkpoint: held-out images with a part hidden, points of which only one coordinate is known."""
 
 import time
 from collections.abc import Callable
@@ -35,7 +35,7 @@ HIDDEN: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 """Which pixels are hidden: by the places of their middles in the image, from 0 to 1, or by a uniform draw."""
 
-STEPS = 100
+STEPS = 50
 POOL = 200_000
 """Fresh points among which the nearest hundredth stands for the truth at a fixed first coordinate."""
 
@@ -63,7 +63,9 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     samples = inpaintings(cfg, pretrained, problem)
     seconds = time.perf_counter() - begin
     np.savez_compressed(folder / "inpainting.npz", items=problem.items, mask=problem.mask, samples=samples)
-    (image_picture if images else point_picture)(problem, samples, data).save(folder / "inpainting.png")
+    title = f"{_steps(cfg, pretrained)} transitions, each taken {_times(cfg.resample)}"
+    draw = image_picture if images else point_picture
+    draw(problem, samples, data, title).save(folder / "inpainting.png")
     print(f"{samples.shape[0]} x {samples.shape[1]} inpaintings in {seconds:.1f} s: {folder}")
     return folder
 
@@ -111,33 +113,33 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem) -> Te
 def repaint(cfg: DictConfig, pretrained: Pretrained, problem: Problem) -> RePaint:
     """The sampler that knows ``problem``, with the settings of ``cfg`` and what they leave to the checkpoint."""
     denoiser = pretrained.denoiser
-    grid = cfg.grid or ("uniform" if denoiser.schedule.steps is not None else pretrained.sampler.grid)
-    variance = cfg.variance or ("learned" if denoiser.learned_variance else "posterior")
-    return RePaint(*problem, _steps(cfg, pretrained), cfg.resample, variance, grid)
+    usual = "posterior" if problem.items.ndim == 4 else "forward"
+    variance = cfg.variance or ("learned" if denoiser.learned_variance else usual)
+    return RePaint(*problem, _steps(cfg, pretrained), cfg.resample, variance, cfg.grid)
 
 
-def image_picture(problem: Problem, samples: Tensor, data: DataModule) -> Image:
+def image_picture(problem: Problem, samples: Tensor, data: DataModule, title: str) -> Image:
     """A row per image: as it is, what is given of it, and the inpaintings (n, samples, C, H, W)."""
     low, high = data.value_range or (-1.0, 1.0)
     veil = low + (high - low) * torch.tensor(DENSITY[2]).view(3, 1, 1) / 255
     shown = samples[:, :8].unbind(1)
     states = [problem.items, torch.where(problem.mask, problem.items, veil), *shown]
     labels = ["held out", "given", *(f"drawn {k + 1}" for k in range(len(shown)))]
-    return trajectory_sheet(states, labels, "", (low, high))
+    return trajectory_sheet(states, labels, title, (low, high))
 
 
-def point_picture(problem: Problem, samples: Tensor, data: DataModule) -> Image:
+def point_picture(problem: Problem, samples: Tensor, data: DataModule, title: str) -> Image:
     """The density of the data with the fixed first coordinates, and the second one drawn at each (n, samples, d)."""
     slices = []
     for x, ys in zip(problem.items[:, 0].tolist(), samples[..., 1], strict=True):
         truth = conditional_truth(data, x)
         slices.append(Conditional(x, ys, truth))
         print(f"x = {x:.3f}: W1 of {len(ys)} samples of y to the data's {wasserstein_1d(ys, truth):.4f}")
-    return conditional_picture(_pool(data), slices)
+    return conditional_picture(_pool(data), slices, title)
 
 
 def conditional_truth(data: DataModule, x: float) -> Tensor:
-    """Second coordinates (m,) of data whose first is ``x``: from the data's law in closed form, else of their nearest."""
+    """Second coordinates (m,) of data whose first is ``x``: by the data's law in closed form, else of the nearest."""
     law = getattr(data, "mixture", None)
     if law is None:
         pool = _pool(data)
@@ -154,6 +156,10 @@ def _pool(data: DataModule) -> Tensor:
 def _steps(cfg: DictConfig, pretrained: Pretrained) -> int:
     chain = pretrained.denoiser.schedule.steps or STEPS
     return min(STEPS, chain) if cfg.steps is None else cfg.steps
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _noise_per_item(seeds: list[int]) -> Noise:
@@ -184,11 +190,15 @@ def _check(cfg: DictConfig) -> None:
 def _has_images(cfg: DictConfig, pretrained: Pretrained) -> bool:
     """Whether the checkpoint's data are images; refuses data without parts, and settings for the other kind."""
     if not isinstance(pretrained.codec, Identity):
-        raise UserError("inpainting hides pixels, and this checkpoint works on a codec's latents; train with codec=identity")
+        raise UserError(
+            "inpainting hides pixels, and this checkpoint works on a codec's latents; train with codec=identity"
+        )
     if pretrained.shape == (1,):
         raise UserError("inpainting needs images or points of 2 coordinates and more; this checkpoint's data have 1")
     images = len(pretrained.shape) == 3
     key = "x" if images else "mask"
     if cfg[key] is not None:
-        raise UserError(f"{key} is for {'points' if images else 'images'}, this checkpoint's data are the other; leave it")
+        raise UserError(
+            f"{key} is for {'points' if images else 'images'}, this checkpoint's data are the other; leave it"
+        )
     return images

@@ -20,20 +20,23 @@ class RePaint(Sampler):
     Every transition t -> s takes an ancestral step and then puts in the known part at its own noise,
     ``x_s = mask * (alpha_s * known + sigma_s * eps) + (1 - mask) * step(x_t)``, eps fresh. The two parts hardly agree,
     since the step knew nothing of this eps; therefore x_s is noised back to t by the forward transition, and the whole
-    repeated, ``resample`` times in all. resample = 1 is plain replacement, which is biased: the known part is put in,
-    but hardly conditioned on. With more, the samples close in on p(unknown | known), and cost as much more. The step
-    into clean data is taken once and leaves the known part exactly as given. With nothing known it samples p(x).
+    repeated, ``resample`` times in all. The step into clean data is taken once and leaves the known part exactly as
+    given. With nothing known it samples p(x).
 
-    Repeating also repeats the error of a step's variance: "posterior" makes the result too narrow on few steps, the
-    more so the more often; "forward" is right wherever the noise is small against the spread of the data.
+    resample = 1 is plain replacement: the known part is put in, but hardly conditioned on. With more, samples move
+    slowly towards p(unknown | known), at that cost. Modes that lie apart settle their weights while the known part
+    is still noisy, and keep some bias: two moons, cut where 36 % of the data lie on the upper one, give it 51 % at
+    1 and 46 % at 40 and at 160, with the exact denoiser. Repeating also repeats the error of a step's variance:
+    "posterior" makes the result too narrow on few steps, "forward" is right where the noise is small against the
+    spread of the data.
 
     Args:
         known: (B, ...) or broadcastable to the samples, in model space; ignored where the mask is false.
         mask: true or 1 where ``known`` is known, false or 0 elsewhere; broadcastable to ``known``.
         steps: transitions from the noisiest level to clean data, as for every sampler.
-        resample: how often each of them is taken; 10 in the source.
+        resample: how often each of them is taken; 10 in the source, on 250 steps.
         variance: of the ancestral step: posterior, forward or learned.
-        grid: how the levels are spread.
+        grid: how the levels are spread; one that is coarse near clean data joins both parts badly.
 
     Raises:
         UserError: a mask of another shape or with values besides 0 and 1, known values that are not finite,
@@ -48,13 +51,13 @@ class RePaint(Sampler):
         known: Tensor,
         mask: Tensor,
         steps: int | None = None,
-        resample: int = 10,
+        resample: int = 20,
         variance: str = "posterior",
-        grid: str = "uniform",
+        grid: str = "karras",
     ):
         super().__init__(steps, grid)
         if resample < 1:
-            raise UserError(f"resample must be at least 1 (plain replacement), got {resample}; 10 is usual")
+            raise UserError(f"resample must be at least 1 (plain replacement), got {resample}; 10 to 20 are usual")
         self.mask = _checked_mask(mask, known)
         self.known = torch.where(self.mask, known, 0)
         if not self.known.isfinite().all():
