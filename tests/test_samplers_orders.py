@@ -48,7 +48,6 @@ def orders(errors):
 
 METHODS = {
     "euler": (Euler, 1),
-    "euler_ratio": (lambda n, grid: Euler(n, grid, "ratio"), 1),
     "euler_angle": (lambda n, grid: Euler(n, grid, "angle"), 1),
     "ddim": (lambda n, grid: DDIM(n, grid=grid), 1),
     "heun": (Heun, 2),
@@ -58,8 +57,7 @@ METHODS = {
     "unipc": (UniPC, 3),
 }
 LEFT_OUT = {
-    ("flow", "euler_ratio"),  # no sigma / alpha at t = 1
-    ("flow", "heun_ratio"),
+    ("flow", "heun_ratio"),  # no sigma / alpha at t = 1
     ("linear", "heun"),  # along time a chain's rates jump: see the test of 1 / T below
     ("ladder", "heun"),
 }
@@ -168,9 +166,11 @@ def test_special_cases_walk_the_same_way(one, other, name):
         torch.testing.assert_close(ours.x, theirs.x, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("name", "coordinate"), [("edm", "time"), ("flow", "time"), *((n, "ratio") for n in ("vp", "ve"))]
-)
+STRAIGHT = [("edm", "time"), ("flow", "time")]
+IN_RATIO = [(name, "ratio") for name in PROCESSES if name != "flow"]
+
+
+@pytest.mark.parametrize(("name", "coordinate"), STRAIGHT + IN_RATIO)
 def test_euler_is_ddim_where_sigma_over_alpha_is_its_coordinate_or_the_path_is_straight(name, coordinate):
     schedule = PROCESSES[name]
     euler = Euler(12, coordinate=coordinate).trajectory(mixture(schedule), starts(schedule))

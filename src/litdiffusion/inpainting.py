@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from PIL.Image import Image
 from torch import Tensor
 
@@ -35,7 +36,9 @@ HIDDEN: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 """Which pixels are hidden: by the places of their middles in the image, from 0 to 1, or by a uniform draw."""
 
-STEPS = 50
+USUAL, STEPS = "bottom", 50
+MOST = 6
+"""Fixed points, or inpaintings of an image, that are shown."""
 POOL = 200_000
 """Fresh points among which the nearest hundredth stands for the truth at a fixed first coordinate."""
 
@@ -56,16 +59,15 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
         cfg[key] = default if cfg[key] is None else cfg[key]
     data: DataModule = make(pretrained.config.data, "data")
     data.load()
-    problem = hidden_images(cfg, data) if images else fixed_points(cfg, data)
+    problem = (hidden_images if images else fixed_points)(cfg, data)
     repaint(cfg, pretrained, problem).check(pretrained.denoiser.schedule)
     folder = folder_for(cfg, "inpainting", "inpainting.npz")
     begin = time.perf_counter()
     samples = inpaintings(cfg, pretrained, problem)
     seconds = time.perf_counter() - begin
     np.savez_compressed(folder / "inpainting.npz", items=problem.items, mask=problem.mask, samples=samples)
-    title = f"{_steps(cfg, pretrained)} transitions, each taken {_times(cfg.resample)}"
     draw = image_picture if images else point_picture
-    draw(problem, samples, data, title).save(folder / "inpainting.png")
+    draw(problem, samples, data, _title(cfg, pretrained, images)).save(folder / "inpainting.png")
     print(f"{samples.shape[0]} x {samples.shape[1]} inpaintings in {seconds:.1f} s: {folder}")
     return folder
 
@@ -79,7 +81,7 @@ def hidden_images(cfg: DictConfig, data: DataModule) -> Problem:
         torch.rand(1, height, width, generator=torch.Generator().manual_seed(fold_seed(cfg.seed, i)))
         for i in range(len(items))
     ]
-    hidden = HIDDEN[cfg.mask or "bottom"](row[:, None].expand(height, width), column, torch.stack(chances))
+    hidden = HIDDEN[cfg.mask or USUAL](row[:, None].expand(height, width), column, torch.stack(chances))
     return Problem(items, ~hidden.expand_as(items))
 
 
@@ -122,7 +124,7 @@ def image_picture(problem: Problem, samples: Tensor, data: DataModule, title: st
     """A row per image: as it is, what is given of it, and the inpaintings (n, samples, C, H, W)."""
     low, high = data.value_range or (-1.0, 1.0)
     veil = low + (high - low) * torch.tensor(DENSITY[2]).view(3, 1, 1) / 255
-    shown = samples[:, :8].unbind(1)
+    shown = samples[:, :MOST].unbind(1)
     states = [problem.items, torch.where(problem.mask, problem.items, veil), *shown]
     labels = ["held out", "given", *(f"drawn {k + 1}" for k in range(len(shown)))]
     return trajectory_sheet(states, labels, title, (low, high))
@@ -132,10 +134,10 @@ def point_picture(problem: Problem, samples: Tensor, data: DataModule, title: st
     """The density of the data with the fixed first coordinates, and the second one drawn at each (n, samples, d)."""
     slices = []
     for x, ys in zip(problem.items[:, 0].tolist(), samples[..., 1], strict=True):
-        truth = conditional_truth(data, x)
-        slices.append(Conditional(x, ys, truth))
-        print(f"x = {x:.3f}: W1 of {len(ys)} samples of y to the data's {wasserstein_1d(ys, truth):.4f}")
-    return conditional_picture(_pool(data), slices, title)
+        slices.append(Conditional(x, ys, conditional_truth(data, x)))
+        distance = wasserstein_1d(ys, slices[-1].truth)
+        print(f"x = {x:.3f}: W1 between {len(ys)} values of y and the data's {distance:.4f}")
+    return conditional_picture(_pool(data), slices[:MOST], title)
 
 
 def conditional_truth(data: DataModule, x: float) -> Tensor:
@@ -158,8 +160,10 @@ def _steps(cfg: DictConfig, pretrained: Pretrained) -> int:
     return min(STEPS, chain) if cfg.steps is None else cfg.steps
 
 
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
+def _title(cfg: DictConfig, pretrained: Pretrained, images: bool) -> str:
+    what = f"{(cfg.mask or USUAL).capitalize()} hidden" if images else "y at a known x"
+    times = "once" if cfg.resample == 1 else f"{cfg.resample} times"
+    return f"{what}: {_steps(cfg, pretrained)} transitions, each taken {times}"
 
 
 def _noise_per_item(seeds: list[int]) -> Noise:
@@ -182,8 +186,8 @@ def _check(cfg: DictConfig) -> None:
     optional = {name: 1 for name in ("n", "samples", "steps") if cfg[name] is not None}
     for name, least in {"resample": 1, "batch_size": 1, "seed": 0, **optional}.items():
         whole(cfg, name, least)
-    values = [] if cfg.x is None else cfg.x
-    if isinstance(values, str) or not all(isinstance(v, (int, float)) and abs(v) < float("inf") for v in values):
+    numbers = isinstance(cfg.x, ListConfig) and all(isinstance(v, (int, float)) and isfinite(v) for v in cfg.x)
+    if cfg.x is not None and not (numbers and len(cfg.x)):
         raise UserError(f"x must be a list of numbers, as in x=[-1,0,1], got {cfg.x!r}")
 
 
@@ -191,14 +195,12 @@ def _has_images(cfg: DictConfig, pretrained: Pretrained) -> bool:
     """Whether the checkpoint's data are images; refuses data without parts, and settings for the other kind."""
     if not isinstance(pretrained.codec, Identity):
         raise UserError(
-            "inpainting hides pixels, and this checkpoint works on a codec's latents; train with codec=identity"
+            "inpainting hides pixels, this checkpoint works on a codec's latents; train with codec=identity"
         )
     if pretrained.shape == (1,):
         raise UserError("inpainting needs images or points of 2 coordinates and more; this checkpoint's data have 1")
     images = len(pretrained.shape) == 3
     key = "x" if images else "mask"
     if cfg[key] is not None:
-        raise UserError(
-            f"{key} is for {'points' if images else 'images'}, this checkpoint's data are the other; leave it"
-        )
+        raise UserError(f"{key} does not apply to data of shape {pretrained.shape}; leave it out")
     return images

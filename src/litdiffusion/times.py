@@ -96,7 +96,7 @@ class LogNormalSigma(TimeSampler):
 class LossAwareTimes(TimeSampler):
     """Importance sampling: ``p(t) ~ sqrt(E[loss² | t])``, the law that makes the loss's gradient least noisy.
 
-    Times fall into equal bins; each keeps a running mean of squared losses. Until every bin has been seen ``warmup``
+    Times fall into bins of equal width (on a chain as equal as whole levels allow); each keeps a running mean of squared losses. Until every bin has been seen ``warmup``
     times the law is uniform; a share ``floor`` stays uniform for ever. Losses are divided by p(t), so that their mean
     estimates the same loss as uniform times do. The running means are in every checkpoint.
 
@@ -118,31 +118,29 @@ class LossAwareTimes(TimeSampler):
         ):
             if not fits:
                 raise UserError(f"times.{name} must be {allowed}, got {locals()[name]}")
-        chain = schedule.steps
-        # Every level of a chain belongs to one bin whole.
-        count = bins if chain is None else max(n for n in range(1, min(bins, chain) + 1) if chain % n == 0)
         self.decay, self.warmup, self.floor = decay, warmup, floor
+        self.register_buffer("ends", _bin_ends(schedule.steps, bins), persistent=False)
+        count = len(self.ends) - 1
         self.register_buffer("second_moment", torch.zeros(count, dtype=torch.float64))
         self.register_buffer("seen", torch.zeros(count, dtype=torch.int64))
 
     def probabilities(self) -> Tensor:
         """Of each bin, (bins,), summing to 1."""
-        uniform = torch.full_like(self.second_moment, 1 / len(self.second_moment))
-        root = self.second_moment.sqrt()
-        if self.seen.min() < self.warmup or not root.sum() > 0:
+        uniform = self.ends.diff()
+        mass = uniform * self.second_moment.sqrt()
+        if self.seen.min() < self.warmup or not mass.sum() > 0:
             return uniform
-        return (1 - self.floor) * root / root.sum() + self.floor * uniform
+        return (1 - self.floor) * mass / mass.sum() + self.floor * uniform
 
     def quantile(self, u: Tensor) -> Tensor:
         p = self.probabilities()
-        ends = p.cumsum(0)
-        bin_ = torch.searchsorted(ends, u).clamp(max=len(p) - 1)
-        within = (u - (ends[bin_] - p[bin_])) / p[bin_]
-        return (bin_ + within.clamp(0, 1)) / len(p)
+        upper = p.cumsum(0)
+        bin_ = torch.searchsorted(upper, u).clamp(max=len(p) - 1)
+        within = (u - (upper[bin_] - p[bin_])) / p[bin_]
+        return torch.lerp(self.ends[bin_], self.ends[bin_ + 1], within.clamp(0, 1))
 
     def importance(self, t: Tensor) -> Tensor:
-        p = self.probabilities()
-        return 1 / (len(p) * p[self._bin(t)])
+        return (self.ends.diff() / self.probabilities())[self._bin(t)]
 
     def observe(self, t: Tensor, losses: Tensor) -> None:
         bins, squares = self._bin(t), losses.to(torch.float64) ** 2
@@ -156,9 +154,15 @@ class LossAwareTimes(TimeSampler):
         self.seen.add_(counts)
 
     def _bin(self, t: Tensor) -> Tensor:
-        """Of times in ((k - 1) / bins, k / bins], k - 1; a hair lower, as i / T * T may exceed i by the last bit."""
-        count = len(self.second_moment)
-        return (t * (count * (1 - 1e-14))).ceil().clamp(1, count).long() - 1
+        """The place of the bin (lower, upper] that holds t; a hair lower, as i / T * T may exceed i by the last bit."""
+        return (torch.searchsorted(self.ends, t * (1 - 1e-14)) - 1).clamp(0, len(self.seen) - 1)
+
+
+def _bin_ends(chain: int | None, bins: int) -> Tensor:
+    """(bins + 1,) from 0 to 1; every level of a chain belongs to one bin whole, so it has at most its length."""
+    if chain is None:
+        return torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    return torch.linspace(0, chain, min(bins, chain) + 1, dtype=torch.float64).round() / chain
 
 
 def _normal_quantile(u: Tensor) -> Tensor:
