@@ -157,7 +157,7 @@ class DiffusionModule(L.LightningModule):
             noise=seeded_noise(fold_seed(batch_idx, self.global_rank)),
             offset=0.5,
         )
-        self._validated += quartile_sums(losses.t, losses.weighted, losses.importance)
+        self._validated += self._by_quartile(losses)
 
     def on_validation_epoch_end(self) -> None:
         sums = self.trainer.strategy.reduce(self._validated, reduce_op="sum")
@@ -175,12 +175,15 @@ class DiffusionModule(L.LightningModule):
             raise UserError(f"weights must be ema or raw, got {weights!r}")
         return choices[weights] if self._clip is None else ClippedDenoiser(choices[weights], *self._clip)
 
+    def _by_quartile(self, losses: Losses) -> Tensor:
+        return quartile_sums(self.denoiser.schedule.place(losses.t), losses.weighted, losses.importance)
+
     def _log_training(self) -> None:
         """The mean since the last row: logging every step would cost more than a small net's step itself."""
         fields = zip(*self._recent, strict=True)
         recent = Losses(*(None if field[0] is None else torch.cat(field) for field in fields))
         self._recent.clear()
-        values = quartile_means(quartile_sums(recent.t, recent.weighted, recent.importance), "train/loss")
+        values = quartile_means(self._by_quartile(recent), "train/loss")
         self.log("train/loss", values["train/loss"], prog_bar=True, logger=False)
         values["train/learning_rate"] = self.optimizers().param_groups[0]["lr"]
         values["train/gradient_norm"] = self._gradient_norm

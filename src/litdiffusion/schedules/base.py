@@ -63,6 +63,10 @@ class NoiseSchedule(ABC):
     def probe(self) -> Level:
         """Levels (n,) that stand for all that are trained on, for checks: every one of a chain."""
 
+    def place(self, t: Tensor) -> Tensor:
+        """Where a time stands between the cleanest level (0) and the noisiest (1), even in what a net sees of it."""
+        return t
+
     @property
     def loses_signal(self) -> bool:
         """Whether alpha = 0 at t = 1, where sigma / alpha has no value."""

@@ -18,13 +18,13 @@ PROBES = 1001
 
 
 class ContinuousSchedule(NoiseSchedule):
-    """What all of them share: levels at any time in [t_min, 1], label 1000 * t, grids even in time."""
+    """What all of them share: levels at any time in [t_min, 1], label 1000 * place, grids even in time."""
 
     def snap(self, t: Tensor) -> Level:
         return self.at(t.clamp(self.t_min, 1.0))
 
     def label(self, level: Level) -> Tensor:
-        return LABELS * level.t
+        return LABELS * self.place(level.t)
 
     @property
     def label_range(self) -> tuple[float, float]:
@@ -186,8 +186,8 @@ class LinearSigma(ContinuousSchedule):
     def time(self, log_snr: Tensor) -> Tensor:
         return ((-0.5 * log_snr.to(torch.float64)).exp() / self.sigma_max).clamp(0, 1)
 
-    def label(self, level: Level) -> Tensor:
-        return LABELS * (1 - (level.t.log() / math.log(self.t_min)))
+    def place(self, t: Tensor) -> Tensor:
+        return 1 - t.log() / math.log(self.t_min)
 
 
 class LinearFlow(ContinuousSchedule):
