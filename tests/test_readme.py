@@ -5,7 +5,7 @@ import subprocess
 import textwrap
 
 import pytest
-from conftest import CONF, ROOT, TINY
+from conftest import CONF, ROOT, TINY, TINY_UNET
 from fakes import write_mnist
 
 README = (ROOT / "README.md").read_text()
@@ -82,7 +82,7 @@ def test_sampling_command(trained, command, tmp_path):
 @pytest.mark.parametrize("script", ["likelihood", "inpaint"])
 def test_commands_on_a_checkpoint(script, trained, command):
     quiet = ("callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null")
-    folder = trained(*quiet, "schedule.steps=60", "data=moons", "data.size=600", "data.val_size=200")
+    folder = trained(*quiet, "schedule.steps=60", *(TINY_UNET if script == "inpaint" else ["data.size=600"]))
     (line,) = [c for c in COMMANDS if c.startswith(f"python scripts/{script}.py")]
     checkpoint = f"ckpt={folder}/checkpoints/last.ckpt"
     arguments = [checkpoint if "ckpt=" in argument else argument for argument in line.split()[2:]]

@@ -132,27 +132,22 @@ def image_picture(problem: Problem, samples: Tensor, data: DataModule, title: st
 
 def point_picture(problem: Problem, samples: Tensor, data: DataModule, title: str) -> Image:
     """The density of the data with the fixed first coordinates, and the second one drawn at each (n, samples, d)."""
-    slices = []
+    slices, pool = [], data.draw(POOL, 0) if hasattr(data, "draw") else data.reference(len(data.val.data))
     for x, ys in zip(problem.items[:, 0].tolist(), samples[..., 1], strict=True):
-        slices.append(Conditional(x, ys, conditional_truth(data, x)))
+        slices.append(Conditional(x, ys, conditional_truth(data, pool, x)))
         distance = wasserstein_1d(ys, slices[-1].truth)
         print(f"x = {x:.3f}: W1 between {len(ys)} values of y and the data's {distance:.4f}")
-    return conditional_picture(_pool(data), slices[:MOST], title)
+    return conditional_picture(pool, slices[:MOST], title)
 
 
-def conditional_truth(data: DataModule, x: float) -> Tensor:
-    """Second coordinates (m,) of data whose first is ``x``: by the data's law in closed form, else of the nearest."""
+def conditional_truth(data: DataModule, pool: Tensor, x: float) -> Tensor:
+    """Second coordinates (m,) of data whose first is ``x``: by the law in closed form, or the nearest in ``pool``."""
     law = getattr(data, "mixture", None)
     if law is None:
-        pool = _pool(data)
         return pool[(pool[:, 0] - x).abs().topk(max(1, len(pool) // 100), largest=False).indices, 1]
     weights = (law.weights.log() - 0.5 * ((x - law.means[:, 0]) / law.std[0]) ** 2).softmax(0)
     given = law._replace(weights=weights, means=law.means[:, 1:2], std=law.std[1:2])
     return given.sample(POOL // 10, torch.Generator().manual_seed(0))[:, 0]
-
-
-def _pool(data: DataModule) -> Tensor:
-    return data.draw(POOL, 0) if hasattr(data, "draw") else data.reference(len(data.val.data))
 
 
 def _steps(cfg: DictConfig, pretrained: Pretrained) -> int:
