@@ -224,7 +224,15 @@ def test_flow_is_the_straight_path_whose_grid_needs_no_first_trained_time():
     np.testing.assert_allclose(times, np.arange(8, -1, -1) / 8, atol=1e-15)
 
 
-@pytest.mark.parametrize("schedule", [VP(), SubVP(), VE(), LinearSigma()], ids=["vp", "subvp", "ve", "edm"])
+def test_edm_s_grid_is_equation_5_of_karras():
+    sigmas = [level.sigma.item() for level in LinearSigma().grid(18)]
+    steps, rho = np.arange(18) / 17, 7
+    expected = (80 ** (1 / rho) + steps * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho
+    np.testing.assert_allclose(sigmas[:-1], expected, rtol=1e-11)
+    assert sigmas[-1] == 0
+
+
+@pytest.mark.parametrize("schedule", [VP(), SubVP(), VE()], ids=["vp", "subvp", "ve"])
 def test_other_grids_in_continuous_time_are_even_down_to_the_first_trained_time_then_jump(schedule):
     times = [level.t.item() for level in schedule.grid(9)]
     np.testing.assert_allclose(times[:-1], np.linspace(1, schedule.t_min, 9), atol=1e-15)

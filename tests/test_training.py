@@ -18,7 +18,6 @@ from litdiffusion.sampling import Pretrained
 from litdiffusion.types import Batch, per_sample_noise
 
 
-
 def test_overfits_eight_points(built):
     experiment = built(
         "trainer.max_steps=1500",

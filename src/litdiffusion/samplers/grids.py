@@ -3,7 +3,7 @@
 Every grid begins at the noisiest level (t = 1), and its last step leads into clean data. Between, with k = 0..N-1 and
 the cleanest trained time t_min:
 
-- uniform: even in time (the schedule's own, `NoiseSchedule.grid`);
+- uniform: even in time (the schedule's own, `NoiseSchedule.grid`; EDM's, whose time is sigma, is karras);
 - quadratic: ``t_k = (1 + k / (N - 1) * (sqrt(t_min) - 1))²``, denser at the clean end (Song, Meng, Ermon, 2020,
   arXiv 2010.02502, appendix D.2);
 - karras: ``ratio^(1/7)`` even, ratio = sigma / alpha (Karras et al., 2022, arXiv 2206.00364, equation 5, rho = 7);

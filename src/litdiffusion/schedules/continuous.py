@@ -15,6 +15,8 @@ LABELS = 1000.0
 USUAL_STEPS = 250
 """Of a sampler that names no number: there is no chain whose levels it could take."""
 PROBES = 1001
+RHO = 7.0
+"""EDM's exponent of the spacing of noise levels."""
 
 
 class ContinuousSchedule(NoiseSchedule):
@@ -188,6 +190,12 @@ class LinearSigma(ContinuousSchedule):
 
     def place(self, t: Tensor) -> Tensor:
         return 1 - t.log() / math.log(self.t_min)
+
+    def _times(self, steps: int | None) -> Tensor:
+        """Even in sigma^(1/7) (equation 5): even in time, nearly all levels would be pure noise."""
+        even = (super()._times(steps) - self.t_min) / (1 - self.t_min)
+        first = self.t_min ** (1 / RHO)
+        return (first + even * (1 - first)) ** RHO
 
 
 class LinearFlow(ContinuousSchedule):
