@@ -96,9 +96,10 @@ class LogNormalSigma(TimeSampler):
 class LossAwareTimes(TimeSampler):
     """Importance sampling: ``p(t) ~ sqrt(E[loss² | t])``, the law that makes the loss's gradient least noisy.
 
-    Times fall into bins of equal width (on a chain as equal as whole levels allow); each keeps a running mean of squared losses. Until every bin has been seen ``warmup``
-    times the law is uniform; a share ``floor`` stays uniform for ever. Losses are divided by p(t), so that their mean
-    estimates the same loss as uniform times do. The running means are in every checkpoint.
+    Times fall into bins of equal width (on a chain as equal as whole levels allow); each keeps a running mean of squared
+    losses. Until every bin has been seen ``warmup`` times the law is uniform; a share ``floor`` stays uniform for ever.
+    Losses are divided by p(t), so that their mean estimates the same loss as uniform times do. The running means are in
+    every checkpoint.
 
     Source: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv 2102.09672, section 3.3
     (with the last ten losses of every step of the chain in place of a running mean per bin).

@@ -1,4 +1,4 @@
-"""The loss seen by quartile of time (of log sigma, where time is sigma): where along the noise scale a model is good or bad."""
+"""The loss seen by quartile of time (of log sigma, where time is sigma): at which noise a model is good or bad."""
 
 import torch
 from torch import Tensor
