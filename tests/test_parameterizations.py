@@ -224,13 +224,16 @@ def test_edm_refuses_a_deviation_that_is_not_positive(sigma_data):
 
 
 @every_schedule
-def test_other_rows_show_the_net_unit_variance_for_data_of_unit_variance_and_score_scales_its_output(schedule):
+def test_other_rows_show_and_ask_of_the_net_unit_variance_for_data_of_unit_variance(schedule):
     levels = trained_levels(schedule)
     for row in (Epsilon(), X0(), V(), Score(), Flow(schedule)):
         scale = row.input_scale(levels)
         torch.testing.assert_close(scale**2 * (levels.alpha**2 + levels.sigma**2), torch.ones_like(scale))
-        expected = 1 / levels.sigma if isinstance(row, Score) else torch.ones_like(scale)
-        torch.testing.assert_close(row.output_scale(levels), expected, rtol=1e-14, atol=0)
+        a, b = row.row(levels)
+        asked = (a**2 + b**2) / row.output_scale(levels) ** 2  # variance of the net's own output
+        torch.testing.assert_close(asked, torch.full_like(scale, 2 if isinstance(row, Flow) else 1))
+    straight = LinearFlow().probe()
+    torch.testing.assert_close(Flow(LinearFlow()).output_scale(straight), torch.ones_like(straight.t))
 
 
 class Constant(torch.nn.Module):

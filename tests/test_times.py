@@ -325,3 +325,26 @@ def test_what_it_learned_survives_a_state_dict():
 def test_bad_settings_of_adaptive_times_are_refused_by_name(bad, message):
     with pytest.raises(UserError, match=message):
         LossAwareTimes(VP(), **bad)
+
+
+def test_uniform_times_of_edm_are_uniform_in_log_sigma_and_adaptive_bins_too():
+    schedule = LinearSigma()
+    u = shares(1000)
+    sigma = schedule.snap(UniformTimes(schedule).quantile(u)).sigma
+    np.testing.assert_allclose(sigma, 0.002 * (80 / 0.002) ** u.numpy(), rtol=1e-10)
+    adaptive = LossAwareTimes(schedule, bins=4, warmup=1)
+    adaptive.observe(schedule.time(-2 * torch.tensor([0.01, 0.1, 1.0, 30.0]).double().log()), torch.ones(4))
+    assert adaptive.seen.tolist() == [1, 1, 1, 1]
+
+
+def test_log_normal_sigmas_scale_with_the_data():
+    one, other = (LogNormalSigma(LinearSigma(1e-9, 1e9), sigma_data=s) for s in (0.5, 7.0))
+    u = shares(99)
+    np.testing.assert_allclose(other.quantile(u) / one.quantile(u), 14.0, rtol=1e-9)
+
+
+def test_losses_that_are_not_finite_teach_nothing():
+    times = LossAwareTimes(VP(), bins=2, warmup=1)
+    times.observe(torch.tensor([0.3, 0.3, 0.8]).double(), torch.tensor([torch.inf, 2.0, torch.nan]))
+    assert times.second_moment.tolist() == [4.0, 0.0]
+    assert times.seen.tolist() == [1, 0]

@@ -244,7 +244,7 @@ def test_learned_variances_train_and_sample(fitted):
 
 
 def test_a_learned_variance_that_nobody_learns_is_refused(built):
-    with pytest.raises(UserError, match="set learned_variance=true as well"):
+    with pytest.raises(UserError, match="needs a net trained with learned_variance=true"):
         built("sampler.variance=learned")
 
 

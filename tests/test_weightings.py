@@ -117,9 +117,16 @@ def test_min_snr_tends_to_snr_for_large_gamma_and_to_a_constant_on_the_data_for_
 
 @every_schedule
 @every_row
-def test_simple_weighting_is_one_on_the_output(make, schedule):
+def test_simple_weighting_is_one_on_the_net_s_own_output(make, schedule):
+    level, row = Case(schedule).level, make(schedule)
+    one = torch.ones(schedule.steps, 1, dtype=torch.float64)
+    torch.testing.assert_close(Simple().weight(level, row) * row.output_scale(level) ** 2, one, rtol=1e-14, atol=0)
+
+
+@every_schedule
+def test_simple_weighting_of_the_score_row_is_sigma_squared(schedule):
     level = Case(schedule).level
-    assert torch.equal(Simple().weight(level, make(schedule)), torch.ones(schedule.steps, 1, dtype=torch.float64))
+    torch.testing.assert_close(Simple().weight(level, Score()), level.sigma**2, rtol=1e-14, atol=0)
 
 
 # The likelihood weighting.
@@ -128,7 +135,7 @@ def test_simple_weighting_is_one_on_the_output(make, schedule):
 @pytest.mark.parametrize("schedule", [*CHAINS.values(), *CONTINUOUS.values(), single(0.3)])
 def test_likelihood_weighting_is_half_of_g_squared_on_the_error_of_the_score(schedule):
     level = schedule.at(schedule.probe().t[:-1]) if schedule.loses_signal else schedule.probe()
-    variance = sde(schedule, level)[1]
+    variance = sde(schedule, level)[1] / schedule.place_rate(level.t)
     torch.testing.assert_close(Likelihood(schedule).weight(level, Score()), variance / 2, rtol=1e-8, atol=1e-12)
 
 
@@ -171,7 +178,7 @@ def test_likelihood_weighting_is_minus_half_the_rate_of_log_snr_on_the_error_of_
     t, h = 0.999 * schedule.probe().t[1:], 1e-6
     rate = -(schedule.at(t + h).log_snr - schedule.at(t - h).log_snr) / (2 * h) / 2
     level = schedule.at(t)
-    found = Likelihood(schedule).weight(level, V()) * (V().det(level) / level.alpha) ** 2
+    found = Likelihood(schedule).weight(level, V()) * (V().det(level) / level.alpha) ** 2 * schedule.place_rate(t)
     torch.testing.assert_close(found, rate, rtol=1e-4, atol=1e-6)
 
 

@@ -79,9 +79,7 @@ def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
     denoiser = build_denoiser(cfg)
     parts = {"schedule": denoiser.schedule}
     sampler: Sampler = make(cfg.sampler, "sampler")
-    sampler.check(denoiser.schedule)
-    if getattr(sampler, "variance", None) == "learned" and not cfg.learned_variance:
-        raise UserError("sampler.variance=learned needs a net that learns it; set learned_variance=true as well")
+    sampler.check(denoiser.schedule, cfg.learned_variance)
     objective = _objective(cfg, data, make(cfg.times, "times", **parts), make(cfg.weighting, "weighting", **parts))
     return DiffusionModule(
         denoiser,

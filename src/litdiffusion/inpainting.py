@@ -60,7 +60,7 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     data: DataModule = make(pretrained.config.data, "data")
     data.load()
     problem = (hidden_images if images else fixed_points)(cfg, data)
-    repaint(cfg, pretrained, problem).check(pretrained.denoiser.schedule)
+    repaint(cfg, pretrained, problem).check(pretrained.denoiser.schedule, pretrained.denoiser.learned_variance)
     folder = folder_for(cfg, "inpainting", "inpainting.npz")
     begin = time.perf_counter()
     samples = inpaintings(cfg, pretrained, problem)

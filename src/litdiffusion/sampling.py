@@ -93,7 +93,7 @@ def progress(steps: int) -> tqdm:
 def _sampler(cfg: DictConfig, pretrained: Pretrained) -> Sampler:
     sampler = pretrained.sampler if cfg.get("sampler") is None else make(cfg.sampler, "sampler")
     sampler = sampler if cfg.steps is None else sampler.respaced(cfg.steps)
-    sampler.check(pretrained.denoiser.schedule)
+    sampler.check(pretrained.denoiser.schedule, pretrained.denoiser.learned_variance)
     return sampler
 
 

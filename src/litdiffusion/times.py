@@ -57,14 +57,16 @@ class TimeSampler(nn.Module):
 
 
 class UniformTimes(TimeSampler):
-    """Uniform on (0, 1]; on a discrete chain i = ceil(u * T), uniform on 1..T."""
+    """Uniform on (0, 1]; on a discrete chain i = ceil(u * T), uniform on 1..T; on EDM's process in log sigma."""
 
     def quantile(self, u: Tensor) -> Tensor:
-        return u
+        return self.schedule.time_at(u)
 
 
 class LogitNormalTimes(TimeSampler):
     """``t = 1 / (1 + exp(-n))``, n ~ N(mean, std²): the middle of the path more often than its ends.
+
+    On EDM's process the place in log sigma has this law, as time has elsewhere.
 
     Source: Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024,
     arXiv 2403.03206, section 3.1.
@@ -75,19 +77,22 @@ class LogitNormalTimes(TimeSampler):
         self.mean, self.std = mean, _positive_std(std)
 
     def quantile(self, u: Tensor) -> Tensor:
-        return torch.sigmoid(self.mean + self.std * _normal_quantile(u))
+        return self.schedule.time_at(torch.sigmoid(self.mean + self.std * _normal_quantile(u)))
 
 
 class LogNormalSigma(TimeSampler):
-    """``log(sigma / alpha) ~ N(mean, std²)``, in units of the data, cut off at the schedule's ends.
+    """``log(sigma / alpha * 0.5 / sigma_data) ~ N(mean, std²)``, cut off at the schedule's ends.
 
-    Source: Karras, Aittala, Aila, Laine, 2022, arXiv 2206.00364, table 1 (P_mean = -1.2, P_std = 1.2, for data of
-    deviation 0.5).
+    The source's numbers are for data of deviation 0.5; sigma_data carries them to other data.
+
+    Source: Karras, Aittala, Aila, Laine, 2022, arXiv 2206.00364, table 1 (P_mean = -1.2, P_std = 1.2).
     """
 
-    def __init__(self, schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.2):
+    def __init__(self, schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.2, sigma_data: float = 0.5):
         super().__init__(schedule)
-        self.mean, self.std = mean, _positive_std(std)
+        if not sigma_data > 0:
+            raise UserError(f"times.sigma_data must be positive, got {sigma_data}: the data's deviation")
+        self.mean, self.std = mean + math.log(sigma_data / 0.5), _positive_std(std)
 
     def quantile(self, u: Tensor) -> Tensor:
         return self.schedule.time(-2 * (self.mean + self.std * _normal_quantile(u)))
@@ -96,8 +101,8 @@ class LogNormalSigma(TimeSampler):
 class LossAwareTimes(TimeSampler):
     """Importance sampling: ``p(t) ~ sqrt(E[loss² | t])``, the law that makes the loss's gradient least noisy.
 
-    Times fall into bins of equal width (on a chain as equal as whole levels allow); each keeps a running mean of squared
-    losses. Until every bin has been seen ``warmup`` times the law is uniform; a share ``floor`` stays uniform for ever.
+    Times fall into bins of equal width (on a chain as equal as whole levels allow); each keeps a running mean of
+    squared losses. Until every bin was seen ``warmup`` times the law is uniform; a share ``floor`` stays so for ever.
     Losses are divided by p(t), so that their mean estimates the same loss as uniform times do. The running means are in
     every checkpoint.
 
@@ -138,13 +143,14 @@ class LossAwareTimes(TimeSampler):
         upper = p.cumsum(0)
         bin_ = torch.searchsorted(upper, u).clamp(max=len(p) - 1)
         within = (u - (upper[bin_] - p[bin_])) / p[bin_]
-        return torch.lerp(self.ends[bin_], self.ends[bin_ + 1], within.clamp(0, 1))
+        return self.schedule.time_at(torch.lerp(self.ends[bin_], self.ends[bin_ + 1], within.clamp(0, 1)))
 
     def importance(self, t: Tensor) -> Tensor:
         return (self.ends.diff() / self.probabilities())[self._bin(t)]
 
     def observe(self, t: Tensor, losses: Tensor) -> None:
-        bins, squares = self._bin(t), losses.to(torch.float64) ** 2
+        kept = losses.isfinite()
+        bins, squares = self._bin(t[kept]), losses[kept].to(torch.float64) ** 2
         counts = torch.zeros_like(self.seen).index_add_(0, bins, torch.ones_like(bins))
         sums = torch.zeros_like(self.second_moment).index_add_(0, bins, squares)
         mean = sums / counts.clamp(min=1)
@@ -156,7 +162,8 @@ class LossAwareTimes(TimeSampler):
 
     def _bin(self, t: Tensor) -> Tensor:
         """The place of the bin (lower, upper] that holds t; a hair lower, as i / T * T may exceed i by the last bit."""
-        return (torch.searchsorted(self.ends, t * (1 - 1e-14)) - 1).clamp(0, len(self.seen) - 1)
+        place = self.schedule.place(t)
+        return (torch.searchsorted(self.ends, place * (1 - 1e-14)) - 1).clamp(0, len(self.seen) - 1)
 
 
 def _bin_ends(chain: int | None, bins: int) -> Tensor:

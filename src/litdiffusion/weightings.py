@@ -25,10 +25,13 @@ class Weighting(ABC):
 
 
 class Simple(Weighting):
-    """1 on the net's own output (Ho, Jain, Abbeel, 2020, arXiv 2006.11239, equation 14)."""
+    """1 on the net's own output, before `Parameterization.output_scale`; for the score row it is sigma².
+
+    Source: Ho, Jain, Abbeel, 2020, arXiv 2006.11239, equation 14.
+    """
 
     def weight(self, level: Level, parameterization: Parameterization) -> Tensor:
-        return torch.ones_like(level.alpha)
+        return parameterization.output_scale(level) ** -2
 
 
 class SNR(Weighting):
@@ -60,6 +63,8 @@ class MinSNR(Weighting):
 class Likelihood(Weighting):
     """``-d log SNR / dt / 2`` on the error of eps: with uniform times the bound on the likelihood in continuous time.
 
+    Where uniform times are uniform in log sigma (EDM's process) it is per unit of that place.
+
     Equal to ``g² / 2`` on the error of the score, g the SDE's diffusion; in nats per coordinate and unit of time. As
     the steps of a chain become many, `Variational` with forward variances tends to it (times the chain's 1 / T).
 
@@ -74,7 +79,7 @@ class Likelihood(Weighting):
         alpha_rate, sigma_rate = self.schedule.rates(level.t)
         # Half the rate of -log SNR is sigma'/sigma - alpha'/alpha; times alpha², so that alpha = 0 divides nothing.
         rate = level.alpha * (level.alpha * sigma_rate - level.sigma * alpha_rate) / level.sigma
-        return rate / parameterization.det(level) ** 2
+        return rate / (parameterization.det(level) ** 2 * self.schedule.place_rate(level.t))
 
 
 class Variational(Weighting):

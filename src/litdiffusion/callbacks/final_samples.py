@@ -29,7 +29,7 @@ class FinalSamples(L.Callback):
         run_dir: folder of the run.
         images: how many images.
         points: how many vectors.
-        steps: network calls per sample, at most; None: the sampler's own number.
+        steps: network calls per sample, at most, but for Langevin dynamics; None: the sampler's own number.
         origin_radius: also says what share of samples and of data lies within this distance of the origin, in units of
             the data as the model sees them; None: does not.
         weights: "ema" or "raw".
@@ -87,20 +87,21 @@ class FinalSamples(L.Callback):
         estimate = kernel_density_samples(noised(data.train.data, end, -1), len(samples), seed=0)
         distance = distance_for(samples.shape[1])
         floor = noise_floor(draw, len(samples), distance=distance).mean
-        ratios = {key: distance(x, fresh) / floor for key, x in (("samples", samples), ("density", estimate))}
-        values = {"samples/wasserstein": ratios["samples"] * floor, "samples/wasserstein_over_floor": ratios["samples"]}
+        found, classical = (distance(x, fresh) / floor for x in (samples, estimate))
         self._numbers = (
-            f"samples: Wasserstein distance to {name} {values['samples/wasserstein']:.4f} = "
-            f"{ratios['samples']:.2f} x floor, "
-            f"kernel density estimate {ratios['density']:.2f} x floor (n = {len(samples)})"
+            f"samples: Wasserstein distance to {name} {found * floor:.4f} = {found:.2f} x floor, "
+            f"kernel density estimate {classical:.2f} x floor (n = {len(samples)})"
         )
-        values |= self._modes(samples, fresh, data.mixture) | self._near_origin(samples, fresh, name)
-        log_metrics(trainer, values)
+        values = {"samples/wasserstein": found * floor, "samples/wasserstein_over_floor": found}
+        log_metrics(
+            trainer,
+            values | self._modes(samples, fresh, data.mixture) | self._near_origin(samples, fresh, name),
+        )
         return comparison_picture(
             {
                 name: fresh,
-                f"samples: {ratios['samples']:.2f} × floor": samples,
-                f"kernel density: {ratios['density']:.2f} × floor": estimate,
+                f"samples: {found:.2f} × floor": samples,
+                f"kernel density: {classical:.2f} × floor": estimate,
             },
             f"Wasserstein distance to fresh {name}, in units of the distance of two data draws",
         )

@@ -24,6 +24,8 @@ class GuidedDenoiser(DenoiserWrapper):
     Raises:
         UserError: a weight that is not finite.
 
+    It needs a net that was trained with and without its condition; the MLP and the U-Net of this project take none.
+
     Source: Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv 2207.12598, equation 6.
     """
 

@@ -159,12 +159,13 @@ def _spread(prediction: Prediction, variance: str) -> Tensor:
 
 
 def _levels(denoiser: nn.Module, steps: int | None) -> list[Level]:
+    if denoiser.schedule.steps == 1:
+        raise UserError(
+            "a process of a single noise level has no way from noise to data to bound; train another recipe"
+        )
     levels = denoiser.schedule.grid(steps)
     if len(levels) < 3:
-        raise UserError(
-            f"the bound belongs to at least 2 steps, got {len(levels) - 1}; take more, or schedule=linear for a single "
-            f"noise level"
-        )
+        raise UserError(f"the bound belongs to at least 2 steps, got {len(levels) - 1}; take more")
     return levels
 
 

@@ -106,13 +106,17 @@ class DiffusionModule(L.LightningModule):
             seed_generators(self.device, fold_seed(self.seed, step, index, self.global_rank))
             losses = self.objective(self.denoiser, self.codec.encode(batch), offset=self._offset(step, index))
             self._backward(losses.mean(), len(batches))
-            losses = losses._replace(error=losses.error.detach(), extra=_detached(losses.extra))
-            self._recent.append(losses)
-            if self.objective.times.adaptive:
-                self.objective.times.observe(*(self.all_gather(x).flatten() for x in (losses.t, losses.weighted)))
+            self._recent.append(losses._replace(error=losses.error.detach(), extra=_detached(losses.extra)))
         self._update(optimizer)
+        if self.objective.times.adaptive:
+            self._observe(self._recent[-len(batches) :])
         optimizer.zero_grad()
         self.ema.update(self.denoiser, step)
+
+    def _observe(self, recent: list[Losses]) -> None:
+        """After the update, which refuses what is not finite: the times must not learn from it either."""
+        for losses in recent:
+            self.objective.times.observe(*(self.all_gather(x).flatten() for x in (losses.t, losses.weighted)))
 
     def _offset(self, step: int, index: int) -> float:
         """Of this process's times: those of all processes together cover the law evenly."""

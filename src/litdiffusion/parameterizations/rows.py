@@ -68,7 +68,8 @@ class Flow(Parameterization):
     """The velocity of the path, ``dx_t / dt = alpha' x_0 + sigma' eps``: row (alpha', sigma').
 
     det = alpha sigma' - sigma alpha'. On the straight path alpha = 1 - t, sigma = t it is eps - x_0 with det = 1, never
-    singular.
+    singular. Elsewhere its size is that of the rates, up to 80 for EDM's process: the net's own output is multiplied by
+    sqrt((alpha'² + sigma'²) / 2), which is 1 on the straight path.
 
     Source: Lipman et al., "Flow Matching for Generative Modeling", 2022, arXiv 2210.02747, equation 9 and section 4.
     """
@@ -78,6 +79,10 @@ class Flow(Parameterization):
 
     def row(self, level: Level) -> tuple[Tensor, Tensor]:
         return self.schedule.rates(level.t)
+
+    def output_scale(self, level: Level) -> Tensor:
+        a, b = self.row(level)
+        return ((a**2 + b**2) / 2).sqrt()
 
 
 class EDM(Parameterization):

@@ -48,6 +48,10 @@ class Ancestral(Sampler):
             raise UserError(f"sampler.variance must be one of {', '.join(VARIANCES)}, got {variance!r}")
         self.variance = variance
 
+    @property
+    def needs_spread(self) -> bool:
+        return self.variance == "learned"
+
     def step(self, x: Tensor, prediction: Prediction, now: Level, after: Level, noise: Noise) -> Tensor:
         weight_x_0, weight_x_t, _ = posterior(after, now)
         mean = mix(weight_x_0, prediction.x_0, weight_x_t, x)

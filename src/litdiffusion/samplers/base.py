@@ -66,8 +66,19 @@ class Sampler:
         """Why this sampler cannot walk such a process, in a few words; None where it can."""
         return "a single noise level has no way down to clean data" if schedule.steps == 1 else None
 
-    def check(self, schedule: NoiseSchedule) -> None:
-        """Refuses a process that does not fit, naming the samplers that do, and a number of steps that it has not."""
+    @property
+    def needs_spread(self) -> bool:
+        """Whether it takes the variance that the net has learned."""
+        return False
+
+    def check(self, schedule: NoiseSchedule, learned_variance: bool = True) -> None:
+        """Refuses a process that does not fit, naming the samplers that do, a number of steps that it has not, and a
+        learned variance that nobody learned.
+        """
+        if self.needs_spread and not learned_variance:
+            raise UserError(
+                "sampler.variance=learned needs a net trained with learned_variance=true; take posterior or forward"
+            )
         if reason := self.unfit(schedule):
             fit = [other.name for other in Sampler.family if hasattr(other, "name") and not other.unfit(schedule)]
             raise UserError(f"sampler={self.name} does not fit this process: {reason}; take sampler={', '.join(fit)}")

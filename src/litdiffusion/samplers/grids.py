@@ -19,9 +19,9 @@ from torch import Tensor
 
 from litdiffusion.errors import UserError, nearest
 from litdiffusion.schedules import NoiseSchedule
+from litdiffusion.schedules.continuous import RHO
 from litdiffusion.types import CLEAN, Level
 
-RHO = 7.0
 LARGEST_RATIO = 100.0
 """Where alpha vanishes sigma / alpha has no end: grids in it are laid out from here, and their first level is t = 1."""
 

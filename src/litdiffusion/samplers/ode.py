@@ -47,7 +47,14 @@ def in_angle(schedule: NoiseSchedule, level: Level) -> Place:
     return Place(torch.atan2(level.sigma, level.alpha), radius, -level.sigma / radius, level.alpha / radius)
 
 
-COORDINATES = {"time": in_time, "ratio": in_ratio, "angle": in_angle}
+def in_its_own(schedule: NoiseSchedule, level: Level) -> Place:
+    """sigma where alpha = 1 (EDM's axis), time where alpha ends at 0 (flow matching's), else the angle."""
+    if schedule.explodes:
+        return in_ratio(schedule, level)
+    return (in_time if schedule.loses_signal else in_angle)(schedule, level)
+
+
+COORDINATES = {"time": in_time, "ratio": in_ratio, "angle": in_angle, "auto": in_its_own}
 
 
 class Euler(Sampler):
@@ -55,7 +62,8 @@ class Euler(Sampler):
 
     The last step, into clean data, is the denoiser's x_0. Other coordinates give other methods of the same order:
     along "ratio" it steps x / alpha over sigma / alpha and equals `DDIM` (so does "time" on the straight path of flow
-    matching, and where alpha = 1 and sigma is linear in time); "angle" steps x / r over atan(sigma / alpha).
+    matching, and where alpha = 1 and sigma is linear in time); "angle" steps x / r over atan(sigma / alpha); "auto" is
+    "ratio" where alpha = 1, "time" where alpha ends at 0, else "angle".
 
     Source: the ODE is equation 13 of Song et al., 2020, arXiv 2011.13456.
     """
@@ -68,8 +76,8 @@ class Euler(Sampler):
             raise UserError(f"sampler.coordinate must be one of {', '.join(COORDINATES)}, got {coordinate!r}")
         self.coordinate = coordinate
 
-    def check(self, schedule: NoiseSchedule) -> None:
-        super().check(schedule)
+    def check(self, schedule: NoiseSchedule, learned_variance: bool = True) -> None:
+        super().check(schedule, learned_variance)
         if self.coordinate == "ratio" and without_signal(schedule):
             raise UserError(f"sampler.coordinate=ratio: {without_signal(schedule)}; take sampler.coordinate=time")
 
@@ -120,8 +128,8 @@ class Heun(Euler):
             )
         self.churn, self.churn_min, self.churn_max, self.churn_noise = churn, churn_min, churn_max, churn_noise
 
-    def check(self, schedule: NoiseSchedule) -> None:
-        super().check(schedule)
+    def check(self, schedule: NoiseSchedule, learned_variance: bool = True) -> None:
+        super().check(schedule, learned_variance)
         if self.churn > 0 and not (schedule.explodes and schedule.steps is None):
             raise UserError(
                 "sampler.churn raises sigma at alpha = 1 in continuous time; take schedule=edm or ve, or churn=0"

@@ -65,13 +65,17 @@ class RePaint(Sampler):
         self.resample = resample
         self.reverse = Ancestral(steps, variance, grid)
 
-    def check(self, schedule: NoiseSchedule) -> None:
-        """Refuses a process of a single level, and a number of steps that it has not."""
+    @property
+    def needs_spread(self) -> bool:
+        return self.reverse.needs_spread
+
+    def check(self, schedule: NoiseSchedule, learned_variance: bool = True) -> None:
+        """Refuses a process of a single level, a number of steps that it has not, a variance that nobody learned."""
         if reason := self.unfit(schedule):
             raise UserError(
                 f"inpainting does not fit this process: {reason}; train one with schedule=linear, vp or edm"
             )
-        self.levels(schedule)
+        self.reverse.check(schedule, learned_variance)
 
     def calls(self, schedule: NoiseSchedule) -> int:
         return (len(self.levels(schedule)) - 2) * self.resample + 1

@@ -1,6 +1,7 @@
 """What every noise schedule answers."""
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -64,15 +65,26 @@ class NoiseSchedule(ABC):
         """Levels (n,) that stand for all that are trained on, for checks: every one of a chain."""
 
     def place(self, t: Tensor) -> Tensor:
-        """Where a time stands between the cleanest level (0) and the noisiest (1), even in what a net sees of it."""
+        """Where a time stands between the cleanest level (0) and the noisiest (1), even in what a net is told of it.
+
+        Time itself, but where time is sigma and nearly all of it pure noise. Laws of training times are laws of places.
+        """
         return t
 
-    @property
+    def time_at(self, place: Tensor) -> Tensor:
+        """The inverse of `place`."""
+        return place
+
+    def place_rate(self, t: Tensor) -> Tensor:
+        """``d place / dt``, shaped like t."""
+        return torch.ones_like(t)
+
+    @cached_property
     def loses_signal(self) -> bool:
         """Whether alpha = 0 at t = 1, where sigma / alpha has no value."""
         return self.at(1.0).alpha.item() == 0
 
-    @property
+    @cached_property
     def explodes(self) -> bool:
         """Whether alpha = 1 at every level: noise is added to data that keep their scale."""
         return bool(torch.all(self.probe().alpha == 1))

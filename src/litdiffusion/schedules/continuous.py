@@ -35,7 +35,10 @@ class ContinuousSchedule(NoiseSchedule):
         return low, high
 
     def grid(self, steps: int | None = None) -> list[Level]:
-        """Levels even in time from 1 to t_min, then clean data; None takes 250 steps."""
+        """Levels from 1 to t_min at the process's own spacing, even in time but for EDM, then clean data.
+
+        None takes 250 steps.
+        """
         return [*self.at(self._times(steps)).unbind(), CLEAN]
 
     def _times(self, steps: int | None) -> Tensor:
@@ -190,6 +193,12 @@ class LinearSigma(ContinuousSchedule):
 
     def place(self, t: Tensor) -> Tensor:
         return 1 - t.log() / math.log(self.t_min)
+
+    def time_at(self, place: Tensor) -> Tensor:
+        return self.t_min ** (1 - place)
+
+    def place_rate(self, t: Tensor) -> Tensor:
+        return -1 / (t * math.log(self.t_min))
 
     def _times(self, steps: int | None) -> Tensor:
         """Even in sigma^(1/7) (equation 5): even in time, nearly all levels would be pure noise."""
