@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb.proto import wandb_internal_pb2
 
 HEADER, BLOCK = 7, 32768
@@ -31,6 +32,7 @@ def records(path: Path) -> Iterator[Any]:
 
 def summary(run_dir: Path) -> dict[str, Any]:
     """Config, group, name, declared metrics, history rows and exit code of the one offline run below ``run_dir``."""
+    wandb.teardown()  # its service may still be writing when a run has finished; this waits for it
     (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
     found: dict[str, Any] = {"metrics": [], "history": [], "exit": None, "config": {}}
     for record in records(path):

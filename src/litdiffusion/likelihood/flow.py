@@ -13,7 +13,7 @@ from litdiffusion.likelihood.divergence import Divergence, Exact, divergence
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.types import Level
 
-MOST_STEPS = 10_000
+MOST_STEPS = 1000
 
 
 class FlowLikelihood(NamedTuple):
