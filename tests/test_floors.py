@@ -12,7 +12,7 @@ import litdiffusion
 PACKAGE = Path(litdiffusion.__file__).parent
 FLOORS = {
     0: {"types", "gaussian", "errors", "seeding"},
-    1: {"schedules", "nets", "data", "codecs", "metrics", "plots"},
+    1: {"solver", "schedules", "nets", "data", "codecs", "metrics", "plots"},
     2: {"parameterizations", "times", "weightings"},
     3: {"denoisers"},
     4: {"objectives", "samplers", "likelihood"},

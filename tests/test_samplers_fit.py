@@ -265,3 +265,9 @@ def test_every_preset_draws_the_data_from_every_process_that_fits(schedule, samp
     shares = 0.4 * torch.special.ndtr((grid + 1) / 0.5) + 0.6 * torch.special.ndtr((grid - 0.8) / 0.7)
     data = torch.from_numpy(np.interp(places.numpy(), shares.numpy(), grid.numpy()))
     assert wasserstein_1d(x, data) < 0.15
+
+
+def test_a_flow_too_stiff_for_its_tolerance_ends_in_one_line_with_another_sampler(monkeypatch):
+    monkeypatch.setattr("litdiffusion.solver.MOST_STEPS", 3)
+    with pytest.raises(UserError, match=r"cannot be solved to rtol=1e-08, .*; loosen them, or take sampler=unipc"):
+        AdaptiveODE(2, rtol=1e-8, atol=1e-8).sample(mixture(VP()), torch.zeros(2, 1).double())

@@ -37,6 +37,16 @@ class Level(NamedTuple):
         return [Level(*fields) for fields in zip(*(field.unbind() for field in self), strict=True)]
 
     @property
+    def radius(self) -> Tensor:
+        """sqrt(alpha² + sigma²): the deviation of x_t for data of deviation 1."""
+        return torch.hypot(self.alpha, self.sigma)
+
+    @property
+    def angle(self) -> Tensor:
+        """atan(sigma / alpha): from 0 at clean data to pi/2 where no signal is left."""
+        return torch.atan2(self.sigma, self.alpha)
+
+    @property
     def log_snr(self) -> Tensor:
         """log(alpha² / sigma²): +inf at clean data, -inf where no signal is left."""
         return 2 * (self.alpha.log() - self.sigma.log())

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import mix
 from litdiffusion.likelihood.divergence import Divergence, Exact, divergence
-from litdiffusion.schedules import NoiseSchedule
-from litdiffusion.types import Level
-
-MOST_STEPS = 1000
+from litdiffusion.parameterizations import V
+from litdiffusion.solver import solve
 
 
 class FlowLikelihood(NamedTuple):
@@ -76,11 +74,11 @@ def flow_log_likelihood(
     if schedule.steps == 1:
         raise UserError("a single noise level has no flow: its model has no likelihood; take schedule=linear, say")
     start, end = schedule.at(schedule.t_min), schedule.at(1.0)
-    flow = _Flow(denoiser, cond, (divergence or Exact()).directions(x_0), _angle(start), _angle(end))
-    y, change = flow.solve(mix(start.alpha / _radius(start), x_0, start.alpha * 0, x_0), rtol, atol)
-    latent = float(_radius(end)) * y
+    flow = _Flow(denoiser, cond, (divergence or Exact()).directions(x_0), start.angle, end.angle)
+    y, change = flow.solve(mix(start.alpha / start.radius, x_0, start.alpha * 0, x_0), rtol, atol)
+    latent = float(end.radius) * y
     log_prior = normal_log_density(latent, schedule.prior_std) if prior is None else prior(latent)
-    scale = math.log(start.alpha * _radius(end) / _radius(start))
+    scale = math.log(start.alpha * end.radius / start.radius)
     return FlowLikelihood(log_prior + change + x_0[0].numel() * scale, latent, flow.calls)
 
 
@@ -100,41 +98,15 @@ class _Flow:
     def __call__(self, angle: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """``(dy/dphi, div(dy/dphi))``, the second the change of log density along the path, negated twice."""
         self.calls += 1
-        level = _level(self.denoiser.schedule, angle.cpu().double().clamp(self.low, self.high))
-        radius = _radius(level)
+        level = self.denoiser.schedule.at_angle(angle.cpu().double().clamp(self.low, self.high))
         with torch.enable_grad():
             y = state[0].detach().requires_grad_()
-            prediction = self.denoiser(radius * y, level, self.cond)
-            field = mix(level.alpha / radius, prediction.eps, -level.sigma / radius, prediction.x_0)
+            prediction = self.denoiser(level.radius * y, level, self.cond)
+            field = V().target(prediction.x_0, prediction.eps, level)
         return field.detach(), divergence(field, y, self.directions)
 
-    @torch.no_grad()
     def solve(self, y: Tensor, rtol: float, atol: float) -> tuple[Tensor, Tensor]:
         """y (B, ...) at the high angle and the integral (B,) of the divergence."""
-        from torchdiffeq import odeint  # half a second, for scipy
-
         ends = torch.stack([self.low, self.high]).to(y.device)
-        # A step past the end would ask for levels that the schedule does not have.
-        options = {"step_t": ends[1:], "max_num_steps": MOST_STEPS}
-        start = (y, y.new_zeros(len(y)))
-        try:
-            states, changes = odeint(self, start, ends, rtol=rtol, atol=atol, method="dopri5", options=options)
-        except AssertionError as error:  # how torchdiffeq gives up
-            raise UserError(
-                f"the flow cannot be solved to rtol={rtol:g}, atol={atol:g} ({str(error)[:80]}); loosen them, or take "
-                f"method=bound"
-            ) from error
+        states, changes = solve(self, (y, y.new_zeros(len(y))), ends, rtol, atol, "dopri5", "take method=bound")
         return states[-1], changes[-1]
-
-
-def _angle(level: Level) -> Tensor:
-    return torch.atan2(level.sigma, level.alpha)
-
-
-def _radius(level: Level) -> Tensor:
-    return torch.hypot(level.alpha, level.sigma)
-
-
-def _level(schedule: NoiseSchedule, angle: Tensor) -> Level:
-    """The level at an angle within the schedule's range."""
-    return schedule.at(schedule.time(-2 * angle.tan().log()))

@@ -49,7 +49,7 @@ class Parameterization(ABC):
         """What x_t is multiplied by before the net sees it: ``1 / sqrt(alpha² + sigma²)``, unit variance for data of
         unit variance; 1 on a variance-preserving schedule. Shaped like ``level.t``.
         """
-        return (level.alpha**2 + level.sigma**2).rsqrt()
+        return 1 / level.radius
 
     def output_scale(self, level: Level) -> Tensor:
         """What the net's own output is multiplied by, shaped like ``level.t``; 1 where targets keep their size."""

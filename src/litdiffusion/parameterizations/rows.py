@@ -43,8 +43,7 @@ class V(Parameterization):
     """
 
     def row(self, level: Level) -> tuple[Tensor, Tensor]:
-        radius = torch.sqrt(level.alpha**2 + level.sigma**2)
-        return -level.sigma / radius, level.alpha / radius
+        return -level.sigma / level.radius, level.alpha / level.radius
 
 
 class Score(Parameterization):

@@ -10,6 +10,7 @@ from litdiffusion.gaussian import scaled
 from litdiffusion.samplers.base import Predict, Sampler
 from litdiffusion.samplers.ode import in_angle
 from litdiffusion.schedules import NoiseSchedule
+from litdiffusion.solver import solve
 from litdiffusion.types import Level, Noise
 
 METHODS = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
@@ -51,8 +52,6 @@ class AdaptiveODE(Sampler):
         return None
 
     def walk(self, predict: Predict, x: Tensor, levels: list[Level], noise: Noise) -> Iterator[Tensor]:
-        from torchdiffeq import odeint
-
         schedule = predict.schedule
         last = schedule.at(min(schedule.t_min, levels[-2].t.item()))
         shown = [level for level in levels[:-1] if level.sigma > last.sigma * (1 + 1e-9)]
@@ -60,18 +59,12 @@ class AdaptiveODE(Sampler):
         angles = torch.stack([place.position for place in places]).to(x.device)
 
         def slope(angle: Tensor, y: Tensor) -> Tensor:
-            angle = angle.double().cpu()
-            # In float32 pi / 2 lies beyond itself, where the cosine is negative.
-            log_snr = 2 * (angle.cos().clamp(min=0).log() - angle.sin().log())
-            level = schedule.at(schedule.time(log_snr))
+            level = schedule.at_angle(angle)
             place = in_angle(schedule, level)
             return place.slope(predict(scaled(place.scale, y), level))
 
-        with torch.no_grad():
-            start = scaled(1 / places[0].scale, x)
-            # A step past the end would ask for levels that the schedule does not have.
-            options = {"step_t": angles[-1:]}
-            states = odeint(slope, start, angles, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
+        start = scaled(1 / places[0].scale, x)
+        states = solve(slope, start, angles, self.rtol, self.atol, self.method, "take sampler=unipc")
         for index in range(1, len(levels) - 1):
             yield scaled(places[index].scale, states[index])
         yield predict(scaled(places[-1].scale, states[-1]), last).x_0

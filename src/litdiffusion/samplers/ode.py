@@ -10,6 +10,7 @@ from torch import Tensor
 
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import mix
+from litdiffusion.parameterizations import V
 from litdiffusion.samplers.base import Predict, Sampler, without_signal
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.types import Level, Noise, Prediction
@@ -28,6 +29,20 @@ class Place(NamedTuple):
         return mix(self.a, prediction.x_0, self.b, prediction.eps)
 
 
+class Step(NamedTuple):
+    """From x at ``here`` to ``there``, with the slope at its beginning."""
+
+    x: Tensor
+    here: Place
+    there: Place
+    slope: Tensor
+
+    def moved(self, slope: Tensor) -> Tensor:
+        """Where one straight step of x / scale along the axis leads."""
+        here, there = self.here, self.there
+        return mix(there.scale / here.scale, self.x, there.scale * (there.position - here.position), slope)
+
+
 def in_time(schedule: NoiseSchedule, level: Level) -> Place:
     """``dx / dt = alpha' x_0 + sigma' eps``: x along the path's own time."""
     return Place(level.t, torch.ones_like(level.alpha), *schedule.rates(level.t))
@@ -43,8 +58,7 @@ def in_angle(schedule: NoiseSchedule, level: Level) -> Place:
 
     r² = alpha² + sigma²; the right side is the velocity v. Free of the schedule, bounded, and regular at both ends.
     """
-    radius = torch.hypot(level.alpha, level.sigma)
-    return Place(torch.atan2(level.sigma, level.alpha), radius, -level.sigma / radius, level.alpha / radius)
+    return Place(level.angle, level.radius, *V().row(level))
 
 
 def in_its_own(schedule: NoiseSchedule, level: Level) -> Place:
@@ -92,7 +106,12 @@ class Euler(Sampler):
         if after.is_clean:
             return prediction.x_0
         here, there = (COORDINATES[self.coordinate](predict.schedule, level) for level in (now, after))
-        return _moved(x, here, there, here.slope(prediction))
+        step = Step(x, here, there, here.slope(prediction))
+        return self.corrected(predict, step, step.moved(step.slope), after)
+
+    def corrected(self, predict: Predict, step: Step, guess: Tensor, after: Level) -> Tensor:
+        """x at ``after`` from the straight step's ``guess``, which is Euler's own."""
+        return guess
 
 
 class Heun(Euler):
@@ -146,15 +165,9 @@ class Heun(Euler):
             x = self.advance(predict, x, now, after)
             yield x
 
-    def advance(self, predict: Predict, x: Tensor, now: Level, after: Level) -> Tensor:
-        prediction = predict(x, now)
-        if after.is_clean:
-            return prediction.x_0
-        here, there = (COORDINATES[self.coordinate](predict.schedule, level) for level in (now, after))
-        first = here.slope(prediction)
-        guess = _moved(x, here, there, first)
-        last = there.slope(predict(guess, after))
-        return _moved(x, here, there, (first + last) / 2)
+    def corrected(self, predict: Predict, step: Step, guess: Tensor, after: Level) -> Tensor:
+        """The step repeated with the mean of the slopes at both ends."""
+        return step.moved((step.slope + step.there.slope(predict(guess, after))) / 2)
 
     def _raised(
         self, schedule: NoiseSchedule, x: Tensor, now: Level, gamma: float, noise: Noise
@@ -162,9 +175,3 @@ class Heun(Euler):
         raised = schedule.at(schedule.time(now.log_snr - 2 * math.log1p(gamma)))
         added = (raised.sigma**2 - now.sigma**2).clamp(min=0).sqrt() * self.churn_noise
         return x + added * noise(x), raised
-
-
-def _moved(x: Tensor, here: Place, there: Place, slope: Tensor) -> Tensor:
-    """One straight step of x / scale along the axis."""
-    stretch = there.scale / here.scale
-    return mix(stretch, x, there.scale * (there.position - here.position), slope)

@@ -75,7 +75,7 @@ class RePaint(Sampler):
             raise UserError(
                 f"inpainting does not fit this process: {reason}; train one with schedule=linear, vp or edm"
             )
-        self.reverse.check(schedule, learned_variance)
+        super().check(schedule, learned_variance)
 
     def calls(self, schedule: NoiseSchedule) -> int:
         return (len(self.levels(schedule)) - 2) * self.resample + 1

@@ -48,6 +48,12 @@ class NoiseSchedule(ABC):
     def time(self, log_snr: Tensor) -> Tensor:
         """The inverse: the time at which ``log(alpha² / sigma²)`` has this value, within [0, 1]."""
 
+    def at_angle(self, angle: Tensor) -> Level:
+        """The level of which ``atan(sigma / alpha)`` is ``angle``, shaped like it, on the CPU."""
+        angle = angle.detach().cpu().double()
+        # In float32 pi / 2 lies beyond itself, where the cosine is negative.
+        return self.at(self.time(2 * (angle.cos().clamp(min=0).log() - angle.sin().log())))
+
     @abstractmethod
     def snap(self, t: Tensor) -> Level:
         """The level that training at time t uses: the one at t, or the next noisier one of a discrete chain."""
