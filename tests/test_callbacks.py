@@ -10,7 +10,7 @@ from conftest import TINY_UNET, composed
 from PIL import Image
 
 from litdiffusion.callbacks import Trajectory
-from litdiffusion.callbacks.drawing import level_names, noised_like, spread, states_of
+from litdiffusion.callbacks.drawing import level_names, noised_like, spread, states_of, target_name
 from litdiffusion.errors import UserError
 from litdiffusion.samplers import State
 from litdiffusion.schedules import VE, VP, NoiseLadder, linear
@@ -167,12 +167,11 @@ def test_panels_are_named_after_what_tells_the_levels_of_a_process_apart():
 def test_a_walk_that_ends_at_a_noise_level_is_compared_with_data_noised_to_it():
     data = torch.zeros(4000, 2)
     level = NoiseLadder(torch.tensor([3.0])).at(1.0)
-    noised, name = noised_like([State(data, level)], data)
-    assert name == "noised data"
-    assert noised.std().item() == pytest.approx(3.0, rel=0.05)
-    same, name = noised_like([State(data, CLEAN)], data)
-    assert name == "data"
-    assert same is data
+    blurred, clean = State(data, level), State(data, CLEAN)
+    assert target_name(blurred) == "noised data"
+    assert noised_like(blurred, data).std().item() == pytest.approx(3.0, rel=0.05)
+    assert target_name(clean) == "data"
+    assert noised_like(clean, data) is data
 
 
 def test_langevin_samples_are_measured_against_noised_data_and_tell_the_modes_weights(trained, capsys):

@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from litdiffusion.gaussian import diffuse
 from litdiffusion.loggers import log_picture
@@ -39,16 +39,24 @@ def states_of(
     module: DiffusionModule, sampler: Sampler, count: int, weights: str, seed: int, shown: int
 ) -> list[State]:
     """``shown`` states, evenly spread, of ``count`` chains from one seed, in data space on the CPU."""
-    denoiser = module.sampling_denoiser(weights)
+    schedule, noise = module.denoiser.schedule, seeded_noise(seed)
+    x = sampler.prior(schedule, torch.empty(count, *module.shape, device=module.device), noise)
+    kept = spread(len(sampler.levels(schedule)), shown)
+    with evaluating(module, weights) as denoiser:
+        states = [state for state in sampler.trajectory(denoiser, x, noise=noise) if state.step in kept]
+    return [state._replace(x=module.codec.decode(state.x).float().cpu()) for state in states]
+
+
+@contextmanager
+def evaluating(module: DiffusionModule, weights: str) -> Iterator[nn.Module]:
+    """The denoiser to sample from, in evaluation mode and the run's precision; what is trained returns to its mode."""
     training = module.denoiser.training
     module.denoiser.eval()
-    noise = seeded_noise(seed)
-    x = sampler.prior(denoiser.schedule, torch.empty(count, *module.shape, device=module.device), noise)
-    kept = spread(len(sampler.levels(denoiser.schedule)), shown)
-    with module.trainer.precision_plugin.forward_context():
-        states = [state for state in sampler.trajectory(denoiser, x, noise=noise) if state.step in kept]
-    module.denoiser.train(training)
-    return [state._replace(x=module.codec.decode(state.x).float().cpu()) for state in states]
+    try:
+        with module.trainer.precision_plugin.forward_context():
+            yield module.sampling_denoiser(weights)
+    finally:
+        module.denoiser.train(training)
 
 
 def spread(count: int, shown: int) -> set[int]:
@@ -93,12 +101,14 @@ def level_names(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
     return [f"t = {level.t.item():.2f}" for level in levels]
 
 
-def noised_like(states: list[State], data: Tensor) -> tuple[Tensor, str]:
-    """What samples should look like, and its name: data, or noised data where the walk ends at a noise level."""
-    level = states[-1].level
-    if level.is_clean:
-        return data, "data"
-    return diffuse(data, seeded_noise(1)(data), level), "noised data"
+def target_name(end: State) -> str:
+    """What samples should look like: data, or noised data where the walk ends at a noise level."""
+    return "data" if end.level.is_clean else "noised data"
+
+
+def noised_like(end: State, data: Tensor, seed: int = 1) -> Tensor:
+    """Data at the level where a walk ended: as they are, or with noise of their own seed."""
+    return data if end.level.is_clean else diffuse(data, seeded_noise(seed)(data), end.level)
 
 
 def display_range(trainer: L.Trainer) -> tuple[float, float]:

@@ -1,8 +1,7 @@
 """What the net has learned, seen as a vector field: the score, or the velocity of the probability flow."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from litdiffusion.callbacks.drawing import level_names, save_picture
+from litdiffusion.callbacks.drawing import evaluating, level_names, save_picture
 from litdiffusion.denoisers import GaussianMixtureDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import diffuse, mix, score
@@ -140,15 +139,3 @@ def named(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
 def has_plane(module: DiffusionModule) -> bool:
     """Whether its data are vectors that a picture can show whole."""
     return tuple(module.shape) in ((1,), (2,))
-
-
-@contextmanager
-def evaluating(module: DiffusionModule, weights: str) -> Iterator[nn.Module]:
-    """The denoiser to sample from, in evaluation mode and the run's precision; what is trained returns to its mode."""
-    training = module.denoiser.training
-    module.denoiser.eval()
-    try:
-        with module.trainer.precision_plugin.forward_context():
-            yield module.sampling_denoiser(weights)
-    finally:
-        module.denoiser.train(training)

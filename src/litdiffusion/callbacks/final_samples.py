@@ -6,16 +6,14 @@ import lightning as L
 from PIL.Image import Image
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import at_most, display_range, noised_like, save_picture, states_of
+from litdiffusion.callbacks.drawing import at_most, display_range, noised_like, save_picture, states_of, target_name
 from litdiffusion.data.toys import Mixture
-from litdiffusion.gaussian import diffuse
 from litdiffusion.loggers import log_metrics
 from litdiffusion.metrics import distance_for, kernel_density_samples, mode_shares, noise_floor, share_within
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.samplers import State
 from litdiffusion.seeding import fold_seed
-from litdiffusion.types import seeded_noise
 
 
 class FinalSamples(L.Callback):
@@ -80,11 +78,11 @@ class FinalSamples(L.Callback):
             return comparison_picture({"data": data.reference(len(samples)), "samples": samples})
 
         def draw(n: int, seed: int) -> Tensor:
-            return noised(data.draw(n, seed), end, seed)
+            return noised_like(end, data.draw(n, seed), fold_seed(seed, n))
 
         fresh = draw(len(samples), self.seed + 10_000)
-        name = noised_like([end], fresh[:1])[1]
-        estimate = kernel_density_samples(noised(data.train.data, end, -1), len(samples), seed=0)
+        name, train = target_name(end), data.train.data
+        estimate = kernel_density_samples(noised_like(end, train, fold_seed(-1, len(train))), len(samples), seed=0)
         distance = distance_for(samples.shape[1])
         floor = noise_floor(draw, len(samples), distance=distance).mean
         found, classical = (distance(x, fresh) / floor for x in (samples, estimate))
@@ -124,8 +122,3 @@ class FinalSamples(L.Callback):
             f"{100 * shares[1]:.2f} % of {name}"
         )
         return {"samples/share_near_origin": shares[0], "samples/data_share_near_origin": shares[1]}
-
-
-def noised(x: Tensor, end: State, seed: int) -> Tensor:
-    """Data at the level where a walk ended: as they are, or with noise of their own seed."""
-    return x if end.level.is_clean else diffuse(x, seeded_noise(fold_seed(seed, len(x)))(x), end.level)

@@ -6,8 +6,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import save_picture
-from litdiffusion.callbacks.field import evaluating, has_plane
+from litdiffusion.callbacks.drawing import evaluating, save_picture
+from litdiffusion.callbacks.field import has_plane
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import diffuse
 from litdiffusion.modules import DiffusionModule

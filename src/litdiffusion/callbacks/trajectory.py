@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from torch import Tensor
 
 from litdiffusion.callbacks.drawing import (
     Stopwatch,
@@ -14,6 +15,7 @@ from litdiffusion.callbacks.drawing import (
     noised_like,
     save_picture,
     states_of,
+    target_name,
 )
 from litdiffusion.errors import UserError
 from litdiffusion.loggers import log_metrics
@@ -108,14 +110,13 @@ class Trajectory(L.Callback):
         step = trainer.global_step
         with self.drawing():
             self.states = states = self._states(module)
-            data, data_label = noised_like(states, trainer.datamodule.reference(self.points))
             picture = trajectory_picture(
                 [state.x for state in states],
                 heads(module.denoiser.schedule, states),
-                data,
+                self._target(trainer),
                 f"reverse process after {step} steps",
                 display_range(trainer),
-                data_label=data_label,
+                data_label=target_name(states[-1]),
             )
             save_picture(trainer, self.run_dir, "trajectory", picture, f"trajectory_step_{step:06d}.png")
         self.drawn.append(step)
@@ -129,8 +130,11 @@ class Trajectory(L.Callback):
         path = self.run_dir / "pictures" / "trajectory.gif"
         xs = [state.x for state in self.states]
         names = heads(module.denoiser.schedule, self.states)
-        data, data_label = noised_like(self.states, trainer.datamodule.reference(self.points))
-        trajectory_gif(xs, names, data, path, display_range(trainer), data_label=data_label)
+        name = target_name(self.states[-1])
+        trajectory_gif(xs, names, self._target(trainer), path, display_range(trainer), data_label=name)
+
+    def _target(self, trainer: L.Trainer) -> Tensor:
+        return noised_like(self.states[-1], trainer.datamodule.reference(self.points))
 
     def _affordable(self) -> bool:
         if self.max_share is None or not self.drawn:

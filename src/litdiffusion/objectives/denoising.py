@@ -62,10 +62,12 @@ class DenoisingObjective(nn.Module):
         offset: Tensor | float | None = None,
     ) -> Losses:
         """Losses of data x_0 (B, ...); ``noise`` and ``offset`` fix the randomness where a comparison needs it."""
-        level = self.times.draw(x_0, offset)
+        return self.losses(denoiser, x_0, noise, self.times.draw(x_0, offset), cond)
+
+    def losses(self, denoiser: Denoiser, x_0: Tensor, noise: Noise, level: Level, cond: Tensor | None) -> Losses:
+        """Those at given levels (B, 1, ..., 1)."""
         eps = noise(x_0)
-        x_t = diffuse(x_0, eps, level)
-        out = denoiser.output(x_t, level, cond)
+        out = denoiser.output(diffuse(x_0, eps, level), level, cond)
         return self.compare(denoiser.parameterization, out, x_0, eps, level)
 
     def compare(

@@ -1,6 +1,5 @@
 """The loss that also learns the variance of the reverse steps."""
 
-import torch
 from torch import Tensor
 
 from litdiffusion.denoisers import Denoiser
@@ -9,7 +8,7 @@ from litdiffusion.gaussian import diffuse
 from litdiffusion.likelihood.bound import DECODERS, bound_term
 from litdiffusion.objectives.denoising import DenoisingObjective, Losses
 from litdiffusion.times import TimeSampler
-from litdiffusion.types import Noise
+from litdiffusion.types import Level, Noise
 from litdiffusion.weightings import Weighting
 
 
@@ -44,17 +43,9 @@ class HybridObjective(DenoisingObjective):
             raise UserError(f"objective.factor must be positive, got {factor}; 0.001 is usual")
         self.decoder, self.factor = decoder, factor
 
-    def forward(
-        self,
-        denoiser: Denoiser,
-        x_0: Tensor,
-        cond: Tensor | None = None,
-        noise: Noise = torch.randn_like,
-        offset: Tensor | float | None = None,
-    ) -> Losses:
+    def losses(self, denoiser: Denoiser, x_0: Tensor, noise: Noise, level: Level, cond: Tensor | None) -> Losses:
         if not denoiser.learned_variance:
             raise UserError("the hybrid objective learns a variance, this denoiser has none; set learned_variance=true")
-        level = self.times.draw(x_0, offset)
         eps = noise(x_0)
         x_t = diffuse(x_0, eps, level)
         out, spread = denoiser.outputs(x_t, level, cond)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from litdiffusion.errors import UserError, nearest
 from litdiffusion.schedules import NoiseSchedule
-from litdiffusion.schedules.continuous import RHO
+from litdiffusion.schedules.continuous import even_in_root
 from litdiffusion.types import CLEAN, Level
 
 LARGEST_RATIO = 100.0
@@ -51,7 +51,7 @@ def _apart(indices: Tensor, last: int) -> Tensor:
     count = len(indices)
     falling = torch.arange(count - 1, -1, -1)
     apart = (indices - falling).flip(0).cummax(0).values.flip(0) + falling
-    return apart.clamp(min=1 + falling).minimum(last - torch.arange(count)).to(torch.float64)
+    return apart.minimum(last - torch.arange(count)).to(torch.float64)
 
 
 def _quadratic(schedule: NoiseSchedule, place: Tensor) -> Tensor:
@@ -59,9 +59,7 @@ def _quadratic(schedule: NoiseSchedule, place: Tensor) -> Tensor:
 
 
 def _karras(schedule: NoiseSchedule, place: Tensor) -> Tensor:
-    largest, smallest = _ends(schedule)
-    ratio = (largest ** (1 / RHO) + place * (smallest ** (1 / RHO) - largest ** (1 / RHO))) ** RHO
-    return schedule.time(-2 * ratio.log())
+    return schedule.time(-2 * even_in_root(*_ends(schedule), place).log())
 
 
 def _log_snr(schedule: NoiseSchedule, place: Tensor) -> Tensor:

@@ -202,9 +202,8 @@ class LinearSigma(ContinuousSchedule):
 
     def _times(self, steps: int | None) -> Tensor:
         """Even in sigma^(1/7) (equation 5): even in time, nearly all levels would be pure noise."""
-        even = (super()._times(steps) - self.t_min) / (1 - self.t_min)
-        first = self.t_min ** (1 / RHO)
-        return (first + even * (1 - first)) ** RHO
+        place = torch.linspace(0, 1, len(super()._times(steps)), dtype=torch.float64)
+        return even_in_root(torch.tensor(1.0), torch.tensor(self.t_min, dtype=torch.float64), place)
 
 
 class LinearFlow(ContinuousSchedule):
@@ -234,6 +233,12 @@ class LinearFlow(ContinuousSchedule):
         """Even in time from 1 to 0: nothing is singular at the clean end, so no short last step is needed."""
         count = len(self._times(steps))
         return self.at(torch.linspace(1.0, 0.0, count + 1, dtype=torch.float64)).unbind()
+
+
+def even_in_root(first: Tensor, last: Tensor, place: Tensor) -> Tensor:
+    """Between ``first`` and ``last`` even in the 7th root, at ``place`` in [0, 1] (n,): EDM's equation 5."""
+    first, last = first ** (1 / RHO), last ** (1 / RHO)
+    return (first + place * (last - first)) ** RHO
 
 
 def checked_t_min(t_min: float) -> float:
