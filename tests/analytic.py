@@ -3,11 +3,12 @@
 from functools import cache
 
 import numpy as np
+import parts
 import torch
 from scipy.integrate import solve_ivp
 
 from litdiffusion.denoisers import GaussianMixtureDenoiser
-from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP, ladder, linear
+from litdiffusion.schedules import ladder, linear
 from litdiffusion.types import Level
 
 MEAN, STD = 1.0, 0.5
@@ -16,13 +17,8 @@ MEAN, STD = 1.0, 0.5
 PROCESSES = {
     "linear": linear(16384),
     "ladder": ladder(16384, 0.01, 10.0),
-    "vp": VP(),
-    "subvp": SubVP(),
-    "ve": VE(),
-    "edm": LinearSigma(),
-    "flow": LinearFlow(),
-}
-CONTINUOUS = [name for name, schedule in PROCESSES.items() if schedule.steps is None]
+} | parts.CONTINUOUS
+CONTINUOUS = list(parts.CONTINUOUS)
 # Even in log SNR where it can be: on the chain of betas that grid needs levels between the first ones.
 GRIDS = dict.fromkeys(PROCESSES, "log_snr") | {"linear": "quadratic"}
 

@@ -4,14 +4,11 @@ import math
 from itertools import pairwise
 
 import torch
+from analytic import double
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from litdiffusion.denoisers import GaussianMixtureDenoiser
 from litdiffusion.gaussian import posterior, transition
-
-
-def double(values):
-    return torch.tensor(values, dtype=torch.float64)
 
 
 class Mixture:

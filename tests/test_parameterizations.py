@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from parts import CONTINUOUS, ROWS, SIGMA_DATA
 
 from litdiffusion.denoisers import Denoiser, GaussianMixtureDenoiser
 from litdiffusion.errors import UserError
@@ -14,7 +15,6 @@ from litdiffusion.schedules import (
     DiscreteSchedule,
     LinearFlow,
     LinearSigma,
-    SubVP,
     cosine,
     ladder,
     linear,
@@ -26,18 +26,7 @@ from litdiffusion.types import Level
 
 BETAS = {"linear": linear(50), "scaled_linear": scaled_linear(100), "cosine": cosine(40), "sigmoid": sigmoid(20)}
 CHAINS = BETAS | {"ladder": ladder(30), "single": single(0.3)}
-CONTINUOUS = {"vp": VP(), "subvp": SubVP(), "ve": VE(), "edm": LinearSigma(), "flow": LinearFlow()}
 SCHEDULES = CHAINS | CONTINUOUS
-SIGMA_DATA = 0.7
-ROWS = {
-    "epsilon": lambda s: Epsilon(),
-    "x0": lambda s: X0(),
-    "v": lambda s: V(),
-    "score": lambda s: Score(),
-    "flow": Flow,
-    "edm": lambda s: EDM(SIGMA_DATA),
-    "posterior_mean": PosteriorMean,
-}
 REFUSED = {("epsilon", "flow"), ("score", "flow"), *(("posterior_mean", name) for name in CONTINUOUS)}
 FITS = [(row, name) for row in ROWS for name in SCHEDULES if (row, name) not in REFUSED]
 

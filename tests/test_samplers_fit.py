@@ -1,15 +1,12 @@
 """Which sampler walks which process, how often it asks the net, which levels it visits, and what it refuses."""
 
 import copy
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from analytic import double, mixture
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from parts import presets
 
 from litdiffusion.errors import UserError
 from litdiffusion.metrics import wasserstein_1d
@@ -29,15 +26,6 @@ from litdiffusion.samplers import (
 from litdiffusion.samplers.grids import GRIDS, levels_for
 from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP, cosine, ladder, linear, sigmoid, single
 from litdiffusion.types import seeded_noise
-
-CONF = Path(__file__).parents[1] / "conf"
-
-
-def presets(group):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return {path.stem: instantiate(OmegaConf.load(path)) for path in sorted((CONF / group).glob("*.yaml"))}
-
 
 SCHEDULES, SAMPLERS = presets("schedule"), presets("sampler")
 EVERYWHERE = {"ancestral", "ddim", "euler", "heun", "dpm_solver", "sde_dpm_solver", "unipc", "predictor_corrector"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from parts import load, presets
 
 from litdiffusion.errors import UserError
 from litdiffusion.schedules import (
@@ -30,13 +31,7 @@ from litdiffusion.schedules import (
 FILES = sorted((Path(__file__).parents[1] / "conf" / "schedule").glob("*.yaml"))
 
 
-def load(path, **settings):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # some end early on purpose; that warning has its own tests
-        return instantiate(OmegaConf.load(path), **settings)
-
-
-PRESETS = {path.stem: load(path) for path in FILES}
+PRESETS = presets("schedule")
 every_preset = pytest.mark.parametrize("schedule", PRESETS.values(), ids=PRESETS)
 
 LENGTHS = (2, 10, 50, 200, 1000)

@@ -2,28 +2,18 @@
 
 import pytest
 import torch
+from parts import CONTINUOUS, ROWS, SIGMA_DATA
 from torch.distributions import Normal, kl_divergence
 
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import diffuse
 from litdiffusion.parameterizations import EDM, X0, Epsilon, Flow, PosteriorMean, Score, V
 from litdiffusion.samplers.stochastic import sde
-from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP, cosine, ladder, linear, sigmoid, single
+from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma, cosine, ladder, linear, sigmoid, single
 from litdiffusion.weightings import SNR, Likelihood, MinSNR, Simple, Variational
 
 SCHEDULES = {"linear": linear(50), "cosine": cosine(40), "sigmoid": sigmoid(20)}
 CHAINS = SCHEDULES | {"ladder": ladder(30)}
-CONTINUOUS = {"vp": VP(), "subvp": SubVP(), "ve": VE(), "edm": LinearSigma(), "flow": LinearFlow()}
-SIGMA_DATA = 0.7
-ROWS = {
-    "epsilon": lambda s: Epsilon(),
-    "x0": lambda s: X0(),
-    "v": lambda s: V(),
-    "score": lambda s: Score(),
-    "flow": Flow,
-    "edm": lambda s: EDM(SIGMA_DATA),
-    "posterior_mean": PosteriorMean,
-}
 WEIGHTINGS = {
     "snr": lambda s: SNR(),
     "min_snr": lambda s: MinSNR(5.0),
