@@ -13,7 +13,7 @@ CONF = Path(__file__).parent.parent / "conf"
 @hydra.main(version_base="1.3", config_path="../conf", config_name="likelihood")
 def main(cfg: DictConfig) -> None:
     with cli.job_errors(multirun=False):
-        from litdiffusion.evaluation import likelihood_to_files
+        from litdiffusion.evaluation.likelihood import likelihood_to_files
 
         likelihood_to_files(cfg)
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 QUIET = ["callbacks=none", "logger=none", "+trainer.enable_checkpointing=false"]
 TINY_UNET = ["model=unet", "data=digits", "model.base_channels=8", "model.depth=1", "data.batch_size=8"]
+UNMEASURED = ["callbacks.live_quality=null", "callbacks.live_likelihood=null"]
 TINY = [
     "trainer.max_steps=4",
     "trainer.val_check_interval=4",
@@ -63,10 +64,10 @@ def fitted(built: Callable[..., Experiment]) -> Callable[..., Experiment]:
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Callable[..., Path]:
-    """Runs ``train`` as the command line does, with every callback, and returns the run's folder."""
+    """Runs ``train`` as the command line does, with every callback but the live measures, and returns its folder."""
 
     def run(*overrides: str, folder: str = "run") -> Path:
-        cfg = composed(*TINY, "callbacks.progress_bar=null", *overrides)
+        cfg = composed(*TINY, "callbacks.progress_bar=null", *UNMEASURED, *overrides)
         train(cfg, Run(tmp_path / folder, folder))
         return tmp_path / folder
 

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import inspect
 import math
+import os
 import socket
 from pathlib import Path
 
@@ -250,9 +251,9 @@ def test_mixture_describes_the_standardised_data(toy: type[DataModule]):
 class Given(DataModule):
     """A data module around given tensors."""
 
-    def __init__(self, train: Tensor, val: Tensor, batch_size: int = 4) -> None:
+    def __init__(self, train: Tensor, val: Tensor, batch_size: int = 4, label: Tensor | None = None) -> None:
         super().__init__(batch_size=batch_size, val_size=len(val), seed=0)
-        self.given = Batch(train), Batch(val)
+        self.given = Batch(train, label), Batch(val)
         self.reads = 0
 
     def read(self) -> tuple[Batch, Batch]:
@@ -277,6 +278,30 @@ def test_load_reads_once_and_references_never_cycle():
     assert torch.equal(data.reference(2), torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
     assert len(data.reference(10)) == 3
     assert len(data.training_reference(4)) == 4
+
+
+def test_a_fingerprint_tells_every_item_and_label_and_nothing_else():
+    train, val, label = torch.arange(18.0).view(9, 2), torch.zeros(3, 2), torch.arange(9)
+    last, other = train.clone(), label.clone()
+    last[8, 1] += 1e-5
+    other[0] = 5
+    variants = [
+        Given(train, val),
+        Given(last, val),
+        Given(train, val + 1),
+        Given(train.flip(0), val),
+        Given(train.view(9, 1, 2), val),
+        Given(train, val, label=label),
+        Given(train, val, label=other),
+    ]
+    prints = [data.fingerprint() for data in variants]
+    assert len(set(prints)) == len(variants)
+    assert all(len(bytes.fromhex(text)) == 32 for text in prints)
+    same = Given(train.T.contiguous().T, val, batch_size=1)
+    assert same.fingerprint() == same.fingerprint() == prints[0]
+    assert same.reads == 1
+    assert Digits(batch_size=8, seed=0).fingerprint() == Digits(batch_size=9, seed=1).fingerprint()
+    assert variants[0].test() is variants[0].val
 
 
 def test_not_a_number_is_counted_and_located():
@@ -363,7 +388,8 @@ def test_unpacked_files_are_read_as_bytes_with_labels(raw: Path):
     assert sorted(map(bytes, rows.numpy())) == sorted(map(bytes, pixels))
     which = [next(i for i in range(60) if (pixels[i] == row).all()) for row in data.val.data.numpy()]
     assert data.val.label.tolist() == [i % 10 for i in which]
-    test = data.test_images()
+    assert data.name == "mnist"
+    test = data.test()
     assert test.data.shape == (20, 1, 28, 28)
     assert test.label.tolist() == [i % 10 for i in range(20)]
 
@@ -490,6 +516,35 @@ def test_streaming_gives_the_batches_of_the_decoded_set(pictures: Path, channels
     for a, b in zip(memory.val_dataloader(), stream.val_dataloader(), strict=True):
         assert torch.equal(a.data, b.data)
     assert torch.equal(memory.reference(3), stream.reference(3))
+
+
+def test_a_streamed_folder_is_known_by_names_sizes_and_settings_without_decoding(tmp_path: Path):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.png").write_bytes(b"no picture")
+
+    def known(**changes: object) -> str:
+        arguments = {"memory_limit_gb": 0.0, "val_size": 1, "batch_size": 1}
+        return folder(tmp_path, **{**arguments, **changes}).fingerprint()
+
+    first = known()
+    assert known(seed=7, batch_size=2, num_workers=0) == first
+    changed = [known(channels=1), known(image_size=12), known(val_size=2)]
+    (tmp_path / "c.png").write_bytes(b"no picture!")
+    changed.append(known())
+    os.rename(tmp_path / "c.png", tmp_path / "d.png")
+    changed.append(known())
+    assert len({first, *changed}) == 6
+
+
+def test_a_decoded_folder_is_known_by_its_pixels(pictures: Path):
+    first = folder(pictures).fingerprint()
+    assert folder(pictures, seed=3).fingerprint() == first
+    Image.open(pictures / "cat" / "deep" / "00.PNG").transpose(Image.FLIP_TOP_BOTTOM).save(
+        pictures / "cat" / "deep" / "00.PNG"
+    )
+    assert folder(pictures).fingerprint() != first
+    (pictures / "My Pictures, 2").mkdir()
+    assert folder(pictures / "My Pictures, 2").name == "my-pictures-2"
 
 
 def test_cover_and_centre_crop_keep_the_middle(tmp_path: Path):

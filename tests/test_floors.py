@@ -11,14 +11,14 @@ import litdiffusion
 
 PACKAGE = Path(litdiffusion.__file__).parent
 FLOORS = {
-    0: {"types", "gaussian", "errors", "seeding"},
+    0: {"types", "gaussian", "errors", "seeding", "clock"},
     1: {"solver", "schedules", "nets", "data", "codecs", "metrics", "plots"},
-    2: {"parameterizations", "times", "weightings"},
-    3: {"denoisers"},
+    2: {"features", "parameterizations", "times", "weightings"},
+    3: {"denoisers", "quality"},
     4: {"objectives", "samplers", "likelihood"},
     5: {"modules", "callbacks", "loggers", "hardware"},
     6: {"build", "instantiate", "checks"},
-    7: {"training", "sampling", "inpainting", "evaluation", "cli"},
+    7: {"training", "checking", "sampling", "inpainting", "evaluation", "cli"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 BESIDE = {
@@ -27,6 +27,7 @@ BESIDE = {
     ("objectives", "likelihood"),
     ("evaluation", "sampling"),
     ("inpainting", "sampling"),
+    ("checking", "training"),
     ("callbacks", "modules"),
     ("modules", "loggers"),
     ("callbacks", "loggers"),

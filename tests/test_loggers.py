@@ -20,7 +20,7 @@ def test_wandb_holds_config_metrics_axes_and_pictures(trained):
     assert all(axis == "trainer/global_step" for name, axis in axes.items() if name.endswith("*"))
     logged = {key for row in run["history"] for key in row}
     assert {"train/loss", "train/learning_rate", "val/loss", "val/loss_t_0_25"} <= logged
-    assert {"time/trajectory_percent", "samples/wasserstein", "trainer/global_step"} <= logged
+    assert {"time/samples_per_second", "samples/wasserstein", "trainer/global_step"} <= logged
     pictures = [key for key in logged if key.startswith("pictures/")]
     assert {key.split(".")[0] for key in pictures} >= {
         "pictures/trajectory",

@@ -10,15 +10,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from litdiffusion.checks import check_folder, check_settings
+from litdiffusion.checks import METRICS, check_folder, check_metric, check_settings, classes_of
+from litdiffusion.codecs import Identity
 from litdiffusion.data import DataModule
-from litdiffusion.denoisers import Denoiser
+from litdiffusion.denoisers import Denoiser, GaussianMixtureDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.hardware import ALL_THREADS, fast_bf16
 from litdiffusion.instantiate import make
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.objectives import DenoisingObjective, HybridObjective
+from litdiffusion.quality import Quality
 from litdiffusion.samplers import Sampler
+from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.times import TimeSampler
 from litdiffusion.weightings import Weighting
 
@@ -61,8 +64,9 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = "bf16-mixed" if images and fast_bf16(cfg.trainer.accelerator) else "32-true"
     data.accumulate, data.inner_steps = cfg.accumulate, inner_steps(cfg, images)
+    quality = build_quality(cfg, data)
     module = build_module(cfg, data)
-    trainer = build_trainer(cfg, run, data.inner_steps)
+    trainer = build_trainer(cfg, run, data.inner_steps, quality)
     _check_processes(trainer, run)
     _set_length(cfg, trainer, data)
     return Experiment(data, module, trainer)
@@ -73,6 +77,8 @@ def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
     codec = make(cfg.codec, "codec")
     shape = codec.latent_shape(data.shape)
     cfg.derived.shape, cfg.derived.num_classes = list(shape), data.num_classes
+    cfg.derived.classes = classes = classes_of(cfg, data)
+    cfg.derived.class_rows = classes + 1 if classes else None
     cfg.derived.out_channels = shape[0] * (2 if cfg.learned_variance else 1)
     cfg.derived.sigma_data = _deviation(codec.encode(data.training_reference(DEVIATION_ITEMS)))
     L.seed_everything(cfg.seed, verbose=False)  # of the initial weights
@@ -80,6 +86,7 @@ def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
     parts = {"schedule": denoiser.schedule}
     sampler: Sampler = make(cfg.sampler, "sampler")
     sampler.check(denoiser.schedule, cfg.learned_variance)
+    optimum = exact_denoiser(data, codec, denoiser.schedule)
     objective = _objective(cfg, data, make(cfg.times, "times", **parts), make(cfg.weighting, "weighting", **parts))
     return DiffusionModule(
         denoiser,
@@ -94,6 +101,9 @@ def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
         ema_decay=cfg.ema_decay,
         seed=cfg.seed,
         clip=data.value_range if cfg.clip_samples else None,
+        optimum=optimum,
+        classes=classes,
+        label_dropout=cfg.label_dropout,
         record={"config": OmegaConf.to_container(cfg, resolve=True), "value_range": data.value_range},
     )
 
@@ -117,13 +127,31 @@ def build_denoiser(cfg: DictConfig) -> Denoiser:
     return Denoiser(net, schedule, parameterization, cfg.learned_variance)
 
 
+def exact_denoiser(data: DataModule, codec: nn.Module, schedule: NoiseSchedule) -> GaussianMixtureDenoiser | None:
+    """The truth, where the law of what is trained on is known in closed form."""
+    law = getattr(data, "mixture", None) if isinstance(codec, Identity) else None
+    return None if law is None else GaussianMixtureDenoiser(schedule, law.weights, law.means, law.std)
+
+
 def _deviation(x: Tensor) -> float:
     """Of all numbers of the data together, in model space; four digits, so that it does not hang on a rounding."""
     deviation = float(f"{x.double().std(correction=0).item():.4g}")
     return deviation or 1.0
 
 
-def build_trainer(cfg: DictConfig, run: Run, inner_steps: int) -> L.Trainer:
+def build_quality(cfg: DictConfig, data: DataModule) -> Quality | None:
+    """What samples are measured by; checks that the run's ``metric`` will be there, and says which way is up."""
+    quality: Quality | None = make(cfg.metrics, "metrics").attach(data) if cfg.metrics else None
+    check_metric(cfg, quality)
+    monitored = cfg.metric.startswith("quality/")
+    if monitored and cfg.callbacks.get("live_quality"):
+        cfg.callbacks.live_quality.max_share = None  # the best checkpoint would be chosen by a stale number
+    cfg.derived.monitor = cfg.metric if monitored or cfg.metric in METRICS else METRICS[0]
+    cfg.derived.mode = "max" if quality and cfg.derived.monitor.partition("/")[2] in quality.rising else "min"
+    return quality
+
+
+def build_trainer(cfg: DictConfig, run: Run, inner_steps: int, quality: Quality | None) -> L.Trainer:
     """Lightning's Trainer with the loggers and callbacks of the config."""
     loggers = [
         make(node, f"logger.{name}", run_dir=run.dir, run_name=run.name, group=run.group)
@@ -132,7 +160,7 @@ def build_trainer(cfg: DictConfig, run: Run, inner_steps: int) -> L.Trainer:
     ]
     # A node without a target holds settings for a callback that callbacks=none took out.
     nodes = {name: node for name, node in cfg.callbacks.items() if node is not None and "_target_" in node}
-    callbacks = [make(node, f"callbacks.{name}", run_dir=run.dir) for name, node in nodes.items()]
+    callbacks = [make(node, f"callbacks.{name}", run_dir=run.dir, quality=quality) for name, node in nodes.items()]
     # Lightning counts calls of its loop where the config counts steps; the rows of the log are written by the module.
     calls = {"val_check_interval": cfg.trainer.val_check_interval // inner_steps, "log_every_n_steps": 1}
     node = OmegaConf.merge(cfg.trainer, {"max_epochs": -1, **calls})

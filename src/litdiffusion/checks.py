@@ -6,8 +6,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from litdiffusion.data import DataModule
 from litdiffusion.errors import UserError
 from litdiffusion.modules.quartiles import NAMES
+from litdiffusion.quality import Quality
 
 METRICS = ("val/loss", *(f"val/loss_{name}" for name in NAMES), "train/loss")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
@@ -26,19 +28,53 @@ def check_settings(cfg: DictConfig) -> None:
                 whole(cfg, f"callbacks.{name}.{interval}", 1)
     decay, clip = cfg.ema_decay, cfg.gradient_clip
     _require("ema_decay", decay, _number(decay) and 0 <= decay < 1, "a number in [0, 1); 0.999 is usual, 0 is none")
+    hidden = cfg.label_dropout
+    _require("label_dropout", hidden, _number(hidden) and 0 <= hidden < 1, "a number in [0, 1); 0.1 is usual")
     _require("gradient_clip", clip, clip is None or (_number(clip) and clip > 0), "a positive number, or null")
-    _require("metric", cfg.metric, cfg.metric in METRICS, f"one of {', '.join(METRICS)}")
     threads = cfg.threads
     _require("threads", threads, threads == "auto" or (_int(threads) and threads > 0), "auto or a positive number")
-    for key in ("clip_samples", "compile", "learned_variance"):
+    for key in ("clip_samples", "compile", "conditional", "learned_variance"):
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
     _check_precision(cfg)
+
+
+def check_metric(cfg: DictConfig, quality: Quality | None) -> None:
+    """Refuses a ``metric`` that this run will not have."""
+    live = [f"quality/{name}" for name in quality.names] if quality and cfg.callbacks.get("live_quality") else []
+    final = [f"samples/{name}" for name in quality.names] if quality and len(quality.data.shape) == 1 else []
+    final = final if cfg.callbacks.get("final_samples") else []
+    known = [*METRICS, *live, *final]
+    _require("metric", cfg.metric, cfg.metric in known, f"one of {', '.join(known)}")
 
 
 def whole(cfg: DictConfig, key: str, least: int) -> None:
     """Refuses a value that is not a whole number of at least ``least``."""
     value = OmegaConf.select(cfg, key)
     _require(key, value, _int(value) and value >= least, f"a whole number of at least {least}")
+
+
+def classes_of(cfg: DictConfig, data: DataModule) -> int:
+    """How many classes the net is told: those of loaded ``data`` where the run is conditional, else 0.
+
+    Raises:
+        UserError: data without labels, or with ones out of range; a net that takes none.
+    """
+    if not cfg.conditional:
+        return 0
+    label, classes = data.train.label, data.num_classes
+    if label is None or classes < 1:
+        raise UserError(
+            "conditional=true needs labelled data, these have no classes; take data=digits, mnist or another labelled "
+            "set, or conditional=false"
+        )
+    if not 0 <= label.min() <= label.max() < classes:
+        raise UserError(f"labels must be from 0 to {classes - 1}, the data have {label.min()} to {label.max()}")
+    if "classes" not in cfg.model:
+        raise UserError(
+            f"conditional=true needs a net that takes classes, {cfg.model._target_} is given none; add classes: "
+            f"${{derived.classes}} to its yaml, or take model=unet or mlp"
+        )
+    return classes
 
 
 def check_folder(path: Path) -> None:

@@ -63,7 +63,8 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     repaint(cfg, pretrained, problem).check(pretrained.denoiser.schedule, pretrained.denoiser.learned_variance)
     folder = folder_for(cfg, "inpainting", "inpainting.npz")
     begin = time.perf_counter()
-    samples = inpaintings(cfg, pretrained, problem)
+    labels = pretrained.labels_of(data, len(problem.items)) if images else None
+    samples = inpaintings(cfg, pretrained, problem, labels)
     seconds = time.perf_counter() - begin
     np.savez_compressed(folder / "inpainting.npz", items=problem.items, mask=problem.mask, samples=samples)
     draw = image_picture if images else point_picture
@@ -97,18 +98,23 @@ def fixed_points(cfg: DictConfig, data: DataModule) -> Problem:
     return Problem(items, (torch.arange(*data.shape) == 0).expand_as(items))
 
 
-def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem) -> Tensor:
-    """(n, samples, *shape) on the CPU; those of item i depend on ``cfg.seed + i`` and ``cfg.samples`` alone."""
+def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, labels: Tensor | None) -> Tensor:
+    """(n, samples, *shape) on the CPU; those of item i depend on ``cfg.seed + i`` and ``cfg.samples`` alone.
+
+    A conditional model is told the items' ``labels`` (n,), where they have any.
+    """
     device = device_for(cfg.device)
     denoiser = pretrained.on(device, cfg.clip)
     together = max(1, cfg.batch_size // cfg.samples)
     parts = []
     with progress(len(problem.items) * cfg.samples * _steps(cfg, pretrained)) as bar:
         for start in range(0, len(problem.items), together):
-            part = Problem(*(x[start : start + together].repeat_interleave(cfg.samples, 0) for x in problem))
+            chosen = slice(start, start + together)
+            part = Problem(*(x[chosen].repeat_interleave(cfg.samples, 0) for x in problem))
             noise = _noise_per_item([cfg.seed + start + i for i in range(len(part.items) // cfg.samples)])
             sampler = repaint(cfg, pretrained, part)
-            parts.append(drawn(sampler, denoiser, part.items.to(device), noise, bar).float().cpu())
+            cond = None if labels is None else labels[chosen].repeat_interleave(cfg.samples).to(device)
+            parts.append(drawn(sampler, denoiser, part.items.to(device), noise, bar, cond).float().cpu())
     return torch.cat(parts).unflatten(0, (-1, cfg.samples))
 
 

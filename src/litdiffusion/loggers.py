@@ -18,11 +18,16 @@ from litdiffusion.errors import UserError
 
 MODES = ("auto", "online", "offline", "disabled")
 STEP = "trainer/global_step"
-SECTIONS = ("train", "val", "time", "samples", "pictures")
+SECTIONS = ("train", "val", "time", "quality", "likelihood", "samples", "pictures")
 
 
 def wandb_logger(
-    run_dir: Path, run_name: str, group: str | None = None, project: str = "litdiffusion", mode: str = "auto"
+    run_dir: Path,
+    run_name: str,
+    group: str | None = None,
+    project: str = "litdiffusion",
+    mode: str = "auto",
+    job_type: str = "train",
 ) -> WandbLogger:
     """A W&B run in ``run_dir`` that never asks and never hangs.
 
@@ -44,7 +49,7 @@ def wandb_logger(
         project=project,
         name=run_name,
         group=group,
-        job_type="train",
+        job_type=job_type,
         mode=mode,
         log_model=False,
         settings=wandb.Settings(init_timeout=20),
@@ -67,8 +72,9 @@ def log_metrics(trainer: L.Trainer, values: Mapping[str, float | Tensor]) -> Non
     Lightning's own logging counts calls of its loop, of which one may hold many steps.
     """
     row = {name: float(value) for name, value in values.items()}
-    for logger in trainer.loggers:
-        logger.log_metrics(row, step=trainer.global_step)
+    with trainer.lightning_module.clock("logging"):
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=trainer.global_step)
 
 
 def log_picture(trainer: L.Trainer, name: str, picture: Image, step: int) -> None:

@@ -1,23 +1,25 @@
 """Samples from a checkpoint alone: no data set, no training config folder."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from litdiffusion.build import build_denoiser
 from litdiffusion.checks import check_folder, whole
-from litdiffusion.denoisers import ClippedDenoiser
+from litdiffusion.data import DataModule
+from litdiffusion.denoisers import ClippedDenoiser, GuidedDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.instantiate import make
 from litdiffusion.modules.checkpoints import read_checkpoint
+from litdiffusion.modules.labels import columns, in_turn
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.samplers import Sampler
 from litdiffusion.types import Noise, per_sample_noise
@@ -26,7 +28,10 @@ PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
 
 
 class Pretrained:
-    """What a checkpoint holds for sampling: the denoiser with the chosen weights, its sampler and its codec."""
+    """What a checkpoint holds for sampling: the denoiser with the chosen weights, its sampler and its codec.
+
+    ``classes`` is the number of those that its net is told, 0 of an unconditional model.
+    """
 
     def __init__(self, path: str | Path, weights: str = "ema"):
         if weights not in PREFIXES:
@@ -37,15 +42,51 @@ class Pretrained:
         self.config.compile = False
         self.value_range: tuple[float, float] | None = record["value_range"]
         self.shape = tuple(self.config.derived.shape)
+        self.classes: int = self.config.derived.get("classes") or 0
         self.codec: nn.Module = make(self.config.codec, "codec")
         self.sampler: Sampler = make(self.config.sampler, "sampler")
         self.denoiser = build_denoiser(self.config).eval()
         self.denoiser.load_state_dict(_part(content["state_dict"], PREFIXES[weights]))
 
-    def on(self, device: torch.device, clip: bool) -> nn.Module:
-        """The denoiser on a device, with ``clip`` kept in the data's range where they have one."""
+    def on(self, device: torch.device, clip: bool, guidance: float | None = None) -> nn.Module:
+        """The denoiser on a device, guided where a weight is given, with ``clip`` kept in the data's range if any."""
         denoiser = self.denoiser.to(device)
+        if guidance is not None:
+            self._check_guidance(guidance)
+            denoiser = GuidedDenoiser(denoiser, guidance)
         return ClippedDenoiser(denoiser, *self.value_range) if clip and self.value_range is not None else denoiser
+
+    def labels(self, n: int, label: int | Sequence[int] | None = None) -> Tensor | None:
+        """The classes (n,) that n samples are drawn of: those of ``label``, one or several, in turn, or all in turn.
+
+        None of an unconditional model, which every part takes for no condition.
+
+        Raises:
+            UserError: classes that the model does not have.
+        """
+        if label is None:
+            return in_turn(n, self.classes)
+        if not self.classes:
+            raise UserError(f"label={label} needs a model of classes, trained with conditional=true; leave it out")
+        asked = list(label) if isinstance(label, (Sequence, ListConfig)) and not isinstance(label, str) else [label]
+        if not asked or not all(type(k) is int and 0 <= k < self.classes for k in asked):
+            raise UserError(f"label must be whole numbers from 0 to {self.classes - 1}, got {label}")
+        return torch.tensor(asked)[torch.arange(n) % len(asked)]
+
+    def labels_of(self, data: DataModule, n: int) -> Tensor | None:
+        """The classes of the first n validation items, as `DataModule.reference` has them; None without classes."""
+        return data.val.label[:n] if self.classes else None
+
+    def _check_guidance(self, weight: float) -> None:
+        if type(weight) not in (int, float):
+            raise UserError(f"guidance must be a number, 1 to 10 are usual, got {weight!r}")
+        if not self.classes:
+            raise UserError(f"guidance={weight} needs a model of classes, trained with conditional=true; leave it out")
+        if weight != 1 and not self.config.label_dropout:
+            raise UserError(
+                f"guidance={weight} needs a model that was trained without its class too, with label_dropout above 0; "
+                f"leave it out"
+            )
 
 
 def sample_to_files(cfg: DictConfig) -> Path:
@@ -56,30 +97,37 @@ def sample_to_files(cfg: DictConfig) -> Path:
         whole(cfg, name, least)
     pretrained = Pretrained(cfg.ckpt, cfg.weights)
     sampler = _sampler(cfg, pretrained)
+    labels = pretrained.labels(cfg.n, cfg.label)
+    denoiser = pretrained.on(device_for(cfg.device), cfg.clip, cfg.guidance)
     folder = folder_for(cfg, "samples", "samples.npz")
     begin = time.perf_counter()
-    samples = torch.cat(list(batches(cfg, pretrained, sampler)))
+    samples = torch.cat(list(batches(cfg, pretrained, denoiser, sampler, labels)))
     seconds = time.perf_counter() - begin
-    _write(folder, samples, cfg, pretrained)
+    _write(folder, samples, labels, cfg, pretrained)
     print(f"{len(samples)} samples in {seconds:.1f} s, {len(samples) / seconds:.1f} samples/s: {folder}")
     return folder
 
 
-def batches(cfg: DictConfig, pretrained: Pretrained, sampler: Sampler) -> Iterator[Tensor]:
-    """Batches of samples in data space on the CPU; sample i depends on ``cfg.seed + i`` alone."""
+def batches(
+    cfg: DictConfig, pretrained: Pretrained, denoiser: nn.Module, sampler: Sampler, labels: Tensor | None
+) -> Iterator[Tensor]:
+    """Batches of samples in data space on the CPU; sample i depends on ``cfg.seed + i`` and its label alone."""
     device = device_for(cfg.device)
-    denoiser = pretrained.on(device, cfg.clip)
     with progress(cfg.n * (len(sampler.levels(denoiser.schedule)) - 1)) as bar:
         for start in range(0, cfg.n, cfg.batch_size):
             seeds = [cfg.seed + i for i in range(start, min(start + cfg.batch_size, cfg.n))]
             like = torch.empty(len(seeds), *pretrained.shape, device=device)
-            yield pretrained.codec.decode(drawn(sampler, denoiser, like, per_sample_noise(seeds), bar)).float().cpu()
+            cond = None if labels is None else labels[start : start + len(seeds)].to(device)
+            x = drawn(sampler, denoiser, like, per_sample_noise(seeds), bar, cond)
+            yield pretrained.codec.decode(x).float().cpu()
 
 
-def drawn(sampler: Sampler, denoiser: nn.Module, like: Tensor, noise: Noise, bar: tqdm) -> Tensor:
+def drawn(
+    sampler: Sampler, denoiser: nn.Module, like: Tensor, noise: Noise, bar: tqdm, cond: Tensor | None = None
+) -> Tensor:
     """One batch of samples shaped like ``like`` (B, ...), in model space, while ``bar`` counts their steps."""
     x = sampler.prior(denoiser.schedule, like, noise)
-    for state in sampler.trajectory(denoiser, x, noise=noise):
+    for state in sampler.trajectory(denoiser, x, cond, noise):
         x = state.x
         bar.update(len(x) if state.step > 0 else 0)
     return x
@@ -97,23 +145,27 @@ def _sampler(cfg: DictConfig, pretrained: Pretrained) -> Sampler:
     return sampler
 
 
-def _write(folder: Path, samples: Tensor, cfg: DictConfig, pretrained: Pretrained) -> None:
-    np.savez_compressed(folder / "samples.npz", samples=samples.numpy(), seeds=np.arange(cfg.n) + cfg.seed)
+def _write(folder: Path, samples: Tensor, labels: Tensor | None, cfg: DictConfig, pretrained: Pretrained) -> None:
+    beside = {"seeds": np.arange(cfg.n) + cfg.seed, **({} if labels is None else {"labels": labels.numpy()})}
+    np.savez_compressed(folder / "samples.npz", samples=samples.numpy(), **beside)
     if samples.ndim == 4:
         shown = samples[:400]
-        picture = image_grid(shown, max(1, round(len(shown) ** 0.5)), pretrained.value_range or (-1.0, 1.0))
+        side = columns(len(shown), 0 if labels is None else len(labels.unique()))
+        picture = image_grid(shown, side, pretrained.value_range or (-1.0, 1.0))
     else:
         picture = comparison_picture({"samples": samples})
     picture.save(folder / "samples.png")
 
 
-def folder_for(cfg: DictConfig, name: str, file: str) -> Path:
+def folder_for(cfg: DictConfig, name: str, file: str, ckpt: str | None = None) -> Path:
     """Makes the folder ``cfg.out``, or the first unused ``name_000`` ... beside the checkpoint, before the work starts.
+
+    The checkpoint is ``cfg.ckpt`` unless it is given.
 
     Raises:
         UserError: a folder that cannot be made, or that holds ``file``.
     """
-    beside = Path(cfg.ckpt).parent
+    beside = Path(ckpt or cfg.ckpt).parent
     unused = (path for k in count() if not (path := beside / f"{name}_{k:03d}").exists())
     path = Path(cfg.out) if cfg.out is not None else next(unused)
     check_folder(path)

@@ -4,7 +4,18 @@ from litdiffusion.callbacks.field import Field
 from litdiffusion.callbacks.final_samples import FinalSamples
 from litdiffusion.callbacks.forward_process import ForwardProcess
 from litdiffusion.callbacks.langevin_path import LangevinPath
+from litdiffusion.callbacks.live_likelihood import LiveLikelihood
+from litdiffusion.callbacks.live_quality import LiveQuality
 from litdiffusion.callbacks.progress import StepProgress
 from litdiffusion.callbacks.trajectory import Trajectory
 
-__all__ = ["Field", "FinalSamples", "ForwardProcess", "LangevinPath", "StepProgress", "Trajectory"]
+__all__ = [
+    "Field",
+    "FinalSamples",
+    "ForwardProcess",
+    "LangevinPath",
+    "LiveLikelihood",
+    "LiveQuality",
+    "StepProgress",
+    "Trajectory",
+]

@@ -1,6 +1,5 @@
-"""What the drawing callbacks share: draws from a module, files for pictures, and the time that both take."""
+"""What the drawing callbacks share: draws from a module and files for pictures."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,37 +12,32 @@ from torch import Tensor, nn
 from litdiffusion.gaussian import diffuse
 from litdiffusion.loggers import log_picture
 from litdiffusion.modules import DiffusionModule
+from litdiffusion.modules.labels import in_turn
 from litdiffusion.samplers import Sampler, State
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.types import Level, seeded_noise
 
 
-class Stopwatch:
-    """Sums the wall time of the blocks it is used on."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.last = 0.0
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.last = time.perf_counter() - start
-            self.seconds += self.last
-
-
 def states_of(
-    module: DiffusionModule, sampler: Sampler, count: int, weights: str, seed: int, shown: int
+    module: DiffusionModule,
+    sampler: Sampler,
+    count: int,
+    weights: str,
+    seed: int,
+    shown: int,
+    label: Tensor | None = None,
 ) -> list[State]:
-    """``shown`` states, evenly spread, of ``count`` chains from one seed, in data space on the CPU."""
+    """``shown`` states, evenly spread, of ``count`` chains from one seed, in data space on the CPU.
+
+    A conditional model draws the classes ``label`` (count,), by default ``i % classes`` for chain i.
+    """
     schedule, noise = module.denoiser.schedule, seeded_noise(seed)
+    label = in_turn(count, module.classes) if label is None else label
+    cond = None if label is None else label.to(module.device)
     x = sampler.prior(schedule, torch.empty(count, *module.shape, device=module.device), noise)
     kept = spread(len(sampler.levels(schedule)), shown)
     with evaluating(module, weights) as denoiser:
-        states = [state for state in sampler.trajectory(denoiser, x, noise=noise) if state.step in kept]
+        states = [state for state in sampler.trajectory(denoiser, x, cond, noise) if state.step in kept]
     return [state._replace(x=module.codec.decode(state.x).float().cpu()) for state in states]
 
 

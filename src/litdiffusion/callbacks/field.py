@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from litdiffusion.callbacks.drawing import evaluating, level_names, save_picture
-from litdiffusion.denoisers import GaussianMixtureDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import diffuse, mix, score
 from litdiffusion.modules import DiffusionModule
@@ -29,8 +28,8 @@ LINE = 200
 class Field(L.Callback):
     """Draws the learned field of 1-D and 2-D vector data at a few noise levels, over the density of the noised data.
 
-    Where the data's law is a known mixture the exact field lies beneath. Other data have no such picture: it does
-    nothing.
+    Where the data's law is a known mixture the exact field lies beneath. A conditional model shows the field of all
+    classes together. Other data have no such picture: it does nothing.
 
     Args:
         run_dir: folder of the run.
@@ -93,7 +92,7 @@ class Field(L.Callback):
         grids = field_grids(samples, self.arrows if len(data[0]) == 2 else LINE)
         with evaluating(module, self.weights) as denoiser:
             learned = self._on(denoiser, [grid.to(module.device, data.dtype) for grid in grids], levels)
-        exact = exact_denoiser(trainer.datamodule, schedule)
+        exact = module.exact_denoiser
         truths = [None] * len(levels) if exact is None else self._on(exact, grids, levels)
         return [FieldPanel(*row) for row in zip(named(schedule, levels), samples, grids, learned, truths, strict=True)]
 
@@ -120,12 +119,6 @@ def field(denoiser: nn.Module, x: Tensor, level: Level, kind: str) -> Tensor:
         return score(eps, level)
     alpha_rate, sigma_rate = denoiser.schedule.rates(level.t)
     return mix(alpha_rate, x_0, sigma_rate, eps)
-
-
-def exact_denoiser(data: L.LightningDataModule, schedule: NoiseSchedule) -> GaussianMixtureDenoiser | None:
-    """The truth, where the data's law is known in closed form."""
-    law = getattr(data, "mixture", None)
-    return None if law is None else GaussianMixtureDenoiser(schedule, law.weights, law.means, law.std)
 
 
 def named(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:

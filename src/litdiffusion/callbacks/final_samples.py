@@ -1,4 +1,4 @@
-"""The result of a run as one picture: samples beside the data."""
+"""Samples at the end of training, beside the data, and how far from it they are."""
 
 from pathlib import Path
 
@@ -6,46 +6,53 @@ import lightning as L
 from PIL.Image import Image
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import at_most, display_range, noised_like, save_picture, states_of, target_name
-from litdiffusion.data.toys import Mixture
+from litdiffusion.callbacks.drawing import at_most, display_range, save_picture, states_of, target_name
+from litdiffusion.errors import UserError
 from litdiffusion.loggers import log_metrics
-from litdiffusion.metrics import distance_for, kernel_density_samples, mode_shares, noise_floor, share_within
+from litdiffusion.metrics import share_within
 from litdiffusion.modules import DiffusionModule
+from litdiffusion.modules.labels import columns, in_proportion
 from litdiffusion.plots import comparison_picture, image_grid
+from litdiffusion.quality import Measured, Quality
 from litdiffusion.samplers import State
-from litdiffusion.seeding import fold_seed
 
 
 class FinalSamples(L.Callback):
-    """Draws samples at the end of a run: a grid of images, or for vectors data, samples and a kernel density estimate.
+    """Draws samples when training ends: a grid of images, or vectors beside data and classical density estimates.
 
-    Vectors are also measured: their Wasserstein distance to fresh data (exact W1 in one dimension, sliced W2 in more),
-    beside that of two independent data draws of the same size (the noise floor) and of the density estimate. A walk
-    that ends at a noise level (Langevin) is compared with data noised to that level.
+    Vectors are measured too, as ``samples/<name>`` in the log and in the run's summary (see `Quality`). A walk that
+    ends at a noise level (Langevin) is compared with data noised to that level. A conditional model draws images of all
+    classes in turn, and vectors of each class as often as it occurs in training.
 
     Args:
         run_dir: folder of the run.
+        quality: what is measured of vectors; None: nothing.
         images: how many images.
-        points: how many vectors.
-        steps: network calls per sample, at most, but for Langevin dynamics; None: the sampler's own number.
-        origin_radius: also says what share of samples and of data lies within this distance of the origin, in units of
-            the data as the model sees them; None: does not.
+        points: how many vectors in a set.
+        sets: of vectors, drawn and measured; the spread is that between them.
+        steps: network calls per sample, at most; None: the sampler's own number.
         weights: "ema" or "raw".
         seed: of the noise.
+        origin_radius: also count the vectors within this distance of the origin; None: does not.
     """
 
     def __init__(
         self,
         run_dir: Path,
+        quality: Quality | None = None,
         images: int = 64,
         points: int = 10_000,
+        sets: int = 1,
         steps: int | None = None,
         weights: str = "ema",
         seed: int = 0,
         origin_radius: float | None = None,
     ):
-        self.run_dir = run_dir
-        self.images, self.points = images, points
+        for name, value in (("images", images), ("points", points), ("sets", sets)):
+            if value < 1:
+                raise UserError(f"callbacks.final_samples.{name} must be at least 1, got {value}")
+        self.run_dir, self.quality = run_dir, quality
+        self.images, self.points, self.sets = images, points, sets
         self.steps, self.weights, self.seed = steps, weights, seed
         self.origin_radius = origin_radius
         self._numbers = ""
@@ -53,72 +60,70 @@ class FinalSamples(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         if not trainer.is_global_zero:
             return
-        images = len(trainer.datamodule.shape) == 3
-        end = self._draw(pl_module, self.images if images else self.points)
-        picture = self._grid(trainer, end.x) if images else self._compare(trainer, end)
-        save_picture(trainer, self.run_dir, "samples", picture, "samples.png")
+        with pl_module.clock("samples"):
+            picture = self._grid(trainer, pl_module) if len(pl_module.shape) == 3 else self._compare(trainer, pl_module)
+            save_picture(trainer, self.run_dir, "samples", picture, "samples.png")
 
     def summary(self) -> str:
         """One line for the end of a run: the measured distances of vector data, or nothing."""
         return self._numbers
 
-    def _draw(self, module: DiffusionModule, count: int) -> State:
-        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed + 1, shown=1)[-1]
+    def _grid(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
+        samples = self._draw(module, self.images, None).x
+        return image_grid(samples, columns(len(samples), module.classes), display_range(trainer))
 
-    def _grid(self, trainer: L.Trainer, samples: Tensor) -> Image:
-        columns = max(1, round(len(samples) ** 0.5))
-        return image_grid(samples, columns, display_range(trainer))
-
-    def _compare(self, trainer: L.Trainer, end: State) -> Image:
-        data, samples = trainer.datamodule, end.x
-        if not hasattr(data, "draw") or not samples.isfinite().all():
-            self._numbers = (
-                f"samples: {int(samples.isfinite().all(1).sum())} of {len(samples)} are finite, not measured"
-            )
-            return comparison_picture({"data": data.reference(len(samples)), "samples": samples})
-
-        def draw(n: int, seed: int) -> Tensor:
-            return noised_like(end, data.draw(n, seed), fold_seed(seed, n))
-
-        fresh = draw(len(samples), self.seed + 10_000)
-        name, train = target_name(end), data.train.data
-        estimate = kernel_density_samples(noised_like(end, train, fold_seed(-1, len(train))), len(samples), seed=0)
-        distance = distance_for(samples.shape[1])
-        floor = noise_floor(draw, len(samples), distance=distance).mean
-        found, classical = (distance(x, fresh) / floor for x in (samples, estimate))
-        self._numbers = (
-            f"samples: Wasserstein distance to {name} {found * floor:.4f} = {found:.2f} x floor, "
-            f"kernel density estimate {classical:.2f} x floor (n = {len(samples)})"
-        )
-        values = {"samples/wasserstein": found * floor, "samples/wasserstein_over_floor": found}
-        log_metrics(
-            trainer,
-            values | self._modes(samples, fresh, data.mixture) | self._near_origin(samples, fresh, name),
-        )
+    def _compare(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
+        label = in_proportion(trainer.datamodule.train.label, self.points * self.sets) if module.classes else None
+        end = self._draw(module, self.points * self.sets, label)
+        first = end.x[: self.points]
+        name, quality = target_name(end), self.quality
+        finite = end.x.isfinite().all(1)
+        if quality is None or not finite.all():
+            self._numbers = "" if finite.all() else f"samples: {finite.sum()} of {len(finite)} are finite, not measured"
+            return comparison_picture({"data": trainer.datamodule.reference(self.points), "samples": first})
+        measured, rivals = quality.measure(end.x, self.points, end.level), quality.rivals(self.points, end.level)
+        sets = quality.rival_samples(self.points, end.level)
+        near = self._near_origin(first, sets["data"])
+        self._numbers = self._told(measured, rivals, name) + self._told_near(near, name)
+        values = {f"samples/{key}": estimate.value for key, estimate in measured.items()} | near
+        log_metrics(trainer, values)
+        trainer.callback_metrics.update(values)  # a sweep may ask for one of them
+        ratios = {key: row[quality.headline].value for key, row in rivals.items()}
+        titled = {f"{key}: {ratios[key]:.2f} × floor": sets[key] for key in sets if key != "data"}
         return comparison_picture(
-            {
-                name: fresh,
-                f"samples: {found:.2f} × floor": samples,
-                f"kernel density: {classical:.2f} × floor": estimate,
-            },
+            {name: sets["data"], f"samples: {measured[quality.headline].value:.2f} × floor": first, **titled},
             f"Wasserstein distance to fresh {name}, in units of the distance of two data draws",
         )
 
-    def _modes(self, samples: Tensor, data: Tensor, mixture: Mixture | None) -> dict[str, float]:
-        """The weights of the modes, where the data are a mixture."""
-        if mixture is None:
-            return {}
-        shares = [mode_shares(x, mixture.means) for x in (samples, data)]
-        found, true = (" ".join(f"{share:.3f}" for share in row) for row in shares)
-        self._numbers += f"; weights of the modes: {found}, of the data {true}"
-        return {f"samples/mode_{k}": share for k, share in enumerate(shares[0])}
+    def _draw(self, module: DiffusionModule, count: int, label: Tensor | None) -> State:
+        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed + 1, 1, label)[-1]
 
-    def _near_origin(self, samples: Tensor, data: Tensor, name: str) -> dict[str, float]:
+    def _told(self, measured: Measured, rivals: dict[str, Measured], name: str) -> str:
+        distance, ratio = measured["wasserstein"], measured["wasserstein_over_floor"]
+        others = ", ".join(
+            f"{key} {row[self.quality.headline].value:.2f} x" for key, row in rivals.items() if key != "data"
+        )
+        line = (
+            f"samples: Wasserstein distance to {name} {distance.value:.4f} = {ratio.value:.2f} ± {ratio.spread:.2f} x "
+            f"floor, {others} (n = {distance.n}, sets: {self.sets})"
+        )
+        found, true = (_modes(row) for row in (measured, rivals["data"]))
+        return f"{line}; weights of the modes: {found}, of the data {true}" if found else line
+
+    def _near_origin(self, samples: Tensor, data: Tensor) -> dict[str, float]:
+        """The shares of samples and of data near the origin, where they are asked for."""
         if self.origin_radius is None:
             return {}
-        shares = [share_within(x, self.origin_radius) for x in (samples, data)]
-        self._numbers += (
-            f"; within {self.origin_radius:g} of the origin: {100 * shares[0]:.2f} % of samples, "
-            f"{100 * shares[1]:.2f} % of {name}"
-        )
-        return {"samples/share_near_origin": shares[0], "samples/data_share_near_origin": shares[1]}
+        names = ("samples/share_near_origin", "samples/data_share_near_origin")
+        return {name: share_within(x, self.origin_radius) for name, x in zip(names, (samples, data), strict=True)}
+
+    def _told_near(self, near: dict[str, float], name: str) -> str:
+        if not near:
+            return ""
+        found, true = (f"{100 * share:.2f} %" for share in near.values())
+        return f"; within {self.origin_radius:g} of the origin: {found} of samples, {true} of {name}"
+
+
+def _modes(measured: Measured) -> str:
+    """The weights of the modes, where the data have any."""
+    return " ".join(f"{value.value:.3f}" for key, value in measured.items() if key.removeprefix("mode_").isdigit())

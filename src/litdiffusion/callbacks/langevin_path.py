@@ -20,7 +20,8 @@ class LangevinPath(L.Callback):
     """Follows one chain ``x + h * score + sqrt(2 h) * z`` from the origin at the end of training, and draws its way.
 
     The chain stays at the noise level of t = 1, the only one of a ``single`` schedule, and is drawn over the data
-    noised to that level. For data that are not 1-D or 2-D vectors it does nothing.
+    noised to that level; a conditional model is told no class. For data that are not 1-D or 2-D vectors it does
+    nothing.
 
     Args:
         run_dir: folder of the run.

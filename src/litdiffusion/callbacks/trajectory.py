@@ -1,6 +1,5 @@
 """The reverse process, drawn while the model learns it."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import lightning as L
 from torch import Tensor
 
 from litdiffusion.callbacks.drawing import (
-    Stopwatch,
     at_most,
     display_range,
     heads,
@@ -17,8 +15,8 @@ from litdiffusion.callbacks.drawing import (
     states_of,
     target_name,
 )
+from litdiffusion.clock import Budget
 from litdiffusion.errors import UserError
-from litdiffusion.loggers import log_metrics
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.plots import trajectory_gif, trajectory_picture
 from litdiffusion.samplers import State
@@ -34,7 +32,7 @@ class Trajectory(L.Callback):
         run_dir: folder of the run.
         every_n_steps: interval; 10 in the MNIST source.
         chains: how many chains of images to draw.
-        points: how many points of vector data to draw.
+        points: how many points of vector data to draw. (Chain i of a conditional model is of class ``i % classes``.)
         shown: how many states of a trajectory are drawn, evenly spread, the first and the last among them.
         steps: network calls per picture, at most; a longer walk is respaced, but for Langevin dynamics. null: the
             sampler's own number.
@@ -67,18 +65,17 @@ class Trajectory(L.Callback):
         self.shown, self.steps = shown, steps
         self.weights, self.seed = weights, seed
         self.max_share = max_share
-        self.drawing = Stopwatch()
         self.drawn: list[int] = []
         self.states: list[State] = []
-        self._begin, self._end = 0.0, 0.0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
-        self._begin = time.perf_counter()
+    def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
+        # The last picture and its animation, which costs about as much, need their share too.
+        self._budget = Budget(pl_module.clock, "drawing", self.max_share, ahead=3)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.every_n_steps == 0 and self._affordable():
+        if trainer.global_step % self.every_n_steps == 0 and self._budget.allows():
             self.draw(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
@@ -86,29 +83,22 @@ class Trajectory(L.Callback):
             return
         if trainer.global_step not in self.drawn[-1:]:
             self.draw(trainer, pl_module)
-        with self.drawing():
+        with pl_module.clock("drawing"):
             self._animate(trainer, pl_module)
-        self._end = time.perf_counter()
 
     def summary(self) -> str:
         """One line for the end of a run."""
         return (
-            f"trajectories: {len(self.drawn)} pictures in {self.drawing.seconds:.1f} s, "
-            f"{100 * self.share:.1f} % of the training time"
+            f"trajectories: {len(self.drawn)} pictures; all drawing took {self._budget.seconds:.1f} s, "
+            f"{100 * self._budget.share:.1f} % of the training time"
         )
-
-    @property
-    def share(self) -> float:
-        """Drawing time over the time since training began; it stands still when training has ended."""
-        end = self._end or time.perf_counter()
-        return self.drawing.seconds / max(end - self._begin, 1e-9)
 
     def draw(self, trainer: L.Trainer, module: DiffusionModule) -> None:
         """Draws, saves and shows one picture. Only the first process draws."""
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
-        with self.drawing():
+        with self._budget.spend():
             self.states = states = self._states(module)
             picture = trajectory_picture(
                 [state.x for state in states],
@@ -120,7 +110,6 @@ class Trajectory(L.Callback):
             )
             save_picture(trainer, self.run_dir, "trajectory", picture, f"trajectory_step_{step:06d}.png")
         self.drawn.append(step)
-        log_metrics(trainer, {"time/trajectory_percent": 100 * self.share})
 
     def _states(self, module: DiffusionModule) -> list[State]:
         count = self.chains if len(module.shape) == 3 else self.points
@@ -135,10 +124,3 @@ class Trajectory(L.Callback):
 
     def _target(self, trainer: L.Trainer) -> Tensor:
         return noised_like(self.states[-1], trainer.datamodule.reference(self.points))
-
-    def _affordable(self) -> bool:
-        if self.max_share is None or not self.drawn:
-            return True
-        elapsed = time.perf_counter() - self._begin
-        # This picture, and at the end of the run the last one and its animation, which costs about as much.
-        return self.drawing.seconds + 3 * self.drawing.last <= self.max_share * elapsed

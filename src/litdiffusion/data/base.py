@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from litdiffusion.data.digest import tensor_digest
 from litdiffusion.data.loaders import Rows, StepLoader, TensorLoader
 from litdiffusion.data.order import BatchOrder, GroupedOrder, Order, SequentialOrder
 from litdiffusion.errors import UserError
@@ -78,6 +79,12 @@ class DataModule(LightningDataModule):
         require("val_size", val_size, 1)
         self.batch_size, self.val_size, self.seed = batch_size, val_size, seed
         self._loaded = False
+        self._fingerprint: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the set is called in names of files and tables: "digits", say."""
+        return type(self).__name__.lower()
 
     @abstractmethod
     def read(self) -> tuple[Batch, Batch]:
@@ -92,6 +99,18 @@ class DataModule(LightningDataModule):
             check_finite("validation", self.val.data)
             self._loaded = True
         self._check_batch_size()
+
+    def test(self) -> Batch:
+        """The official test split, labelled like the others, or the validation part of a set that has none."""
+        self.load()
+        return self.val
+
+    def fingerprint(self) -> str:
+        """64 hex digits that change with any training or validation item and with any label; computed once."""
+        self.load()
+        if self._fingerprint is None:
+            self._fingerprint = self._digest()
+        return self._fingerprint
 
     def setup(self, stage: str) -> None:
         """Lightning's hook; repeats the size check, now that the number of processes is known."""
@@ -130,6 +149,11 @@ class DataModule(LightningDataModule):
 
     def _first(self, part: Batch, n: int) -> Tensor:
         return to_model_space(part.data.index_select(0, torch.arange(min(n, len(part.data)))))
+
+    def _digest(self) -> str:
+        rows = {f"{name}.data": part.data for name, part in (("train", self.train), ("val", self.val))}
+        labels = {"train.label": self.train.label, "val.label": self.val.label}
+        return tensor_digest(rows | {name: label for name, label in labels.items() if label is not None})
 
     def _process(self) -> tuple[int, int]:
         """(rank, number of processes): (0, 1) before a Trainer is attached."""

@@ -1,5 +1,8 @@
 """Any folder of pictures as a data set: decoded once where it fits in memory, streamed where not."""
 
+import hashlib
+import json
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -124,6 +127,11 @@ class ImageFolder(DataModule):
         return sorted({file.parts[0] for file in self.paths}) if nested else []
 
     @property
+    def name(self) -> str:
+        """The folder's own name in lower case, with hyphens for all but letters and digits."""
+        return re.sub(r"[^a-z0-9]+", "-", self.path.resolve().name.lower()).strip("-") or "images"
+
+    @property
     def num_classes(self) -> int:
         """The number of classes; lists the folder, so it may raise its errors."""
         return len(self.classes)
@@ -143,6 +151,13 @@ class ImageFolder(DataModule):
         if self.in_memory:
             return TensorLoader(part.data, part.label, order)
         return WorkerLoader(part.data, part.label, order, self.num_workers)
+
+    def _digest(self) -> str:
+        if self.in_memory:
+            return super()._digest()
+        # Names and sizes tell two folders apart without decoding what does not fit into memory.
+        files = [(file.as_posix(), (self.path / file).stat().st_size) for file in self.paths]
+        return hashlib.sha256(json.dumps([files, self.shape, self.val_size]).encode()).hexdigest()
 
     def _part(self, index: Tensor) -> Batch:
         paths = [self.paths[i] for i in index.tolist()]

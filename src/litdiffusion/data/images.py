@@ -37,7 +37,7 @@ _UNREADABLE = (
 class TorchvisionImages(DataModule):
     """MNIST, FashionMNIST, KMNIST or CIFAR10 of torchvision as one uint8 tensor (N, C, H, W), with labels.
 
-    Validation is held out of the training split; the official test split stays untouched (`test_images`).
+    Validation is held out of the training split; the official test split stays untouched (`test`).
     Files are looked for under ``root``, in torchvision's own layout, and fetched where they are absent.
     Errors: `UserError` naming the missing or damaged files, the folder and the stand-in ``data=digits``.
     """
@@ -56,7 +56,12 @@ class TorchvisionImages(DataModule):
         """The official training split, less ``val_size`` of its images, and those."""
         return split(self._official(train=True), self.val_size)
 
-    def test_images(self) -> Batch:
+    @property
+    def name(self) -> str:
+        """The set's own name, "fashionmnist", say."""
+        return self.dataset.lower()
+
+    def test(self) -> Batch:
         """The official test split, uint8 (10 000, C, H, W), with labels."""
         return self._official(train=False)
 

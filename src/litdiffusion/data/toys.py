@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 
 class Mixture(NamedTuple):
@@ -28,6 +29,11 @@ class Mixture(NamedTuple):
         component = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.means.shape[1], generator=generator)
         return self.means[component] + self.std * noise
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """``log p(x)`` (n,) of points (n, d), in nats."""
+        parts = Independent(Normal(self.means, self.std.expand_as(self.means)), 1)
+        return MixtureSameFamily(Categorical(self.weights), parts).log_prob(x)
 
     def standardised(self, mean: Tensor, std: Tensor) -> "Mixture":
         """The law of ``(x - mean) / std``, with ``mean`` and ``std`` (d,)."""

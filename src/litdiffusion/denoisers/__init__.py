@@ -1,6 +1,6 @@
 """Denoisers: (x_t, level) -> Prediction(x_0, eps), learned or in closed form, and wrappers around them."""
 
-from litdiffusion.denoisers.analytic import GaussianMixtureDenoiser, empirical_denoiser
+from litdiffusion.denoisers.analytic import GaussianMixtureDenoiser, OptimalOutput, empirical_denoiser
 from litdiffusion.denoisers.clipped import ClippedDenoiser
 from litdiffusion.denoisers.guided import GuidedDenoiser
 from litdiffusion.denoisers.learned import Denoiser
@@ -12,6 +12,7 @@ __all__ = [
     "DenoiserWrapper",
     "GaussianMixtureDenoiser",
     "GuidedDenoiser",
+    "OptimalOutput",
     "empirical_denoiser",
     "with_x_0",
 ]

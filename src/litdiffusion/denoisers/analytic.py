@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import mix
+from litdiffusion.parameterizations import Parameterization
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.types import Level, Prediction
 
@@ -44,6 +45,22 @@ class GaussianMixtureDenoiser(nn.Module):
         per_component = means + alpha * variances / noised * offset
         x_0 = (log_density.softmax(-1)[..., None] * per_component).sum(1)
         return Prediction(x_0, mix(1 / level.sigma, x_t, -level.alpha / level.sigma, x_0))
+
+
+class OptimalOutput(nn.Module):
+    """What a perfect net would put out: ``a * E[x_0 | x_t] + b * E[eps | x_t]`` for the row (a, b), shaped like x_t.
+
+    In the place of a `Denoiser` it gives an objective the least loss that any net can reach.
+    """
+
+    def __init__(self, denoiser: nn.Module, parameterization: Parameterization):
+        super().__init__()
+        self.denoiser = denoiser
+        self.parameterization = parameterization
+
+    def output(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Tensor:
+        x_0, eps, _ = self.denoiser(x_t, level, cond)
+        return self.parameterization.target(x_0, eps, level)
 
 
 def empirical_denoiser(schedule: NoiseSchedule, data: Tensor) -> GaussianMixtureDenoiser:

@@ -24,7 +24,7 @@ class GuidedDenoiser(DenoiserWrapper):
     Raises:
         UserError: a weight that is not finite.
 
-    It needs a net that was trained with and without its condition; the MLP and the U-Net of this project take none.
+    The MLP and the U-Net of this project learn both from ``conditional=true`` with a label_dropout above 0.
 
     Source: Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv 2207.12598, equation 6.
     """

@@ -4,6 +4,7 @@ from litdiffusion.likelihood.bits import bits_per_dimension, byte_nats, dequanti
 from litdiffusion.likelihood.bound import BoundTerms, bound_term, prior_divergence, variational_bound
 from litdiffusion.likelihood.divergence import Divergence, Exact, Hutchinson
 from litdiffusion.likelihood.flow import FlowLikelihood, flow_log_likelihood
+from litdiffusion.likelihood.measure import divergence_for, flow_nats, quick_nats
 
 __all__ = [
     "BoundTerms",
@@ -15,7 +16,10 @@ __all__ = [
     "bound_term",
     "byte_nats",
     "dequantised",
+    "divergence_for",
     "flow_log_likelihood",
+    "flow_nats",
     "prior_divergence",
+    "quick_nats",
     "variational_bound",
 ]

@@ -1,8 +1,13 @@
-"""How far generated samples are from data: distances between samples, their noise floor, a classical
-baseline.
+"""How far generated samples are from data: distances with their noise floor, classical baselines, image features.
+
+Vectors: `wasserstein_1d`, `sliced_wasserstein`, `energy_distance`, `kernel_mmd`. Image features: Fréchet and kernel
+distance, precision and recall, density and coverage, class balance. For both: is it copied? Pure functions of
+tensors; a number with its uncertainty is an `Estimate`.
 """
 
-from litdiffusion.metrics.baselines import kernel_density_samples
+from litdiffusion.metrics.baselines import gaussian_mixture_samples, kernel_density_samples
+from litdiffusion.metrics.classes import ClassBalance, class_balance, label_shares, total_variation
+from litdiffusion.metrics.copying import Copying, Nearest, copying_check, nearest
 from litdiffusion.metrics.distances import (
     Distance,
     distance_for,
@@ -12,14 +17,45 @@ from litdiffusion.metrics.distances import (
     sliced_wasserstein,
     wasserstein_1d,
 )
+from litdiffusion.metrics.estimate import Estimate, bootstrap, mean_estimate
+from litdiffusion.metrics.frechet import Moments, frechet_between, frechet_distance, frechet_estimate, moments
+from litdiffusion.metrics.kernels import data_scale, energy_distance, kernel_mmd
+from litdiffusion.metrics.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
+from litdiffusion.metrics.polynomial import kernel_distance, polynomial_mmd2
 
 __all__ = [
+    "ClassBalance",
+    "Copying",
+    "DensityCoverage",
     "Distance",
+    "Estimate",
+    "Moments",
+    "Nearest",
+    "PrecisionRecall",
+    "bootstrap",
+    "class_balance",
+    "copying_check",
+    "data_scale",
+    "density_coverage",
     "distance_for",
+    "energy_distance",
+    "frechet_between",
+    "frechet_distance",
+    "frechet_estimate",
+    "gaussian_mixture_samples",
     "kernel_density_samples",
+    "kernel_distance",
+    "kernel_mmd",
+    "label_shares",
+    "mean_estimate",
     "mode_shares",
+    "moments",
+    "nearest",
     "noise_floor",
+    "polynomial_mmd2",
+    "precision_recall",
     "share_within",
     "sliced_wasserstein",
+    "total_variation",
     "wasserstein_1d",
 ]

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from litdiffusion.metrics.pairs import checked_pair
 
 Distance = Callable[[Tensor, Tensor], float]
 """A distance between two samples (n, d) and (m, d)."""
@@ -24,7 +27,7 @@ def wasserstein_1d(x: Tensor, y: Tensor) -> float:
     samples. Shapes (n,) or (n, 1) and (m,) or (m, 1). Two samples of one law are O((1/n + 1/m)^1/2) apart,
     never 0. Raises ValueError on other shapes, empty samples and non-finite values.
     """
-    x, y = _checked(x.reshape(len(x), -1), y.reshape(len(y), -1))
+    x, y = checked_pair(x.reshape(len(x), -1), y.reshape(len(y), -1))
     if x.shape[1] != 1:
         raise ValueError(f"wasserstein_1d takes samples (n, 1), got d = {x.shape[1]}: use sliced_wasserstein")
     a, b, mass = _coupled(x, y)
@@ -42,7 +45,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 200, seed: int =
     Pfister 2015; Wasserstein Barycenter and its Application to Texture Mixing, Rabin, Peyré, Delon, Bernot
     2011. Raises ValueError on d = 1, unequal d, empty samples and non-finite values.
     """
-    x, y = _checked(x, y)
+    x, y = checked_pair(x, y)
     if x.shape[1] < 2:
         raise ValueError("sliced_wasserstein takes samples (n, d) with d >= 2, got d = 1: use wasserstein_1d")
     directions = _directions(x.shape[1], projections, seed).to(x.device)
@@ -82,20 +85,18 @@ def share_within(x: Tensor, radius: float) -> float:
     return float((x.detach().double().norm(dim=1) <= radius).double().mean())
 
 
-def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both samples in float64, refused where a distance would have no meaning."""
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
-        raise ValueError(f"samples must be non-empty (n, d) and (m, d), got {tuple(x.shape)}, {tuple(y.shape)}")
-    if not (x.isfinite().all() and y.isfinite().all()):
-        raise ValueError("samples hold non-finite values: the sampler diverged; look at its trajectory picture")
-    return x.detach().double(), y.detach().double()
-
-
 def _directions(dimension: int, count: int, seed: int) -> Tensor:
     """``count`` uniform unit vectors as the columns of a (d, count) float64 matrix."""
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(count, dimension, generator=generator, dtype=torch.float64).T
     return normal / normal.norm(dim=0)
+
+
+def _sorted(x: Tensor) -> Tensor:
+    """Each column of (n, k) in rising order. numpy's sort is several times faster on the CPU: no indices."""
+    if x.device.type != "cpu":
+        return x.sort(dim=0).values
+    return torch.from_numpy(np.sort(x.T.contiguous().numpy(), axis=1)).T
 
 
 def _coupled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,7 +106,7 @@ def _coupled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Both quantile functions are steps, with edges i/n and j/m; in units of 1/(n·m) the edges are exact
     integers.
     """
-    x, y = x.sort(dim=0).values, y.sort(dim=0).values
+    x, y = _sorted(x), _sorted(y)
     n, m = len(x), len(y)
     if n == m:
         return x, y, x.new_full((n,), 1 / n)

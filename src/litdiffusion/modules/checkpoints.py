@@ -35,6 +35,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 SAME = (
     "data",
+    "conditional",
     "model",
     "codec",
     "schedule",
@@ -43,6 +44,7 @@ SAME = (
     "weighting",
     "seed",
     "ema_decay",
+    "label_dropout",
     "learned_variance",
 )
 FREE = {"root", "path", "num_workers", "memory_limit_gb"}
@@ -72,7 +74,8 @@ def differences(then: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any
     """(path, value then, value now) wherever two plain configs differ, but for places of files."""
     if isinstance(then, dict) and isinstance(now, dict):
         for key in sorted(then.keys() | now.keys()):
-            if key not in FREE:
+            # A setting newer than the checkpoint, and off, changes nothing.
+            if key not in FREE and (key in then or now[key]):
                 yield from differences(then.get(key), now.get(key), f"{where}.{key}")
     elif then != now:
         yield where, then, now

@@ -8,12 +8,15 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from litdiffusion.denoisers import ClippedDenoiser, Denoiser
+from litdiffusion.clock import Clock
+from litdiffusion.denoisers import ClippedDenoiser, Denoiser, OptimalOutput
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.loggers import log_metrics
 from litdiffusion.modules.ema import EMA
+from litdiffusion.modules.labels import hidden, split
 from litdiffusion.modules.lr import Factor
 from litdiffusion.modules.quartiles import quartile_means, quartile_sums
+from litdiffusion.modules.throughput import Throughput
 from litdiffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.samplers import Sampler
 from litdiffusion.seeding import fold_seed, seed_generators
@@ -36,6 +39,9 @@ class DiffusionModule(L.LightningModule):
         ema_decay: of the weight average; 0 keeps the average equal to the weights.
         seed: with the step and the rank it determines every random number of a training step.
         clip: range that samples' x_0 is clamped to while sampling, or None.
+        classes: K, that the net is told; 0: labels are not used.
+        label_dropout: share of training items whose class is hidden, so that the net learns p(x) too.
+        optimum: the data's exact denoiser where it is known: its loss is the least that can be reached.
         record: plain values stored in every checkpoint, enough to rebuild the denoiser and sampler from it.
     """
 
@@ -53,6 +59,9 @@ class DiffusionModule(L.LightningModule):
         ema_decay: float = 0.999,
         seed: int = 0,
         clip: tuple[float, float] | None = None,
+        classes: int = 0,
+        label_dropout: float = 0.1,
+        optimum: nn.Module | None = None,
         record: dict[str, Any] | None = None,
     ):
         super().__init__()
@@ -64,12 +73,17 @@ class DiffusionModule(L.LightningModule):
         self.sampler = sampler
         self.shape = shape
         self.seed = seed
+        self.classes = classes
+        self.clock = Clock()
         self.record = record or {}
         self._optimizer = optimizer
         self._lr_schedule = lr_schedule
         self._gradient_clip = gradient_clip
         self._log_every = log_every
         self._clip = clip
+        self._label_dropout = label_dropout
+        # In a list: the truth is nothing that is trained, moved or saved.
+        self._optimum = [] if optimum is None else [OptimalOutput(optimum, denoiser.parameterization)]
         self._recent: list[Losses] = []
         self._scaled = self._plain = False
 
@@ -81,30 +95,46 @@ class DiffusionModule(L.LightningModule):
         return optimizer
 
     def on_train_start(self) -> None:
+        self.clock.start()
+        self._throughput = Throughput(self.clock, self.global_step)
         # A scaled loss (16-mixed) skips steps with infinite gradients as a matter of course.
         self._scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         # One process and no scale: a step then needs none of Lightning's hooks, which cost a tenth of a toy's.
         self._plain = self.trainer.world_size == 1 and not self._scaled
+        self.clock.enter("data")
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.clock.leave()
+
+    def on_train_batch_end(self, outputs: None, batch: Batch, batch_idx: int) -> None:
+        self.clock.enter("data")  # until the next batch is there, but for what callbacks take for themselves
+
+    def on_train_end(self) -> None:
+        self.clock.leave()
+        self.clock.stop()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """As many steps of the optimizer as the batch holds: a small net's step costs less than Lightning's loop."""
         data = self.trainer.datamodule
-        for part in batch.data.split(data.batch_size * data.accumulate):
-            self._step(part.split(data.batch_size))
+        with self.clock("step"):
+            for part in split(batch, data.batch_size * data.accumulate):
+                self._step(split(part, data.batch_size))
         last = self.global_step >= self.trainer.max_steps
         if last or self.global_step % self._log_every == 0:
             self._log_training()
         if last:
             self.trainer.should_stop = True  # makes Lightning validate, and save, the last weights too
 
-    def _step(self, batches: Sequence[Tensor]) -> None:
+    def _step(self, batches: Sequence[Batch]) -> None:
         """One step of the optimizer; its random numbers are a function of (seed, step, batch, rank) alone."""
         step, optimizer = self.global_step, self.optimizers()
         for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * self._factor(step)
         for index, batch in enumerate(batches):
             seed_generators(self.device, fold_seed(self.seed, step, index, self.global_rank))
-            losses = self.objective(self.denoiser, self.codec.encode(batch), offset=self._offset(step, index))
+            cond = hidden(batch.label, self.classes, self._label_dropout) if self.classes else None
+            x_0 = self.codec.encode(batch.data)
+            losses = self.objective(self.denoiser, x_0, cond, offset=self._offset(step, index))
             self._backward(losses.mean(), len(batches))
             self._recent.append(losses._replace(error=losses.error.detach(), extra=_detached(losses.extra)))
         self._update(optimizer)
@@ -151,26 +181,38 @@ class DiffusionModule(L.LightningModule):
         if self._gradient_clip is not None:
             nn.utils.clip_grads_with_norm_(self._weights, self._gradient_clip, self._gradient_norm)
 
+    def on_validation_start(self) -> None:
+        self.clock.enter("validation")
+
+    def on_validation_end(self) -> None:
+        self.clock.leave()
+
     def on_validation_epoch_start(self) -> None:
-        self._validated = torch.zeros(2, 4, device=self.device)
+        self._validated, self._best = torch.zeros(2, 2, 4, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        losses = self.objective(
-            self.ema.model,
-            self.codec.encode(batch.data),
-            noise=seeded_noise(fold_seed(batch_idx, self.global_rank)),
-            offset=0.5,
-        )
-        self._validated += self._by_quartile(losses)
+        x_0, cond = self.codec.encode(batch.data), self.condition(batch)
+        noise = seeded_noise(fold_seed(batch_idx, self.global_rank))
+        self._validated += self._by_quartile(self.objective(self.ema.model, x_0, cond, noise, offset=0.5))
+        if self._optimum and not self.denoiser.learned_variance:
+            noise = seeded_noise(fold_seed(batch_idx, self.global_rank))  # the same again
+            self._best += self._by_quartile(self.objective(*self._optimum, x_0, None, noise, offset=0.5))
 
     def on_validation_epoch_end(self) -> None:
         sums = self.trainer.strategy.reduce(self._validated, reduce_op="sum")
         values = quartile_means(sums, "val/loss")
+        if self._optimum and not self.denoiser.learned_variance:
+            best = self.trainer.strategy.reduce(self._best, reduce_op="sum")
+            values |= quartile_means(best, "val/best_loss")
         self.log_dict(values, logger=False)
         log_metrics(self.trainer, values)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["litdiffusion"] = self.record
+
+    def condition(self, batch: Batch, count: int | None = None) -> Tensor | None:
+        """What the net is told of the first ``count`` items, or all: their classes; None of an unconditional model."""
+        return batch.label[:count].to(self.device) if self.classes else None
 
     def sampling_denoiser(self, weights: str = "ema") -> nn.Module:
         """The denoiser to sample from: the averaged ("ema") or the current ("raw") weights, clipped where asked."""
@@ -178,6 +220,11 @@ class DiffusionModule(L.LightningModule):
         if weights not in choices:
             raise UserError(f"weights must be ema or raw, got {weights!r}")
         return choices[weights] if self._clip is None else ClippedDenoiser(choices[weights], *self._clip)
+
+    @property
+    def exact_denoiser(self) -> nn.Module | None:
+        """The truth, where it is known."""
+        return self._optimum[0].denoiser if self._optimum else None
 
     def _by_quartile(self, losses: Losses) -> Tensor:
         return quartile_sums(self.denoiser.schedule.place(losses.t), losses.weighted, losses.importance)
@@ -191,7 +238,9 @@ class DiffusionModule(L.LightningModule):
         self.log("train/loss", values["train/loss"], prog_bar=True, logger=False)
         values["train/learning_rate"] = self.optimizers().param_groups[0]["lr"]
         values["train/gradient_norm"] = self._gradient_norm
-        log_metrics(self.trainer, values)
+        seen = self.trainer.datamodule
+        each = seen.batch_size * seen.accumulate * self.trainer.world_size
+        log_metrics(self.trainer, values | self._throughput.row(self.global_step, each))
 
 
 def _detached(x: Tensor | None) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""A multilayer perceptron for vectors, told of the noise by one more input."""
+"""A multilayer perceptron for vectors, told of the noise by one more input, and of the class by a few."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from litdiffusion.errors import UserError
+from litdiffusion.nets.classes import ClassEmbedding
 
 
 class MLP(nn.Module):
@@ -21,8 +22,10 @@ class MLP(nn.Module):
         hidden: width of each hidden layer.
         layers: number of hidden layers.
         out_channels: size of the output's first dimension, where it is not shape[0] (learned variances).
+        classes: K; a learned vector for the class is then appended too. 0: ``cond`` is not used.
+        class_dim: size of that vector.
 
-    Shapes: x (B, *shape), label (B,) -> (B, out_channels, *shape[1:]). ``cond`` is not used.
+    Shapes: x (B, *shape), label (B,), cond (B,) or None (see `nets.classes`) -> (B, out_channels, *shape[1:]).
     """
 
     def __init__(
@@ -32,6 +35,8 @@ class MLP(nn.Module):
         hidden: int = 128,
         layers: int = 3,
         out_channels: int | None = None,
+        classes: int = 0,
+        class_dim: int = 16,
     ):
         super().__init__()
         if hidden < 1 or layers < 1:
@@ -39,13 +44,16 @@ class MLP(nn.Module):
         self.low, self.high = label_range
         size, self.out_shape = math.prod(shape), (out_channels or shape[0], *shape[1:])
         self.timed = self.high > self.low
-        widths = [size + self.timed] + [hidden] * layers
+        widths = [size + self.timed + (class_dim if classes else 0)] + [hidden] * layers
         blocks = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(widths)]
         self.layers = nn.Sequential(*blocks, nn.Linear(hidden, math.prod(self.out_shape)))
+        self.classes = ClassEmbedding(classes, class_dim) if classes else None
 
     def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
         h = x.flatten(1)
         if self.timed:
             time = (label - self.low) / (self.high - self.low) - 0.5
             h = torch.cat([h, time[:, None]], dim=1)
+        if self.classes is not None:
+            h = torch.cat([h, self.classes(cond, label)], dim=1)
         return self.layers(h).view(-1, *self.out_shape)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from litdiffusion.errors import UserError
+from litdiffusion.nets.classes import ClassEmbedding
 
 NORMS = {
     "group": lambda channels: nn.GroupNorm(next(g for g in range(8, 0, -1) if channels % g == 0), channels),
@@ -69,8 +70,9 @@ class UNet(nn.Module):
         norm: "group" (8 groups, fewer where 8 does not divide the width), "instance" or "none". Instance norm removes
             each channel's mean, and with it the overall brightness: some samples then stand on grey.
         out_channels: of the output, where they are not shape[0] (learned variances).
+        classes: K; a vector for the class is then added to the embedding of the label. 0: ``cond`` is not used.
 
-    Shapes: x (B, *shape), label (B,) -> (B, out_channels, *shape[1:]). ``cond`` is not used.
+    Shapes: x (B, *shape), label (B,), cond (B,) or None (see `nets.classes`) -> (B, out_channels, *shape[1:]).
 
     Source: Ronneberger, Fischer, Brox, "U-Net", 2015, arXiv 1505.04597.
     """
@@ -84,6 +86,7 @@ class UNet(nn.Module):
         embedding_base: float = 100_000.0,
         norm: str = "group",
         out_channels: int | None = None,
+        classes: int = 0,
     ):
         super().__init__()
         _check(shape, base_channels, depth, norm)
@@ -99,9 +102,12 @@ class UNet(nn.Module):
         self.expand = nn.ModuleList(ResidualBlock(i, o, norm) for i, o in zip(arriving, widths, strict=True))
         self.merge = nn.ModuleList(ResidualBlock(2 * width, width // 2, norm) for width in widths)
         self.last = nn.Conv2d(base_channels // 2, out_channels or shape[0], 1)
+        self.classes = ClassEmbedding(classes, embedding_dim) if classes else None
 
     def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
         time = self.embedding(label)
+        if self.classes is not None:
+            time = time + self.classes(cond, label)
         skips = []
         h = self.first(x)
         for block, time_map in zip(self.contract, self.time_down, strict=True):

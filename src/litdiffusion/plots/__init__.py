@@ -6,14 +6,16 @@ imported on first use.
 """
 
 from litdiffusion.plots.animation import trajectory_gif
+from litdiffusion.plots.curves import Curve, quality_picture
 from litdiffusion.plots.field import FieldPanel, field_picture
 from litdiffusion.plots.grids import field_grid, field_grids
-from litdiffusion.plots.images import image_grid, trajectory_sheet
+from litdiffusion.plots.images import image_grid, pairs_picture, trajectory_sheet
 from litdiffusion.plots.overviews import comparison_picture, forward_picture, trajectory_picture
 from litdiffusion.plots.path import path_picture
 from litdiffusion.plots.vectors import density_panels, histogram_panels, vector_panels
 
 __all__ = [
+    "Curve",
     "FieldPanel",
     "comparison_picture",
     "density_panels",
@@ -23,7 +25,9 @@ __all__ = [
     "forward_picture",
     "histogram_panels",
     "image_grid",
+    "pairs_picture",
     "path_picture",
+    "quality_picture",
     "trajectory_gif",
     "trajectory_picture",
     "trajectory_sheet",

@@ -36,6 +36,16 @@ def image_grid(images: Tensor, columns: int, value_range: Range = (-1.0, 1.0)) -
     return picture(mosaic(torch.cat((pixels, blank)).unflatten(0, (count, columns)), GAP))
 
 
+def pairs_picture(
+    upper: Tensor, lower: Tensor, title: str, value_range: Range = (-1.0, 1.0), columns: int = 10
+) -> Image:
+    """Images (n, C, H, W) in rows of ``columns``, and under each row those of ``lower`` that belong to them."""
+    rows = [torch.cat(pair) for pair in zip(upper.split(columns), lower.split(columns), strict=True)]
+    size = max(1, round(WIDEST / 3 / (columns * upper.shape[3]))) * upper.shape[3]
+    pixels = to_pixels(torch.cat(rows), value_range, (size, size * upper.shape[2] // upper.shape[3]))
+    return framed_sheet(picture(mosaic(pixels.unflatten(0, (-1, min(columns, len(upper)))), GAP)), title)
+
+
 def trajectory_sheet(
     states: list[Tensor], labels: Sequence[str], title: str = "", value_range: Range = (-1.0, 1.0)
 ) -> Image:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from tqdm import tqdm
 
 from litdiffusion.checks import whole
@@ -22,11 +21,9 @@ from litdiffusion.instantiate import make
 from litdiffusion.likelihood import (
     BoundTerms,
     Exact,
-    Hutchinson,
     bits_per_dimension,
-    byte_nats,
-    dequantised,
-    flow_log_likelihood,
+    divergence_for,
+    flow_nats,
     variational_bound,
 )
 from litdiffusion.plots.figures import hexed, quiet, rendered
@@ -34,8 +31,6 @@ from litdiffusion.plots.palette import ACCENT, INK
 from litdiffusion.sampling import Pretrained, device_for, folder_for
 from litdiffusion.types import per_sample_noise
 
-EXACT_UP_TO = 16
-"""Coordinates whose divergence is taken exactly where nothing else is asked for."""
 QUARTILES = ("(0, 1/4]", "(1/4, 1/2]", "(1/2, 3/4]", "(3/4, 1]")
 
 
@@ -53,11 +48,15 @@ class Row(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Held-out items in model space (n, ...), whether they are bytes, and what a reader must know of their units."""
+    """Held-out items in model space (n, ...), whether they are bytes, and what a reader must know of their units.
+
+    ``label`` (n,) are their classes, where the model is told them: its likelihood is then that of x given its class.
+    """
 
     x_0: Tensor
     bytes: bool
     units: str
+    label: Tensor | None = None
 
 
 def likelihood_to_files(cfg: DictConfig) -> Path:
@@ -69,7 +68,7 @@ def likelihood_to_files(cfg: DictConfig) -> Path:
     pretrained = Pretrained(cfg.ckpt, cfg.weights)
     data: DataModule = make(pretrained.config.data, "data")
     data.load()
-    held = _held(data, pretrained, cfg.n)
+    held = _held(data, pretrained, cfg.n)._replace(label=pretrained.labels_of(data, cfg.n))
     folder = folder_for(cfg, "likelihood", "likelihood.csv")
     rows, terms = METHODS[cfg.method](cfg, pretrained, held)
     rows += _compared(data, held, rows[-1])
@@ -112,8 +111,8 @@ def _bound(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Ro
         denoiser = ClippedDenoiser(denoiser, *pretrained.value_range)
     measure = partial(variational_bound, denoiser, variance=variance, decoder=decoder, steps=cfg.steps)
     parts = [
-        measure(x_0, noise=per_sample_noise([cfg.seed + start + i for i in range(len(x_0))]))
-        for start, x_0 in _batches(cfg, pretrained, held)
+        measure(x_0, cond=cond, noise=per_sample_noise([cfg.seed + start + i for i in range(len(x_0))]))
+        for start, x_0, cond in _batches(cfg, pretrained, held)
     ]
     *fields, times = zip(*parts, strict=True)
     terms = BoundTerms(*(torch.cat(field).double().cpu() for field in fields), times[0].cpu())
@@ -125,42 +124,43 @@ def _bound(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Ro
 
 def _flow(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Row], None]:
     coordinates, nats = prod(pretrained.shape), []
-    for start, x_0 in _batches(cfg, pretrained, held):
-        exact = cfg.probes is None and coordinates <= EXACT_UP_TO
-        divergence = Exact() if exact else Hutchinson(cfg.probes or 1, seed=cfg.seed + start)
-        x = dequantised(x_0, cfg.seed + start) if held.bytes else x_0
-        found = flow_log_likelihood(pretrained.denoiser, x, None, divergence, cfg.rtol, cfg.atol).log_density
-        nats.append(byte_nats(found, coordinates) if held.bytes else -found)
-    return [Row(f"flow ({'exact' if exact else 'estimated'} divergence)", torch.cat(nats).double().cpu())], None
+    for start, x_0, cond in _batches(cfg, pretrained, held):
+        seed = cfg.seed + start
+        divergence = divergence_for(coordinates, cfg.probes, seed)
+        found = flow_nats(pretrained.denoiser, x_0, held.bytes, divergence, seed, cond, cfg.rtol, cfg.atol)
+        nats.append(found.double().cpu())
+    kind = "exact" if isinstance(divergence, Exact) else "estimated"
+    return [Row(f"flow ({kind} divergence)", torch.cat(nats))], None
 
 
 METHODS = {"bound": _bound, "flow": _flow}
 
 
-def _batches(cfg: DictConfig, pretrained: Pretrained, held: Held) -> Iterator[tuple[int, Tensor]]:
-    """(index of the first item, items on the device), while a bar counts items."""
+def _batches(cfg: DictConfig, pretrained: Pretrained, held: Held) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """(index of the first item, items and their classes on the device), while a bar counts items."""
     device = device_for(cfg.device)
     pretrained.denoiser.to(device).requires_grad_(False)
     with tqdm(total=len(held.x_0), unit="item", desc=cfg.method, mininterval=0.5) as bar:
         for start in range(0, len(held.x_0), cfg.batch_size):
             batch = held.x_0[start : start + cfg.batch_size].to(device)
-            yield start, batch
+            label = None if held.label is None else held.label[start : start + cfg.batch_size].to(device)
+            yield start, batch, label
             bar.update(len(batch))
 
 
 def _compared(data: DataModule, held: Held, total: Row) -> list[Row]:
     """Where the data's own law is known in closed form: its nats on the same items, and what the model has more."""
     law = getattr(data, "mixture", None)
-    if law is None:
+    if law is None or held.label is not None:
         return []
-    parts = Independent(Normal(law.means, law.std.expand_as(law.means)), 1)
-    truth = -MixtureSameFamily(Categorical(law.weights), parts).log_prob(held.x_0).double()
+    truth = -law.log_density(held.x_0).double()
     return [Row("the data's own law", truth), Row("excess over it", total.nats - truth)]
 
 
 def _report(rows: list[Row], held: Held, cfg: DictConfig, pretrained: Pretrained, folder: Path) -> None:
     coordinates = prod(pretrained.shape) if held.bytes else None
-    print(f"-log p of {len(held.x_0)} validation items, {prod(pretrained.shape)} numbers each, {cfg.weights} weights")
+    what = "-log p" if held.label is None else "-log p(x | class)"
+    print(f"{what} of {len(held.x_0)} validation items, {prod(pretrained.shape)} numbers each, {cfg.weights} weights")
     print(f"{held.units}\n{'':32}{'nats':>12}{'std. error':>12}" + (f"{'bits/dim':>12}" if held.bytes else ""))
     with (folder / "likelihood.csv").open("w", newline="") as file:
         writer = csv.writer(file)

@@ -1,0 +1,26 @@
+"""Trains an experiment, checks its number: ``python scripts/check.py experiment=toy_spiral``; status 1: it is worse."""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from litdiffusion import cli
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    hydra_cfg = HydraConfig.get()
+    with cli.job_errors(multirun=hydra_cfg.mode.name == "MULTIRUN"):
+        from litdiffusion.build import Run
+        from litdiffusion.checking import check
+
+        folder = Path(hydra_cfg.runtime.output_dir)
+        print(check(cfg, Run(folder, f"check {hydra_cfg.job.override_dirname}")))
+
+
+if __name__ == "__main__":
+    cli.run(main, CONF, "train")

@@ -1,0 +1,71 @@
+"""The likelihood of a few held-out items, measured while the model learns."""
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from litdiffusion.callbacks.drawing import evaluating
+from litdiffusion.clock import Budget
+from litdiffusion.codecs import Identity
+from litdiffusion.errors import UserError
+from litdiffusion.likelihood import bits_per_dimension, quick_nats
+from litdiffusion.loggers import log_metrics
+from litdiffusion.modules import DiffusionModule
+
+
+class LiveLikelihood(L.Callback):
+    """At every validation measures ``-log p`` of the same first validation items with the averaged weights.
+
+    Writes ``likelihood/bits_per_dimension`` for images (per byte) or ``likelihood/nats`` for vectors (per item, of the
+    data as the net sees them), beside ``likelihood/nats_best``, the data's own, where their law is known. See
+    `quick_nats` for what is measured. A codec that is not the identity has no likelihood of the data: nothing is
+    measured then, nor for a single noise level.
+
+    Args:
+        items: of the validation part.
+        steps: network calls per item on a chain, about.
+        max_share: largest share of the run's time; a measurement that would exceed it is left out, the first never is.
+        seed: of the noise.
+    """
+
+    def __init__(self, items: int = 64, steps: int = 25, max_share: float | None = 0.05, seed: int = 0):
+        for name, value, least in (("items", items, 1), ("steps", steps, 2)):
+            if value < least:
+                raise UserError(f"callbacks.live_likelihood.{name} must be at least {least}, got {value}")
+        self.items, self.steps, self.max_share, self.seed = items, steps, max_share, seed
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
+        self._budget = Budget(pl_module.clock, "likelihood", self.max_share)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
+        # All processes must agree, and their clocks do not.
+        if not isinstance(pl_module.codec, Identity) or not trainer.strategy.broadcast(self._budget.allows()):
+            return
+        with self._budget.spend():
+            values = trainer.strategy.broadcast(self._measured(trainer, pl_module) if trainer.is_global_zero else {})
+        if values:
+            pl_module.log_dict(values, logger=False)
+            log_metrics(trainer, values)
+
+    @torch.no_grad()
+    def _measured(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
+        data = trainer.datamodule
+        x_0, bytes = data.reference(self.items).to(module.device), data.value_range is not None
+        with evaluating(module, "ema") as denoiser:
+            nats = quick_nats(
+                denoiser,
+                x_0,
+                bytes,
+                self.steps,
+                self.seed,
+                module.condition(data.val, len(x_0)),
+            )
+        if nats is None:
+            return {}
+        if bytes:
+            return {"likelihood/bits_per_dimension": bits_per_dimension(nats.mean(), x_0[0].numel()).item()}
+        return {"likelihood/nats": nats.mean().item(), **self._best(data, x_0.cpu())}
+
+    def _best(self, data: L.LightningDataModule, x_0: Tensor) -> dict[str, float]:
+        law = getattr(data, "mixture", None)
+        return {} if law is None else {"likelihood/nats_best": -law.log_density(x_0).mean().item()}

@@ -1,0 +1,105 @@
+"""The quality of samples, measured while the model learns."""
+
+import math
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from litdiffusion.callbacks.drawing import at_most, evaluating
+from litdiffusion.clock import Budget
+from litdiffusion.errors import UserError
+from litdiffusion.loggers import log_metrics
+from litdiffusion.modules import DiffusionModule
+from litdiffusion.modules.labels import in_proportion
+from litdiffusion.quality import Measured, Quality
+from litdiffusion.samplers import State
+from litdiffusion.samplers.blocks import Blocks
+from litdiffusion.types import Level
+
+BLOCK = {1: 500, 3: 32}
+"""Samples drawn together, by the number of dimensions of one: points are cheap, images take memory."""
+
+
+class LiveQuality(L.Callback):
+    """At every validation draws a few samples from the averaged weights, always from the same noise, and measures them.
+
+    Writes ``quality/<name>``; any of them can be the run's ``metric``. Processes draw equal shares, and the samples do
+    not depend on how many there are.
+
+    Args:
+        quality: what is measured; None: nothing.
+        samples: how many; null: 2000 points or 256 images.
+        steps: network calls per sample, at most.
+        weights: "ema" or "raw".
+        max_share: largest share of the run's time: a measurement that would exceed it is left out, the first never is;
+            None: no limit, which the run sets where its ``metric`` is one of these numbers.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self,
+        quality: Quality | None,
+        samples: int | None = None,
+        steps: int | None = 50,
+        weights: str = "ema",
+        max_share: float | None = 0.1,
+        seed: int = 0,
+    ):
+        for name, value in (("samples", samples), ("steps", steps)):
+            if value is not None and value < 2:
+                raise UserError(f"callbacks.live_quality.{name} must be at least 2, got {value}")
+        if weights not in ("ema", "raw"):
+            raise UserError(f"callbacks.live_quality.weights must be ema or raw, got {weights!r}")
+        self.quality, self.samples, self.steps = quality, samples, steps
+        self.weights, self.max_share, self.seed = weights, max_share, seed
+        self._last = ""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
+        self._budget = Budget(pl_module.clock, "quality", self.max_share)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
+        # All processes must agree, and their clocks do not.
+        if self.quality is None or not trainer.strategy.broadcast(self._budget.allows()):
+            return
+        with self._budget.spend():
+            values = self._measured(trainer, pl_module)
+        if not values:
+            return
+        pl_module.log_dict(values, logger=False)
+        log_metrics(trainer, {**values, "time/quality_percent": 100 * self._budget.share})
+        headline = f"quality/{self.quality.headline}"
+        self._last = f"{self.quality.headline} {values[headline]:.3f}" if headline in values else ""
+
+    def summary(self) -> str:
+        """One line for the end of a run."""
+        if not self._last:
+            return ""
+        return (
+            f"live quality: {self._last} at the last of {self._budget.done} measurements, "
+            f"{100 * self._budget.share:.1f} % of the training time"
+        )
+
+    def _measured(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
+        count = self.samples or self.quality.live
+        x, level, labels = self._drawn(trainer, module, count)
+        values: dict[str, float] = {}
+        if trainer.is_global_zero:
+            measured: Measured = self.quality.measure(x, level=level, labels=labels) if x.isfinite().all() else {}
+            values = {f"quality/{name}": estimate.value for name, estimate in measured.items()}
+        return trainer.strategy.broadcast(values)
+
+    @torch.no_grad()
+    def _drawn(self, trainer: L.Trainer, module: DiffusionModule, count: int) -> tuple[Tensor, Level, Tensor | None]:
+        """The first ``count`` samples in data space on the CPU, where they stand, and their classes."""
+        size, world = min(count, BLOCK.get(len(module.shape), 32)), trainer.world_size
+        each = math.ceil(count / (size * world))
+        labels = in_proportion(trainer.datamodule.train.label, count) if module.classes else None
+        sampler = at_most(module, self.steps)
+        with evaluating(module, self.weights) as denoiser:
+            blocks = Blocks(sampler, denoiser, module.shape, size, self.seed, labels, module.device)
+            ends: list[State] = [blocks.draw(k * world + trainer.global_rank) for k in range(each)]
+        mine = torch.stack([module.codec.decode(end.x).float() for end in ends])  # (each, size, ...)
+        # With several processes (world, each, size, ...): block k * world + rank lies at [rank, k].
+        whole = module.all_gather(mine).transpose(0, 1) if world > 1 else mine
+        return whole.reshape(-1, *mine.shape[2:])[:count].cpu(), ends[-1].level, labels

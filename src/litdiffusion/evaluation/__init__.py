@@ -1,0 +1,1 @@
+"""Reports on checkpoints: tables, pictures and their numbers as csv."""

@@ -1,0 +1,30 @@
+"""An evaluation on W&B."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from litdiffusion.evaluation.subjects import Subject
+from litdiffusion.evaluation.table import Row
+from litdiffusion.loggers import wandb_logger
+from litdiffusion.metrics import Estimate
+
+
+def show_report(cfg: DictConfig, folder: Path, rows: list[Row], chosen: list[Subject]) -> None:
+    """A run of its own: the table, the pictures, the best headline as summary, the checkpoints as config."""
+    logger = wandb_logger(folder, f"evaluate {chosen[0].name}", job_type="evaluate")
+    logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = [[_plain(row.get(name)) for name in names] for row in rows]
+    logger.log_table("quality", columns=names, data=table)
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as picture:
+            logger.log_image(f"pictures/{path.stem}", [picture.convert("RGB")])
+    headline = chosen[0].quality.headline
+    logger.experiment.summary[headline] = min(row[headline].value for row in rows if headline in row and "calls" in row)
+    logger.experiment.finish()
+
+
+def _plain(cell: object) -> object:
+    return cell.value if isinstance(cell, Estimate) else cell

@@ -1,0 +1,69 @@
+"""A small convolutional classifier of small images, whose last hidden layer serves as features."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from litdiffusion.errors import UserError
+
+_SMALLEST = 4
+
+
+class Classifier(nn.Module):
+    """Two halvings of the sides by convolution, batch norm and pooling; a mean over 2 x 2 cells; two linear maps.
+
+    Stages of ``width``, ``2 * width`` and ``4 * width`` channels, then ``features = relu(norm(linear(16 * width)))``
+    and ``logits = linear(features)``. 28x28 greys, 8x8 digits and 32x32 colours end on the same 2 x 2 cells, so one
+    size serves all; the cells, not their mean alone, keep where a stroke lies. There is no dropout: in evaluation
+    mode a row depends on its own image only, in training mode on the batch's norms too.
+
+    Args:
+        shape: (C, H, W) of one image, each side at least 4.
+        classes: K, at least 2.
+        width: channels of the first stage.
+        dim: d, the number of features.
+
+    Shapes: x (B, *shape) in [-1, 1] -> features (B, d), logits (B, K).
+
+    Errors: `UserError` for other shapes and sizes.
+
+    Source: Ioffe, Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
+    Shift", 2015, arXiv 1502.03167.
+    """
+
+    def __init__(self, shape: Sequence[int], classes: int, width: int = 16, dim: int = 64):
+        super().__init__()
+        _check(shape, classes, width, dim)
+        self.cells = nn.Sequential(
+            *_stage(shape[0], width, nn.MaxPool2d(2)),
+            *_stage(width, 2 * width, nn.MaxPool2d(2)),
+            *_stage(2 * width, 4 * width, nn.Identity()),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+        )
+        self.features = nn.Sequential(nn.Linear(16 * width, dim, bias=False), nn.BatchNorm1d(dim), nn.ReLU())
+        self.logits = nn.Linear(dim, classes)
+        # Half the time of the default layout on a CPU.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(self.cells(x))
+        return features, self.logits(features)
+
+
+def _stage(inputs: int, outputs: int, pool: nn.Module) -> tuple[nn.Module, ...]:
+    # Pooled before the norm, which then has a quarter of the values to work on.
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), pool, nn.BatchNorm2d(outputs), nn.ReLU()
+
+
+def _check(shape: Sequence[int], classes: int, width: int, dim: int) -> None:
+    if len(shape) != 3 or min(shape[1:]) < _SMALLEST:
+        raise UserError(
+            f"a classifier needs images (channels, height, width) with sides of at least {_SMALLEST}, got "
+            f"{tuple(shape)}; vectors have metrics of their own: set metrics=none"
+        )
+    if classes < 2 or width < 1 or dim < 1:
+        raise UserError(
+            f"a classifier needs at least 2 classes, width 1 and dim 1, got classes={classes}, width={width}, dim={dim}"
+        )
