@@ -79,11 +79,13 @@ def walks(cfg: DictConfig, pretrained: Pretrained, folder: Path) -> Iterator[Wal
 
 
 def names(paths: list[str]) -> list[str]:
-    """A short name for each path: the last folders that tell them apart."""
-    parts = [Path(path).with_suffix("").parts for path in paths]
-    depth = next((k for k in range(2, 12) if len({part[-k:] for part in parts}) == len(set(parts))), 12)
-    own = [[piece for piece in part[-max(depth, 3) :] if piece not in ("checkpoints", "/")] for part in parts]
-    return ["/".join(piece[-2:]) if depth <= 3 else "/".join(piece) for piece in own]
+    """A short name for each path: its last parts, as many as tell the paths apart, and two at least."""
+    parts = [[part for part in Path(path).with_suffix("").parts if part != "checkpoints"] for path in paths]
+    for depth in range(2, max(map(len, parts)) + 1):
+        short = ["/".join(part[-depth:]) for part in parts]
+        if len(set(short)) == len(set(paths)):
+            return short
+    return paths
 
 
 def check_choices(cfg: DictConfig, folder: Path) -> None:

@@ -42,17 +42,17 @@ def quick_nats(
 ) -> Tensor | None:
     """``-log p`` (B,) in nats at the cost of some ``steps`` network calls, good enough to follow a training.
 
-    On a chain the variational bound of its respaced form with ``steps`` steps (forward variances, or the learned ones),
-    from one draw of noise: it lies above the bound of the whole chain. In continuous time the probability flow, to a
-    relative tolerance of 1e-3. A single level has no likelihood: None.
+    On a chain, and of bytes in any process, the variational bound of the chain of ``steps`` levels (forward variances,
+    or the learned ones), from one draw of noise: it lies above the bound of more levels. Of other data in continuous
+    time the probability flow, to a relative tolerance of 1e-3. A single level has no likelihood: None.
     """
     schedule = denoiser.schedule
     if schedule.steps == 1:
         return None
-    if schedule.steps is None or schedule.explodes:
+    if schedule.steps is None and not bytes:
         divergence = divergence_for(prod(x_0.shape[1:]), None, seed)
         return flow_nats(denoiser, x_0, bytes, divergence, seed, cond, rtol=1e-3, atol=1e-3)
     variance = "learned" if getattr(denoiser, "learned_variance", False) else "forward"
     decoder = "8bit" if bytes else "gaussian"
-    steps = min(steps, schedule.steps)
+    steps = min(steps, schedule.steps or steps)
     return variational_bound(denoiser, x_0, variance, decoder, cond, seeded_noise(seed), steps).total
