@@ -6,7 +6,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from litdiffusion import cli
+from litdiffusion import cli, origins, sweeps
 
 CONF = Path(__file__).parent / "conf"
 
@@ -16,13 +16,18 @@ def main(cfg: DictConfig) -> float | None:
     hydra_cfg = HydraConfig.get()
     multirun = hydra_cfg.mode.name == "MULTIRUN"
     with cli.job_errors(multirun):
+        cli.check_keys(cfg, CONF, "train")
         # Only now torch and Lightning: --help and a typo answer at once.
         from litdiffusion.build import Run
         from litdiffusion.training import train
 
         folder = Path(hydra_cfg.runtime.output_dir)
-        name = hydra_cfg.job.override_dirname or folder.name
-        return train(cfg, Run(folder, name, group=folder.parent.name if multirun else None))
+        overrides = tuple(origins.task_overrides())
+        if cfg.sweep is not None:
+            return sweeps.run_job(cfg, Run(folder, sweeps.job_name(overrides), str(cfg.sweep), overrides))
+        name = cfg.name or hydra_cfg.job.override_dirname or folder.name
+        group = folder.parent.name if multirun else None
+        return train(cfg, Run(folder, name, group, overrides))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ CONF = Path(__file__).parent.parent / "conf"
 def main(cfg: DictConfig) -> None:
     hydra_cfg = HydraConfig.get()
     with cli.job_errors(multirun=hydra_cfg.mode.name == "MULTIRUN"):
+        cli.check_keys(cfg, CONF, "train")
         from litdiffusion.build import Run
         from litdiffusion.checking import check
 

@@ -22,6 +22,8 @@ NEEDS = {  # a choice that does not fit the default chain, and what it does fit
     ("sampler", "langevin"): ["recipe=dsm"],
     ("sampler", "annealed_langevin"): ["recipe=ncsn"],
     ("sampler", "ode"): ["recipe=vp"],
+    ("metrics", "classifier"): TINY_UNET,
+    ("metrics", "inception"): TINY_UNET,
 }
 
 
@@ -93,9 +95,9 @@ def test_loggers_and_callbacks_are_built(group, tmp_path):
         if path.stem in ("tensorboard", "many"):
             pytest.importorskip("tensorboard")
         cfg = composed(f"{group}={path.stem}")
-        cfg.derived.run_dir = str(tmp_path)
+        cfg.derived.run_dir, cfg.derived.monitor, cfg.derived.mode = str(tmp_path), "val/loss", "min"
         for name, node in cfg[group].items():
-            make(node, f"{group}.{name}", run_dir=tmp_path, run_name="test")
+            make(node, f"{group}.{name}", run_dir=tmp_path, run_name="test", quality=None)
 
 
 def test_every_trainer_composes_with_a_budget():

@@ -11,14 +11,14 @@ import litdiffusion
 
 PACKAGE = Path(litdiffusion.__file__).parent
 FLOORS = {
-    0: {"types", "gaussian", "errors", "seeding", "clock"},
-    1: {"solver", "schedules", "nets", "data", "codecs", "metrics", "plots"},
+    0: {"storage", "types", "gaussian", "errors", "seeding", "clock"},
+    1: {"runs", "solver", "schedules", "nets", "data", "codecs", "metrics", "plots"},
     2: {"features", "parameterizations", "times", "weightings"},
     3: {"denoisers", "quality"},
     4: {"objectives", "samplers", "likelihood"},
-    5: {"modules", "callbacks", "loggers", "hardware"},
-    6: {"build", "instantiate", "checks"},
-    7: {"training", "checking", "sampling", "inpainting", "evaluation", "cli"},
+    5: {"csv_log", "modules", "callbacks", "loggers", "hardware"},
+    6: {"build", "instantiate", "checks", "exporting", "origins", "shapes", "trust"},
+    7: {"attempts", "planning", "training", "checking", "sampling", "inpainting", "evaluation", "sweeps", "cli"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 BESIDE = {
@@ -28,11 +28,19 @@ BESIDE = {
     ("evaluation", "sampling"),
     ("inpainting", "sampling"),
     ("checking", "training"),
+    ("training", "planning"),
+    ("sweeps", "training"),
+    ("sweeps", "evaluation"),
+    ("cli", "sweeps"),
+    ("training", "attempts"),
+    ("modules", "csv_log"),
     ("callbacks", "modules"),
     ("modules", "loggers"),
     ("callbacks", "loggers"),
     ("build", "instantiate"),
     ("build", "checks"),
+    ("build", "trust"),
+    ("instantiate", "trust"),
 }
 LIGHTNING_FROM, HYDRA_FROM = 5, 6
 

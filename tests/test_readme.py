@@ -25,6 +25,10 @@ QUICK = [
     "callbacks.final_samples.steps=5",
     "callbacks.final_samples.images=4",
     "callbacks.trajectory.chains=2",
+    "callbacks.live_quality.samples=20",
+    "callbacks.live_quality.steps=5",
+    "callbacks.live_likelihood.items=4",
+    "callbacks.live_likelihood.steps=5",
     "data.batch_size=8",
     "+trainer.enable_progress_bar=false",
     "callbacks.progress_bar=null",
@@ -50,7 +54,7 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize("line", [command for command in COMMANDS if command.startswith("python train.py")])
 def test_training_commands(line, command, trained, tmp_path, monkeypatch):
     monkeypatch.setenv("LITDIFFUSION_DATA", str(tmp_path / "data"))
-    write_mnist(tmp_path / "data", train=2100)
+    write_mnist(tmp_path / "data", train=2100, test=40)
     arguments = line.split()[2:]
     if "model=plain" in arguments:
         monkeypatch.syspath_prepend(tmp_path)
@@ -123,7 +127,7 @@ def test_notebook_use_learns_the_weights_of_two_modes(capsys):
 
 def test_the_table_of_parts_names_every_choice():
     table = README.split("## The parts")[1].split("Any value inside")[0]
-    for group in (path for path in CONF.iterdir() if path.is_dir() and path.name not in ("codec",)):
+    for group in (path for path in CONF.iterdir() if path.is_dir() and path.name not in ("codec", "hydra")):
         assert f"`{group.name}`" in table, group.name
         for choice in group.glob("*.yaml"):
             assert f"`{choice.stem}`" in table, f"{group.name}={choice.stem}"

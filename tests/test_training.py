@@ -225,7 +225,7 @@ def test_last_is_the_last_step_although_another_was_the_best(trained, monkeypatc
     folder = (
         trained("trainer.max_steps=12", "callbacks.trajectory=null", "callbacks.final_samples=null") / "checkpoints"
     )
-    assert {path.name for path in folder.iterdir()} == {"best_step_000004.ckpt", "last.ckpt"}
+    assert {path.name for path in folder.iterdir()} == {"best_step_000004.ckpt", "last.ckpt", "previous.ckpt"}
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 12
 
 

@@ -18,11 +18,13 @@ from litdiffusion.errors import UserError
 from litdiffusion.hardware import ALL_THREADS, fast_bf16
 from litdiffusion.instantiate import make
 from litdiffusion.modules import DiffusionModule
+from litdiffusion.modules.storage import SealedCheckpointIO
 from litdiffusion.objectives import DenoisingObjective, HybridObjective
 from litdiffusion.quality import Quality
 from litdiffusion.samplers import Sampler
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.times import TimeSampler
+from litdiffusion.trust import warn_of_strangers
 from litdiffusion.weightings import Weighting
 
 MOST_INNER_STEPS = 25
@@ -31,11 +33,14 @@ DEVIATION_ITEMS = 2000
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run writes and what dashboards call it."""
+    """Where a run writes, what dashboards call it and what was typed for it."""
 
     dir: Path
     name: str = "run"
     group: str | None = None
+    overrides: tuple[str, ...] = ()
+    watchers: tuple[L.Callback, ...] = ()
+    """Callbacks beside those of the config: a search's, say."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,9 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
         UserError: whatever is wrong with the config, the data or the output folder.
     """
     check_settings(cfg)
-    check_folder(run.dir)
+    warn_of_strangers(OmegaConf.to_container(cfg, resolve=False), cfg.trusted)
+    if not cfg.dry_run:
+        check_folder(run.dir)
     cfg.derived.run_dir = str(run.dir)
     data: DataModule = make(cfg.data, "data")
     data.load()
@@ -102,6 +109,7 @@ def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
         seed=cfg.seed,
         clip=data.value_range if cfg.clip_samples else None,
         optimum=optimum,
+        skip_nonfinite=cfg.skip_nonfinite,
         classes=classes,
         label_dropout=cfg.label_dropout,
         record={"config": OmegaConf.to_container(cfg, resolve=True), "value_range": data.value_range},
@@ -156,7 +164,7 @@ def build_trainer(cfg: DictConfig, run: Run, inner_steps: int, quality: Quality 
     loggers = [
         make(node, f"logger.{name}", run_dir=run.dir, run_name=run.name, group=run.group)
         for name, node in cfg.logger.items()
-        if node is not None
+        if node is not None and not cfg.dry_run  # they make folders
     ]
     # A node without a target holds settings for a callback that callbacks=none took out.
     nodes = {name: node for name, node in cfg.callbacks.items() if node is not None and "_target_" in node}
@@ -168,8 +176,9 @@ def build_trainer(cfg: DictConfig, run: Run, inner_steps: int, quality: Quality 
         node,
         "trainer",
         logger=loggers or False,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *run.watchers],
         default_root_dir=str(run.dir),
+        plugins=[SealedCheckpointIO()],
         enable_progress_bar="progress_bar" in nodes,  # Lightning's own counts calls of its loop
     )
 

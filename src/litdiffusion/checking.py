@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.build import Run
 from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.runs import read_record
 from litdiffusion.training import train
 
 FIELDS = ("metric", "value", "tolerance", "minutes", "hardware")
@@ -31,7 +32,8 @@ def check(cfg: DictConfig, run: Run) -> str:
         f"{expected.metric} {value:.4g}, expected {expected.value:g} with a tolerance of {expected.tolerance:g}; "
         f"{minutes:.1f} minutes, {expected.minutes:g} on {expected.hardware}"
     )
-    worse = expected.value - value if cfg.derived.mode == "max" else value - expected.value
+    better = cfg.derived.mode or read_record(run.dir).better  # the latter where the run was complete before
+    worse = expected.value - value if better == "max" else value - expected.value
     if not worse <= expected.tolerance:
         raise TrainingError(f"check failed: {line}")
     return f"check passed: {line}"

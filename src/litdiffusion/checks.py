@@ -4,16 +4,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from litdiffusion.data import DataModule
 from litdiffusion.errors import UserError
 from litdiffusion.modules.quartiles import NAMES
 from litdiffusion.quality import Quality
+from litdiffusion.runs import FILE as RECORD
 
 METRICS = ("val/loss", *(f"val/loss_{name}" for name in NAMES), "train/loss")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
-WHOLE = ("trainer.max_steps", "trainer.val_check_interval", "trainer.log_every_n_steps", "accumulate")
+LARGEST_SEED = 2**32 - 1  # of numpy
+WHOLE = ("trainer.max_steps", "trainer.val_check_interval", "trainer.log_every_n_steps", "accumulate", "save_every")
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -26,6 +28,9 @@ def check_settings(cfg: DictConfig) -> None:
         for interval in ("every_n_steps", "every_n_train_steps"):
             if OmegaConf.select(cfg, f"callbacks.{name}.{interval}") is not None:
                 whole(cfg, f"callbacks.{name}.{interval}", 1)
+    _require("seed", cfg.seed, cfg.seed <= LARGEST_SEED, f"at most {LARGEST_SEED}")
+    path = cfg.ckpt_path
+    _require("ckpt_path", path, path is None or isinstance(path, str), "the path of a checkpoint, or null")
     decay, clip = cfg.ema_decay, cfg.gradient_clip
     _require("ema_decay", decay, _number(decay) and 0 <= decay < 1, "a number in [0, 1); 0.999 is usual, 0 is none")
     hidden = cfg.label_dropout
@@ -33,8 +38,12 @@ def check_settings(cfg: DictConfig) -> None:
     _require("gradient_clip", clip, clip is None or (_number(clip) and clip > 0), "a positive number, or null")
     threads = cfg.threads
     _require("threads", threads, threads == "auto" or (_int(threads) and threads > 0), "auto or a positive number")
-    for key in ("clip_samples", "compile", "conditional", "learned_variance"):
+    whole(cfg, "skip_nonfinite", 0)
+    for key in ("clip_samples", "compile", "conditional", "dry_run", "learned_variance", "resume"):
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
+    trusted = cfg.trusted
+    names = isinstance(trusted, (list, ListConfig)) and all(isinstance(name, str) for name in trusted)
+    _require("trusted", trusted, names, "a list of packages, trusted=[mynets]")
     _check_precision(cfg)
 
 
@@ -78,14 +87,14 @@ def classes_of(cfg: DictConfig, data: DataModule) -> int:
 
 
 def check_folder(path: Path) -> None:
-    """Makes the run's folder; refuses one that cannot be written, or that holds an earlier run."""
+    """Makes the run's folder; refuses one that cannot be written, or that holds files of a run without its record."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the folder {path} cannot be made ({error.strerror}); name another one") from error
     if not os.access(path, os.W_OK):
         raise UserError(f"the folder {path} is not writable; name another one")
-    if (path / "metrics.csv").exists() or (path / "checkpoints").exists():
+    if not (path / RECORD).exists() and ((path / "metrics.csv").exists() or (path / "checkpoints").exists()):
         raise UserError(f"{path} already holds a run, which would be overwritten; set hydra.run.dir to another folder")
 
 

@@ -11,6 +11,14 @@ class TrainingError(RuntimeError):
     """A run that cannot go on (a non-finite loss, say): one line with the step, the reason and what was kept."""
 
 
+class Pruned(Exception):
+    """A trial that a search gives up: no failure, and nothing to go on with."""
+
+    def __init__(self, metric: str, value: float, step: int):
+        super().__init__(f"given up by the search at step {step}, where {metric} was {value:.4g}")
+        self.metric, self.value, self.step = metric, value, step
+
+
 def nearest(word: str, known: list[str]) -> str:
     """The hint that follows an unknown word, where a known one is close; else nothing."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)

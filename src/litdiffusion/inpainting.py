@@ -16,7 +16,6 @@ from litdiffusion.checks import whole
 from litdiffusion.codecs import Identity
 from litdiffusion.data import DataModule
 from litdiffusion.errors import UserError, nearest
-from litdiffusion.instantiate import make
 from litdiffusion.metrics import wasserstein_1d
 from litdiffusion.plots import trajectory_sheet
 from litdiffusion.plots.conditionals import Conditional, conditional_picture
@@ -53,11 +52,11 @@ class Problem(NamedTuple):
 def inpaint_to_files(cfg: DictConfig) -> Path:
     """Inpaints what ``cfg`` asks for, writes ``inpainting.png`` and ``inpainting.npz`` and returns their folder."""
     _check(cfg)
-    pretrained = Pretrained(cfg.ckpt, cfg.weights)
+    pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     images = _has_images(cfg, pretrained)
     for key, default in {"n": 8 if images else 4, "samples": 4 if images else 2000}.items():
         cfg[key] = default if cfg[key] is None else cfg[key]
-    data: DataModule = make(pretrained.config.data, "data")
+    data: DataModule = pretrained.made("data")
     data.load()
     problem = (hidden_images if images else fixed_points)(cfg, data)
     repaint(cfg, pretrained, problem).check(pretrained.denoiser.schedule, pretrained.denoiser.learned_variance)

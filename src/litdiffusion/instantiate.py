@@ -8,9 +8,11 @@ from typing import Any, get_type_hints
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from litdiffusion.errors import UserError, nearest
+from litdiffusion.trust import refuse_name, refuse_object
 
 _SPECIAL = {"_target_", "_partial_", "_convert_", "_args_", "_recursive_"}
 
@@ -26,9 +28,9 @@ def make(node: DictConfig, path: str, **context: Any) -> Any:
     Raises:
         UserError: an unknown target or argument, a value of the wrong type, or whatever the constructor refuses.
     """
-    plain = OmegaConf.to_container(node, resolve=True)
+    plain = _resolved(node, path)
     target = _check(plain, path)
-    accepted = inspect.signature(target).parameters
+    accepted = _parameters(target)
     wanted = {name: value for name, value in context.items() if name in accepted and name not in plain}
     try:
         if not wanted:
@@ -42,10 +44,22 @@ def make(node: DictConfig, path: str, **context: Any) -> Any:
         raise cause if isinstance(cause, UserError) else UserError(f"{path}: {_first_line(cause)}") from error
 
 
+def _resolved(node: DictConfig, path: str) -> dict[str, Any]:
+    try:
+        plain = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or path
+        hint = "; this part is made for image data: take data=digits, or another part" if "derived.shape" in str(error) else ""
+        raise UserError(f"{key}: {_first_line(error)}{hint}") from error
+    if not isinstance(plain, dict):
+        raise UserError(f"{path}={plain!r} must be a group of settings with a _target_; take one of conf/{path}")
+    return plain
+
+
 def _check(node: Mapping[str, Any], path: str) -> Callable[..., Any]:
     """Checks a node's target and arguments, and those of nodes inside it; returns the target."""
     target = _locate(node.get("_target_"), path)
-    parameters = inspect.signature(target).parameters
+    parameters = _parameters(target)
     hints = _hints(target)
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     for name, value in node.items():
@@ -56,24 +70,59 @@ def _check(node: Mapping[str, Any], path: str) -> Callable[..., Any]:
                 f"{path}.{name} is not an argument of {target.__qualname__}{nearest(name, list(parameters))} "
                 f"(it takes {', '.join(parameters)})"
             )
-        if isinstance(value, Mapping) and "_target_" in value:
-            _check(value, f"{path}.{name}")
-        elif name in hints:
+        if not _check_inside(value, f"{path}.{name}") and name in hints:
             _check_type(value, hints[name], f"{path}.{name}")
+    _check_inside(list(node.get("_args_", [])), f"{path}._args_")
     return target
 
 
+def _check_inside(value: Any, path: str) -> bool:
+    """Checks every node with a target in a value, through lists and dictionaries; whether there is one."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            _check(value, path)
+            return True
+    if not isinstance(value, Mapping | list):
+        return False
+    inner = value.items() if isinstance(value, Mapping) else enumerate(value)
+    found = [_check_inside(node, f"{path}.{name}") for name, node in inner]
+    return any(found)
+
+
+def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(target).parameters
+    except (ValueError, TypeError):  # some functions written in C do not say what they take
+        return {"arguments": inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)}
+
+
 def _locate(name: str | None, path: str) -> Callable[..., Any]:
-    if not name:
+    if not name or not isinstance(name, str):
         raise UserError(f"{path} has no _target_; name the class or function that it stands for")
+    refuse_name(name, path)
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # the message below says it once
     try:
-        return get_object(name)
+        target = get_object(name)
     except Exception as error:  # whatever importing the user's own module raises belongs in the message
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path}._target_={name} cannot be imported ({reason}); check the spelling, or install {name.split('.')[0]}"
-        ) from error
+        hint = _nearest_name(name)
+        reason = f"({' '.join(str(error).split())}); check the spelling, or install {name.split('.')[0]}"
+        raise UserError(f"{path}._target_={name} cannot be imported{hint or f' {reason}'}") from error
+    if not callable(target):
+        raise UserError(f"{path}._target_={name} is no class or function; name one")
+    refuse_object(target, name, path)
+    return target
+
+
+def _nearest_name(name: str) -> str:
+    """The hint from the deepest part of a dotted name that can be imported."""
+    parts = name.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        try:
+            parent = get_object(".".join(parts[:length]))
+        except Exception:  # the deepest name that works is looked for
+            continue
+        return nearest(parts[length], [known for known in dir(parent) if not known.startswith("_")])
+    return ""
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:

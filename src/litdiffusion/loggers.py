@@ -1,8 +1,10 @@
 """Dashboards: Weights & Biases without surprises, and pictures for every logger that takes them."""
 
 import os
+import secrets
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -15,10 +17,15 @@ from PIL.Image import Image
 from torch import Tensor
 
 from litdiffusion.errors import UserError
+from litdiffusion.runs import read_record, write_record
 
 MODES = ("auto", "online", "offline", "disabled")
 STEP = "trainer/global_step"
 SECTIONS = ("train", "val", "time", "quality", "likelihood", "samples", "pictures")
+EXIT_CODES = {"complete": 0, "pruned": 0, "failed": 1, "stopped": 255}
+"""What W&B is told at the end; it calls 255 "killed", and "crashed" a run of which it hears no more."""
+ROWS = 10_000_000
+"""Far more than an attempt logs: W&B counts rows, and the count must rise from one attempt to the next."""
 
 
 def wandb_logger(
@@ -33,6 +40,8 @@ def wandb_logger(
 
     "auto" and "online" go online where the server answers within two seconds and a key is known, else they work
     offline and say how to upload. ``WANDB_MODE``, where set, replaces "auto". A multirun's jobs share ``group``.
+    The run that ``run_dir`` already has on W&B is taken up again; offline its attempts are files of one id, which
+    ``wandb sync`` joins.
     """
     if mode not in MODES:
         raise UserError(f"logger.wandb.mode must be one of {', '.join(MODES)}, got {mode!r}")
@@ -48,6 +57,7 @@ def wandb_logger(
         save_dir=str(run_dir),
         project=project,
         name=run_name,
+        id=_identity(run_dir),
         group=group,
         job_type=job_type,
         mode=mode,
@@ -64,6 +74,7 @@ def describe_run(trainer: L.Trainer, config: dict[str, Any]) -> None:
         logger.log_hyperparams(config)
         if isinstance(logger, WandbLogger):
             _declare_axes(logger)
+            _begin_attempt(logger)
 
 
 def log_metrics(trainer: L.Trainer, values: Mapping[str, float | Tensor]) -> None:
@@ -86,11 +97,32 @@ def log_picture(trainer: L.Trainer, name: str, picture: Image, step: int) -> Non
             logger.experiment.add_image(f"pictures/{name}", np.asarray(picture), step, dataformats="HWC")
 
 
-def finish(trainer: L.Trainer, exit_code: int = 0) -> None:
+def finish(trainer: L.Trainer, status: str = "complete") -> None:
     """Ends the W&B run, so that each job of a multirun is a finished run of its own; Lightning ends the others."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-            logger.experiment.finish(exit_code=exit_code)
+            logger.experiment.summary["status"] = status
+            logger.experiment.finish(exit_code=EXIT_CODES[status])
+
+
+def _identity(run_dir: Path) -> str:
+    """The id of the run's W&B run: that of its record, that which a W&B agent gave, or a new one."""
+    record = read_record(run_dir)
+    known = record.wandb_id if record is not None else None
+    return known or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+
+
+@rank_zero_only
+def _begin_attempt(logger: WandbLogger) -> None:
+    """Notes the id in the run's record, and the attempt on W&B; what is killed from here on stays "running" there."""
+    folder, run = Path(logger.save_dir), logger.experiment
+    record = read_record(folder)
+    if record is None:
+        return
+    write_record(folder, replace(record, wandb_id=run.id))
+    run.summary["status"] = "running"
+    place = {"step": ROWS * (record.attempts - 1)} if run.offline and record.attempts > 1 else {}
+    run.log({"attempt": record.attempts}, **place)
 
 
 @rank_zero_only

@@ -17,11 +17,13 @@ from litdiffusion.checks import check_folder, whole
 from litdiffusion.data import DataModule
 from litdiffusion.denoisers import ClippedDenoiser, GuidedDenoiser
 from litdiffusion.errors import UserError
+from litdiffusion.exporting import read_export
 from litdiffusion.instantiate import make
 from litdiffusion.modules.checkpoints import read_checkpoint
 from litdiffusion.modules.labels import columns, in_turn
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.samplers import Sampler
+from litdiffusion.trust import check_sent
 from litdiffusion.types import Noise, per_sample_noise
 
 PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
@@ -31,22 +33,63 @@ class Pretrained:
     """What a checkpoint holds for sampling: the denoiser with the chosen weights, its sampler and its codec.
 
     ``classes`` is the number of those that its net is told, 0 of an unconditional model.
+
+    Args:
+        path: of a checkpoint, or the folder of an exported model.
+        weights: "ema" or "raw".
+        trust: packages that its config may name beside litdiffusion's own parts and the networks of known packages.
+
+    Raises:
+        UserError: a file that is damaged, foreign, or names more than it may (see `trust.check_sent`).
     """
 
-    def __init__(self, path: str | Path, weights: str = "ema"):
+    def __init__(self, path: str | Path, weights: str = "ema", trust: str | Sequence[str] = ()):
         if weights not in PREFIXES:
             raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
-        content = read_checkpoint(path)
+        content = read_export(path, weights) if Path(path).is_dir() else read_checkpoint(path)
         record = content["litdiffusion"]
+        self._trust = [trust] if isinstance(trust, str) else list(trust)
         self.config: DictConfig = OmegaConf.create(record["config"])
         self.config.compile = False
         self.value_range: tuple[float, float] | None = record["value_range"]
         self.shape = tuple(self.config.derived.shape)
         self.classes: int = self.config.derived.get("classes") or 0
-        self.codec: nn.Module = make(self.config.codec, "codec")
-        self.sampler: Sampler = make(self.config.sampler, "sampler")
+        for part in ("schedule", "parameterization", "model"):
+            self._check(part)
+        self.codec: nn.Module = self.made("codec")
+        self.sampler: Sampler = self.made("sampler")
         self.denoiser = build_denoiser(self.config).eval()
-        self.denoiser.load_state_dict(_part(content["state_dict"], PREFIXES[weights]))
+        try:
+            self.denoiser.load_state_dict(_part(content["state_dict"], PREFIXES[weights]))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(f"the weights of {path} do not fit its own config ({reason}); take another file") from error
+
+    def made(self, part: str) -> Any:
+        """A part that the stored config describes, "data" say, made if it names no more than it may."""
+        self._check(part)
+        return make(self.config[part], part)
+
+    def sample(
+        self,
+        n: int,
+        seed: int = 0,
+        label: int | Sequence[int] | None = None,
+        *,
+        clip: bool = True,
+        guidance: float | None = None,
+        batch_size: int = 256,
+        device: str = "auto",
+    ) -> Tensor:
+        """Samples (n, ...) in data space, those of ``scripts/sample.py`` with the same settings."""
+        cfg = OmegaConf.create({"n": n, "seed": seed, "batch_size": batch_size, "device": device})
+        denoiser = self.on(device_for(device), clip, guidance)
+        return torch.cat(list(batches(cfg, self, denoiser, self.sampler, self.labels(n, label))))
+
+    def _check(self, part: str) -> None:
+        if part not in self.config:
+            raise UserError(f"the config of this checkpoint has no {part}; it was not written by litdiffusion")
+        check_sent(OmegaConf.to_container(self.config[part], resolve=False), part, self._trust)
 
     def on(self, device: torch.device, clip: bool, guidance: float | None = None) -> nn.Module:
         """The denoiser on a device, guided where a weight is given, with ``clip`` kept in the data's range if any."""
@@ -95,7 +138,7 @@ def sample_to_files(cfg: DictConfig) -> Path:
         raise UserError("give a checkpoint: python scripts/sample.py ckpt=outputs/.../checkpoints/last.ckpt")
     for name, least in {"n": 1, "batch_size": 1, "seed": 0, **({"steps": 1} if cfg.steps is not None else {})}.items():
         whole(cfg, name, least)
-    pretrained = Pretrained(cfg.ckpt, cfg.weights)
+    pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     sampler = _sampler(cfg, pretrained)
     labels = pretrained.labels(cfg.n, cfg.label)
     denoiser = pretrained.on(device_for(cfg.device), cfg.clip, cfg.guidance)

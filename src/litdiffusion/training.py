@@ -3,17 +3,22 @@
 import logging
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
 
+from litdiffusion.attempts import Attempt, how_to_continue
 from litdiffusion.build import Experiment, Run, build
-from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.csv_log import keep_rows
+from litdiffusion.errors import Pruned, TrainingError, UserError
 from litdiffusion.loggers import describe_run, finish
-from litdiffusion.modules.checkpoints import check_fits, read_checkpoint
-
-CTRL_C, TERMINATED = 130, 143
-"""Exit statuses of a run that was told to stop (128 + the signal), so that schedulers see it as unfinished."""
+from litdiffusion.modules.checkpoints import LAST, check_fits, newest_checkpoint, read_checkpoint
+from litdiffusion.modules.interrupts import Stopped
+from litdiffusion.planning import check_room, describe, leave_no_folder, make_plan
+from litdiffusion.runs import action_for, fresh_folder, read_record
 
 HARMLESS = (
     ".*does not have many workers.*",
@@ -22,47 +27,103 @@ HARMLESS = (
     "Using ModelCheckpoint with manual optimization.*",
     "Experiment logs directory .* exists and is not empty.*",  # Hydra's own files; an earlier run is refused
     "Checkpoint directory .* exists and is not empty.*",
+    ".*sync_dist=True.*",  # of validation they are summed already
 )
 
 
 def train(cfg: DictConfig, run: Run) -> float | None:
     """Builds and trains; returns ``cfg.metric`` at the end, for sweeps.
 
+    A folder with an unfinished run of the same config is gone on with; of a complete one the metric is returned. A
+    run that is told to stop ends the process with 128 + the signal, so that schedulers see it as unfinished.
+
     Raises:
         UserError: bad input, before training starts.
         TrainingError: a run that could not go on; says where its last good checkpoint is.
     """
     _quieten()
+    if cfg.dry_run:
+        return _dry_run(cfg, run)
+    config = plain(cfg)
+    leads = rank_zero_only.rank == 0
+    if leads and not cfg.resume and read_record(run.dir) is not None:
+        run = replace(run, dir=fresh_folder(run.dir))
+    if action_for(run.dir, config) == "complete":
+        return _completed(cfg, run)
     experiment = build(cfg, run)
-    if cfg.ckpt_path is not None:
-        _check_resume(experiment, cfg.ckpt_path)
-    describe_run(experiment.trainer, experiment.module.record["config"])
+    check_room(make_plan(cfg, experiment), run.dir)
+    attempt = Attempt(run, config, leads)
+    with attempt.locked(), experiment.module.interrupts.listening():
+        start = _start(cfg, experiment, run)
+        try:
+            with attempt.watched(experiment.trainer.world_size):
+                return _attempted(cfg, experiment, run, attempt, start)
+        except TrainingError as error:
+            raise TrainingError(f"{error}. {_last_checkpoint(run, cfg)}") from error
+        except Stopped as stop:
+            _tell(experiment, f"stopped by {stop}. {_last_checkpoint(run, cfg)}")
+            # The first process must not take the others, which stop with it, for broken.
+            raise SystemExit(128 + stop.signum if leads else 0) from None
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config as it was composed, resolved, without what is filled in while a run is built."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    return {key: value for key, value in config.items() if key != "derived"}
+
+
+def _attempted(cfg: DictConfig, experiment: Experiment, run: Run, attempt: Attempt, start: Path | None) -> float | None:
+    trainer = experiment.trainer
+    content = None if start is None else read_checkpoint(start)
+    own = start is not None and start.is_relative_to(run.dir)
+    step = 0 if content is None else content["global_step"]
+    if attempt.leads:
+        keep_rows(run.dir, content["progress"]["rows"] if own and "progress" in content else 0)
+    count = attempt.begin(step)
+    if own or count > 1:
+        _tell(experiment, f"going on with {run.dir} from step {step} (attempt {count})")
+    describe_run(trainer, experiment.module.record["config"])
     _announce(cfg, experiment, run)
-    exit_code = 1
+    status = "failed"
     try:
-        _fit(experiment, cfg.ckpt_path)
-        exit_code = 0
+        trainer.fit(experiment.module, experiment.data, ckpt_path=start, weights_only=True)
+        status = "complete"
+    except Stopped:
+        status = "stopped"
+        raise
+    except Pruned:
+        status = "pruned"
+        raise
     finally:
-        finish(experiment.trainer, exit_code)
-    _report(experiment, run.dir)
-    value = experiment.trainer.callback_metrics.get(cfg.metric)
+        finish(trainer, status)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    attempt.complete(trainer.global_step, metrics, cfg.derived.mode)
+    _report(experiment, run)
+    value = trainer.callback_metrics.get(cfg.metric)
     return None if value is None else float(value)
 
 
-def _fit(experiment: Experiment, ckpt_path: str | None) -> None:
-    trainer = experiment.trainer
-    try:
-        trainer.fit(experiment.module, experiment.data, ckpt_path=ckpt_path, weights_only=True)
-    except TrainingError as error:
-        raise TrainingError(f"{error}. {_last_checkpoint(experiment)}") from error
-    except SystemExit as stop:  # Lightning exits with 1 on Ctrl-C and with nothing on SIGTERM
-        _tell(experiment, f"stopped. {_last_checkpoint(experiment)}")
-        raise SystemExit(CTRL_C if stop.code else TERMINATED) from None
+def _start(cfg: DictConfig, experiment: Experiment, run: Run) -> Path | None:
+    """The checkpoint to go on from: the run's own, else the one that was asked for, else none.
+
+    Raises:
+        UserError: it belongs to another model or process, or has all of its steps.
+    """
+    steps, record = experiment.trainer.max_steps, read_record(run.dir)
+    path, lines = newest_checkpoint(run.dir / "checkpoints", steps)
+    for line in lines:
+        _tell(experiment, f"warning: {line}")
+    if path is None and record is not None and record.step >= steps and record.config["trainer"]["max_steps"] != steps:
+        raise UserError(f"{run.dir} has {record.step} steps already; take trainer.max_steps above that")
+    if path is None and cfg.ckpt_path is not None:
+        path = Path(cfg.ckpt_path)
+        _check_unfinished(read_checkpoint(path), experiment, path)
+    if path is not None:
+        check_fits(read_checkpoint(path), experiment.module, path)
+    return path
 
 
-def _check_resume(experiment: Experiment, path: str) -> None:
-    content = read_checkpoint(path)
-    check_fits(content, experiment.module, path)
+def _check_unfinished(content: dict[str, Any], experiment: Experiment, path: Path) -> None:
     if content["global_step"] >= experiment.trainer.max_steps:
         raise UserError(
             f"{path} has all of its {content['global_step']} steps; to go on raise trainer.max_steps above that "
@@ -70,16 +131,28 @@ def _check_resume(experiment: Experiment, path: str) -> None:
         )
 
 
-def _last_path(experiment: Experiment) -> str:
-    """The newest checkpoint of the run, or nothing."""
-    callbacks = [callback for callback in experiment.trainer.checkpoint_callbacks if callback.monitor is None]
-    paths = [Path(callback.format_checkpoint_name({}, callback.filename)) for callback in callbacks]
-    return next((str(path) for path in paths if path.is_file()), "")
+def _dry_run(cfg: DictConfig, run: Run) -> None:
+    experiment = build(cfg, run)
+    _tell(experiment, describe(cfg, experiment, make_plan(cfg, experiment), run))
+    leave_no_folder(run.dir)
 
 
-def _last_checkpoint(experiment: Experiment) -> str:
-    path = _last_path(experiment)
-    return f"Last good checkpoint: {path} (resume with ckpt_path={path})" if path else "No checkpoint was written yet"
+def _completed(cfg: DictConfig, run: Run) -> float | None:
+    record = read_record(run.dir)
+    value = record.metrics.get(cfg.metric)
+    known = "" if value is None else f", {cfg.metric} {value:.6g}"
+    print(
+        f"{run.dir} is complete: {record.step} steps{known}; nothing to do (resume=false trains afresh beside it, a "
+        f"larger trainer.max_steps goes on)",
+        flush=True,
+    )
+    return value
+
+
+def _last_checkpoint(run: Run, cfg: DictConfig) -> str:
+    path = run.dir / "checkpoints" / LAST
+    kept = f"Last good checkpoint: {path}" if path.is_file() else "No checkpoint was written yet"
+    return f"{kept}; {how_to_continue(run.dir, (cfg.name, cfg.sweep) != (None, None))}"
 
 
 def _announce(cfg: DictConfig, experiment: Experiment, run: Run) -> None:
@@ -94,13 +167,14 @@ def _announce(cfg: DictConfig, experiment: Experiment, run: Run) -> None:
     _tell(experiment, f"run folder: {run.dir}")
 
 
-def _report(experiment: Experiment, folder: Path) -> None:
+def _report(experiment: Experiment, run: Run) -> None:
     for callback in experiment.trainer.callbacks:
         if line := getattr(callback, "summary", str)():
             _tell(experiment, line)
-    if (folder / "pictures").is_dir():
-        _tell(experiment, f"pictures:   {folder / 'pictures'}")
-    _tell(experiment, f"checkpoint: {_last_path(experiment) or 'none'}")
+    if (run.dir / "pictures").is_dir():
+        _tell(experiment, f"pictures:   {run.dir / 'pictures'}")
+    path = run.dir / "checkpoints" / LAST
+    _tell(experiment, f"checkpoint: {path if path.is_file() else 'none'}")
 
 
 def _tell(experiment: Experiment, line: str) -> None:

@@ -1,5 +1,6 @@
-"""Which names a ``_target_`` may stand for: a yaml of one's own has a wide reach, a checkpoint's config a narrow one."""
+"""Which names a ``_target_`` may stand for: many in a yaml of one's own, few in a checkpoint's config."""
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,11 +11,11 @@ from litdiffusion.errors import UserError
 TRUSTED = ("litdiffusion", "torch", "torchvision", "torchmetrics", "lightning", "diffusers", "timm")
 """Packages whose names need no warning in a yaml, and no allowance in a checkpoint."""
 
-PARTS = ("codecs", "data", "nets", "parameterizations", "quality", "samplers", "schedules")
+PARTS = ("codecs", "data", "features", "nets", "parameterizations", "quality", "samplers", "schedules")
 """The subpackages of litdiffusion that a checkpoint's config may name."""
 
 # Of the standard library only what holds plain values: all else is a way to run, read or delete something.
-HARMLESS = {"collections.OrderedDict", "datetime.timedelta", "fractions.Fraction", "pathlib.Path"}
+HARMLESS = {"collections.OrderedDict", "datetime.timedelta", "pathlib.Path", "pathlib._local.Path"}
 # Names of wide use that load code, or call what another string names; everything below them is meant too.
 REFUSED = (
     *("torch.load", "torch.serialization", "torch.jit.load", "torch.jit._serialization", "torch.hub", "torch.package"),
@@ -56,7 +57,7 @@ def refuse_name(name: str, path: str) -> None:
 
 def refuse_object(target: Callable[..., Any], name: str, path: str) -> None:
     """Refuses an object that was reached by another name than its own (``torch.os.system``), see `refuse_name`."""
-    origin = origin_of(target)
+    origin = origin_of(target) or name
     if origin not in HARMLESS and _dangerous(origin):
         raise UserError(
             f"{path}._target_={name} is refused: it is {origin}, and a config may not name what runs commands, loads "
@@ -64,16 +65,18 @@ def refuse_object(target: Callable[..., Any], name: str, path: str) -> None:
         )
 
 
-def origin_of(target: Any) -> str:
-    """The module and name under which an object was defined; of an instance, its class."""
+def origin_of(target: Any) -> str | None:
+    """The module and name under which an object was defined, of an instance those of its class; None if unknown."""
     named = target if hasattr(target, "__qualname__") else type(target)
-    return f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
+    module = getattr(named, "__module__", None)
+    return None if module is None else f"{module}.{named.__qualname__}"
 
 
 def warn_of_strangers(config: Mapping[str, Any], trusted: Iterable[str] = ()) -> None:
     """Warns, in one line, of the packages outside the trusted ones that a config of one's own names."""
     known = {*TRUSTED, *trusted}
-    strangers = {package_of(target): path for path, target in targets(config) if package_of(target) not in known}
+    named = [(path, str(target)) for path, target in targets(config) if not _dangerous(str(target))]
+    strangers = {package_of(target): path for path, target in named if package_of(target) not in known}
     for package, path in strangers.items():
         warnings.warn(
             f"{path}._target_ runs code of {package}, which is not on the list of trusted packages; if you know it, "
@@ -86,7 +89,7 @@ def check_sent(config: Any, path: str, allowed: Iterable[str] = ()) -> None:
     """Refuses a part of a checkpoint's config that names more than the parts of known packages.
 
     Of litdiffusion its parts may be named; of torch, diffusers and the like only networks (subclasses of
-    ``torch.nn.Module``), which is checked when they are made; of any other package nothing, unless it is ``allowed``.
+    ``torch.nn.Module``); of any other package nothing, unless it is ``allowed``: it is not even imported.
 
     Raises:
         UserError: another name, or an interpolation, which a stored config never holds.
@@ -112,25 +115,23 @@ def package_of(name: str) -> str:
 
 
 def _check_kind(name: str, path: str) -> None:
-    package, _, rest = name.partition(".")
-    if package == "litdiffusion":
-        if rest.partition(".")[0] not in PARTS:
-            raise UserError(
-                f"this checkpoint names {name} ({path}), which is no part of a model; parts are {', '.join(PARTS)}"
-            )
-        return
     from hydra.utils import get_object
     from torch import nn
 
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)
     try:
         target = get_object(name)
     except Exception:  # the part's own making says what is wrong with the name, and what to install
         return
-    home = package_of(origin_of(target))
-    if not (isinstance(target, type) and issubclass(target, nn.Module) and home in TRUSTED):
+    origin = origin_of(target) or name
+    package, _, rest = origin.partition(".")
+    part = package == "litdiffusion" and rest.partition(".")[0] in PARTS
+    network = isinstance(target, type) and issubclass(target, nn.Module) and package in TRUSTED
+    if not part and not network:
         raise UserError(
-            f"this checkpoint names {name} ({path}), which is no network; of {package} it may name subclasses of "
-            f"torch.nn.Module alone; if you know who wrote it, allow it by trust={package}"
+            f"this checkpoint names {name} ({path}), which is neither a part of a model ({', '.join(PARTS)} of "
+            f"litdiffusion) nor a torch.nn.Module of a trusted package; if you know who wrote it, allow it by "
+            f"trust={package_of(name)}"
         )
 
 

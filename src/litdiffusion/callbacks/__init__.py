@@ -4,6 +4,7 @@ from litdiffusion.callbacks.field import Field
 from litdiffusion.callbacks.final_samples import FinalSamples
 from litdiffusion.callbacks.forward_process import ForwardProcess
 from litdiffusion.callbacks.langevin_path import LangevinPath
+from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
 from litdiffusion.callbacks.live_likelihood import LiveLikelihood
 from litdiffusion.callbacks.live_quality import LiveQuality
 from litdiffusion.callbacks.progress import StepProgress
@@ -14,6 +15,7 @@ __all__ = [
     "FinalSamples",
     "ForwardProcess",
     "LangevinPath",
+    "LastCheckpoint",
     "LiveLikelihood",
     "LiveQuality",
     "StepProgress",

@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from litdiffusion.gaussian import diffuse
 from litdiffusion.loggers import log_picture
 from litdiffusion.modules import DiffusionModule
+from litdiffusion.modules.health import odd_samples
 from litdiffusion.modules.labels import in_turn
 from litdiffusion.samplers import Sampler, State
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.types import Level, seeded_noise
+
+LEAST, ODD_SHARE = 64, 0.01
+"""Data that samples are compared with, at least; share of the random start in the average that is worth a word."""
 
 
 def states_of(
@@ -38,7 +42,24 @@ def states_of(
     kept = spread(len(sampler.levels(schedule)), shown)
     with evaluating(module, weights) as denoiser:
         states = [state for state in sampler.trajectory(denoiser, x, cond, noise) if state.step in kept]
-    return [state._replace(x=module.codec.decode(state.x).float().cpu()) for state in states]
+    states = [state._replace(x=module.codec.decode(state.x).float().cpu()) for state in states]
+    watch(module, states[-1], weights)
+    return states
+
+
+def watch(module: DiffusionModule, end: State, weights: str) -> None:
+    """Tells once, from a quarter of the run on, where samples in data space look broken, and of which average."""
+    trainer = module.trainer
+    if 4 * trainer.global_step < trainer.max_steps or not end.level.is_clean:
+        return
+    data = trainer.datamodule
+    found = odd_samples(end.x, data.reference(max(len(end.x), LEAST)), data.value_range)
+    if found is not None:
+        module.health.tell(*found)
+    share = module.ema.random_share(trainer.global_step) if weights == "ema" else 0.0
+    if share > ODD_SHARE:
+        line = f"{100 * share:.0f} % of the averaged weights are still the random start; train longer, or weights=raw"
+        module.health.tell("average", line)
 
 
 @contextmanager

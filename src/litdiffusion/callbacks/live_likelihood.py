@@ -1,5 +1,7 @@
 """The likelihood of a few held-out items, measured while the model learns."""
 
+import warnings
+
 import lightning as L
 import torch
 from torch import Tensor
@@ -19,7 +21,8 @@ class LiveLikelihood(L.Callback):
     Writes ``likelihood/bits_per_dimension`` for images (per byte) or ``likelihood/nats`` for vectors (per item, of the
     data as the net sees them), beside ``likelihood/nats_best``, the data's own, where their law is known. See
     `quick_nats` for what is measured. A codec that is not the identity has no likelihood of the data: nothing is
-    measured then, nor for a single noise level.
+    measured then, nor for a single noise level, nor while the flow of an untrained net is too stiff to solve, which one
+    warning tells.
 
     Args:
         items: of the validation part.
@@ -36,16 +39,26 @@ class LiveLikelihood(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         self._budget = Budget(pl_module.clock, "likelihood", self.max_share)
+        self._warned = False
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         # All processes must agree, and their clocks do not.
         if not isinstance(pl_module.codec, Identity) or not trainer.strategy.broadcast(self._budget.allows()):
             return
         with self._budget.spend():
-            values = trainer.strategy.broadcast(self._measured(trainer, pl_module) if trainer.is_global_zero else {})
+            values = trainer.strategy.broadcast(self._tried(trainer, pl_module) if trainer.is_global_zero else {})
         if values:
             pl_module.log_dict(values, logger=False)
             log_metrics(trainer, values)
+
+    def _tried(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
+        try:
+            return self._measured(trainer, module)
+        except UserError as error:
+            if not self._warned:
+                warnings.warn(f"no likelihood at step {trainer.global_step}: {error}", stacklevel=2)
+            self._warned = True
+            return {}
 
     @torch.no_grad()
     def _measured(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:

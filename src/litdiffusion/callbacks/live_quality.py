@@ -1,6 +1,7 @@
 """The quality of samples, measured while the model learns."""
 
 import math
+import warnings
 
 import lightning as L
 import torch
@@ -12,10 +13,10 @@ from litdiffusion.errors import UserError
 from litdiffusion.loggers import log_metrics
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.modules.labels import in_proportion
-from litdiffusion.quality import Measured, Quality
+from litdiffusion.quality import Quality
 from litdiffusion.samplers import State
 from litdiffusion.samplers.blocks import Blocks
-from litdiffusion.types import Level
+from litdiffusion.types import CLEAN, Level
 
 BLOCK = {1: 500, 3: 32}
 """Samples drawn together, by the number of dimensions of one: points are cheap, images take memory."""
@@ -25,11 +26,12 @@ class LiveQuality(L.Callback):
     """At every validation draws a few samples from the averaged weights, always from the same noise, and measures them.
 
     Writes ``quality/<name>``; any of them can be the run's ``metric``. Processes draw equal shares, and the samples do
-    not depend on how many there are.
+    not depend on how many there are. Samples that are not finite measure nan. Metrics that cannot be had, for lack of
+    Inception's weights say, are named in one warning and left out of the run, unless a callback monitors them.
 
     Args:
         quality: what is measured; None: nothing.
-        samples: how many; null: 2000 points or 256 images.
+        samples: how many, at least 20; null: 2000 points or 256 images.
         steps: network calls per sample, at most.
         weights: "ema" or "raw".
         max_share: largest share of the run's time: a measurement that would exceed it is left out, the first never is;
@@ -46,9 +48,9 @@ class LiveQuality(L.Callback):
         max_share: float | None = 0.1,
         seed: int = 0,
     ):
-        for name, value in (("samples", samples), ("steps", steps)):
-            if value is not None and value < 2:
-                raise UserError(f"callbacks.live_quality.{name} must be at least 2, got {value}")
+        for name, value, least in (("samples", samples, 20), ("steps", steps, 2)):
+            if value is not None and value < least:
+                raise UserError(f"callbacks.live_quality.{name} must be at least {least}, got {value}")
         if weights not in ("ema", "raw"):
             raise UserError(f"callbacks.live_quality.weights must be ema or raw, got {weights!r}")
         self.quality, self.samples, self.steps = quality, samples, steps
@@ -63,8 +65,9 @@ class LiveQuality(L.Callback):
         if self.quality is None or not trainer.strategy.broadcast(self._budget.allows()):
             return
         with self._budget.spend():
-            values = self._measured(trainer, pl_module)
-        if not values:
+            values, failure = self._measured(trainer, pl_module)
+        if failure:
+            self._give_up(trainer, failure)
             return
         pl_module.log_dict(values, logger=False)
         log_metrics(trainer, {**values, "time/quality_percent": 100 * self._budget.share})
@@ -80,14 +83,31 @@ class LiveQuality(L.Callback):
             f"{100 * self._budget.share:.1f} % of the training time"
         )
 
-    def _measured(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
+    def _measured(self, trainer: L.Trainer, module: DiffusionModule) -> tuple[dict[str, float], str]:
+        """The numbers, and why there are none where the metrics refuse; the same on all processes."""
         count = self.samples or self.quality.live
         x, level, labels = self._drawn(trainer, module, count)
-        values: dict[str, float] = {}
+        values, failure = {}, ""
         if trainer.is_global_zero:
-            measured: Measured = self.quality.measure(x, level=level, labels=labels) if x.isfinite().all() else {}
-            values = {f"quality/{name}": estimate.value for name, estimate in measured.items()}
-        return trainer.strategy.broadcast(values)
+            try:
+                values = self._values(x, level, labels)
+            except UserError as error:
+                failure = str(error)
+        return trainer.strategy.broadcast((values, failure))
+
+    def _values(self, x: Tensor, level: Level, labels: Tensor | None) -> dict[str, float]:
+        if not x.isfinite().all():
+            # Not nothing: a callback that monitors one of them must find it.
+            return {f"quality/{name}": math.nan for name in self.quality.names}
+        measured = self.quality.measure(x, level=level, labels=labels)
+        return {f"quality/{name}": estimate.value for name, estimate in measured.items()}
+
+    def _give_up(self, trainer: L.Trainer, reason: str) -> None:
+        if any(str(getattr(callback, "monitor", None)).startswith("quality/") for callback in trainer.callbacks):
+            raise UserError(reason)
+        self.quality = None
+        if trainer.is_global_zero:
+            warnings.warn(f"this run goes on without live quality: {reason}", stacklevel=2)
 
     @torch.no_grad()
     def _drawn(self, trainer: L.Trainer, module: DiffusionModule, count: int) -> tuple[Tensor, Level, Tensor | None]:
@@ -98,8 +118,17 @@ class LiveQuality(L.Callback):
         sampler = at_most(module, self.steps)
         with evaluating(module, self.weights) as denoiser:
             blocks = Blocks(sampler, denoiser, module.shape, size, self.seed, labels, module.device)
-            ends: list[State] = [blocks.draw(k * world + trainer.global_rank) for k in range(each)]
+            ends = [_end(blocks, k * world + trainer.global_rank) for k in range(each)]
         mine = torch.stack([module.codec.decode(end.x).float() for end in ends])  # (each, size, ...)
         # With several processes (world, each, size, ...): block k * world + rank lies at [rank, k].
         whole = module.all_gather(mine).transpose(0, 1) if world > 1 else mine
         return whole.reshape(-1, *mine.shape[2:])[:count].cpu(), ends[-1].level, labels
+
+
+def _end(blocks: Blocks, index: int) -> State:
+    """Where a block's walk ends; of a flow that cannot be solved yet, nan."""
+    try:
+        return blocks.draw(index)
+    except UserError as error:
+        warnings.warn(str(error), stacklevel=2)
+        return State(torch.full((blocks.size, *blocks.shape), torch.nan, device=blocks.device), CLEAN)

@@ -22,7 +22,9 @@ def show_report(cfg: DictConfig, folder: Path, rows: list[Row], chosen: list[Sub
         with Image.open(path) as picture:
             logger.log_image(f"pictures/{path.stem}", [picture.convert("RGB")])
     headline = chosen[0].quality.headline
-    logger.experiment.summary[headline] = min(row[headline].value for row in rows if headline in row and "calls" in row)
+    values = [row[headline].value for row in rows if headline in row and "calls" in row]
+    if values:  # else no samples were finite
+        logger.experiment.summary[headline] = min(values)
     logger.experiment.finish()
 
 

@@ -17,7 +17,6 @@ from litdiffusion.codecs import Identity
 from litdiffusion.data import DataModule
 from litdiffusion.denoisers import ClippedDenoiser
 from litdiffusion.errors import UserError
-from litdiffusion.instantiate import make
 from litdiffusion.likelihood import (
     BoundTerms,
     Exact,
@@ -65,8 +64,8 @@ def likelihood_to_files(cfg: DictConfig) -> Path:
     With ``method=bound`` also ``steps.csv`` and ``likelihood.png``, the terms against t.
     """
     _check(cfg)
-    pretrained = Pretrained(cfg.ckpt, cfg.weights)
-    data: DataModule = make(pretrained.config.data, "data")
+    pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
+    data: DataModule = pretrained.made("data")
     data.load()
     held = _held(data, pretrained, cfg.n)._replace(label=pretrained.labels_of(data, cfg.n))
     folder = folder_for(cfg, "likelihood", "likelihood.csv")

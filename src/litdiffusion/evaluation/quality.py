@@ -43,8 +43,8 @@ def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path:
     """Measures every checkpoint x weights x sampler x steps, prints the table and returns the folder of the files.
 
     ``quality.csv`` holds all numbers with spread and n, ``quality.png`` shows them against network calls, and the
-    first row's samples are drawn, with their nearest training images where they are images. ``samplers`` is the folder
-    of the sampler group's yaml files.
+    first row's samples are drawn, with their nearest training images where they are images; samples that are not
+    finite are neither measured nor drawn. ``samplers`` is the folder of the sampler group's yaml files.
     """
     _check(cfg, samplers)
     chosen = list(subjects(cfg))
@@ -74,9 +74,10 @@ def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path) 
         for index, walk in enumerate(walks(cfg, subject.pretrained, samplers)):
             drawn = _drawn(cfg, subject, walk)
             row = _measured(cfg, subject, walk, drawn)
-            if place == index == 0:
+            finite = subject.quality.headline in row
+            if finite and place == index == 0:
                 row |= write_checks(folder, subject, drawn.x)
-            if cfg.accuracy and index == 0:
+            if finite and cfg.accuracy and index == 0:
                 row |= accuracy_numbers(subject, drawn.x, drawn.labels)
             yield row
 

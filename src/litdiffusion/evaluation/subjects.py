@@ -45,14 +45,14 @@ def subjects(cfg: DictConfig) -> Iterator[Subject]:
     paths = [str(path) for path in listed(cfg.ckpt)]
     for path, name in zip(paths, names(paths), strict=True):
         for weights in listed(cfg.weights):
-            pretrained = Pretrained(path, weights)
+            pretrained = Pretrained(path, weights, cfg.trust)
             config = pretrained.config
             asked = cfg.get("metrics") or config.get("metrics")
             if not asked:
                 raise UserError(f"{path} was trained with metrics=none; give metrics=vectors, classifier or inception")
             key = str((OmegaConf.to_container(config.data), OmegaConf.to_container(asked)))
             if key not in measures:
-                measures[key] = _attached(config, asked)
+                measures[key] = _attached(cfg, pretrained)
             yield Subject(name, path, weights, pretrained, measures[key])
 
 
@@ -102,10 +102,11 @@ def check_choices(cfg: DictConfig, folder: Path) -> None:
             raise UserError(f"steps must be whole numbers of at least 1, got {steps!r}")
 
 
-def _attached(config: DictConfig, metrics: DictConfig) -> Quality:
-    data: DataModule = make(config.data, "data")
+def _attached(cfg: DictConfig, pretrained: Pretrained) -> Quality:
+    data: DataModule = pretrained.made("data")
     data.load()
-    return make(metrics, "metrics").attach(data)
+    quality: Quality = make(cfg.metrics, "metrics") if cfg.get("metrics") else pretrained.made("metrics")
+    return quality.attach(data)
 
 
 def _named(name: str, folder: Path) -> Sampler:

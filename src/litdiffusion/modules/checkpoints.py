@@ -7,8 +7,12 @@ from typing import Any
 
 import torch
 
+from litdiffusion import runs
 from litdiffusion.errors import UserError
 from litdiffusion.modules.diffusion import DiffusionModule
+from litdiffusion.storage import is_sealed, is_whole
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -20,17 +24,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; give the path of a .ckpt file, as printed at the end of a run")
+    if is_sealed(path) and not is_whole(path):
+        raise UserError(_damaged(path, "its checksum does not fit"))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path} cannot be read as a checkpoint ({reason}); it is damaged or not one of litdiffusion's: take "
-            f"another file of the same folder"
-        ) from error
+        raise UserError(_damaged(path, reason)) from error
     if not isinstance(content, dict) or "litdiffusion" not in content:
         raise UserError(f"{path} was not written by litdiffusion; give a .ckpt file of one of its runs")
+    if content.get("sealed") and not is_sealed(path):
+        raise UserError(_damaged(path, "its checksum is missing"))
     return content
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return (
+        f"{path} cannot be read as a checkpoint ({reason}); it is damaged or not one of litdiffusion's: take another "
+        f"file of the same folder"
+    )
 
 
 SAME = (
@@ -72,10 +84,23 @@ def check_fits(content: dict[str, Any], module: DiffusionModule, path: str | Pat
 
 def differences(then: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
     """(path, value then, value now) wherever two plain configs differ, but for places of files."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in sorted(then.keys() | now.keys()):
-            # A setting newer than the checkpoint, and off, changes nothing.
-            if key not in FREE and (key in then or now[key]):
-                yield from differences(then.get(key), now.get(key), f"{where}.{key}")
-    elif then != now:
-        yield where, then, now
+    return (row for row in runs.differences(then, now, where) if FREE.isdisjoint(row[0].split(".")))
+
+
+def newest_checkpoint(folder: Path, before: int) -> tuple[Path | None, list[str]]:
+    """The checkpoint of a run that it goes on from: the last whole one of a step below ``before``; None: there is none.
+
+    Beside it a line for every damaged file, which is renamed, lest it takes the place of a good one.
+    """
+    lines = []
+    best = sorted(folder.glob("best_*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in (folder / LAST, folder / PREVIOUS, *best):
+        if not path.is_file():
+            continue
+        try:
+            if read_checkpoint(path)["global_step"] < before:
+                return path, lines
+        except UserError as error:
+            path.rename(path.with_name(f"{path.name}.damaged"))
+            lines.append(f"{str(error).partition(';')[0]}; renamed to {path.name}.damaged, an older one is used")
+    return None, lines

@@ -9,10 +9,14 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from litdiffusion.clock import Clock
+from litdiffusion.csv_log import rows_written
 from litdiffusion.denoisers import ClippedDenoiser, Denoiser, OptimalOutput
-from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.errors import UserError
 from litdiffusion.loggers import log_metrics
+from litdiffusion.modules.counters import count_calls
 from litdiffusion.modules.ema import EMA
+from litdiffusion.modules.health import Health, diagnosis
+from litdiffusion.modules.interrupts import Interrupts
 from litdiffusion.modules.labels import hidden, split
 from litdiffusion.modules.lr import Factor
 from litdiffusion.modules.quartiles import quartile_means, quartile_sums
@@ -42,6 +46,7 @@ class DiffusionModule(L.LightningModule):
         classes: K, that the net is told; 0: labels are not used.
         label_dropout: share of training items whose class is hidden, so that the net learns p(x) too.
         optimum: the data's exact denoiser where it is known: its loss is the least that can be reached.
+        skip_nonfinite: how many steps without a finite gradient are skipped before the run stops.
         record: plain values stored in every checkpoint, enough to rebuild the denoiser and sampler from it.
     """
 
@@ -62,6 +67,7 @@ class DiffusionModule(L.LightningModule):
         classes: int = 0,
         label_dropout: float = 0.1,
         optimum: nn.Module | None = None,
+        skip_nonfinite: int = 0,
         record: dict[str, Any] | None = None,
     ):
         super().__init__()
@@ -75,6 +81,9 @@ class DiffusionModule(L.LightningModule):
         self.seed = seed
         self.classes = classes
         self.clock = Clock()
+        self.interrupts = Interrupts()
+        self.health = Health(skip_nonfinite)
+        self.whole = True
         self.record = record or {}
         self._optimizer = optimizer
         self._lr_schedule = lr_schedule
@@ -85,6 +94,7 @@ class DiffusionModule(L.LightningModule):
         # In a list: the truth is nothing that is trained, moved or saved.
         self._optimum = [] if optimum is None else [OptimalOutput(optimum, denoiser.parameterization)]
         self._recent: list[Losses] = []
+        self._current: list[Losses] = []
         self._scaled = self._plain = False
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -96,11 +106,15 @@ class DiffusionModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         self.clock.start()
+        self._recent = [Losses(*(None if x is None else x.to(self.device) for x in losses)) for losses in self._recent]
         self._throughput = Throughput(self.clock, self.global_step)
         # A scaled loss (16-mixed) skips steps with infinite gradients as a matter of course.
         self._scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         # One process and no scale: a step then needs none of Lightning's hooks, which cost a tenth of a toy's.
         self._plain = self.trainer.world_size == 1 and not self._scaled
+        self.health.check_rate(self._rates, self._factor(self.global_step), self.global_step, self.trainer.max_steps)
+        self.interrupts.shared = self.trainer.world_size > 1
+        self.interrupts.install()
         self.clock.enter("data")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -115,6 +129,10 @@ class DiffusionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """As many steps of the optimizer as the batch holds: a small net's step costs less than Lightning's loop."""
+        with self.interrupts.held(self._agree):
+            self._steps(batch)
+
+    def _steps(self, batch: Batch) -> None:
         data = self.trainer.datamodule
         with self.clock("step"):
             for part in split(batch, data.batch_size * data.accumulate):
@@ -127,7 +145,8 @@ class DiffusionModule(L.LightningModule):
 
     def _step(self, batches: Sequence[Batch]) -> None:
         """One step of the optimizer; its random numbers are a function of (seed, step, batch, rank) alone."""
-        step, optimizer = self.global_step, self.optimizers()
+        step, optimizer, skipped = self.global_step, self.optimizers(), self.health.skipped
+        self._current = []
         for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * self._factor(step)
         for index, batch in enumerate(batches):
@@ -136,12 +155,19 @@ class DiffusionModule(L.LightningModule):
             x_0 = self.codec.encode(batch.data)
             losses = self.objective(self.denoiser, x_0, cond, offset=self._offset(step, index))
             self._backward(losses.mean(), len(batches))
-            self._recent.append(losses._replace(error=losses.error.detach(), extra=_detached(losses.extra)))
+            self._current.append(losses._replace(error=losses.error.detach(), extra=_detached(losses.extra)))
         self._update(optimizer)
-        if self.objective.times.adaptive:
-            self._observe(self._recent[-len(batches) :])
+        if self.health.skipped == skipped:
+            self._recent += self._current
+            if self.objective.times.adaptive:
+                self._observe(self._current)
         optimizer.zero_grad()
         self.ema.update(self.denoiser, step)
+        self.whole = True
+
+    def _agree(self, stop: bool) -> bool:
+        """Whether any process was told to stop: all of them then end at the same step."""
+        return stop if self.trainer.world_size == 1 else self.trainer.strategy.reduce_boolean_decision(stop, all=False)
 
     def _observe(self, recent: list[Losses]) -> None:
         """After the update, which refuses what is not finite: the times must not learn from it either."""
@@ -167,19 +193,20 @@ class DiffusionModule(L.LightningModule):
         optimizer._on_after_step()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Refuses a gradient that is not finite while the weights are still good, then limits its norm.
+        """Refuses or skips a gradient that is not finite while the weights are still good, else limits its norm.
 
         A loss that is not finite shows here too, and on every process alike: gradients are already summed.
         """
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
         self._gradient_norm = nn.utils.get_total_norm(gradients)
         if not self._scaled and not torch.isfinite(self._gradient_norm):
-            raise TrainingError(
-                f"the loss or its gradient became non-finite at step {self.global_step} (norm of the gradient: "
-                f"{self._gradient_norm.item()}); lower optimizer.lr or gradient_clip, or take trainer.precision=32-true"
-            )
-        if self._gradient_clip is not None:
+            where = diagnosis(self.denoiser.named_parameters(), self._current, self.denoiser.schedule)
+            self.health.skip(self.global_step, where)
+            for weight in self._weights:
+                weight.grad = None  # without one an optimizer leaves a weight and its moments as they are
+        elif self._gradient_clip is not None:
             nn.utils.clip_grads_with_norm_(self._weights, self._gradient_clip, self._gradient_norm)
+        self.whole = False  # until the average has followed: no checkpoint in between
 
     def on_validation_start(self) -> None:
         self.clock.enter("validation")
@@ -209,6 +236,20 @@ class DiffusionModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["litdiffusion"] = self.record
+        recent = self._joined() if self._recent else None
+        progress = {"rows": rows_written(self.trainer), "recent": None if recent is None else list(recent)}
+        checkpoint["progress"] = progress | self.health.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the unfinished row of the log, and sets Lightning's counters to what they are at this step."""
+        progress = checkpoint.get("progress")
+        if progress is not None:
+            self._recent = [] if progress["recent"] is None else [Losses(*progress["recent"])]
+            self.health.load_state_dict(progress)
+        if "loops" in checkpoint and self._trainer is not None:
+            count_calls(
+                checkpoint["loops"]["fit_loop"], checkpoint["global_step"] // self.trainer.datamodule.inner_steps
+            )
 
     def condition(self, batch: Batch, count: int | None = None) -> Tensor | None:
         """What the net is told of the first ``count`` items, or all: their classes; None of an unconditional model."""
@@ -231,16 +272,23 @@ class DiffusionModule(L.LightningModule):
 
     def _log_training(self) -> None:
         """The mean since the last row: logging every step would cost more than a small net's step itself."""
-        fields = zip(*self._recent, strict=True)
-        recent = Losses(*(None if field[0] is None else torch.cat(field) for field in fields))
+        values = quartile_means(self._by_quartile(self._joined()), "train/loss") if self._recent else {}
         self._recent.clear()
-        values = quartile_means(self._by_quartile(recent), "train/loss")
-        self.log("train/loss", values["train/loss"], prog_bar=True, logger=False)
+        if values:
+            self.log("train/loss", values["train/loss"], prog_bar=True, logger=False)
+        if self.health.skipped:
+            values["train/skipped_steps"] = self.health.skipped
+        self.health.check_rate(self._rates, self._factor(self.global_step), self.global_step, self.trainer.max_steps)
         values["train/learning_rate"] = self.optimizers().param_groups[0]["lr"]
         values["train/gradient_norm"] = self._gradient_norm
         seen = self.trainer.datamodule
         each = seen.batch_size * seen.accumulate * self.trainer.world_size
         log_metrics(self.trainer, values | self._throughput.row(self.global_step, each))
+
+    def _joined(self) -> Losses:
+        """The losses of the steps since the last row, as those of one batch."""
+        fields = zip(*self._recent, strict=True)
+        return Losses(*(None if field[0] is None else torch.cat(field) for field in fields))
 
 
 def _detached(x: Tensor | None) -> Tensor | None:

@@ -1,6 +1,7 @@
 """Exponential moving average of a network's weights."""
 
 import copy
+import math
 
 import torch
 from torch import nn
@@ -27,6 +28,10 @@ class EMA(nn.Module):
         self.decay = decay
         self._tensors: list[list[torch.Tensor]] = []
         self._of: tuple[nn.Module, nn.Module] | None = None
+
+    def random_share(self, steps: int) -> float:
+        """How much of the average after ``steps`` steps is still the random start, in [0, 1]."""
+        return math.prod(min(self.decay, (1 + step) / (10 + step)) for step in range(min(steps, 1000)))
 
     def train(self, mode: bool = True) -> "EMA":
         return self  # the average is only ever evaluated

@@ -43,7 +43,8 @@ def quality_picture(curves: Sequence[Curve], levels: Mapping[str, float], measur
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter("")
-    axes.legend(frameon=False, labelcolor=hexed(INK))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, labelcolor=hexed(INK))
     axes.grid(color=hexed(RULE), linewidth=0.4, alpha=0.6)
     axes.set_title("Quality against network calls", color=hexed(INK), loc="left")
     quiet(axes)

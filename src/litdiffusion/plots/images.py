@@ -40,10 +40,13 @@ def pairs_picture(
     upper: Tensor, lower: Tensor, title: str, value_range: Range = (-1.0, 1.0), columns: int = 10
 ) -> Image:
     """Images (n, C, H, W) in rows of ``columns``, and under each row those of ``lower`` that belong to them."""
-    rows = [torch.cat(pair) for pair in zip(upper.split(columns), lower.split(columns), strict=True)]
-    size = max(1, round(WIDEST / 3 / (columns * upper.shape[3]))) * upper.shape[3]
-    pixels = to_pixels(torch.cat(rows), value_range, (size, size * upper.shape[2] // upper.shape[3]))
-    return framed_sheet(picture(mosaic(pixels.unflatten(0, (-1, min(columns, len(upper)))), GAP)), title)
+    height, width = upper.shape[2:]
+    factor = max(1, round(WIDEST / 3 / (columns * width)))
+    columns = min(columns, len(upper))
+    pixels = to_pixels(torch.cat((upper, lower)), value_range, (width * factor, height * factor)).unflatten(0, (2, -1))
+    blank = pixels.new_full((2, -len(upper) % columns, *pixels.shape[2:]), 255)
+    rows = torch.cat((pixels, blank), dim=1).unflatten(1, (-1, columns)).transpose(0, 1).flatten(0, 1)
+    return framed_sheet(picture(mosaic(rows, GAP)), title)
 
 
 def trajectory_sheet(

@@ -22,7 +22,7 @@ class Quality(ABC):
 
     headline: ClassVar[str]
     """The one number to look at, a ratio: 1 is a perfect sampler."""
-    names: ClassVar[tuple[str, ...]]
+    names: tuple[str, ...]
     """Of the numbers that are measured on every data set of this kind."""
     rising: ClassVar[frozenset[str]] = frozenset()
     """Those of which more is better."""

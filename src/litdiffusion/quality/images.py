@@ -27,6 +27,8 @@ from litdiffusion.types import CLEAN, Batch, Level
 
 HELD_OUT = 1000
 """Real images, never trained on, that calibrate the copying check."""
+FEWEST = 20
+"""Images on either side of a distance: the kernel distance takes ten pairs of subsets."""
 
 
 class Real(NamedTuple):
@@ -120,6 +122,11 @@ class ImageQuality(Quality):
 
     def _distances(self, maps: FeatureMaps) -> dict[str, Estimate]:
         samples, real = maps.features, self.real.train.features
+        if len(samples) < FEWEST:
+            raise UserError(
+                f"metrics of images need at least {FEWEST} samples and as many held-out images, got {len(samples)}; "
+                f"raise their number (data.val_size), or set metrics=none"
+            )
         manifold = [precision_recall(samples, real), density_coverage(samples, real)]
         return {
             "frechet": frechet_estimate(samples, self.real.moments),

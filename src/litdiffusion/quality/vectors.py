@@ -55,7 +55,6 @@ class VectorQuality(Quality):
     """
 
     headline = "wasserstein_over_floor"
-    names = tuple(f"{name}{end}" for name in ("wasserstein", "energy", "mmd") for end in ("", "_over_floor"))
     live = 2000
 
     def __init__(self, distances: Sequence[str] = ("wasserstein", "energy", "mmd")):
@@ -67,6 +66,7 @@ class VectorQuality(Quality):
         if "wasserstein" not in distances:
             raise UserError("metrics.distances must hold wasserstein, the headline of every table")
         self.distances = tuple(distances)
+        self.names = tuple(f"{name}{end}" for name in distances for end in ("", "_over_floor"))
         self._kept: dict[tuple, object] = {}
 
     def attach(self, data: DataModule) -> "VectorQuality":

@@ -1,0 +1,27 @@
+"""Exports a model: ``python scripts/export.py ckpt=outputs/.../last.ckpt out=my_model``."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from litdiffusion import cli
+from litdiffusion.errors import UserError
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="export")
+def main(cfg: DictConfig) -> None:
+    with cli.job_errors(multirun=False):
+        for key in ("ckpt", "out"):
+            if OmegaConf.is_missing(cfg, key):
+                raise UserError(f"give {key}: python scripts/export.py ckpt=outputs/.../last.ckpt out=my_model")
+        from litdiffusion.exporting import CONFIG, WEIGHTS, export
+
+        folder = export(cfg.ckpt, cfg.out, cfg.weights)
+        print(f"exported the {cfg.weights} weights: {folder / WEIGHTS}, {folder / CONFIG}")
+
+
+if __name__ == "__main__":
+    cli.run(main, CONF, "export")

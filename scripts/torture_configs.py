@@ -1,0 +1,237 @@
+"""Trains or refuses random overrides: ``python scripts/torture_configs.py --cases 1000 --seed 0``.
+
+Every case is ``python train.py ...`` in this process, with choices of groups and values of keys, good and bad, drawn at
+random. It must train its one step (status 0), or end in one line (status 2; status 1 for a step that diverged). A
+traceback, more lines, another status or a case beyond its time limit is a failure. Failures are printed with their
+overrides.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import random
+import re
+import runpy
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+CONF = ROOT / "conf"
+GROUPS = (
+    *("data", "model", "codec", "schedule", "parameterization", "times", "weighting", "sampler", "recipe"),
+    *("optimizer", "lr_schedule", "trainer", "metrics"),
+)
+DOWNLOADED = {"mnist", "fashion_mnist", "kmnist", "cifar10", "image_folder", "inception"}
+"""Choices that need files of the user's."""
+SLOW = {"ddp"}
+"""Starts processes, which one process cannot judge."""
+
+ODD = ["abc", "-1", "0", "1.5", "null", "[]", "{}", "true", "1e400", "nan", "''", "[1,2]", "${seed}", "${nowhere}"]
+"""What nobody means: each may stand for any value."""
+VALUES = {
+    "seed": ["1", "7", "99999999999999999999"],
+    "ema_decay": ["0", "0.9", "1", "0.9999"],
+    "learned_variance": ["true", "false"],
+    "conditional": ["true", "false"],
+    "label_dropout": ["0", "0.5", "2"],
+    "clip_samples": ["false"],
+    "gradient_clip": ["null", "0.1", "1e9"],
+    "accumulate": ["2", "3"],
+    "inner_steps": ["1", "5", "many"],
+    "threads": ["1", "auto", "1000"],
+    "metric": ["val/loss", "train/loss", "val_loss", "quality/energy"],
+    "ckpt_path": ["nowhere.ckpt"],
+    "skip_nonfinite": ["3"],
+    "data.batch_size": ["4", "16", "100000"],
+    "data.val_size": ["8", "100000"],
+    "model.hidden": ["8", "16"],
+    "model.layers": ["1", "5"],
+    "model.depth": ["1", "2", "9"],
+    "model.norm": ["none", "instance", "batch"],
+    "schedule.steps": ["1", "2", "20", "200"],
+    "schedule.beta_end": ["0.5", "1", "1e-9"],
+    "schedule.sigma_max": ["80", "1e-5"],
+    "sampler.steps": ["1", "7", "1000000"],
+    "sampler.grid": ["karras", "uniform", "log_snr", "linear"],
+    "sampler.eta": ["0.5", "1", "2"],
+    "sampler.variance": ["forward", "learned", "posterior", "prior"],
+    "sampler.step_size": ["0.1", "1e9"],
+    "optimizer.lr": ["1e-4", "1e30"],
+    "optimizer.betas": ["[0.9,0.99]", "[2,3]", "[0.9]"],
+    "optimizer.fused": ["false"],
+    "lr_schedule.warmup_steps": ["0", "1000000"],
+    "times.mean": ["0", "-1.2"],
+    "weighting.gamma": ["5", "-5"],
+    "trainer.max_steps": ["1"],
+    "trainer.max_epochs": ["1"],
+    "trainer.precision": ["32-true", "bf16-mixed", "8"],
+    "trainer.devices": ["1", "4000"],
+    "trainer.accelerator": ["cpu", "gpu", "quantum"],
+    "trainer.max_time": ["00:00:01:00", "00:02"],
+    "trainer.val_check_interval": ["1", "0.5"],
+    "model._target_": ["litdiffusion.nets.MPL", "os.system", "nowhere.Net", "torch.nn.Identity", "litdiffusion.nets"],
+    "sampler._target_": ["litdiffusion.samplers.DDIM", "torch.load", "litdiffusion.codecs.Identity"],
+    "dry_run": ["true"],
+}
+UNKNOWN = [
+    "trainer.max_step=1",
+    "+ema_decy=0.9",
+    "modle=mlp",
+    "+data.sise=5",
+    "~schedule",
+    "~seed",
+    "nonsense",
+    "=",
+    "a=b=c",
+]
+
+
+class Verdict(NamedTuple):
+    """What became of a case: "trained", "refused", "diverged", or the reason why it counts as a failure."""
+
+    kind: str
+    failed: bool
+    output: str
+
+
+def small(overrides: Sequence[str]) -> list[str]:
+    """What makes a step take a moment, of the keys that these choices have; the drawn overrides come later and win."""
+    chosen = dict(word.partition("=")[::2] for word in overrides)
+    toy = chosen.get("data", "spiral") != "digits"
+    net = {"unet": ["model.base_channels=8"], "diffusers_unet": ["model.net.block_out_channels=[8,8]"]}
+    return [
+        *("callbacks=none", "logger=none", "trainer.max_steps=1", "trainer.val_check_interval=1", "data.batch_size=16"),
+        *("+trainer.enable_checkpointing=false", "trainer.accelerator=cpu", "lr_schedule=constant", "data.val_size=16"),
+        *(["data.size=64"] if toy else []),
+        *net.get(chosen.get("model", ""), []),
+    ]
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a group that run here."""
+    names = (path.stem for path in sorted((CONF / group).glob("*.yaml")))
+    return [name for name in names if name not in DOWNLOADED | SLOW]
+
+
+def draw(source: random.Random) -> list[str]:
+    """The overrides of one case: one or two choices of groups, up to three values, now and then nonsense."""
+    groups = {group: source.choice(choices(group)) for group in source.sample(GROUPS, source.choice([0, 1, 1, 2]))}
+    if groups.get("data") == "digits" and source.random() < 0.8:
+        groups["model"] = source.choice(["unet", "diffusers_unet"])
+    misspelt = {group: name[:-1] if source.random() < 0.03 else name for group, name in groups.items()}
+    keys = source.sample(sorted(VALUES), source.choice([0, 1, 1, 2, 3]))
+    values = {key: source.choice(ODD if source.random() < 0.25 else VALUES[key]) for key in keys}
+    extra = [source.choice(UNKNOWN)] if source.random() < 0.05 else []
+    return [*(f"{key}={value}" for key, value in (misspelt | values).items()), *extra]
+
+
+@contextlib.contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raises TimeoutError in what is running after so many seconds."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run(overrides: Sequence[str], folder: Path, limit: int) -> Verdict:
+    """One case as the command line would run it, in a folder of its own."""
+    given = {word.lstrip("+").partition("=")[0] for word in overrides}
+    base = [word for word in small(overrides) if word.lstrip("+").partition("=")[0] not in given]
+    sys.argv = ["train.py", f"hydra.run.dir={folder}", *base, *overrides]
+    os.environ["HYDRA_FULL_ERROR"] = "0"
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            with time_limit(limit):
+                runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except TimeoutError:
+            return Verdict(f"took more than {limit} s", True, err.getvalue())
+        except BaseException:  # whatever a user would see as a traceback
+            return Verdict("traceback", True, traceback.format_exc(limit=-4))
+    return judge(status, out.getvalue(), err.getvalue())
+
+
+def judge(status: int, out: str, err: str) -> Verdict:
+    """The verdict on a case that ended by itself."""
+    lines = [line for line in err.splitlines() if line.strip() and not line.startswith("warning: ")]
+    if "Traceback" in err:
+        return Verdict("traceback", True, err)
+    if status == 0:
+        done = "run folder: " in out or "plan of this run" in out
+        return Verdict("trained" if done else "status 0 without a run", not done, out + err)
+    errors = [line for line in lines if line.startswith("error: ") and len(line) > len("error: ") + 5]
+    if status not in (1, 2) or len(errors) != 1 or len(lines) != 1:
+        return Verdict(f"status {status} with {len(lines)} lines", True, err)
+    return Verdict("refused" if status == 2 else "diverged", False, errors[0])
+
+
+def torture(
+    cases: int, seed: int, limit: int, minutes: float = 1e9, tell: bool = False
+) -> list[tuple[list[str], Verdict]]:
+    """The verdicts on that many random cases, or on as many as fit into the minutes."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    source, results, begin = random.Random(seed), [], time.monotonic()
+    argv, here, env = sys.argv, os.getcwd(), dict(os.environ)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            os.chdir(scratch)
+            for index in range(cases):
+                if time.monotonic() - begin > 60 * minutes:
+                    break
+                GlobalHydra.instance().clear()
+                overrides = draw(source)
+                verdict = run(overrides, Path(scratch, str(index)), limit)
+                results.append((overrides, verdict))
+                if tell and verdict.failed:
+                    print(f"case {index}: {verdict.kind}: {' '.join(overrides)}\n{verdict.output}", flush=True)
+        finally:
+            os.chdir(here)
+            sys.argv = argv
+            os.environ.clear()
+            os.environ.update(env)
+    return results
+
+
+def main() -> int:
+    """Prints the failures and the figures; the status is 1 where there were failures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=int, default=60, help="seconds for a case")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many")
+    parser.add_argument("--show", action="store_true", help="print the line of every refused case too")
+    asked = parser.parse_args()
+    begin = time.monotonic()
+    results = torture(asked.cases, asked.seed, asked.limit, asked.minutes, tell=True)
+    kinds = Counter(verdict.kind for _, verdict in results)
+    if asked.show:
+        for overrides, verdict in results:
+            if verdict.kind in ("refused", "diverged"):
+                print(f"{' '.join(overrides)}\n    {verdict.output}")
+    failed = sum(verdict.failed for _, verdict in results)
+    figures = ", ".join(f"{count} {re.sub(chr(10), ' ', kind)}" for kind, count in kinds.most_common())
+    print(f"{len(results)} cases in {(time.monotonic() - begin) / 60:.1f} minutes: {figures}; {failed} failures")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The jobs of a sweep side by side, read from their folders: a table for the terminal, a csv, a picture."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from litdiffusion.errors import UserError
+from litdiffusion.runs import RunRecord, is_locked, read_record
+from litdiffusion.sweeps.names import columns
+
+DONE = ("complete", "pruned")
+CSV, PICTURE = "comparison.csv", "comparison.png"
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job's folder and what its ``run.json`` says."""
+
+    name: str
+    record: RunRecord
+    status: str
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        return columns(self.record.overrides)
+
+    @property
+    def metric(self) -> str:
+        """What the job is compared by."""
+        return self.record.config.get("metric", "val/loss")
+
+    @property
+    def value(self) -> float | None:
+        """The metric of a job that ran to its end; None of any other, and where it is not a number."""
+        value = self.record.metrics.get(self.metric) if self.status == "complete" else None
+        return None if value is None or not math.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All jobs below a sweep's folder, in order of the overrides in which they differ."""
+
+    folder: Path
+    jobs: Sequence[Job]
+
+    @property
+    def rising(self) -> bool:
+        """Whether a larger metric is better."""
+        return any(job.record.better == "max" for job in self.jobs)
+
+    @property
+    def varied(self) -> list[str]:
+        """Keys in which the jobs differ."""
+        keys = list(dict.fromkeys(key for job in self.jobs for key in job.overrides))
+        return [key for key in keys if len({job.overrides.get(key) for job in self.jobs}) > 1]
+
+    @property
+    def best(self) -> Job | None:
+        """The complete job with the best metric."""
+        valued = [job for job in self.jobs if job.value is not None]
+        return (max if self.rising else min)(valued, key=lambda job: job.value, default=None)
+
+    @property
+    def unfinished(self) -> list[Job]:
+        """Failed, stopped, interrupted or still running."""
+        return [job for job in self.jobs if job.status not in DONE]
+
+    def label(self, job: Job) -> str:
+        """The overrides in which it differs from the others."""
+        return " ".join(f"{key}={job.overrides[key]}" for key in self.varied if key in job.overrides) or job.name
+
+    def rows(self) -> list[dict[str, Cell]]:
+        """A row per job: overrides, status, metrics (the compared one first), minutes, attempts, error."""
+        names = sorted({name for job in self.jobs for name in job.record.metrics})
+        keys = list(dict.fromkeys(key for job in self.jobs for key in job.overrides))
+        return [_row(job, keys, names) for job in self.jobs]
+
+
+def compare(folder: Path) -> Comparison:
+    """Reads every job of the sweep in ``folder``.
+
+    Raises:
+        UserError: a folder without jobs.
+    """
+    found = [(path.parent.name, read_record(path.parent)) for path in sorted(folder.glob("*/run.json"))]
+    jobs = [Job(name, record, _status(folder / name, record)) for name, record in found if record is not None]
+    if not jobs:
+        raise UserError(
+            f"{folder} holds no jobs of a sweep; give the folder below outputs/sweeps that -m sweep=NAME wrote"
+        )
+    varied = Comparison(folder, jobs).varied
+    return Comparison(folder, sorted(jobs, key=lambda job: [_place(job.overrides.get(key)) for key in varied]))
+
+
+def text(comparison: Comparison) -> str:
+    """The table as lines; the best job is marked, and what went wrong stands below."""
+    from litdiffusion.evaluation.table import text_table
+
+    rows = [_short(comparison, job) for job in comparison.jobs]
+    lines = [text_table(rows, list(rows[0]))]
+    wrong = [job for job in comparison.unfinished if job.record.error]
+    lines += [f"{job.status}: {comparison.label(job)}: {job.record.error}" for job in wrong]
+    return "\n".join(lines)
+
+
+def write_files(comparison: Comparison) -> list[Path]:
+    """``comparison.csv`` and ``comparison.png`` in the sweep's folder."""
+    from litdiffusion.evaluation.table import write_csv
+    from litdiffusion.plots.jobs import Bar, jobs_picture
+
+    csv, picture = comparison.folder / CSV, comparison.folder / PICTURE
+    write_csv(csv, comparison.rows())
+    bars = [Bar(comparison.label(job), job.value, job.status) for job in comparison.jobs]
+    jobs_picture(bars, comparison.jobs[0].metric, comparison.rising).save(picture)
+    return [csv, picture]
+
+
+def _place(value: str | None) -> tuple[float, str]:
+    """Numbers in their order, then words in theirs, then jobs that lack the key."""
+    if value is None:
+        return math.inf, "~"
+    try:
+        return float(value), ""
+    except ValueError:
+        return math.inf, value
+
+
+def _row(job: Job, keys: list[str], names: list[str]) -> dict[str, Cell]:
+    record = job.record
+    first = [job.metric, *(name for name in names if name != job.metric)]
+    return {
+        "job": job.name,
+        **{key: job.overrides.get(key) for key in keys},
+        "status": job.status,
+        **{name: record.metrics.get(name) for name in first},
+        "minutes": round(record.minutes, 3),
+        "step": record.step,
+        "attempts": record.attempts,
+        "error": record.error,
+    }
+
+
+def _short(comparison: Comparison, job: Job) -> dict[str, Cell]:
+    """What fits on a terminal."""
+    shown = {key: job.overrides.get(key) for key in comparison.varied} or {"job": job.name}
+    mark = "best" if job is comparison.best else ""
+    return {
+        **shown,
+        "status": job.status,
+        job.metric: job.value,
+        "": mark,
+        "minutes": float(f"{job.record.minutes:.1f}"),
+    }
+
+
+def _status(folder: Path, record: RunRecord) -> str:
+    """A job says that it is running until it ends; one without a process was killed."""
+    if record.status != "running":
+        return record.status
+    return "running" if is_locked(folder) else "interrupted"

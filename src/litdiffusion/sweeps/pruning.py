@@ -1,0 +1,37 @@
+"""A search gives up a trial that lags behind the earlier ones."""
+
+from typing import TYPE_CHECKING
+
+import lightning as L
+
+from litdiffusion.errors import Pruned
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+
+class Pruning(L.Callback):
+    """Tells the search the job's metric at every validation, and stops the job where the search's pruner says so.
+
+    A metric that only stands at the end (``samples/...``) prunes nothing; nor does the last validation, after which
+    nothing is left to save.
+
+    Args:
+        trial: of the study in the sweep's folder.
+        metric: the run's.
+    """
+
+    def __init__(self, trial: "Trial", metric: str):
+        self.trial, self.metric = trial, metric
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        value, step = trainer.callback_metrics.get(self.metric), trainer.global_step
+        if value is None or trainer.sanity_checking or 0 < trainer.max_steps <= step:
+            return
+        hopeless = trainer.is_global_zero and self._hopeless(float(value), step)
+        if trainer.strategy.broadcast(hopeless):
+            raise Pruned(self.metric, float(value), step)
+
+    def _hopeless(self, value: float, step: int) -> bool:
+        self.trial.report(value, step)
+        return self.trial.should_prune()

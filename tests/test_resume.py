@@ -1,0 +1,301 @@
+"""Nothing is lost: runs that are stopped, killed or damaged end as if they had been left alone."""
+
+import csv
+import importlib.util
+import json
+import signal
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY, composed
+
+from litdiffusion.build import Run
+from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
+from litdiffusion.csv_log import Rows, keep_rows
+from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.modules import DiffusionModule
+from litdiffusion.modules.checkpoints import newest_checkpoint, read_checkpoint
+from litdiffusion.modules.counters import count_calls
+from litdiffusion.modules.interrupts import Interrupts, Stopped
+from litdiffusion.runs import RunRecord, action_for, changes, fresh_folder, locked, read_record, write_record
+from litdiffusion.storage import write_atomically
+from litdiffusion.training import plain, train
+
+_spec = importlib.util.spec_from_file_location("torture", ROOT / "scripts" / "torture.py")
+torture = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(torture)
+QUICK = (
+    *torture.SMALL,
+    *("metrics=none", "callbacks.final_samples=null", "trainer.max_steps=40", "trainer.val_check_interval=12", "trainer.log_every_n_steps=8", "save_every=4"),
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert torture.run_once(folder / "run", QUICK) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def stopping(monkeypatch):
+    """Makes a hook of the module raise a signal in this process at a step, once."""
+
+    def at(step: int, signum: int = signal.SIGTERM, hook: str = "_backward") -> None:
+        honest, sent = getattr(DiffusionModule, hook), []
+
+        def hooked(self, *args, **kwargs):
+            if self.global_step == step and not sent:
+                sent.append(step)
+                signal.raise_signal(signum)
+            return honest(self, *args, **kwargs)
+
+        monkeypatch.setattr(DiffusionModule, hook, hooked)
+
+    return at
+
+
+@pytest.mark.parametrize(
+    ("step", "signum", "hook", "saved"),
+    [
+        (5, signal.SIGTERM, "_backward", 8),  # inside a call of 4 steps, which is finished first
+        (10, signal.SIGINT, "_backward", 8),  # the step after has a validation, which would be lost
+        (12, signal.SIGTERM, "validation_step", 8),  # in the middle of a validation, which is done again
+        (40, signal.SIGINT, "validation_step", 36),  # in the last one
+    ],
+)
+def test_a_signal_stops_between_steps_and_the_same_command_ends_equal(
+    step, signum, hook, saved, stopping, whole, tmp_path, capfd
+):
+    stopping(step, signum, hook)
+    assert torture.run_once(tmp_path / "run", QUICK) == 128 + signum
+    assert read_record(tmp_path / "run").status == "stopped"
+    assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == saved
+    assert f"stopped by {signal.Signals(signum).name}. Last good checkpoint" in capfd.readouterr().out
+    assert torture.run_once(tmp_path / "run", QUICK) == 0
+    assert f"from step {saved} (attempt 2)" in capfd.readouterr().out
+    assert torture.fingerprint(tmp_path / "run") == torture.fingerprint(whole)
+    assert read_record(tmp_path / "run").metrics == read_record(whole).metrics
+
+
+def test_a_run_killed_at_random_moments_ends_equal(tmp_path):
+    assert torture.kills(tmp_path, 2, seed=1, overrides=QUICK)
+
+
+@pytest.mark.parametrize("moment", ["write", "keep", "replace"])
+def test_a_power_cut_while_a_checkpoint_is_written_leaves_a_whole_one(moment, tmp_path, monkeypatch, whole):
+    """Each of the three moments in which the disk can be found: half a file, no last one, two names for old and new."""
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    first = (whole / "checkpoints" / "previous.ckpt").read_bytes()
+    (checkpoints / "last.ckpt").write_bytes(first)
+
+    class PowerCut(BaseException):
+        pass
+
+    def cut(*args):
+        raise PowerCut
+
+    real, calls = torture.os.replace, []
+
+    def replace(a, b):
+        calls.append(b)
+        if len(calls) == {"keep": 1, "replace": 2}.get(moment):
+            raise PowerCut
+        real(a, b)
+
+    monkeypatch.setattr("litdiffusion.storage.os.replace", replace)
+    if moment == "write":
+        monkeypatch.setattr("litdiffusion.storage.os.fsync", cut)
+    with pytest.raises(PowerCut):
+        write_atomically(checkpoints / "last.ckpt", b"new", checkpoints / "previous.ckpt")
+    path, lines = newest_checkpoint(checkpoints, 10**9)
+    assert path.read_bytes() == first
+    assert lines == []
+
+
+def test_every_damage_is_noticed_and_the_checkpoint_before_it_used(whole, tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    good = (whole / "checkpoints" / "last.ckpt").read_bytes()
+    (checkpoints / "previous.ckpt").write_bytes((whole / "checkpoints" / "previous.ckpt").read_bytes())
+    size = len(good)
+    flips = [
+        bytes([*good[:k], good[k] ^ 4, *good[k + 1 :]]) for k in (0, 99, size // 3, size // 2, size - 70, size - 1)
+    ]
+    for broken in [*flips, good[: size // 2], good[:-1], good[:-84], good[:10], b""]:
+        (checkpoints / "last.ckpt").write_bytes(broken)
+        path, lines = newest_checkpoint(checkpoints, 10**9)
+        assert path.name == "previous.ckpt"
+        assert len(lines) == 1
+        assert "last.ckpt cannot be read" in lines[0]
+        assert not (checkpoints / "last.ckpt").exists()
+    assert (checkpoints / "last.ckpt.damaged").exists()
+    assert zipfile.ZipFile(whole / "checkpoints" / "last.ckpt").testzip() is None  # sealed, it still is a zip archive
+
+
+def test_a_run_goes_on_behind_a_damaged_checkpoint(whole, stopping, tmp_path, capfd):
+    stopping(17)
+    torture.run_once(tmp_path / "run", QUICK)
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    last.write_bytes(last.read_bytes()[:-100])
+    assert torture.run_once(tmp_path / "run", QUICK) == 0
+    out = capfd.readouterr().out
+    assert "renamed to last.ckpt.damaged, an older one is used" in out
+    assert "from step 16 (attempt 2)" in out
+    assert torture.fingerprint(tmp_path / "run") == torture.fingerprint(whole)
+
+
+def test_a_full_disk_loses_nothing(whole, stopping, tmp_path, monkeypatch, capfd):
+    stopping(17)
+    torture.run_once(tmp_path / "run", QUICK)
+    before = {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("litdiffusion.storage.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+        patch.setattr("litdiffusion.attempts.write_record", lambda *_: None)
+        patch.setattr("litdiffusion.training.keep_rows", lambda *_: None)
+        assert torture.run_once(tmp_path / "run", QUICK) == 1
+    assert "metrics.csv cannot be written (No space left); make room" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir()} == before
+    assert torture.run_once(tmp_path / "run", QUICK) == 0
+    assert torture.fingerprint(tmp_path / "run") == torture.fingerprint(whole)
+
+
+def test_a_complete_run_is_not_run_again_but_can_be_made_longer(whole, tmp_path, capfd):
+    cfg = composed(*QUICK)
+    before = (whole / "checkpoints/last.ckpt").stat().st_mtime_ns
+    assert train(cfg, Run(whole)) == read_record(whole).metrics["val/loss"]
+    assert "is complete: 40 steps, val/loss" in capfd.readouterr().out
+    assert (whole / "checkpoints/last.ckpt").stat().st_mtime_ns == before
+    config = plain(composed(*QUICK, "trainer.max_steps=44"))
+    assert action_for(whole, config) == "resume"
+    assert action_for(whole, plain(composed(*QUICK, "trainer.max_steps=8"))) == "complete"
+
+
+def test_another_config_is_refused_with_its_differences(whole):
+    cfg = composed(*QUICK, "optimizer.lr=0.5", "model.hidden=8", "logger=none", "callbacks.field=null", "name=other")
+    with pytest.raises(UserError) as error:
+        train(cfg, Run(whole))
+    lines = [line.strip() for line in str(error.value).splitlines() if line.startswith("  ")]
+    assert lines == ["model.hidden: 16 -> 8", f"optimizer.lr: {composed().optimizer.lr} -> 0.5"]
+    assert changes({"a": {"b": 1}, "logger": {"x": 1}}, {"a": {"b": 1, "new": None}, "logger": {}}) == []
+
+
+def test_resume_false_starts_beside(tmp_path, whole):
+    cfg = composed(*QUICK, "resume=false")
+    before = (whole / "run.json").read_bytes()
+    train(cfg, Run(whole))
+    assert torture.fingerprint(whole.with_name("run_2")) == torture.fingerprint(whole)
+    assert (whole / "run.json").read_bytes() == before
+    assert fresh_folder(whole).name == "run_3"
+
+
+def test_names_on_the_command_line(command, tmp_path):
+    """The same command says that the run is complete; what it was started with is not overwritten."""
+    args = [*TINY, "name=mine", "callbacks=none", "logger=none", "metrics=none", "data.size=600", "schedule.steps=50"]
+    assert command("train.py", *args)[0] == 0
+    status, out, _ = command("train.py", *args)
+    assert status == 0
+    assert "mine is complete: 4 steps" in out
+    status, out, _ = command("train.py", *args, "resume=false")
+    assert status == 0
+    assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"mine", "mine_2"}
+    status, _, err = command("train.py", *args, "optimizer.lr=0.5")
+    assert status == 2
+    assert "optimizer.lr: " in err
+    hydra = tmp_path / "outputs/mine/.hydra"
+    assert "lr=0.5" not in (hydra / "overrides.yaml").read_text()
+    assert "lr=0.5" in (hydra / "attempt_3/overrides.yaml").read_text()
+    status, _, err = command("train.py", "name=../out")
+    assert status == 2
+    assert "names a folder" in err
+
+
+def test_a_record_survives_and_says_how_a_run_ended(tmp_path):
+    record = RunRecord("running", {"a": 1}, ["a=1"], {"val/loss": 0.5}, 1.5, 2, 7, "abc", None)
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == record
+    assert json.loads((tmp_path / "run.json").read_text())["wandb_id"] == "abc"
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match="is not the record of a run"):
+        read_record(tmp_path)
+    assert read_record(tmp_path / "nowhere") is None
+
+
+def test_two_processes_never_train_in_one_folder(tmp_path):
+    with locked(tmp_path), pytest.raises(UserError, match="by another process"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_rows_are_kept_to_the_last_one_that_counts(tmp_path):
+    rows = Rows(str(tmp_path))
+    for step in range(4):
+        rows.log_metrics({"a": step} | ({"b": 0.5} if step == 2 else {}), step)
+        rows.save()
+    assert rows.synced() == 4
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("3,")  # a kill inside a row
+    keep_rows(tmp_path, 3)
+    again = Rows(str(tmp_path))
+    again.log_metrics({"a": 9}, 3)
+    again.save()
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        kept = [(row["step"], row["a"], row["b"]) for row in csv.DictReader(file)]
+    assert kept == [("0", "0", ""), ("1", "1", ""), ("2", "2", "0.5"), ("3", "9", "")]
+    keep_rows(tmp_path, 0)
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_signals_wait_for_the_end_of_a_step_and_a_second_one_does_not():
+    interrupts = Interrupts()
+    with interrupts.listening():
+        done = []
+        with pytest.raises(Stopped, match="SIGTERM"), interrupts.held():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("step")
+        assert done == ["step"]
+        with pytest.raises(Stopped, match="SIGINT"), interrupts.held():
+            signal.raise_signal(signal.SIGINT)
+            done.append("never")
+        assert done == ["step"]
+    with interrupts.listening(), pytest.raises(Stopped, match="SIGINT"):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) != interrupts._heard
+    interrupts.shared = True
+    with interrupts.listening():
+        signal.raise_signal(signal.SIGTERM)  # other processes do not know yet
+        with pytest.raises(Stopped), interrupts.held(lambda stop: stop):
+            pass
+
+
+def test_a_process_stops_with_another_one():
+    with pytest.raises(Stopped, match="SIGTERM"), Interrupts().held(lambda stop: True):
+        pass
+
+
+def test_counters_are_functions_of_the_step():
+    loop = {"epoch_loop.batch_progress": {"total": {"ready": 9}, "is_last_batch": True}, "epoch_progress": {}}
+    count_calls(loop, 7)
+    assert loop["epoch_loop.batch_progress"]["total"] == dict.fromkeys(
+        ("ready", "completed", "started", "processed"), 7
+    )
+    assert loop["epoch_progress"]["current"] == {"ready": 1, "completed": 0, "started": 1, "processed": 0}
+
+
+def test_a_time_between_checkpoints_must_be_positive(tmp_path):
+    with pytest.raises(UserError, match="must be positive, or null, got 0"):
+        LastCheckpoint(tmp_path, 10, minutes=0)
+
+
+def test_a_lost_process_and_a_full_disk_are_told_in_one_line():
+    from litdiffusion.attempts import _in_one_line
+
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:525] Connection closed by peer [127.0.0.1]:1\nmore")
+    assert "another process of this run ended" in str(_in_one_line(lost, 2))
+    assert _in_one_line(lost, 1) is None
+    assert "x.ckpt cannot be written" in str(_in_one_line(OSError(28, "No space left on device", "x.ckpt"), 1))
+    assert isinstance(_in_one_line(TrainingError("known"), 1), TrainingError)

@@ -1,0 +1,45 @@
+"""Random overrides train a step or end in one line: the short form of ``scripts/torture_configs.py``."""
+
+import importlib.util
+import random
+
+import pytest
+from conftest import ROOT
+
+SPEC = importlib.util.spec_from_file_location("torture_configs", ROOT / "scripts" / "torture_configs.py")
+torture_configs = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(torture_configs)
+
+
+def test_25_random_cases_train_or_end_in_one_line():
+    results = torture_configs.torture(25, seed=2, limit=60)
+    assert len(results) == 25
+    assert not [(overrides, verdict) for overrides, verdict in results if verdict.failed]
+    kinds = {verdict.kind for _, verdict in results}
+    assert {"trained", "refused"} <= kinds
+
+
+def test_cases_are_a_function_of_the_seed():
+    first, second, other = (
+        [torture_configs.draw(source) for _ in range(50)] for source in (random.Random(seed) for seed in (0, 0, 1))
+    )
+    assert first == second != other
+
+
+@pytest.mark.parametrize(
+    ("status", "out", "err"),
+    [
+        (0, "", ""),  # nothing was trained
+        (2, "", ""),  # nothing was said
+        (2, "", "error: model=unett is not known\nand more\n"),
+        (1, "", "Traceback (most recent call last):\n"),
+        (3, "", "error: model=unett is not known\n"),
+    ],
+)
+def test_what_a_user_could_not_act_on_counts_as_a_failure(status, out, err):
+    assert torture_configs.judge(status, out, err).failed
+
+
+def test_one_line_and_one_step_do_not():
+    assert not torture_configs.judge(2, "", "error: model=unett is not known\n").failed
+    assert not torture_configs.judge(0, "run folder: x\n", "warning: alpha = 0.36\n").failed
