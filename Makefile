@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test lint slow clean
+.PHONY: train test lint slow torture clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py experiment=digits $(ARGS)
@@ -13,6 +13,10 @@ test: $(VENV)/.installed-dev lint
 
 slow: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
+
+# Kills runs, damages checkpoints, fills the disk, ends one of two processes; prints a line of figures for each.
+torture: $(VENV)/.installed-dev
+	for trial in kills damage disk gloo; do OMP_NUM_THREADS=1 $(BIN)/python scripts/torture.py $$trial || exit 1; done
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -116,7 +116,7 @@ def kills(folder: Path, count: int, seed: int = 0, overrides: tuple[str, ...] = 
         while (record := read_record(target)) is None or record.status != "complete":
             child = in_child(lambda to=target: run_once(to, overrides), log)
             if done < count:
-                time.sleep(chance.uniform(0.2, 0.5) * lasts if chance.random() < 0.5 else chance.uniform(0, lasts))
+                time.sleep(chance.uniform(0.1, 0.7) * lasts)
                 signum = chance.choice(SIGNALS)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signum)

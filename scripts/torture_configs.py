@@ -34,6 +34,8 @@ DOWNLOADED = {"mnist", "fashion_mnist", "kmnist", "cifar10", "image_folder", "in
 SLOW = {"ddp"}
 """Starts processes, which one process cannot judge."""
 
+DEFAULTS = {"model": "mlp", "schedule": "linear", "sampler": "ancestral", "optimizer": "adamw", "times": "uniform"}
+DEFAULTS |= {"weighting": "simple", "data": "spiral", "lr_schedule": "constant"}
 ODD = ["abc", "-1", "0", "1.5", "null", "[]", "{}", "true", "1e400", "nan", "''", "[1,2]", "${seed}", "${nowhere}"]
 """What nobody means: each may stand for any value."""
 VALUES = {
@@ -77,7 +79,7 @@ VALUES = {
     "trainer.accelerator": ["cpu", "gpu", "quantum"],
     "trainer.max_time": ["00:00:01:00", "00:02"],
     "trainer.val_check_interval": ["1", "0.5"],
-    "model._target_": ["litdiffusion.nets.MPL", "os.system", "nowhere.Net", "torch.nn.Identity", "litdiffusion.nets"],
+    "model._target_": ["litdiffusion.nets.MPL", "os.system", "nowhere.Net", "torch.nn.Identity", "litdiffusion.nets", "''", "."],
     "sampler._target_": ["litdiffusion.samplers.DDIM", "torch.load", "litdiffusion.codecs.Identity"],
     "dry_run": ["true"],
 }
@@ -121,13 +123,23 @@ def choices(group: str) -> list[str]:
     return [name for name in names if name not in DOWNLOADED | SLOW]
 
 
+def fits(key: str, groups: dict[str, str]) -> bool:
+    """Whether the yaml of the group's choice has the key; a recipe's choices are not looked up."""
+    group, _, name = key.partition(".")
+    choice = groups.get(group, DEFAULTS.get(group))
+    if choice is None or name == "_target_" or group == "trainer":
+        return True
+    return f"{name}:" in (CONF / group / f"{choice}.yaml").read_text()
+
+
 def draw(source: random.Random) -> list[str]:
     """The overrides of one case: one or two choices of groups, up to three values, now and then nonsense."""
     groups = {group: source.choice(choices(group)) for group in source.sample(GROUPS, source.choice([0, 1, 1, 2]))}
     if groups.get("data") == "digits" and source.random() < 0.8:
         groups["model"] = source.choice(["unet", "diffusers_unet"])
     misspelt = {group: name[:-1] if source.random() < 0.03 else name for group, name in groups.items()}
-    keys = source.sample(sorted(VALUES), source.choice([0, 1, 1, 2, 3]))
+    known = [key for key in sorted(VALUES) if source.random() < 0.03 or fits(key, groups)]
+    keys = source.sample(known, source.choice([0, 1, 1, 2, 3]))
     values = {key: source.choice(ODD if source.random() < 0.25 else VALUES[key]) for key in keys}
     extra = [source.choice(UNKNOWN)] if source.random() < 0.05 else []
     return [*(f"{key}={value}" for key, value in (misspelt | values).items()), *extra]

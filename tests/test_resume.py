@@ -27,7 +27,8 @@ torture = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(torture)
 QUICK = (
     *torture.SMALL,
-    *("metrics=none", "callbacks.final_samples=null", "trainer.max_steps=40", "trainer.val_check_interval=12", "trainer.log_every_n_steps=8", "save_every=4"),
+    *("metrics=none", "callbacks.final_samples=null", "save_every=4"),
+    *("trainer.max_steps=40", "trainer.val_check_interval=12", "trainer.log_every_n_steps=8"),
 )
 
 
@@ -254,11 +255,11 @@ def test_signals_wait_for_the_end_of_a_step_and_a_second_one_does_not():
     interrupts = Interrupts()
     with interrupts.listening():
         done = []
-        with pytest.raises(Stopped, match="SIGTERM"), interrupts.held():
+        with pytest.raises(Stopped, match="SIGTERM"), interrupts.held():  # noqa: PT012
             signal.raise_signal(signal.SIGTERM)
             done.append("step")
         assert done == ["step"]
-        with pytest.raises(Stopped, match="SIGINT"), interrupts.held():
+        with pytest.raises(Stopped, match="SIGINT"), interrupts.held():  # noqa: PT012
             signal.raise_signal(signal.SIGINT)
             done.append("never")
         assert done == ["step"]

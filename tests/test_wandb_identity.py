@@ -9,6 +9,7 @@ import wandb
 from conftest import TINY
 from wandb_records import records
 
+from litdiffusion.loggers import EXIT_CODES
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.runs import read_record
 
@@ -68,27 +69,17 @@ def test_a_stopped_job_goes_on_as_the_same_wandb_run(command, tmp_path, monkeypa
     assert rows[1] == sorted(set(rows[1]))
 
 
-def test_the_config_stands_before_the_first_number(command, tmp_path):
+def test_the_config_stands_before_the_first_number_and_an_agents_id_is_kept(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "agent123")
     assert command("train.py", "sweep=s", "seed=7", *SMALL)[0] == 0
     (folder,) = (tmp_path / "outputs/sweeps/s").glob("*seed-7*")
     (found,) = attempts(folder)
     kinds = [record.WhichOneof("record_type") for record in found]
-    configured = [
-        place for place, record in enumerate(found) if any(i.key == "optimizer" for i in record.config.update)
-    ]
-    assert configured
-    assert configured[0] < kinds.index("history")
-
-
-def test_an_agents_run_keeps_the_id_that_the_agent_gave(command, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_RUN_ID", "agent123")
-    assert command("train.py", "sweep=s", "seed=7", *SMALL)[0] == 0
-    (folder,) = (tmp_path / "outputs/sweeps/s").glob("*seed-7*")
-    assert read_record(folder).wandb_id == "agent123"
+    configured = [any(item.key == "optimizer" for item in record.config.update) for record in found]
+    assert configured.index(True) < kinds.index("history")
+    assert read_record(folder).wandb_id == of_kind(found, "run")[0].run_id == "agent123"
 
 
 @pytest.mark.parametrize("status", ["complete", "stopped", "failed", "pruned"])
 def test_every_end_has_an_exit_code(status):
-    from litdiffusion.loggers import EXIT_CODES
-
     assert (EXIT_CODES[status] == 0) == (status in ("complete", "pruned"))

@@ -16,10 +16,11 @@ from litdiffusion.data import DataModule
 from litdiffusion.denoisers import Denoiser, GaussianMixtureDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.hardware import ALL_THREADS, fast_bf16
-from litdiffusion.instantiate import make
+from litdiffusion.instantiate import make, make_a
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.modules.storage import SealedCheckpointIO
 from litdiffusion.objectives import DenoisingObjective, HybridObjective
+from litdiffusion.parameterizations import Parameterization
 from litdiffusion.quality import Quality
 from litdiffusion.samplers import Sampler
 from litdiffusion.schedules import NoiseSchedule
@@ -63,7 +64,7 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     if not cfg.dry_run:
         check_folder(run.dir)
     cfg.derived.run_dir = str(run.dir)
-    data: DataModule = make(cfg.data, "data")
+    data = make_a(DataModule, cfg.data, "data")
     data.load()
     images = len(data.shape) == 3
     # A second thread costs a tiny net more than it gives, and several times its speed on a busy machine.
@@ -81,7 +82,7 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
 
 def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
     """The Lightning module for this data; fills in ``cfg.derived`` on the way."""
-    codec = make(cfg.codec, "codec")
+    codec = make_a(nn.Module, cfg.codec, "codec")
     shape = codec.latent_shape(data.shape)
     cfg.derived.shape, cfg.derived.num_classes = list(shape), data.num_classes
     cfg.derived.classes = classes = classes_of(cfg, data)
@@ -91,10 +92,12 @@ def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
     L.seed_everything(cfg.seed, verbose=False)  # of the initial weights
     denoiser = build_denoiser(cfg)
     parts = {"schedule": denoiser.schedule}
-    sampler: Sampler = make(cfg.sampler, "sampler")
+    sampler = make_a(Sampler, cfg.sampler, "sampler")
     sampler.check(denoiser.schedule, cfg.learned_variance)
     optimum = exact_denoiser(data, codec, denoiser.schedule)
-    objective = _objective(cfg, data, make(cfg.times, "times", **parts), make(cfg.weighting, "weighting", **parts))
+    times = make_a(TimeSampler, cfg.times, "times", **parts)
+    weighting = make_a(Weighting, cfg.weighting, "weighting", **parts)
+    objective = _objective(cfg, data, times, weighting)
     return DiffusionModule(
         denoiser,
         objective,
@@ -124,10 +127,10 @@ def _objective(cfg: DictConfig, data: DataModule, times: TimeSampler, weighting:
 
 def build_denoiser(cfg: DictConfig) -> Denoiser:
     """Schedule, parameterization and net; needs ``cfg.derived.shape``."""
-    schedule = make(cfg.schedule, "schedule")
-    parameterization = make(cfg.parameterization, "parameterization", schedule=schedule)
+    schedule = make_a(NoiseSchedule, cfg.schedule, "schedule")
+    parameterization = make_a(Parameterization, cfg.parameterization, "parameterization", schedule=schedule)
     cfg.derived.label_range = list(schedule.label_range)
-    net: nn.Module = make(cfg.model, "model")
+    net = make_a(nn.Module, cfg.model, "model")
     if len(cfg.derived.shape) == 3:
         net = net.to(memory_format=torch.channels_last)
     if cfg.compile:

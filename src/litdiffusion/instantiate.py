@@ -3,7 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
@@ -14,7 +14,19 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 from litdiffusion.errors import UserError, nearest
 from litdiffusion.trust import refuse_name, refuse_object
 
+Part = TypeVar("Part")
 _SPECIAL = {"_target_", "_partial_", "_convert_", "_args_", "_recursive_"}
+
+
+def make_a(kind: type[Part], node: DictConfig, path: str, **context: Any) -> Part:
+    """The object that ``node`` describes, see `make`, refused unless it is of this kind."""
+    part = make(node, path, **context)
+    if not isinstance(part, kind):
+        raise UserError(
+            f"{path}._target_={node._target_} makes {type(part).__name__}, which is no {kind.__name__}; take one of "
+            f"conf/{path}, or a subclass of it"
+        )
+    return part
 
 
 def make(node: DictConfig, path: str, **context: Any) -> Any:
@@ -49,8 +61,8 @@ def _resolved(node: DictConfig, path: str) -> dict[str, Any]:
         plain = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or path
-        hint = "; this part is made for image data: take data=digits, or another part" if "derived.shape" in str(error) else ""
-        raise UserError(f"{key}: {_first_line(error)}{hint}") from error
+        images = "; this part is made for images: take data=digits, or another part"
+        raise UserError(f"{key}: {_first_line(error)}{images if 'derived.shape' in str(error) else ''}") from error
     if not isinstance(plain, dict):
         raise UserError(f"{path}={plain!r} must be a group of settings with a _target_; take one of conf/{path}")
     return plain
@@ -78,10 +90,9 @@ def _check(node: Mapping[str, Any], path: str) -> Callable[..., Any]:
 
 def _check_inside(value: Any, path: str) -> bool:
     """Checks every node with a target in a value, through lists and dictionaries; whether there is one."""
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            _check(value, path)
-            return True
+    if isinstance(value, Mapping) and "_target_" in value:
+        _check(value, path)
+        return True
     if not isinstance(value, Mapping | list):
         return False
     inner = value.items() if isinstance(value, Mapping) else enumerate(value)

@@ -94,7 +94,9 @@ def check_keys(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> Non
     """
     groups = [path.name for folder in yamls.folders for path in folder.iterdir() if path.is_dir()]
     _require_known(cfg, "", [*primary, *groups], yamls)
-    needed = [group for entry in primary.get("defaults", []) if isinstance(entry, dict) for group in entry if entry[group]]
+    needed = [
+        group for entry in primary.get("defaults", []) if isinstance(entry, dict) for group in entry if entry[group]
+    ]
     for key in (*primary, *needed):
         if key not in ("defaults", "hydra", "recipe") and key not in cfg:
             raise UserError(f"{key} is missing from the config; take ~{key} off the command line")

@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from litdiffusion.errors import UserError
@@ -78,6 +79,8 @@ def warn_of_strangers(config: Mapping[str, Any], trusted: Iterable[str] = ()) ->
     named = [(path, str(target)) for path, target in targets(config) if not _dangerous(str(target))]
     strangers = {package_of(target): path for path, target in named if package_of(target) not in known}
     for package, path in strangers.items():
+        if not package.isidentifier() or (package not in sys.modules and find_spec(package) is None):
+            continue  # a typing error runs nothing, and is told when the part is made
         warnings.warn(
             f"{path}._target_ runs code of {package}, which is not on the list of trusted packages; if you know it, "
             f"add trusted=[{package}]",

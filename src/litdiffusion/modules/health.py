@@ -37,7 +37,7 @@ class Health:
         many = f" after {self.allowed} skipped steps" if self.allowed else ""
         raise TrainingError(
             f"the loss or its gradient became non-finite at step {step}{many} ({diagnosis}); lower optimizer.lr or "
-            f"gradient_clip, take trainer.precision=32-true, or leave such steps out: skip_nonfinite={self.allowed + 10}"
+            f"gradient_clip, take trainer.precision=32-true, or leave them out: skip_nonfinite={self.allowed + 10}"
         )
 
     def check_rate(self, rates: Sequence[float], factor: float, step: int, steps: int) -> None:

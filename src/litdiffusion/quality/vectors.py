@@ -26,9 +26,9 @@ from litdiffusion.quality.base import Measured, Quality
 from litdiffusion.seeding import fold_seed
 from litdiffusion.types import CLEAN, Level, seeded_noise
 
-FRESH = 4
+FRESH = 8
 """Independent data draws that each set of samples is compared with."""
-FLOOR_PAIRS = 10
+FLOOR_PAIRS = 30
 PAIRWISE_POINTS = 2000
 """At most, for distances whose cost grows with the square."""
 RIVALS = {"kernel density": kernel_density_samples, "gaussian mixture": gaussian_mixture_samples}
@@ -103,7 +103,7 @@ class VectorQuality(Quality):
     def legend(self) -> str:
         return (
             f"distances of n samples to {FRESH} fresh data draws of n points, and over the noise floor, the mean "
-            f"distance of {FLOOR_PAIRS} pairs of data draws"
+            f"distance of {FLOOR_PAIRS} pairs of data draws (a third of them for energy and mmd)"
         )
 
     def fresh(self, n: int, seed: int, level: Level = CLEAN) -> Tensor:
@@ -144,7 +144,8 @@ class VectorQuality(Quality):
         n = min(n, most or n)
 
         def measured() -> Estimate:
-            draws = [self.fresh(n, seed, level) for seed in range(2 * FLOOR_PAIRS)]
+            pairs = FLOOR_PAIRS if most is None else FLOOR_PAIRS // 3
+            draws = [self.fresh(n, seed, level) for seed in range(2 * pairs)]
             values = torch.tensor([distance(x, y) for x, y in pairwise(draws)][::2], dtype=torch.float64)
             return Estimate(values.mean().item(), values.std().item(), n)
 
