@@ -79,7 +79,15 @@ VALUES = {
     "trainer.accelerator": ["cpu", "gpu", "quantum"],
     "trainer.max_time": ["00:00:01:00", "00:02"],
     "trainer.val_check_interval": ["1", "0.5"],
-    "model._target_": ["litdiffusion.nets.MPL", "os.system", "nowhere.Net", "torch.nn.Identity", "litdiffusion.nets", "''", "."],
+    "model._target_": [
+        "litdiffusion.nets.MPL",
+        "os.system",
+        "nowhere.Net",
+        "torch.nn.Identity",
+        "litdiffusion.nets",
+        "''",
+        ".",
+    ],
     "sampler._target_": ["litdiffusion.samplers.DDIM", "torch.load", "litdiffusion.codecs.Identity"],
     "dry_run": ["true"],
 }

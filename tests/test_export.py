@@ -26,9 +26,9 @@ def test_an_export_draws_the_same_samples_bit_for_bit(part, weights, trained, tm
     assert ours.shape[0] == 6
 
 
-def test_the_readme_s_lines_load_an_export(trained, tmp_path, monkeypatch, command):
+def test_the_documented_lines_load_an_export(trained, tmp_path, monkeypatch, command):
     checkpoint = trained(*BARE, "data.size=600") / "checkpoints" / "last.ckpt"
-    blocks = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
     (code,) = (text for kind, text in blocks if kind == "python" and "Pretrained(" in text)
     assert len([line for line in code.splitlines() if line.strip()]) <= 5
     (line,) = (a for kind, text in blocks for a in text.splitlines() if a.startswith("python scripts/export.py"))
@@ -38,7 +38,7 @@ def test_the_readme_s_lines_load_an_export(trained, tmp_path, monkeypatch, comma
     assert "model.safetensors" in out
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(compile(textwrap.dedent(code), "README.md", "exec"), names)
+    exec(compile(textwrap.dedent(code), "running.md", "exec"), names)
     drawn = next(value for value in names.values() if isinstance(value, torch.Tensor))
     assert torch.equal(drawn, Pretrained(checkpoint).sample(n=len(drawn), seed=7))
 

@@ -6,6 +6,8 @@ import random
 import pytest
 from conftest import ROOT
 
+from litdiffusion.errors import UserError
+
 SPEC = importlib.util.spec_from_file_location("torture_configs", ROOT / "scripts" / "torture_configs.py")
 torture_configs = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(torture_configs)
@@ -43,3 +45,17 @@ def test_what_a_user_could_not_act_on_counts_as_a_failure(status, out, err):
 def test_one_line_and_one_step_do_not():
     assert not torture_configs.judge(2, "", "error: model=unett is not known\n").failed
     assert not torture_configs.judge(0, "run folder: x\n", "warning: alpha = 0.36\n").failed
+
+
+def test_a_net_that_refers_to_the_shape_of_the_data_trains_from_the_command_line(tmp_path, monkeypatch, recwarn):
+    pytest.importorskip("diffusers", reason="the third-party U-Net needs diffusers")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [])
+    verdict = torture_configs.run(["data=digits", "model=diffusers_unet"], tmp_path / "run", 60)
+    assert verdict.kind == "trained", verdict.output
+
+
+@pytest.mark.parametrize("part", ["data", "schedule", "parameterization", "times", "weighting", "sampler"])
+def test_a_part_of_another_kind_is_refused(part, built):
+    with pytest.raises(UserError, match=rf"{part}\._target_=torch.nn.Identity makes Identity, which is no"):
+        built(f"{part}._target_=torch.nn.Identity", "data.size=600")

@@ -68,8 +68,18 @@ def train(cfg: DictConfig, run: Run) -> float | None:
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The config as it was composed, resolved, without what is filled in while a run is built."""
-    config = OmegaConf.to_container(cfg, resolve=True)
+    written = _escaped(OmegaConf.to_container(cfg, resolve=False))
+    config = OmegaConf.to_container(OmegaConf.create(written), resolve=True)
     return {key: value for key, value in config.items() if key != "derived"}
+
+
+def _escaped(node: Any) -> Any:
+    """References to what is not known before a run is built stay as they are written."""
+    if isinstance(node, dict):
+        return {key: _escaped(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_escaped(value) for value in node]
+    return node.replace("${", "\\${") if isinstance(node, str) and "${derived." in node else node
 
 
 def _attempted(cfg: DictConfig, experiment: Experiment, run: Run, attempt: Attempt, start: Path | None) -> float | None:
