@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test lint slow torture clean
+.PHONY: train test check lint slow torture clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py experiment=digits $(ARGS)
 
 test: $(VENV)/.installed-dev lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+# Trains the two cheapest experiments whole and compares their numbers with what their yaml states.
+check: $(VENV)/.installed-dev
+	for name in toy_gaussian_mixture toy_spiral; do $(BIN)/python scripts/check.py experiment=$$name callbacks.progress_bar=null || exit 1; done
 
 slow: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
