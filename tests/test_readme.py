@@ -106,7 +106,7 @@ def test_completion_command(command):
 @pytest.mark.parametrize("line", [command for command in COMMANDS if command.startswith("make")])
 def test_make_commands_expand_to_what_they_promise(line):
     target = line.split()[1]
-    promised = {"train": "python train.py experiment=digits", "test": "python -m pytest"}[target]
+    promised = {"train": "python train.py experiment=digits", "test": "python -m pytest -n 2"}[target]
     dry = subprocess.run(
         ["make", "-n", target, "ARGS=data=mnist"], cwd=ROOT, capture_output=True, text=True, check=True
     )
