@@ -119,7 +119,7 @@ def small(overrides: Sequence[str]) -> list[str]:
     net = {"unet": ["model.base_channels=8"], "diffusers_unet": ["model.net.block_out_channels=[8,8]"]}
     return [
         *("callbacks=none", "logger=none", "trainer.max_steps=1", "trainer.val_check_interval=1", "data.batch_size=16"),
-        *("+trainer.enable_checkpointing=false", "trainer.accelerator=cpu", "lr_schedule=constant", "data.val_size=16"),
+        *("trainer.enable_checkpointing=false", "trainer.accelerator=cpu", "lr_schedule=constant", "data.val_size=16"),
         *(["data.size=64"] if toy else []),
         *net.get(chosen.get("model", ""), []),
     ]

@@ -16,7 +16,7 @@ from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.instantiate import make
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-PLAIN = [*TINY, *SMALL, *QUIET, "+trainer.enable_progress_bar=false", "logger=none"]
+PLAIN = [*TINY, *SMALL, *QUIET, "trainer.enable_progress_bar=false", "logger=none"]
 
 
 def expected(metric: str = "val/loss", value: float = 1.0, tolerance: float = 0.1) -> str:

@@ -59,7 +59,7 @@ MODES = [
     "~data.standardise",
     "conditional=true",
 ]
-QUIETER = [*TINY, *QUIET, "+trainer.enable_progress_bar=false"]
+QUIETER = [*TINY, *QUIET, "trainer.enable_progress_bar=false"]
 
 
 def nearest_mode(x):

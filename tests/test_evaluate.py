@@ -30,7 +30,7 @@ from litdiffusion.training import train
 from litdiffusion.types import seeded_noise
 
 QUIET = [*TINY, *UNMEASURED, "callbacks.trajectory=null", "callbacks.forward_process=null", "callbacks.field=null"]
-QUIET += ["callbacks.final_samples=null", "callbacks.progress_bar=null", "+trainer.enable_progress_bar=false"]
+QUIET += ["callbacks.final_samples=null", "callbacks.progress_bar=null", "trainer.enable_progress_bar=false"]
 POINTS = ["data=gaussian_mixture", "model.hidden=8", "model.layers=1", "schedule.steps=25", "data.size=1000"]
 POINTS += ["data.val_size=200", "data.batch_size=200", "metrics.distances=[wasserstein]", "optimizer.lr=0.05"]
 N = 200

@@ -39,7 +39,7 @@ from litdiffusion.types import CLEAN, Level, seeded_noise
 SMALL = ["data=gaussian_mixture", "model.hidden=8", "model.layers=1", "data.batch_size=200", "schedule.steps=25"]
 SMALL += ["data.size=1000", "data.val_size=200", "logger=csv", "metrics.distances=[wasserstein]"]
 ALONE = ["callbacks.trajectory=null", "callbacks.forward_process=null", "callbacks.field=null"]
-ALONE += ["callbacks.final_samples=null", "callbacks.progress_bar=null", "+trainer.enable_progress_bar=false"]
+ALONE += ["callbacks.final_samples=null", "callbacks.progress_bar=null", "trainer.enable_progress_bar=false"]
 LIVE = [*TINY, *SMALL, *ALONE, "callbacks.live_quality.samples=300", "callbacks.live_quality.max_share=null"]
 LIVE += ["trainer.max_steps=8", "optimizer.lr=0.05", "trusted=[test_live]"]
 UNLIKELY, UNMEASURED = "callbacks.live_likelihood=null", "callbacks.live_quality=null"

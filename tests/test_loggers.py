@@ -32,7 +32,7 @@ def test_wandb_holds_config_metrics_axes_and_pictures(trained):
 
 def test_a_multiruns_jobs_are_finished_runs_of_one_group(command, tmp_path):
     overrides = ["trainer.max_steps=2", "trainer.accelerator=cpu", "callbacks=none", "logger=wandb", *SMALL[:2]]
-    status, _, err = command("train.py", "-m", "seed=1,2", *overrides, "+trainer.enable_progress_bar=false")
+    status, _, err = command("train.py", "-m", "seed=1,2", *overrides, "trainer.enable_progress_bar=false")
     assert status == 0, err
     runs = [summary(folder.parent) for folder in sorted(tmp_path.rglob("wandb")) if (folder / "latest-run").exists()]
     assert len(runs) == 2

@@ -11,7 +11,7 @@ from conftest import ROOT, TINY
 
 pytestmark = pytest.mark.slow
 PLAIN = [*TINY, "callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.progress_bar=null"]
-DDP = ["trainer=ddp", "trainer.devices=2", "data.batch_size=300", "+trainer.enable_progress_bar=false"]
+DDP = ["trainer=ddp", "trainer.devices=2", "data.batch_size=300", "trainer.enable_progress_bar=false"]
 KEEP = [
     "+callbacks.keep._target_=lightning.pytorch.callbacks.ModelCheckpoint",
     "+callbacks.keep.every_n_train_steps=4",
@@ -45,7 +45,7 @@ def test_two_processes_train_and_resume_bit_for_bit(tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_says_how_to_go_on(number, status, tmp_path):
     options = [*PLAIN, "trainer.max_steps=1000000", "trainer.val_check_interval=100", "trainer.log_every_n_steps=50"]
-    run = start(tmp_path, *options, "+trainer.enable_progress_bar=false")
+    run = start(tmp_path, *options, "trainer.enable_progress_bar=false")
     for line in run.stdout:
         if "run folder" in line:
             break

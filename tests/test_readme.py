@@ -30,7 +30,7 @@ QUICK = [
     "callbacks.live_likelihood.items=4",
     "callbacks.live_likelihood.steps=5",
     "data.batch_size=8",
-    "+trainer.enable_progress_bar=false",
+    "trainer.enable_progress_bar=false",
     "callbacks.progress_bar=null",
 ]
 CODE = [text for kind, text in BLOCKS if kind == "python"]

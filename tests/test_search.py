@@ -21,7 +21,7 @@ SMALL = [
     "callbacks=none",
     "logger=none",
     "data.size=600",
-    "+trainer.enable_progress_bar=false",
+    "trainer.enable_progress_bar=false",
     "schedule.steps=50",
 ]
 TPE = {"_target_": "optuna.samplers.TPESampler", "seed": 0}

@@ -21,7 +21,7 @@ SMALL = [
     "callbacks=none",
     "logger=none",
     "data.size=600",
-    "+trainer.enable_progress_bar=false",
+    "trainer.enable_progress_bar=false",
     "schedule.steps=50",
 ]
 LAST = ["+callbacks.last._target_=litdiffusion.callbacks.LastCheckpoint", "+callbacks.last.every_n_steps=2"]
@@ -128,7 +128,7 @@ def _signalled(step):
 
 def test_experiments_and_recipes_are_swept(command, tmp_path):
     quick = ["callbacks=none", "logger=none", "trainer.max_steps=1", "trainer.accelerator=cpu", "data.size=600"]
-    words = ["experiment=spiral_edm,spiral_flow", "+trainer.enable_progress_bar=false", "metric=val/loss", *quick]
+    words = ["experiment=spiral_edm,spiral_flow", "trainer.enable_progress_bar=false", "metric=val/loss", *quick]
     status, _, err = command("train.py", "-m", "sweep=e", *words)
     assert status == 0, err
     status, _, err = command("train.py", "-m", "sweep=r", "recipe=vp,flow", *words[1:])
@@ -140,7 +140,7 @@ def test_checks_are_swept(command):
     words = [
         "experiment=spiral_flow",
         "seed=1,2",
-        "+trainer.enable_progress_bar=false",
+        "trainer.enable_progress_bar=false",
         "callbacks=none",
         "logger=none",
     ]

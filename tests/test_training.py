@@ -44,7 +44,7 @@ RESUMED = {
 
 @pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED)
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(options, tmp_path):
-    overrides = [*TINY, "callbacks=none", "logger=none", "+trainer.enable_progress_bar=false", "trainer.max_steps=12"]
+    overrides = [*TINY, "callbacks=none", "logger=none", "trainer.enable_progress_bar=false", "trainer.max_steps=12"]
     overrides += ["trainer.val_check_interval=3", *options]
 
     def run(ckpt_path: str | None = None):

@@ -17,7 +17,7 @@ SMALL = [
     *TINY,
     "callbacks=none",
     "data.size=600",
-    "+trainer.enable_progress_bar=false",
+    "trainer.enable_progress_bar=false",
     "schedule.steps=50",
     "logger=wandb",
 ]

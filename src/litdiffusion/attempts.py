@@ -10,7 +10,7 @@ from typing import Any
 
 from litdiffusion.build import Run
 from litdiffusion.errors import TrainingError
-from litdiffusion.modules.interrupts import Stopped
+from litdiffusion.callbacks import Stopped
 from litdiffusion.runs import RunRecord, locked, read_record, write_record
 from litdiffusion.storage import remove_parts
 

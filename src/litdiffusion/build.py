@@ -1,34 +1,37 @@
 """The composition root: from the config to the objects of a run, each built exactly once, in the order of the data."""
 
-import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from litdiffusion.callbacks import FinalValidation, Interrupts
 from litdiffusion.checks import METRICS, check_folder, check_metric, check_settings, classes_of
 from litdiffusion.codecs import Identity
-from litdiffusion.data import DataModule
+from litdiffusion.csv_log import RowsLogger
+from litdiffusion.data import Facts, facts_of
 from litdiffusion.denoisers import Denoiser, GaussianMixtureDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.hardware import ALL_THREADS, fast_bf16
 from litdiffusion.instantiate import make, make_a
 from litdiffusion.modules import DiffusionModule
-from litdiffusion.modules.storage import SealedCheckpointIO
 from litdiffusion.objectives import DenoisingObjective, HybridObjective
 from litdiffusion.parameterizations import Parameterization
 from litdiffusion.quality import Quality
 from litdiffusion.samplers import Sampler
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.times import TimeSampler
+from litdiffusion.trainer import build_trainer
 from litdiffusion.trust import warn_of_strangers
 from litdiffusion.weightings import Weighting
 
-MOST_INNER_STEPS = 25
 DEVIATION_ITEMS = 2000
 
 
@@ -46,11 +49,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything of one run, ready for ``trainer.fit(module, data)``."""
+    """Everything of one run, ready for ``trainer.fit(module, data)``; ``facts`` is what its parts know of the data."""
 
-    data: DataModule
+    data: L.LightningDataModule
     module: DiffusionModule
     trainer: L.Trainer
+    facts: Facts
+    interrupts: Interrupts
 
 
 def build(cfg: DictConfig, run: Run) -> Experiment:
@@ -64,23 +69,23 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     if not cfg.dry_run:
         check_folder(run.dir)
     cfg.derived.run_dir = str(run.dir)
-    data = make_a(DataModule, cfg.data, "data")
-    data.load()
-    images = len(data.shape) == 3
+    data = make_a(L.LightningDataModule, cfg.data, "data")
+    facts = facts_of(data)
+    images = len(facts.shape) == 3
     # A second thread costs a tiny net more than it gives, and several times its speed on a busy machine.
     torch.set_num_threads((ALL_THREADS if images else 1) if cfg.threads == "auto" else cfg.threads)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = "bf16-mixed" if images and fast_bf16(cfg.trainer.accelerator) else "32-true"
-    data.accumulate, data.inner_steps = cfg.accumulate, inner_steps(cfg, images)
-    quality = build_quality(cfg, data)
-    module = build_module(cfg, data)
-    trainer = build_trainer(cfg, run, data.inner_steps, quality)
+    quality = build_quality(cfg, facts)
+    module = build_module(cfg, facts)
+    interrupts = Interrupts()
+    callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.watchers, FinalValidation()]
+    trainer = build_trainer(cfg, build_loggers(cfg, run), callbacks, run.overrides)
     _check_processes(trainer, run)
-    _set_length(cfg, trainer, data)
-    return Experiment(data, module, trainer)
+    return Experiment(data, module, trainer, facts, interrupts)
 
 
-def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
+def build_module(cfg: DictConfig, data: Facts) -> DiffusionModule:
     """The Lightning module for this data; fills in ``cfg.derived`` on the way."""
     codec = make_a(nn.Module, cfg.codec, "codec")
     shape = codec.latent_shape(data.shape)
@@ -90,39 +95,48 @@ def build_module(cfg: DictConfig, data: DataModule) -> DiffusionModule:
     cfg.derived.out_channels = shape[0] * (2 if cfg.learned_variance else 1)
     cfg.derived.sigma_data = _deviation(codec.encode(data.training_reference(DEVIATION_ITEMS)))
     L.seed_everything(cfg.seed, verbose=False)  # of the initial weights
+    return assemble(cfg, codec, data.value_range, partial(exact_denoiser, data, codec))
+
+
+def assemble(
+    cfg: DictConfig,
+    codec: nn.Module,
+    value_range: tuple[float, float] | None,
+    truth: Callable[[NoiseSchedule], nn.Module | None] = lambda schedule: None,
+) -> DiffusionModule:
+    """The module from a config whose ``derived`` is filled in; ``truth`` gives the data's exact denoiser, if any."""
     denoiser = build_denoiser(cfg)
-    parts = {"schedule": denoiser.schedule}
+    schedule = denoiser.schedule
     sampler = make_a(Sampler, cfg.sampler, "sampler")
-    sampler.check(denoiser.schedule, cfg.learned_variance)
-    optimum = exact_denoiser(data, codec, denoiser.schedule)
-    times = make_a(TimeSampler, cfg.times, "times", **parts)
-    weighting = make_a(Weighting, cfg.weighting, "weighting", **parts)
-    objective = _objective(cfg, data, times, weighting)
+    sampler.check(schedule, cfg.learned_variance)
     return DiffusionModule(
         denoiser,
-        objective,
+        build_objective(cfg, schedule, value_range),
+        shape=tuple(cfg.derived.shape),
         sampler=sampler,
         codec=codec,
-        shape=shape,
-        optimizer=make(cfg.optimizer, "optimizer"),
-        lr_schedule=make(cfg.lr_schedule, "lr_schedule"),
-        gradient_clip=cfg.gradient_clip,
-        log_every=cfg.trainer.log_every_n_steps,
+        optimizer=partial(make_optimizer, cfg.optimizer),
+        lr_schedule=partial(make_lr_schedule, cfg.lr_schedule) if cfg.get("lr_schedule") else None,
         ema_decay=cfg.ema_decay,
         seed=cfg.seed,
-        clip=data.value_range if cfg.clip_samples else None,
-        optimum=optimum,
+        clip=value_range if cfg.clip_samples else None,
+        optimum=truth(schedule),
         skip_nonfinite=cfg.skip_nonfinite,
-        classes=classes,
+        classes=cfg.derived.classes,
         label_dropout=cfg.label_dropout,
-        record={"config": OmegaConf.to_container(cfg, resolve=True), "value_range": data.value_range},
+        record={"config": OmegaConf.to_container(cfg, resolve=True), "value_range": value_range},
     )
 
 
-def _objective(cfg: DictConfig, data: DataModule, times: TimeSampler, weighting: Weighting) -> DenoisingObjective:
+def build_objective(
+    cfg: DictConfig, schedule: NoiseSchedule, value_range: tuple[float, float] | None
+) -> DenoisingObjective:
+    """Times, weighting and the loss over them."""
+    times = make_a(TimeSampler, cfg.times, "times", schedule=schedule)
+    weighting = make_a(Weighting, cfg.weighting, "weighting", schedule=schedule)
     if not cfg.learned_variance:
         return DenoisingObjective(times, weighting)
-    return HybridObjective(times, weighting, decoder="gaussian" if data.value_range is None else "8bit")
+    return HybridObjective(times, weighting, decoder="gaussian" if value_range is None else "8bit")
 
 
 def build_denoiser(cfg: DictConfig) -> Denoiser:
@@ -138,7 +152,22 @@ def build_denoiser(cfg: DictConfig) -> Denoiser:
     return Denoiser(net, schedule, parameterization, cfg.learned_variance)
 
 
-def exact_denoiser(data: DataModule, codec: nn.Module, schedule: NoiseSchedule) -> GaussianMixtureDenoiser | None:
+def make_optimizer(node: DictConfig, net: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of all weights; a target may also ask for the ``net`` or its ``named_parameters``."""
+    weights = list(net.parameters())
+    return make(node, "optimizer", net=net, params=weights, named_parameters=list(net.named_parameters()))
+
+
+def make_lr_schedule(node: DictConfig, optimizer: torch.optim.Optimizer, steps: float) -> Any:
+    """A scheduler, or Lightning's dictionary with one under ``scheduler``; the run's length is filled in."""
+    length = {} if "epochs" in node else {"total_steps": steps, "T_max": steps}
+    if "scheduler" not in node:
+        return make(node, "lr_schedule", optimizer=optimizer, **length)
+    scheduler = make(node.scheduler, "lr_schedule.scheduler", optimizer=optimizer, **length)
+    return {**OmegaConf.to_container(node, resolve=True), "scheduler": scheduler}
+
+
+def exact_denoiser(data: Facts, codec: nn.Module, schedule: NoiseSchedule) -> GaussianMixtureDenoiser | None:
     """The truth, where the law of what is trained on is known in closed form."""
     law = getattr(data, "mixture", None) if isinstance(codec, Identity) else None
     return None if law is None else GaussianMixtureDenoiser(schedule, law.weights, law.means, law.std)
@@ -150,9 +179,9 @@ def _deviation(x: Tensor) -> float:
     return deviation or 1.0
 
 
-def build_quality(cfg: DictConfig, data: DataModule) -> Quality | None:
+def build_quality(cfg: DictConfig, data: Facts) -> Quality | None:
     """What samples are measured by; checks that the run's ``metric`` will be there, and says which way is up."""
-    quality: Quality | None = make(cfg.metrics, "metrics").attach(data) if cfg.metrics else None
+    quality: Quality | None = make(cfg.metrics, "metrics").attach(data) if cfg.get("metrics") else None
     check_metric(cfg, quality)
     monitored = cfg.metric.startswith("quality/")
     if monitored and cfg.callbacks.get("live_quality"):
@@ -162,28 +191,22 @@ def build_quality(cfg: DictConfig, data: DataModule) -> Quality | None:
     return quality
 
 
-def build_trainer(cfg: DictConfig, run: Run, inner_steps: int, quality: Quality | None) -> L.Trainer:
-    """Lightning's Trainer with the loggers and callbacks of the config."""
-    loggers = [
-        make(node, f"logger.{name}", run_dir=run.dir, run_name=run.name, group=run.group)
-        for name, node in cfg.logger.items()
-        if node is not None and not cfg.dry_run  # they make folders
-    ]
+def build_callbacks(cfg: DictConfig, run: Run, data: Facts, quality: Quality | None) -> list[L.Callback]:
+    """Those of the config; each gets what it asks for of the run's folder, the data and the metrics."""
     # A node without a target holds settings for a callback that callbacks=none took out.
     nodes = {name: node for name, node in cfg.callbacks.items() if node is not None and "_target_" in node}
-    callbacks = [make(node, f"callbacks.{name}", run_dir=run.dir, quality=quality) for name, node in nodes.items()]
-    # Lightning counts calls of its loop where the config counts steps; the rows of the log are written by the module.
-    calls = {"val_check_interval": cfg.trainer.val_check_interval // inner_steps, "log_every_n_steps": 1}
-    node = OmegaConf.merge(cfg.trainer, {"max_epochs": -1, **calls})
-    return make(
-        node,
-        "trainer",
-        logger=loggers or False,
-        callbacks=[*callbacks, *run.watchers],
-        default_root_dir=str(run.dir),
-        plugins=[SealedCheckpointIO()],
-        enable_progress_bar="progress_bar" in nodes,  # Lightning's own counts calls of its loop
-    )
+    facts = {"run_dir": run.dir, "quality": quality, "data": data}
+    return [make(node, f"callbacks.{name}", **facts) for name, node in nodes.items()]
+
+
+def build_loggers(cfg: DictConfig, run: Run) -> list[L.pytorch.loggers.Logger]:
+    """The dashboards, then the table, so that ``trainer.logger`` is a dashboard where there is one."""
+    if cfg.dry_run or cfg.trainer.logger is False or cfg.trainer.barebones:
+        return []  # they make folders
+    nodes = {name: node for name, node in cfg.logger.items() if node is not None}
+    place = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
+    loggers = [make(node, f"logger.{name}", **place) for name, node in nodes.items()]
+    return sorted(loggers, key=lambda logger: isinstance(logger, RowsLogger))
 
 
 def _check_processes(trainer: L.Trainer, run: Run) -> None:
@@ -195,32 +218,3 @@ def _check_processes(trainer: L.Trainer, run: Run) -> None:
         )
     if run.group is not None and trainer.world_size > 1:
         raise UserError("-m runs its jobs in one process each; for several devices start the jobs by a shell loop")
-
-
-def _set_length(cfg: DictConfig, trainer: L.Trainer, data: DataModule) -> None:
-    """Epochs become steps: learning rate, order of the data and progress bar count the whole run in steps."""
-    if cfg.trainer.max_epochs is None:
-        return
-    batches = len(data.train.data) // (data.batch_size * trainer.world_size)
-    steps = cfg.trainer.max_epochs * batches // data.accumulate
-    if steps < 1:
-        raise UserError(
-            f"trainer.max_epochs={cfg.trainer.max_epochs} is less than one step: an epoch has {batches} batches and a "
-            f"step takes accumulate={data.accumulate} of them; lower accumulate"
-        )
-    trainer.fit_loop.epoch_loop.max_steps = steps
-
-
-def inner_steps(cfg: DictConfig, images: bool) -> int:
-    """Steps per call of Lightning's loop: the largest number up to 25 that divides every interval of the run.
-
-    Nothing then has to happen inside a call, so the number changes the speed and never the result.
-    """
-    nodes = [cfg.trainer, *(node for node in cfg.callbacks.values() if node is not None)]
-    keys = ("val_check_interval", "log_every_n_steps", "every_n_steps", "every_n_train_steps")
-    common = math.gcd(*(node[key] for node in nodes for key in keys if node.get(key)))
-    if cfg.inner_steps == "auto":
-        return 1 if images else max(n for n in range(1, MOST_INNER_STEPS + 1) if common % n == 0)
-    if not isinstance(cfg.inner_steps, int) or cfg.inner_steps < 1 or common % cfg.inner_steps:
-        raise UserError(f"inner_steps must be auto or a divisor of {common}, which divides every interval of this run")
-    return cfg.inner_steps

@@ -6,44 +6,39 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from litdiffusion.data import DataModule
+from litdiffusion.data import Facts
 from litdiffusion.errors import UserError
 from litdiffusion.modules.quartiles import NAMES
 from litdiffusion.quality import Quality
 from litdiffusion.runs import FILE as RECORD
 
 METRICS = ("val/loss", *(f"val/loss_{name}" for name in NAMES), "train/loss")
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 LARGEST_SEED = 2**32 - 1  # of numpy
-WHOLE = ("trainer.max_steps", "trainer.val_check_interval", "trainer.log_every_n_steps", "accumulate", "save_every")
 
 
 def check_settings(cfg: DictConfig) -> None:
     """Refuses values of the wrong kind or out of range, with the allowed ones."""
-    for key in WHOLE:
-        whole(cfg, key, 1)
-    for key in ("seed", *(["trainer.max_epochs"] if cfg.trainer.max_epochs is not None else [])):
-        whole(cfg, key, 0 if key == "seed" else 1)
+    whole(cfg, "seed", 0)
+    if cfg.save_every is not None:
+        whole(cfg, "save_every", 1)
     for name in cfg.callbacks:
-        for interval in ("every_n_steps", "every_n_train_steps"):
-            if OmegaConf.select(cfg, f"callbacks.{name}.{interval}") is not None:
-                whole(cfg, f"callbacks.{name}.{interval}", 1)
+        if OmegaConf.select(cfg, f"callbacks.{name}.every_n_steps") is not None:
+            whole(cfg, f"callbacks.{name}.every_n_steps", 1)
     _require("seed", cfg.seed, cfg.seed <= LARGEST_SEED, f"at most {LARGEST_SEED}")
     path = cfg.ckpt_path
     _require("ckpt_path", path, path is None or isinstance(path, str), "the path of a checkpoint, or null")
-    decay, clip = cfg.ema_decay, cfg.gradient_clip
+    decay = cfg.ema_decay
     _require("ema_decay", decay, _number(decay) and 0 <= decay < 1, "a number in [0, 1); 0.999 is usual, 0 is none")
     hidden = cfg.label_dropout
     _require("label_dropout", hidden, _number(hidden) and 0 <= hidden < 1, "a number in [0, 1); 0.1 is usual")
-    _require("gradient_clip", clip, clip is None or (_number(clip) and clip > 0), "a positive number, or null")
     threads = cfg.threads
     _require("threads", threads, threads == "auto" or (_int(threads) and threads > 0), "auto or a positive number")
     whole(cfg, "skip_nonfinite", 0)
     for key in ("clip_samples", "compile", "conditional", "dry_run", "learned_variance", "resume"):
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
     trusted = cfg.trusted
-    names = isinstance(trusted, (list, ListConfig)) and all(isinstance(name, str) for name in trusted)
-    _require("trusted", trusted, names, "a list of packages, trusted=[mynets]")
+    _require("trusted", trusted, _words(trusted), "a list of packages, trusted=[mynets]")
+    _require("tags", cfg.tags, _words(cfg.tags), "a list of words, tags=[trial]")
     _check_precision(cfg)
 
 
@@ -62,7 +57,7 @@ def whole(cfg: DictConfig, key: str, least: int) -> None:
     _require(key, value, _int(value) and value >= least, f"a whole number of at least {least}")
 
 
-def classes_of(cfg: DictConfig, data: DataModule) -> int:
+def classes_of(cfg: DictConfig, data: Facts) -> int:
     """How many classes the net is told: those of loaded ``data`` where the run is conditional, else 0.
 
     Raises:
@@ -99,9 +94,8 @@ def check_folder(path: Path) -> None:
 
 
 def _check_precision(cfg: DictConfig) -> None:
-    precision = str(cfg.trainer.precision)
-    _require("trainer.precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-    if precision == "16-mixed" and cfg.optimizer.get("fused"):
+    clips = cfg.trainer.gradient_clip_val
+    if str(cfg.trainer.precision) in ("16", "16-mixed") and cfg.optimizer.get("fused") and clips:
         raise UserError(
             "trainer.precision=16-mixed scales the loss, and a fused optimizer takes the scale off only after the "
             "gradient was clipped; set optimizer.fused=false, or take trainer.precision=bf16-mixed"
@@ -111,6 +105,10 @@ def _check_precision(cfg: DictConfig) -> None:
 def _require(key: str, value: Any, fits: bool, allowed: str) -> None:
     if not fits:
         raise UserError(f"{key} must be {allowed}, got {value!r}")
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, (list, ListConfig)) and all(isinstance(word, str) for word in value)
 
 
 def _int(value: Any) -> bool:

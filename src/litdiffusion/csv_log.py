@@ -38,8 +38,7 @@ class Rows(ExperimentWriter):
     def __init__(self, log_dir: str):
         super().__init__(log_dir)
         self.path = Path(self.metrics_file_path)
-        self.metrics_keys, rows = _read(self.path)
-        self.written = len(rows)
+        self.metrics_keys, _ = _read(self.path)
 
     def save(self) -> None:
         if not self.metrics:
@@ -49,33 +48,38 @@ class Rows(ExperimentWriter):
         else:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.metrics_keys).writerows(self.metrics)
-        self.written += len(self.metrics)
         self.metrics = []
 
-    def synced(self) -> int:
-        """How many rows are safe from a power cut: all that were written."""
+    def sync(self) -> None:
+        """Returns when all rows are safe from a power cut."""
         if self.path.exists():
             sync(self.path)
-        return self.written
 
     def _check_log_dir_exists(self) -> None:
         """Lightning's would delete the rows."""
 
 
-def rows_written(trainer: L.Trainer) -> int:
-    """How many rows ``metrics.csv`` holds for sure, 0 in a run without one."""
-    loggers = [logger for logger in trainer.loggers if isinstance(logger, RowsLogger)]
-    return loggers[0].experiment.synced() if loggers and trainer.is_global_zero else 0
+def sync_rows(trainer: L.Trainer) -> None:
+    """Makes sure that the rows so far are on the disk, as a checkpoint that counts on them needs."""
+    for logger in trainer.loggers:
+        if isinstance(logger, RowsLogger) and trainer.is_global_zero:
+            logger.experiment.sync()
 
 
-def keep_rows(folder: Path, count: int) -> None:
-    """Leaves the first ``count`` rows of the run in ``folder``, as they were written; none: no file."""
+def keep_rows(folder: Path, steps: int) -> None:
+    """Leaves the rows of the first ``steps`` steps of the run in ``folder``, as they were written; none: no file.
+
+    Lightning counts steps from 0: the row of step k says k - 1. A row that a kill cut off is left out.
+    """
     path = folder / FILE
-    if count == 0:
-        path.unlink(missing_ok=True)
-    elif path.exists():
-        keys, rows = _read(path)
-        _write(path, keys, rows[:count])
+    if not path.exists():
+        return
+    keys, rows = _read(path)
+    kept = [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < steps]
+    if kept:
+        _write(path, keys, kept)
+    else:
+        path.unlink()
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -19,6 +19,12 @@ class Pruned(Exception):
         self.metric, self.value, self.step = metric, value, step
 
 
+def first_line(error: BaseException) -> str:
+    """Of an error's message, or its kind where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def nearest(word: str, known: list[str]) -> str:
     """The hint that follows an unknown word, where a known one is close; else nothing."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from litdiffusion.errors import UserError, nearest
+from litdiffusion.errors import UserError, first_line, nearest
 from litdiffusion.trust import refuse_name, refuse_object
 
 Part = TypeVar("Part")
@@ -53,7 +53,7 @@ def make(node: DictConfig, path: str, **context: Any) -> Any:
         raise
     except Exception as error:  # a constructor may refuse its arguments by whatever it likes
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        raise cause if isinstance(cause, UserError) else UserError(f"{path}: {_first_line(cause)}") from error
+        raise cause if isinstance(cause, UserError) else UserError(f"{path}: {first_line(cause)}") from error
 
 
 def _resolved(node: DictConfig, path: str) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _resolved(node: DictConfig, path: str) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or path
         images = "; this part is made for images: take data=digits, or another part"
-        raise UserError(f"{key}: {_first_line(error)}{images if 'derived.shape' in str(error) else ''}") from error
+        raise UserError(f"{key}: {first_line(error)}{images if 'derived.shape' in str(error) else ''}") from error
     if not isinstance(plain, dict):
         raise UserError(f"{path}={plain!r} must be a group of settings with a _target_; take one of conf/{path}")
     return plain
@@ -153,8 +153,3 @@ def _check_type(value: Any, hint: Any, path: str) -> None:
         raise UserError(f"{path}={value!r} has the wrong type: {reason} ({expected})") from None
     except (PydanticSchemaGenerationError, TypeError):
         return  # a type that pydantic does not know
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

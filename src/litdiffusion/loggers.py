@@ -3,7 +3,7 @@
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def wandb_logger(
     project: str = "litdiffusion",
     mode: str = "auto",
     job_type: str = "train",
+    tags: Sequence[str] = (),
 ) -> WandbLogger:
     """A W&B run in ``run_dir`` that never asks and never hangs.
 
@@ -60,6 +61,7 @@ def wandb_logger(
         id=_identity(run_dir),
         group=group,
         job_type=job_type,
+        tags=list(tags) or None,
         mode=mode,
         log_model=False,
         settings=wandb.Settings(init_timeout=20),
@@ -77,19 +79,21 @@ def describe_run(trainer: L.Trainer, config: dict[str, Any]) -> None:
             _begin_attempt(logger)
 
 
+def log_step(trainer: L.Trainer) -> int:
+    """The place of the last step on the axis of the log: Lightning counts from 0, so after k steps it is k - 1."""
+    return max(0, trainer.global_step - 1)
+
+
 def log_metrics(trainer: L.Trainer, values: Mapping[str, float | Tensor]) -> None:
-    """A row of numbers at the present step of the optimizer, for every logger.
-
-    Lightning's own logging counts calls of its loop, of which one may hold many steps.
-    """
+    """A row of numbers when training has ended, where Lightning's ``self.log`` is not to be had."""
     row = {name: float(value) for name, value in values.items()}
-    with trainer.lightning_module.clock("logging"):
-        for logger in trainer.loggers:
-            logger.log_metrics(row, step=trainer.global_step)
+    for logger in trainer.loggers:
+        logger.log_metrics(row, step=log_step(trainer))
 
 
-def log_picture(trainer: L.Trainer, name: str, picture: Image, step: int) -> None:
+def log_picture(trainer: L.Trainer, name: str, picture: Image) -> None:
     """Shows a picture on every active logger that can show pictures."""
+    step = log_step(trainer)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(f"pictures/{name}", [picture], step=step)

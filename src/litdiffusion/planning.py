@@ -4,6 +4,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from litdiffusion.build import Experiment, Run
+from litdiffusion.build import Experiment, Run, make_lr_schedule, make_optimizer
+from litdiffusion.data import DataModule
 from litdiffusion.errors import UserError
-from litdiffusion.instantiate import make
 from litdiffusion.shapes import TWO, check_shapes
 
 PARTS = (
@@ -62,7 +63,7 @@ def make_plan(cfg: DictConfig, experiment: Experiment) -> Plan:
         UserError: parts whose shapes do not fit.
     """
     module, data = experiment.module, experiment.data
-    answer = check_shapes(module, data)
+    answer = check_shapes(module, experiment.facts)
     weights = list(module.denoiser.parameters())
     state = round(_state(cfg, experiment) * _bytes(weights))
     memory = Memory(
@@ -70,7 +71,7 @@ def make_plan(cfg: DictConfig, experiment: Experiment) -> Plan:
         gradients=_bytes(weight for weight in weights if weight.requires_grad),
         optimizer=state,
         average=_bytes(module.ema.parameters()),
-        activations=answer.kept * data.batch_size // TWO,
+        activations=answer.kept * getattr(data, "batch_size", len(experiment.facts.train.data)) // TWO,
     )
     stored = list(module.state_dict().values())
     entries = PER_TENSOR * (len(stored) + 3 * len(weights))  # Adam's: two averages and a step for each weight
@@ -81,9 +82,11 @@ def _state(cfg: DictConfig, experiment: Experiment) -> float:
     """Numbers per weight; what optimizer and learning rate refuse, they refuse only when they are called."""
     part = "optimizer"
     try:
-        state = state_per_weight(make(cfg.optimizer, part))
+        trial = make_optimizer(cfg.optimizer, experiment.module.denoiser)
+        state = state_per_weight(partial(make_optimizer, cfg.optimizer))
         part = "lr_schedule"
-        float(make(cfg.lr_schedule, part)(experiment.trainer.max_steps)(0))
+        if cfg.get(part):
+            make_lr_schedule(cfg.lr_schedule, trial, total_steps(experiment))
     except UserError:
         raise
     except Exception as error:  # constructors may refuse their arguments by whatever they like
@@ -91,11 +94,12 @@ def _state(cfg: DictConfig, experiment: Experiment) -> float:
     return state
 
 
-def state_per_weight(optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> float:
+def state_per_weight(optimizer: Callable[[nn.Module], torch.optim.Optimizer]) -> float:
     """Numbers that an optimizer remembers per weight (Adam 2, plain SGD 0), seen after one step of 32 x 32 weights."""
-    weight = nn.Parameter(torch.zeros(32, 32))
+    net = nn.Linear(32, 32, bias=False)
+    weight = net.weight
     weight.grad = torch.ones_like(weight)
-    trial = optimizer([weight])
+    trial = optimizer(net)
     trial.step()
     tensors = [value for value in trial.state[weight].values() if isinstance(value, Tensor) and value.numel() > 1]
     return sum(tensor.numel() for tensor in tensors) / weight.numel()
@@ -122,7 +126,7 @@ def describe(cfg: DictConfig, experiment: Experiment, plan: Plan, run: Run) -> s
     rows = [(part, cfg[part]["_target_"]) for part in PARTS if cfg.get(part) and "_target_" in cfg[part]]
     rows += [
         ("parameters", f"{sum(p.numel() for p in module.denoiser.parameters()):,}"),
-        ("items", f"{len(experiment.data.train.data):,} of shape {tuple(experiment.data.shape)}"),
+        ("items", f"{items(experiment):,} of shape {tuple(experiment.facts.shape)}"),
         ("steps", _steps(experiment)),
         ("device", f"{trainer.world_size} x {trainer.strategy.root_device.type} in {cfg.trainer.precision}"),
         ("memory", f"about {size(memory.total)} per process: {_by_kind(memory)}"),
@@ -146,13 +150,39 @@ def size(count: int) -> str:
 
 
 def _steps(experiment: Experiment) -> str:
-    data, trainer = experiment.data, experiment.trainer
-    each = data.batch_size * trainer.world_size
-    batches = max(len(data.train.data) // each, 1)
-    epochs = trainer.max_steps * data.accumulate / batches
-    return (
-        f"{trainer.max_steps:,} of {data.accumulate} x {each} items; {batches:,} batches per epoch, {epochs:.1f} epochs"
-    )
+    trainer, batches = experiment.trainer, batches_per_epoch(experiment)
+    steps, windows = total_steps(experiment), trainer.accumulate_grad_batches
+    size = getattr(experiment.data, "batch_size", None)
+    each = "a batch" if size is None else f"{size * trainer.world_size} items"
+    return f"{steps:,} of {windows} x {each}; {batches:,} batches per epoch, {steps * windows / batches:.1f} epochs"
+
+
+def items(experiment: Experiment) -> int:
+    """How many items are trained on, as far as the data say."""
+    data = experiment.data
+    if isinstance(data, DataModule):
+        return len(data.train.data)
+    loader = data.train_dataloader()
+    return len(loader.dataset) if hasattr(getattr(loader, "dataset", None), "__len__") else len(experiment.facts.train.data)
+
+
+def batches_per_epoch(experiment: Experiment) -> float:
+    """Of one process; inf where the loader has no length."""
+    data, limit = experiment.data, experiment.trainer.overfit_batches or experiment.trainer.limit_train_batches
+    if isinstance(data, DataModule):
+        whole = len(data.train.data) // (data.batch_size * experiment.trainer.world_size)
+    else:
+        loader = data.train_dataloader()
+        whole = len(loader) if hasattr(loader, "__len__") else math.inf
+    return max(1, int(whole * limit) if isinstance(limit, float) and whole < math.inf else min(whole, limit or whole))
+
+
+def total_steps(experiment: Experiment) -> float:
+    """Steps of the optimizer until ``max_steps`` or ``max_epochs`` ends the run, whichever comes first."""
+    trainer = experiment.trainer
+    windows = math.ceil(batches_per_epoch(experiment) / trainer.accumulate_grad_batches)
+    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs * windows
+    return min(epochs, math.inf if trainer.max_steps == -1 else trainer.max_steps)
 
 
 def _by_kind(memory: Memory) -> str:
@@ -175,6 +205,6 @@ def _of(callback: Checkpoint, trainer: L.Trainer) -> int:
     if top is None:
         return 1  # a callback of the user's own, which says nothing
     if top == -1:  # Lightning's: every one
-        interval = callback._every_n_train_steps or trainer.val_check_interval
-        top = math.ceil(trainer.max_steps / max(interval, 1))
+        interval = getattr(callback, "every_n_train_steps", None) or 1
+        top = 1 if trainer.max_steps == -1 else math.ceil(trainer.max_steps / interval)
     return top + bool(callback.save_last)

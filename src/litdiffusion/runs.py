@@ -19,9 +19,10 @@ LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
 PICTURES = ("trajectory", "forward_process", "field", "langevin_path", "final_samples", "progress_bar")
 MAY_DIFFER = (
     *LENGTH,
-    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar")),
+    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "plugins", "default_root_dir")),
+    *(f"trainer.{key}" for key in ("enable_progress_bar", "enable_model_summary", "profiler", "logger", "callbacks")),
     *(f"callbacks.{name}" for name in PICTURES),
-    *("data.root", "data.num_workers", "data.memory_limit_gb", "threads", "inner_steps", "logger"),
+    *("data.root", "data.num_workers", "data.memory_limit_gb", "threads", "logger", "tags"),
     *("name", "resume", "save_every", "callbacks.last.every_n_steps", "callbacks.last.minutes"),
     *("ckpt_path", "expected", "skip_nonfinite", "trusted", "dry_run", "sweep", "retries", "derived"),
 )
@@ -105,7 +106,7 @@ def action_for(folder: Path, config: dict[str, Any]) -> Action:
             + "".join(f"  {line}\n" for line in lines)
             + "take the same overrides to go on with it, resume=false to start afresh beside it, or another name"
         )
-    return "complete" if record.status == "complete" and not _longer(record, config) else "resume"
+    return "complete" if record.status == "complete" and not longer(record, config) else "resume"
 
 
 def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -167,11 +168,11 @@ def is_locked(folder: Path) -> bool:
         return True
 
 
-def _longer(record: RunRecord, config: dict[str, Any]) -> bool:
-    """Whether ``config`` asks for more steps, passes or time than the complete run had."""
+def longer(record: RunRecord, config: dict[str, Any]) -> bool:
+    """Whether ``config`` asks for more steps, passes or time than the run of ``record`` had."""
     then, now = (plain.get("trainer", {}) for plain in (record.config, config))
     lengths = [key.partition(".")[2] for key in LENGTH]
     if all(then.get(key) == now.get(key) for key in lengths):
         return False
     steps = now.get("max_steps")
-    return now.get("max_epochs") is not None or not isinstance(steps, int) or steps > record.step
+    return now.get("max_epochs") is not None or steps == -1 or not isinstance(steps, int) or steps > record.step

@@ -12,13 +12,14 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from litdiffusion.build import build_denoiser
+from litdiffusion.build import assemble, build_denoiser
 from litdiffusion.checks import check_folder, whole
 from litdiffusion.data import DataModule
 from litdiffusion.denoisers import ClippedDenoiser, GuidedDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.exporting import read_export
 from litdiffusion.instantiate import make
+from litdiffusion.modules import DiffusionModule
 from litdiffusion.modules.checkpoints import read_checkpoint
 from litdiffusion.modules.labels import columns, in_turn
 from litdiffusion.plots import comparison_picture, image_grid
@@ -55,7 +56,7 @@ class Pretrained:
         self.shape = tuple(self.config.derived.shape)
         self.classes: int = self.config.derived.get("classes") or 0
         for part in ("schedule", "parameterization", "model"):
-            self._check(part)
+            self.check(part)
         self.codec: nn.Module = self.made("codec")
         self.sampler: Sampler = self.made("sampler")
         self.denoiser = build_denoiser(self.config).eval()
@@ -67,7 +68,7 @@ class Pretrained:
 
     def made(self, part: str) -> Any:
         """A part that the stored config describes, "data" say, made if it names no more than it may."""
-        self._check(part)
+        self.check(part)
         return make(self.config[part], part)
 
     def sample(
@@ -86,7 +87,7 @@ class Pretrained:
         denoiser = self.on(device_for(device), clip, guidance)
         return torch.cat(list(batches(cfg, self, denoiser, self.sampler, self.labels(n, label))))
 
-    def _check(self, part: str) -> None:
+    def check(self, part: str) -> None:
         if part not in self.config:
             raise UserError(f"the config of this checkpoint has no {part}; it was not written by litdiffusion")
         check_sent(OmegaConf.to_container(self.config[part], resolve=False), part, self._trust)
@@ -130,6 +131,26 @@ class Pretrained:
                 f"guidance={weight} needs a model that was trained without its class too, with label_dropout above 0; "
                 f"leave it out"
             )
+
+
+def restored_module(path: str | Path, trust: str | Sequence[str] = (), **settings: Any) -> DiffusionModule:
+    """The module of a checkpoint with all of its weights, to train on or to sample from.
+
+    Args:
+        path: of a checkpoint.
+        trust: as for `Pretrained`.
+        settings: of the config that replace those in the file: ``seed=1``, say.
+    """
+    content = read_checkpoint(path)
+    pretrained = Pretrained(path, trust=trust)
+    for part in ("times", "weighting", "optimizer", "lr_schedule"):
+        if pretrained.config.get(part):
+            pretrained.check(part)
+    config = OmegaConf.merge(pretrained.config, settings)
+    module = assemble(config, pretrained.codec, pretrained.value_range)
+    module.load_state_dict(content["state_dict"])
+    module.on_load_checkpoint(content)
+    return module.eval()
 
 
 def sample_to_files(cfg: DictConfig) -> Path:

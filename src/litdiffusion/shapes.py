@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from litdiffusion.codecs import Identity
-from litdiffusion.data import DataModule
+from litdiffusion.data import Facts
 from litdiffusion.errors import UserError
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.samplers import Sampler
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
     kept: int
 
 
-def check_shapes(module: DiffusionModule, data: DataModule) -> Answer:
+def check_shapes(module: DiffusionModule, data: Facts) -> Answer:
     """Refuses parts that do not fit each other; returns the net's answer, see `ask`.
 
     Raises:
@@ -105,7 +105,7 @@ class _Eager(nn.Module):
         return self.net.forward(x, label, cond)
 
 
-def _check_codec(module: DiffusionModule, data: DataModule) -> None:
+def _check_codec(module: DiffusionModule, data: Facts) -> None:
     """With two real items: a codec's weights may be far from meta, and building has encoded many already."""
     if isinstance(module.codec, Identity):
         return

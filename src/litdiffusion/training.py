@@ -2,32 +2,37 @@
 
 import logging
 import sys
+import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.attempts import Attempt, how_to_continue
 from litdiffusion.build import Experiment, Run, build
+from litdiffusion.callbacks import Stopped
 from litdiffusion.csv_log import keep_rows
 from litdiffusion.errors import Pruned, TrainingError, UserError
 from litdiffusion.loggers import describe_run, finish
 from litdiffusion.modules.checkpoints import LAST, check_fits, newest_checkpoint, read_checkpoint
-from litdiffusion.modules.interrupts import Stopped
-from litdiffusion.planning import check_room, describe, leave_no_folder, make_plan
-from litdiffusion.runs import action_for, fresh_folder, read_record
+from litdiffusion.modules.position import Position
+from litdiffusion.planning import check_room, describe, items, leave_no_folder, make_plan, total_steps
+from litdiffusion.runs import action_for, fresh_folder, longer, read_record
+from litdiffusion.trainer import Quiet
 
 HARMLESS = (
     ".*does not have many workers.*",
     ".*LeafSpec.*is deprecated.*",
     "Found .* module.s. in eval mode.*",  # the average of the weights, on purpose
-    "Using ModelCheckpoint with manual optimization.*",
     "Experiment logs directory .* exists and is not empty.*",  # Hydra's own files; an earlier run is refused
     "Checkpoint directory .* exists and is not empty.*",
     ".*sync_dist=True.*",  # of validation they are summed already
+    ".*The number of training batches .* is smaller than the logging interval.*",  # rows count steps, not epochs
+    ".*when logging on epoch level in distributed setting.*",
 )
 
 
@@ -36,14 +41,18 @@ def train(cfg: DictConfig, run: Run) -> float | None:
 
     A folder with an unfinished run of the same config is gone on with; of a complete one the metric is returned. A
     run that is told to stop ends the process with 128 + the signal, so that schedulers see it as unfinished.
+    ``trainer.fast_dev_run`` trains in a folder that is gone afterwards.
 
     Raises:
         UserError: bad input, before training starts.
         TrainingError: a run that could not go on; says where its last good checkpoint is.
     """
     _quieten()
+    _fill_in(cfg)
     if cfg.dry_run:
         return _dry_run(cfg, run)
+    if cfg.trainer.fast_dev_run:
+        return _fast_dev_run(cfg, run)
     config = plain(cfg)
     leads = rank_zero_only.rank == 0
     if leads and not cfg.resume and read_record(run.dir) is not None:
@@ -53,8 +62,8 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     experiment = build(cfg, run)
     check_room(make_plan(cfg, experiment), run.dir)
     attempt = Attempt(run, config, leads)
-    with attempt.locked(), experiment.module.interrupts.listening():
-        start = _start(cfg, experiment, run)
+    with attempt.locked(), experiment.interrupts.listening():
+        start = _start(cfg, experiment, run, config)
         try:
             with attempt.watched(experiment.trainer.world_size):
                 return _attempted(cfg, experiment, run, attempt, start)
@@ -64,6 +73,28 @@ def train(cfg: DictConfig, run: Run) -> float | None:
             _tell(experiment, f"stopped by {stop}. {_last_checkpoint(run, cfg)}")
             # The first process must not take the others, which stop with it, for broken.
             raise SystemExit(128 + stop.signum if leads else 0) from None
+
+
+def _fill_in(cfg: DictConfig) -> None:
+    """A group that was taken out by ``group=null`` is an empty one."""
+    for group in ("callbacks", "logger", "metrics", "lr_schedule"):
+        if cfg.get(group) is None:
+            OmegaConf.update(cfg, group, {}, force_add=True)
+
+
+def _fast_dev_run(cfg: DictConfig, run: Run) -> None:
+    """One batch of everything; what it writes is gone afterwards, and a run in the same folder is left alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        experiment = build(cfg, replace(run, dir=Path(folder) / "run"))
+        make_plan(cfg, experiment)
+        with experiment.interrupts.listening():
+            try:
+                experiment.trainer.fit(experiment.module, experiment.data)
+            except Stopped as stop:
+                raise SystemExit(128 + stop.signum) from None
+    steps = experiment.trainer.global_step
+    _tell(experiment, f"fast_dev_run: {steps} step{'s' * (steps != 1)} trained and validated; nothing was kept")
+    leave_no_folder(run.dir)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -88,7 +119,7 @@ def _attempted(cfg: DictConfig, experiment: Experiment, run: Run, attempt: Attem
     own = start is not None and start.is_relative_to(run.dir)
     step = 0 if content is None else content["global_step"]
     if attempt.leads:
-        keep_rows(run.dir, content["progress"]["rows"] if own and "progress" in content else 0)
+        keep_rows(run.dir, step if own else 0)
     count = attempt.begin(step)
     if own or count > 1:
         _tell(experiment, f"going on with {run.dir} from step {step} (attempt {count})")
@@ -97,6 +128,7 @@ def _attempted(cfg: DictConfig, experiment: Experiment, run: Run, attempt: Attem
     status = "failed"
     try:
         trainer.fit(experiment.module, experiment.data, ckpt_path=start, weights_only=True)
+        check_complete(experiment)
         status = "complete"
     except Stopped:
         status = "stopped"
@@ -113,31 +145,52 @@ def _attempted(cfg: DictConfig, experiment: Experiment, run: Run, attempt: Attem
     return None if value is None else float(value)
 
 
-def _start(cfg: DictConfig, experiment: Experiment, run: Run) -> Path | None:
+def check_complete(experiment: Experiment) -> None:
+    """Whether a run has done what was asked: all steps or epochs, its time, or until a callback ended it.
+
+    Raises:
+        TrainingError: it has not, although Lightning's ``fit`` returned.
+    """
+    trainer = experiment.trainer
+    steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+    epochs = trainer.max_epochs not in (None, -1) and trainer.current_epoch >= trainer.max_epochs
+    if not (trainer.state.finished and (steps or epochs or trainer.should_stop)):
+        raise TrainingError(
+            f"training ended after {trainer.global_step} of {total_steps(experiment):,} steps although nothing asked "
+            f"for an end; a callback or limit_train_batches={trainer.limit_train_batches} may have cut it short"
+        )
+
+
+def _start(cfg: DictConfig, experiment: Experiment, run: Run, config: dict[str, Any]) -> Path | None:
     """The checkpoint to go on from: the run's own, else the one that was asked for, else none.
 
     Raises:
         UserError: it belongs to another model or process, or has all of its steps.
     """
-    steps, record = experiment.trainer.max_steps, read_record(run.dir)
-    path, lines = newest_checkpoint(run.dir / "checkpoints", steps)
+    record = read_record(run.dir)
+    path, lines = newest_checkpoint(run.dir / "checkpoints", record is not None and longer(record, config))
     for line in lines:
         _tell(experiment, f"warning: {line}")
-    if path is None and record is not None and record.step >= steps and record.config["trainer"]["max_steps"] != steps:
-        raise UserError(f"{run.dir} has {record.step} steps already; take trainer.max_steps above that")
     if path is None and cfg.ckpt_path is not None:
         path = Path(cfg.ckpt_path)
-        _check_unfinished(read_checkpoint(path), experiment, path)
     if path is not None:
+        _check_unfinished(read_checkpoint(path), experiment, path)
         check_fits(read_checkpoint(path), experiment.module, path)
     return path
 
 
 def _check_unfinished(content: dict[str, Any], experiment: Experiment, path: Path) -> None:
-    if content["global_step"] >= experiment.trainer.max_steps:
+    trainer, steps = experiment.trainer, content["global_step"]
+    position = Position(*content.get("progress", {}).get("position", ()))
+    if trainer.max_steps != -1 and steps >= trainer.max_steps:
         raise UserError(
-            f"{path} has all of its {content['global_step']} steps; to go on raise trainer.max_steps above that "
-            f"(with lr_schedule=constant, since a cosine has ended at zero)"
+            f"{path} has all of its {steps} steps; to go on raise trainer.max_steps above that (with "
+            f"lr_schedule=constant, since a cosine has ended at zero)"
+        )
+    if trainer.max_epochs not in (None, -1) and position.epoch + position.last >= trainer.max_epochs:
+        raise UserError(
+            f"{path} has all of its {position.epoch + position.last} epochs; to go on raise trainer.max_epochs above "
+            f"that (with lr_schedule=constant, since a cosine has ended at zero)"
         )
 
 
@@ -166,14 +219,20 @@ def _last_checkpoint(run: Run, cfg: DictConfig) -> str:
 
 
 def _announce(cfg: DictConfig, experiment: Experiment, run: Run) -> None:
-    trainer, data = experiment.trainer, experiment.data
+    trainer, size = experiment.trainer, getattr(experiment.data, "batch_size", None)
     parameters = sum(p.numel() for p in experiment.module.denoiser.parameters())
     _tell(
         experiment,
-        f"{len(data.train.data)} training items of shape {tuple(data.shape)}, {parameters:,} parameters, "
-        f"{trainer.max_steps} steps of {data.batch_size} on {trainer.world_size} x {trainer.strategy.root_device.type} "
-        f"in {cfg.trainer.precision}",
+        f"{items(experiment)} training items of shape {tuple(experiment.facts.shape)}, {parameters:,} parameters, "
+        f"{total_steps(experiment)} steps{'' if size is None else f' of {size}'} on {trainer.world_size} x "
+        f"{trainer.strategy.root_device.type} in {cfg.trainer.precision}",
     )
+    if trainer.max_steps != -1 and trainer.max_epochs not in (None, -1) and total_steps(experiment) == trainer.max_steps:
+        _tell(
+            experiment,
+            f"trainer.max_steps={trainer.max_steps} ends the run before trainer.max_epochs={trainer.max_epochs} does; "
+            f"trainer.max_steps=-1 counts epochs alone",
+        )
     _tell(experiment, f"run folder: {run.dir}")
 
 
@@ -194,6 +253,7 @@ def _tell(experiment: Experiment, line: str) -> None:
 
 def _quieten() -> None:
     """Lightning's advice on things that this project decides for itself."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(Quiet())
+    logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own; Hydra's would repeat it
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)

@@ -2,7 +2,9 @@
 
 from litdiffusion.callbacks.field import Field
 from litdiffusion.callbacks.final_samples import FinalSamples
+from litdiffusion.callbacks.final_validation import FinalValidation
 from litdiffusion.callbacks.forward_process import ForwardProcess
+from litdiffusion.callbacks.interrupts import Interrupts, Stopped
 from litdiffusion.callbacks.langevin_path import LangevinPath
 from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
 from litdiffusion.callbacks.live_likelihood import LiveLikelihood
@@ -13,11 +15,14 @@ from litdiffusion.callbacks.trajectory import Trajectory
 __all__ = [
     "Field",
     "FinalSamples",
+    "FinalValidation",
     "ForwardProcess",
+    "Interrupts",
     "LangevinPath",
     "LastCheckpoint",
     "LiveLikelihood",
     "LiveQuality",
     "StepProgress",
+    "Stopped",
     "Trajectory",
 ]

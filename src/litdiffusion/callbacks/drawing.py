@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -30,10 +31,12 @@ def states_of(
     seed: int,
     shown: int,
     label: Tensor | None = None,
+    data: Any = None,
 ) -> list[State]:
     """``shown`` states, evenly spread, of ``count`` chains from one seed, in data space on the CPU.
 
-    A conditional model draws the classes ``label`` (count,), by default ``i % classes`` for chain i.
+    A conditional model draws the classes ``label`` (count,), by default ``i % classes`` for chain i. Samples that look
+    broken beside ``data`` are told of.
     """
     schedule, noise = module.denoiser.schedule, seeded_noise(seed)
     label = in_turn(count, module.classes) if label is None else label
@@ -43,16 +46,16 @@ def states_of(
     with evaluating(module, weights) as denoiser:
         states = [state for state in sampler.trajectory(denoiser, x, cond, noise) if state.step in kept]
     states = [state._replace(x=module.codec.decode(state.x).float().cpu()) for state in states]
-    watch(module, states[-1], weights)
+    if data is not None:
+        watch(module, states[-1], weights, data)
     return states
 
 
-def watch(module: DiffusionModule, end: State, weights: str) -> None:
+def watch(module: DiffusionModule, end: State, weights: str, data: Any) -> None:
     """Tells once, from a quarter of the run on, where samples in data space look broken, and of which average."""
     trainer = module.trainer
-    if 4 * trainer.global_step < trainer.max_steps or not end.level.is_clean:
+    if 4 * trainer.global_step < trainer.estimated_stepping_batches or not end.level.is_clean:
         return
-    data = trainer.datamodule
     found = odd_samples(end.x, data.reference(max(len(end.x), LEAST)), data.value_range)
     if found is not None:
         module.health.tell(*found)
@@ -91,12 +94,22 @@ def at_most(module: DiffusionModule, steps: int | None) -> Sampler:
     return sampler.respaced(max(1, transitions * steps // calls))
 
 
+def facts_of(callback: Any, trainer: L.Trainer) -> Any:
+    """What is known of the data: what the callback was given, else the trainer's data module."""
+    return trainer.datamodule if callback.data is None else callback.data
+
+
+def step_due(trainer: L.Trainer, every_n_steps: int) -> bool:
+    """Whether the batch that has ended led to a step of the optimizer, and to one at the interval."""
+    return trainer.lightning_module.stepped and trainer.global_step % every_n_steps == 0
+
+
 def save_picture(trainer: L.Trainer, run_dir: Path, name: str, picture: Image, file: str) -> Path:
     """Writes a picture below the run's folder and shows it on every logger; returns the file's path."""
     path = run_dir / "pictures" / file
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
-    log_picture(trainer, name, picture, trainer.global_step)
+    log_picture(trainer, name, picture)
     return path
 
 
@@ -126,6 +139,6 @@ def noised_like(end: State, data: Tensor, seed: int = 1) -> Tensor:
     return data if end.level.is_clean else diffuse(data, seeded_noise(seed)(data), end.level)
 
 
-def display_range(trainer: L.Trainer) -> tuple[float, float]:
+def display_range(data: Any) -> tuple[float, float]:
     """The range of values that pictures of images show; it has no meaning for vectors."""
-    return trainer.datamodule.value_range or (-1.0, 1.0)
+    return data.value_range or (-1.0, 1.0)

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from litdiffusion.callbacks.drawing import evaluating, level_names, save_picture
+from litdiffusion.callbacks.drawing import evaluating, facts_of, level_names, save_picture, step_due
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import diffuse, mix, score
 from litdiffusion.modules import DiffusionModule
@@ -41,6 +41,7 @@ class Field(L.Callback):
         kind: "score", or "velocity" (dx/dt of the probability flow).
         weights: "ema" or "raw".
         seed: of the noise on the data.
+        data: what is known of the data; None: the trainer's data module.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Field(L.Callback):
         kind: str = "score",
         weights: str = "ema",
         seed: int = 0,
+        data: Any = None,
     ):
         for name, value, least in (("every_n_steps", every_n_steps, 1), ("arrows", arrows, 2), ("points", points, 2)):
             if value is not None and value < least:
@@ -62,14 +64,14 @@ class Field(L.Callback):
                 raise UserError(f"callbacks.field.{name} must be {' or '.join(choices)}, got {value!r}")
         if levels is not None and not (len(levels) and all(0 < t <= 1 for t in levels)):
             raise UserError(f"callbacks.field.levels must be times in (0, 1], got {list(levels)}; null chooses them")
-        self.run_dir, self.every_n_steps, self.times = run_dir, every_n_steps, levels
+        self.run_dir, self.every_n_steps, self.times, self.data = run_dir, every_n_steps, levels, data
         self.arrows, self.points = arrows, points
         self.kind, self.weights, self.seed = kind, weights, seed
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+        if self.every_n_steps is not None and step_due(trainer, self.every_n_steps):
             self.draw(trainer, pl_module, f"field_step_{trainer.global_step:06d}.png")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
@@ -86,7 +88,7 @@ class Field(L.Callback):
     def panels(self, trainer: L.Trainer, module: DiffusionModule) -> list[FieldPanel]:
         """One panel per level, the cleanest first: noised data, and the learned and the exact field on a grid."""
         schedule, noise = module.denoiser.schedule, seeded_noise(self.seed)
-        data = module.codec.encode(trainer.datamodule.training_reference(self.points).to(module.device)).cpu()
+        data = module.codec.encode(facts_of(self, trainer).training_reference(self.points).to(module.device)).cpu()
         levels = self._levels(schedule, data.std(dim=0).square().mean().sqrt().item())
         samples = [diffuse(data, noise(data), level) for level in levels]
         grids = field_grids(samples, self.arrows if len(data[0]) == 2 else LINE)

@@ -1,12 +1,13 @@
 """Samples at the end of training, beside the data, and how far from it they are."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from PIL.Image import Image
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import at_most, display_range, save_picture, states_of, target_name
+from litdiffusion.callbacks.drawing import at_most, display_range, facts_of, save_picture, states_of, target_name
 from litdiffusion.errors import UserError
 from litdiffusion.loggers import log_metrics
 from litdiffusion.metrics import share_within
@@ -34,6 +35,7 @@ class FinalSamples(L.Callback):
         weights: "ema" or "raw".
         seed: of the noise.
         origin_radius: also count the vectors within this distance of the origin; None: does not.
+        data: what is known of the data; None: the trainer's data module.
     """
 
     def __init__(
@@ -47,11 +49,12 @@ class FinalSamples(L.Callback):
         weights: str = "ema",
         seed: int = 0,
         origin_radius: float | None = None,
+        data: Any = None,
     ):
         for name, value in (("images", images), ("points", points), ("sets", sets)):
             if value < 1:
                 raise UserError(f"callbacks.final_samples.{name} must be at least 1, got {value}")
-        self.run_dir, self.quality = run_dir, quality
+        self.run_dir, self.quality, self.data = run_dir, quality, data
         self.images, self.points, self.sets = images, points, sets
         self.steps, self.weights, self.seed = steps, weights, seed
         self.origin_radius = origin_radius
@@ -69,18 +72,20 @@ class FinalSamples(L.Callback):
         return self._numbers
 
     def _grid(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
-        samples = self._draw(module, self.images, None).x
-        return image_grid(samples, columns(len(samples), module.classes), display_range(trainer))
+        data = facts_of(self, trainer)
+        samples = self._draw(module, self.images, None, data).x
+        return image_grid(samples, columns(len(samples), module.classes), display_range(data))
 
     def _compare(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
-        label = in_proportion(trainer.datamodule.train.label, self.points * self.sets) if module.classes else None
-        end = self._draw(module, self.points * self.sets, label)
+        data = facts_of(self, trainer)
+        label = in_proportion(data.train.label, self.points * self.sets) if module.classes else None
+        end = self._draw(module, self.points * self.sets, label, data)
         first = end.x[: self.points]
         name, quality = target_name(end), self.quality
         finite = end.x.isfinite().all(1)
         if quality is None or not finite.all():
             self._numbers = "" if finite.all() else f"samples: {finite.sum()} of {len(finite)} are finite, not measured"
-            return comparison_picture({"data": trainer.datamodule.reference(self.points), "samples": first})
+            return comparison_picture({"data": data.reference(self.points), "samples": first})
         measured, rivals = quality.measure(end.x, self.points, end.level), quality.rivals(self.points, end.level)
         sets = quality.rival_samples(self.points, end.level)
         near = self._near_origin(first, sets["data"])
@@ -95,8 +100,8 @@ class FinalSamples(L.Callback):
             f"Wasserstein distance to fresh {name}, in units of the distance of two data draws",
         )
 
-    def _draw(self, module: DiffusionModule, count: int, label: Tensor | None) -> State:
-        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed + 1, 1, label)[-1]
+    def _draw(self, module: DiffusionModule, count: int, label: Tensor | None, data: Any) -> State:
+        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed + 1, 1, label, data)[-1]
 
     def _told(self, measured: Measured, rivals: dict[str, Measured], name: str) -> str:
         distance, ratio = measured["wasserstein"], measured["wasserstein_over_floor"]

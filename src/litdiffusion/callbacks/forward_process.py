@@ -1,11 +1,12 @@
 """The forward process, drawn once before training: what the model will have to undo."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 
-from litdiffusion.callbacks.drawing import display_range, level_names, save_picture
+from litdiffusion.callbacks.drawing import display_range, facts_of, level_names, save_picture
 from litdiffusion.gaussian import diffuse
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.plots import forward_picture
@@ -25,22 +26,24 @@ class ForwardProcess(L.Callback):
         run_dir: folder of the run.
         samples: rows of the sheet of images.
         points: of each panel of vector data.
+        data: what is known of the data; None: the trainer's data module.
     """
 
-    def __init__(self, run_dir: Path, samples: int = 6, points: int = 10_000):
-        self.run_dir = run_dir
+    def __init__(self, run_dir: Path, samples: int = 6, points: int = 10_000, data: Any = None):
+        self.run_dir, self.data = run_dir, data
         self.samples, self.points = samples, points
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         if not trainer.is_global_zero:
             return
-        images = len(trainer.datamodule.shape) == 3
-        data = trainer.datamodule.training_reference(self.samples if images else self.points)
+        facts = facts_of(self, trainer)
+        images = len(facts.shape) == 3
+        data = facts.training_reference(self.samples if images else self.points)
         schedule, noise = pl_module.denoiser.schedule, seeded_noise(0)
         x_0 = pl_module.codec.encode(data.to(pl_module.device))
         levels = shown_levels(schedule, IMAGE_TIMES if images else VECTOR_TIMES)
         states = [pl_module.codec.decode(diffuse(x_0, noise(x_0), level)).cpu() for level in levels]
-        picture = forward_picture(states, level_names(schedule, levels), "forward process", display_range(trainer))
+        picture = forward_picture(states, level_names(schedule, levels), "forward process", display_range(facts))
         save_picture(trainer, self.run_dir, "forward_process", picture, "forward_process.png")
 
 

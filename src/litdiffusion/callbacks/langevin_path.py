@@ -1,12 +1,13 @@
 """One long Langevin chain at a single noise level: whether it ever finds the other mode."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import evaluating, save_picture
+from litdiffusion.callbacks.drawing import evaluating, facts_of, save_picture
 from litdiffusion.callbacks.field import has_plane
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import diffuse
@@ -31,6 +32,7 @@ class LangevinPath(L.Callback):
         points: of the noised data.
         weights: "ema" or "raw".
         seed: of the chain and of the noise on the data.
+        data: what is known of the data; None: the trainer's data module.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class LangevinPath(L.Callback):
         points: int = 4000,
         weights: str = "ema",
         seed: int = 0,
+        data: Any = None,
     ):
         for name, value in (("steps", steps), ("keep_every", keep_every), ("points", points)):
             if value < 1:
@@ -50,7 +53,7 @@ class LangevinPath(L.Callback):
             raise UserError(f"callbacks.langevin_path.step_size must be positive, got {step_size}")
         if weights not in ("ema", "raw"):
             raise UserError(f"callbacks.langevin_path.weights must be ema or raw, got {weights!r}")
-        self.run_dir = run_dir
+        self.run_dir, self.data = run_dir, data
         self.steps, self.step_size, self.keep_every = steps, step_size, keep_every
         self.points, self.weights, self.seed = points, weights, seed
 
@@ -58,7 +61,8 @@ class LangevinPath(L.Callback):
         if not trainer.is_global_zero or not has_plane(pl_module):
             return
         level = pl_module.denoiser.schedule.at(1.0)
-        data = pl_module.codec.encode(trainer.datamodule.reference(self.points).to(pl_module.device)).cpu()
+        data = facts_of(self, trainer).reference(self.points)
+        data = pl_module.codec.encode(data.to(pl_module.device)).cpu()
         noised = diffuse(data, seeded_noise(self.seed)(data), level)
         title = f"one Langevin chain, step size {self.step_size:g}, σ = {level.sigma.item():.3g}"
         picture = path_picture(noised, self.path(pl_module), title, self.keep_every, "noised data")

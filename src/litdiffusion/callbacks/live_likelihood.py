@@ -1,17 +1,17 @@
 """The likelihood of a few held-out items, measured while the model learns."""
 
 import warnings
+from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import evaluating
+from litdiffusion.callbacks.drawing import evaluating, facts_of
 from litdiffusion.clock import Budget
 from litdiffusion.codecs import Identity
 from litdiffusion.errors import UserError
 from litdiffusion.likelihood import bits_per_dimension, quick_nats
-from litdiffusion.loggers import log_metrics
 from litdiffusion.modules import DiffusionModule
 
 
@@ -29,13 +29,14 @@ class LiveLikelihood(L.Callback):
         steps: network calls per item on a chain, about.
         max_share: largest share of the run's time; a measurement that would exceed it is left out, the first never is.
         seed: of the noise.
+        data: what is known of the data; None: the trainer's data module.
     """
 
-    def __init__(self, items: int = 64, steps: int = 25, max_share: float | None = 0.05, seed: int = 0):
+    def __init__(self, items: int = 64, steps: int = 25, max_share: float | None = 0.05, seed: int = 0, data: Any = None):
         for name, value, least in (("items", items, 1), ("steps", steps, 2)):
             if value < least:
                 raise UserError(f"callbacks.live_likelihood.{name} must be at least {least}, got {value}")
-        self.items, self.steps, self.max_share, self.seed = items, steps, max_share, seed
+        self.items, self.steps, self.max_share, self.seed, self.data = items, steps, max_share, seed, data
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         self._budget = Budget(pl_module.clock, "likelihood", self.max_share)
@@ -48,8 +49,7 @@ class LiveLikelihood(L.Callback):
         with self._budget.spend():
             values = trainer.strategy.broadcast(self._tried(trainer, pl_module) if trainer.is_global_zero else {})
         if values:
-            pl_module.log_dict(values, logger=False)
-            log_metrics(trainer, values)
+            pl_module.log_dict(values)
 
     def _tried(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
         try:
@@ -62,7 +62,7 @@ class LiveLikelihood(L.Callback):
 
     @torch.no_grad()
     def _measured(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
-        data = trainer.datamodule
+        data = facts_of(self, trainer)
         x_0, bytes = data.reference(self.items).to(module.device), data.value_range is not None
         with evaluating(module, "ema") as denoiser:
             nats = quick_nats(
@@ -79,6 +79,6 @@ class LiveLikelihood(L.Callback):
             return {"likelihood/bits_per_dimension": bits_per_dimension(nats.mean(), x_0[0].numel()).item()}
         return {"likelihood/nats": nats.mean().item(), **self._best(data, x_0.cpu())}
 
-    def _best(self, data: L.LightningDataModule, x_0: Tensor) -> dict[str, float]:
+    def _best(self, data: Any, x_0: Tensor) -> dict[str, float]:
         law = getattr(data, "mixture", None)
         return {} if law is None else {"likelihood/nats_best": -law.log_density(x_0).mean().item()}

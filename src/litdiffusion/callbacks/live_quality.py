@@ -2,15 +2,15 @@
 
 import math
 import warnings
+from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import at_most, evaluating
+from litdiffusion.callbacks.drawing import at_most, evaluating, facts_of
 from litdiffusion.clock import Budget
 from litdiffusion.errors import UserError
-from litdiffusion.loggers import log_metrics
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.modules.labels import in_proportion
 from litdiffusion.quality import Quality
@@ -37,6 +37,7 @@ class LiveQuality(L.Callback):
         max_share: largest share of the run's time: a measurement that would exceed it is left out, the first never is;
             None: no limit, which the run sets where its ``metric`` is one of these numbers.
         seed: of the noise.
+        data: what is known of the data; None: the trainer's data module.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class LiveQuality(L.Callback):
         weights: str = "ema",
         max_share: float | None = 0.1,
         seed: int = 0,
+        data: Any = None,
     ):
         for name, value, least in (("samples", samples, 20), ("steps", steps, 2)):
             if value is not None and value < least:
@@ -54,7 +56,7 @@ class LiveQuality(L.Callback):
         if weights not in ("ema", "raw"):
             raise UserError(f"callbacks.live_quality.weights must be ema or raw, got {weights!r}")
         self.quality, self.samples, self.steps = quality, samples, steps
-        self.weights, self.max_share, self.seed = weights, max_share, seed
+        self.weights, self.max_share, self.seed, self.data = weights, max_share, seed, data
         self._last = ""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
@@ -69,8 +71,7 @@ class LiveQuality(L.Callback):
         if failure:
             self._give_up(trainer, failure)
             return
-        pl_module.log_dict(values, logger=False)
-        log_metrics(trainer, {**values, "time/quality_percent": 100 * self._budget.share})
+        pl_module.log_dict(values)
         headline = f"quality/{self.quality.headline}"
         self._last = f"{self.quality.headline} {values[headline]:.3f}" if headline in values else ""
 
@@ -114,7 +115,7 @@ class LiveQuality(L.Callback):
         """The first ``count`` samples in data space on the CPU, where they stand, and their classes."""
         size, world = min(count, BLOCK.get(len(module.shape), 32)), trainer.world_size
         each = math.ceil(count / (size * world))
-        labels = in_proportion(trainer.datamodule.train.label, count) if module.classes else None
+        labels = in_proportion(facts_of(self, trainer).train.label, count) if module.classes else None
         sampler = at_most(module, self.steps)
         with evaluating(module, self.weights) as denoiser:
             blocks = Blocks(sampler, denoiser, module.shape, size, self.seed, labels, module.device)

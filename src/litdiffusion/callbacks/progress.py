@@ -1,4 +1,4 @@
-"""Lightning's progress bar, counting steps of the optimizer."""
+"""Lightning's progress bar over the steps of the whole run."""
 
 from typing import Any
 
@@ -7,21 +7,28 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 
 class StepProgress(TQDMProgressBar):
-    """Shows ``step/max_steps``: Lightning's own counts calls of its loop, of which one may hold many steps."""
+    """Shows ``step/max_steps`` where the run is counted in steps; a toy's epochs are too short for a bar each.
+
+    A run that is counted in epochs alone has Lightning's bar, one per epoch.
+    """
 
     def on_train_start(self, *args: Any) -> None:
         super().on_train_start(*args)
-        bar = self.train_progress_bar
-        bar.reset(self.trainer.max_steps)
-        bar.initial = self.trainer.global_step
-        bar.set_description("training")
-        self._show()
+        if self._counts_steps:
+            bar = self.train_progress_bar
+            bar.reset(self.trainer.max_steps)
+            bar.initial = self.trainer.global_step
+            bar.set_description("training")
+            self._show()
 
     def on_train_epoch_start(self, *args: Any) -> None:
-        """Nothing: the run is one epoch, and one that is resumed never begins it."""
+        if not self._counts_steps:
+            super().on_train_epoch_start(*args)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if trainer.global_step % self.refresh_rate == 0 or trainer.global_step >= trainer.max_steps:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        if not self._counts_steps:
+            super().on_train_batch_end(trainer, pl_module, *args)
+        elif trainer.global_step % self.refresh_rate == 0 or trainer.global_step >= trainer.max_steps:
             self._show()
             self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
 
@@ -29,6 +36,10 @@ class StepProgress(TQDMProgressBar):
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics
+
+    @property
+    def _counts_steps(self) -> bool:
+        return self.trainer.max_steps > 0
 
     def _show(self) -> None:
         self.train_progress_bar.n = self.trainer.global_step

@@ -9,10 +9,12 @@ from torch import Tensor
 from litdiffusion.callbacks.drawing import (
     at_most,
     display_range,
+    facts_of,
     heads,
     noised_like,
     save_picture,
     states_of,
+    step_due,
     target_name,
 )
 from litdiffusion.clock import Budget
@@ -30,7 +32,7 @@ class Trajectory(L.Callback):
 
     Args:
         run_dir: folder of the run.
-        every_n_steps: interval; 10 in the MNIST source.
+        every_n_steps: interval, 10 in the MNIST source; None: at every validation.
         chains: how many chains of images to draw.
         points: how many points of vector data to draw. (Chain i of a conditional model is of class ``i % classes``.)
         shown: how many states of a trajectory are drawn, evenly spread, the first and the last among them.
@@ -40,12 +42,13 @@ class Trajectory(L.Callback):
         max_share: largest share of the run's time that pictures may take: one that would exceed it is left out (the
             first and the last never are). None: no limit.
         seed: of the noise.
+        data: what is known of the data; None: the trainer's data module.
     """
 
     def __init__(
         self,
         run_dir: Path,
-        every_n_steps: int = 500,
+        every_n_steps: int | None = None,
         chains: int = 10,
         points: int = 2000,
         shown: int = 26,
@@ -53,13 +56,14 @@ class Trajectory(L.Callback):
         weights: str = "ema",
         max_share: float | None = 0.1,
         seed: int = 0,
+        data: Any = None,
     ):
         for name, value in (("every_n_steps", every_n_steps), ("chains", chains), ("shown", shown)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise UserError(f"callbacks.trajectory.{name} must be at least 1, got {value}")
         if weights not in ("ema", "raw"):
             raise UserError(f"callbacks.trajectory.weights must be ema or raw, got {weights!r}")
-        self.run_dir = run_dir
+        self.run_dir, self.data = run_dir, data
         self.every_n_steps = every_n_steps
         self.chains, self.points = chains, points
         self.shown, self.steps = shown, steps
@@ -75,7 +79,11 @@ class Trajectory(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.every_n_steps == 0 and self._budget.allows():
+        if self.every_n_steps is not None and step_due(trainer, self.every_n_steps) and self._budget.allows():
+            self.draw(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
+        if self.every_n_steps is None and not trainer.sanity_checking and self._budget.allows():
             self.draw(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
@@ -99,28 +107,28 @@ class Trajectory(L.Callback):
             return
         step = trainer.global_step
         with self._budget.spend():
-            self.states = states = self._states(module)
+            self.states = states = self._states(trainer, module)
             picture = trajectory_picture(
                 [state.x for state in states],
                 heads(module.denoiser.schedule, states),
                 self._target(trainer),
                 f"reverse process after {step} steps",
-                display_range(trainer),
+                display_range(facts_of(self, trainer)),
                 data_label=target_name(states[-1]),
             )
             save_picture(trainer, self.run_dir, "trajectory", picture, f"trajectory_step_{step:06d}.png")
         self.drawn.append(step)
 
-    def _states(self, module: DiffusionModule) -> list[State]:
-        count = self.chains if len(module.shape) == 3 else self.points
-        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed, self.shown)
+    def _states(self, trainer: L.Trainer, module: DiffusionModule) -> list[State]:
+        count, data = self.chains if len(module.shape) == 3 else self.points, facts_of(self, trainer)
+        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed, self.shown, data=data)
 
     def _animate(self, trainer: L.Trainer, module: DiffusionModule) -> None:
         path = self.run_dir / "pictures" / "trajectory.gif"
         xs = [state.x for state in self.states]
         names = heads(module.denoiser.schedule, self.states)
         name = target_name(self.states[-1])
-        trajectory_gif(xs, names, self._target(trainer), path, display_range(trainer), data_label=name)
+        trajectory_gif(xs, names, self._target(trainer), path, display_range(facts_of(self, trainer)), data_label=name)
 
     def _target(self, trainer: L.Trainer) -> Tensor:
-        return noised_like(self.states[-1], trainer.datamodule.reference(self.points))
+        return noised_like(self.states[-1], facts_of(self, trainer).reference(self.points))

@@ -1,10 +1,11 @@
 """Data sets as Lightning data modules: toy densities, small image sets, folders of pictures."""
 
-from litdiffusion.data.base import DataModule, to_model_space
+from litdiffusion.data.base import DataModule, as_batch, to_model_space
+from litdiffusion.data.facts import Facts, LoaderFacts, facts_of
 from litdiffusion.data.image_folder import ImageFolder
 from litdiffusion.data.images import Digits, TorchvisionImages
-from litdiffusion.data.loaders import TensorLoader, WorkerLoader
-from litdiffusion.data.order import BatchOrder, GroupedOrder, SequentialOrder
+from litdiffusion.data.loaders import EpochLoader, loader
+from litdiffusion.data.order import EpochSampler, InOrderSampler, StripeSampler
 from litdiffusion.data.toy_module import (
     Checkerboard,
     GaussianMixture,
@@ -18,23 +19,27 @@ from litdiffusion.data.toy_module import (
 from litdiffusion.data.toys import Mixture
 
 __all__ = [
-    "BatchOrder",
     "Checkerboard",
     "DataModule",
     "Digits",
+    "EpochLoader",
+    "EpochSampler",
+    "Facts",
     "GaussianMixture",
-    "GroupedOrder",
     "ImageFolder",
+    "InOrderSampler",
+    "LoaderFacts",
     "Mixture",
     "Moons",
     "Ramp",
-    "SequentialOrder",
     "Spiral",
+    "StripeSampler",
     "SwissRoll",
-    "TensorLoader",
     "TorchvisionImages",
     "ToyData",
     "TwoGaussians",
-    "WorkerLoader",
+    "as_batch",
+    "facts_of",
+    "loader",
     "to_model_space",
 ]

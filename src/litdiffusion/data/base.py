@@ -1,14 +1,17 @@
 """The contract of every data set: two parts, train and val, and the batches that are cut from them."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
 from litdiffusion.data.digest import tensor_digest
-from litdiffusion.data.loaders import Rows, StepLoader, TensorLoader
-from litdiffusion.data.order import BatchOrder, GroupedOrder, Order, SequentialOrder
+from litdiffusion.data.loaders import Rows, loader
+from litdiffusion.data.order import EpochSampler, InOrderSampler, StripeSampler
 from litdiffusion.errors import UserError
 from litdiffusion.types import Batch
 
@@ -36,8 +39,22 @@ def hold_out(size: int, val_size: int) -> tuple[Tensor, Tensor]:
 
 
 def to_model_space(x: Tensor) -> Tensor:
-    """What a model sees: uint8 becomes float32 ``x / 127.5 - 1`` in [-1, 1]; floats pass unchanged."""
-    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+    """What a model sees: uint8 becomes ``x / 127.5 - 1`` in [-1, 1], in the default dtype; floats pass unchanged."""
+    return (x.float() / 127.5 - 1).to(torch.get_default_dtype()) if x.dtype == torch.uint8 else x
+
+
+def as_batch(batch: Any) -> Batch:
+    """What a loader gave, a tensor x, a pair (x, class) or a `Batch`, as a batch in model space.
+
+    Errors: `UserError` for anything else.
+    """
+    parts = (batch,) if isinstance(batch, Tensor) else tuple(batch) if isinstance(batch, Sequence) else ()
+    if not (1 <= len(parts) <= 2 and isinstance(parts[0], Tensor)):
+        raise UserError(
+            f"a batch must be a tensor (B, ...) or a pair (tensor, classes), the loader gives {type(batch).__name__}; "
+            f"let its collate_fn or its data set return one of these"
+        )
+    return Batch(to_model_space(parts[0]), *parts[1:])
 
 
 def check_finite(part: str, data: Rows) -> None:
@@ -66,10 +83,8 @@ class DataModule(LightningDataModule):
     """How many classes the labels have; 0 for an unlabelled set."""
     value_range: tuple[float, float] | None = None
     """The closed interval of model space that data lie in, (-1, 1) for images; None where unbounded."""
-    accumulate: int = 1
-    """Batches per step of the optimizer."""
-    inner_steps: int = 1
-    """Steps of the optimizer per item of the training loader."""
+    num_workers: int = 0
+    """Processes that make the batches; 0: this one."""
     train: Batch
     val: Batch
 
@@ -116,28 +131,31 @@ class DataModule(LightningDataModule):
         """Lightning's hook; repeats the size check, now that the number of processes is known."""
         self.load()
 
-    def train_dataloader(self) -> StepLoader:
-        """The batches from the trainer's present step, already restored on resume, up to its last one.
+    def train_dataloader(self) -> DataLoader:
+        """One epoch: every item once, in the epoch's own order, in whole batches; it goes on where a resume stands."""
+        size, batch_size, (rank, world) = len(self.train.data), self.batch_size, self._process()
+        if self.trainer is not None and self.trainer.overfit_batches:
+            # The same batches in every epoch; Lightning accepts this kind of sampler for it, and no other.
+            sampler = InOrderSampler(size, batch_size, self._batches_done)
+        else:
+            sampler = EpochSampler(size, batch_size, self.seed, rank, world, self._batches_done)
+        return self.make_loader(self.train, sampler, drop_last=True)
 
-        Each item joins the batches of ``inner_steps`` steps of the optimizer, ``accumulate`` batches each.
-        """
-        if self.trainer is None or self.trainer.max_steps < 1:
-            raise UserError("the length of a run is counted in steps; set trainer.max_steps to 1 or more")
-        start, stop = (step * self.accumulate for step in (self.trainer.global_step, self.trainer.max_steps))
-        order = BatchOrder(len(self.train.data), self.batch_size, self.seed, start, stop, *self._process())
-        return self.make_loader(self.train, GroupedOrder(order, self.accumulate * self.inner_steps))
-
-    def val_dataloader(self) -> StepLoader:
+    def val_dataloader(self) -> DataLoader:
         """The validation part in its own order; the last batch may be smaller; ranks take stripes."""
-        return self.make_loader(self.val, SequentialOrder(len(self.val.data), self.batch_size, *self._process()))
+        return self._in_order(self.val)
 
-    def make_loader(self, part: Batch, order: Order) -> StepLoader:
-        """The batches of ``part`` in ``order``; a set that does not fit memory overrides this."""
-        return TensorLoader(part.data, part.label, order)
+    def test_dataloader(self) -> DataLoader:
+        """The test split likewise."""
+        return self._in_order(self.test())
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Into model space on the device of the model: bytes are moved as bytes, a quarter of the traffic."""
-        return batch._replace(data=to_model_space(batch.data))
+    def predict_dataloader(self) -> DataLoader:
+        """As many items as there are for validation: ``Trainer.predict`` draws a sample for each."""
+        return self._in_order(self.val)
+
+    def make_loader(self, part: Batch, sampler: Sampler, drop_last: bool = False) -> DataLoader:
+        """The batches of ``part`` in the sampler's order."""
+        return loader(part, sampler, self.batch_size, self.num_workers, drop_last)
 
     def reference(self, n: int) -> Tensor:
         """The first min(n, val_size) validation items in model space (n, *shape), for pictures."""
@@ -154,6 +172,14 @@ class DataModule(LightningDataModule):
         rows = {f"{name}.data": part.data for name, part in (("train", self.train), ("val", self.val))}
         labels = {"train.label": self.train.label, "val.label": self.val.label}
         return tensor_digest(rows | {name: label for name, label in labels.items() if label is not None})
+
+    def _in_order(self, part: Batch) -> DataLoader:
+        (rank, world), size = self._process(), len(part.data)
+        return self.make_loader(part, SequentialSampler(range(size)) if world == 1 else StripeSampler(size, rank, world))
+
+    def _batches_done(self) -> int:
+        """Of the epoch that the trainer is in; Lightning counts a batch when it is fetched."""
+        return 0 if self.trainer is None else self.trainer.fit_loop.batch_idx + 1
 
     def _process(self) -> tuple[int, int]:
         """(rank, number of processes): (0, 1) before a Trainer is attached."""

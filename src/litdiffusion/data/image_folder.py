@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 
 from litdiffusion.data.base import DataModule, hold_out, require
-from litdiffusion.data.loaders import StepLoader, TensorLoader, WorkerLoader
-from litdiffusion.data.order import Order
 from litdiffusion.errors import UserError
 from litdiffusion.types import Batch
 
@@ -107,7 +105,7 @@ class ImageFolder(DataModule):
         require("memory_limit_gb", memory_limit_gb, 0)
         require("num_workers", num_workers, 0)
         self.path, self.shape = Path(path).expanduser(), (channels, *size)
-        self.memory_limit_gb, self.num_workers = memory_limit_gb, num_workers
+        self.memory_limit_gb, self.decoders = memory_limit_gb, num_workers
 
     @cached_property
     def paths(self) -> list[Path]:
@@ -136,6 +134,11 @@ class ImageFolder(DataModule):
         """The number of classes; lists the folder, so it may raise its errors."""
         return len(self.classes)
 
+    @property
+    def num_workers(self) -> int:
+        """Workers only where there is something to decode."""
+        return 0 if self.in_memory else self.decoders
+
     def read(self) -> tuple[Batch, Batch]:
         """Both parts: uint8 tensors, or `ImageFiles` where the decoded set exceeds the memory limit."""
         train, val = hold_out(len(self.paths), self.val_size)
@@ -145,12 +148,6 @@ class ImageFolder(DataModule):
     def in_memory(self) -> bool:
         """Whether the decoded set is within the limit."""
         return len(self.paths) * prod(self.shape) <= self.memory_limit_gb * 1e9
-
-    def make_loader(self, part: Batch, order: Order) -> StepLoader:
-        """The same batches in either case; workers only where there is something to decode."""
-        if self.in_memory:
-            return TensorLoader(part.data, part.label, order)
-        return WorkerLoader(part.data, part.label, order, self.num_workers)
 
     def _digest(self) -> str:
         if self.in_memory:

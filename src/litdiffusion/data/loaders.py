@@ -1,13 +1,12 @@
-"""From an order of indices to batches: slices of a tensor in memory, or files decoded by worker processes."""
+"""From indices to batches: whole batches are cut from tensors, or from files that worker processes decode."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from litdiffusion.data.order import Order
 from litdiffusion.errors import UserError
 from litdiffusion.types import Batch
 
@@ -26,79 +25,67 @@ def take(data: Rows, label: Tensor | None, index: Tensor) -> Batch:
     return Batch(data.index_select(0, index), None if label is None else label[index])
 
 
-class StepLoader:
-    """What both loaders share: a length that counts the whole run, and a state that is empty by design."""
+class Items(Dataset[Batch]):
+    """A part of a data set, (N, ...); a batch is fetched at once."""
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
-
-    def __iter__(self) -> Iterator[Batch]:
-        raise NotImplementedError
+    def __init__(self, part: Batch) -> None:
+        self.part = part
 
     def __len__(self) -> int:
-        # Lightning stops an epoch after len() batches by its own counter, which goes on from the checkpoint's
-        # value after a resume, and its progress bar shows counter/len. So the length is that of the whole
-        # run, order.stop, although the iteration begins at order.start: a resume at 7 of 20 yields 7..19,
-        # shown as 20.
-        return self.order.stop
+        return len(self.part.data)
 
-    # Lightning warns on resuming a loader without these two. The position is a function of the step, which
-    # the checkpoint has already, so there is nothing to keep.
+    def __getitem__(self, index: int) -> Batch:
+        item = take(*self.part, torch.tensor([index]))
+        return Batch(*(None if x is None else x[0] for x in item))
+
+    def __getitems__(self, indices: list[int]) -> Batch | str:
+        """The hook by which PyTorch's fetcher asks for a whole batch."""
+        try:
+            return take(*self.part, torch.tensor(indices))
+        except UserError as error:
+            # Raised in a worker, it would arrive with the worker's whole traceback as its message.
+            return str(error)
+
+
+class EpochLoader(DataLoader):
+    """PyTorch's loader, whose iterator begins at the first batch that is asked for.
+
+    Lightning makes the iterator before it has restored how far an epoch had come, and before it tells the sampler the
+    epoch. Worker processes would then have read the wrong items ahead.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in super().__iter__():
+            if isinstance(batch, str):
+                raise UserError(batch)
+            yield batch
+
+    # Lightning warns on resuming inside an epoch of a loader without these two. Where the epoch stands is in the
+    # trainer's own state already.
     def state_dict(self) -> dict[str, int]:
-        """Nothing: the order is a pure function of the step."""
+        """Nothing: the order is a function of the epoch and of how far it has come."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Nothing to restore, see `state_dict`."""
 
 
-class TensorLoader(StepLoader):
-    """Batches cut from ``data`` (N, *shape) in memory and ``label`` (N,) or None, in a given order."""
-
-    def __init__(self, data: Rows, label: Tensor | None, order: Order) -> None:
-        super().__init__(order)
-        self.data, self.label = data, label
-
-    def __iter__(self) -> Iterator[Batch]:
-        for index in self.order:
-            yield take(self.data, self.label, index)
+def whole_batch(batch: Any) -> Any:
+    """What a loader collates where batches are fetched whole: the batch as it is."""
+    return batch
 
 
-class _Batches(Dataset[Batch | str]):
-    """A Dataset whose "item" is a whole batch, asked for by an index tensor; runs in the worker processes."""
-
-    def __init__(self, data: Rows, label: Tensor | None) -> None:
-        self.data, self.label = data, label
-
-    def __getitem__(self, index: Tensor) -> Batch | str:
-        try:
-            return take(self.data, self.label, index)
-        except UserError as error:
-            # Raised here, it would arrive with the worker's whole traceback as its message.
-            return str(error)
-
-
-class WorkerLoader(StepLoader):
-    """The same batches as `TensorLoader`, made by ``num_workers`` processes (0: in this one).
-
-    Errors: a `UserError` raised in a worker arrives here as the same single line.
-    """
-
-    def __init__(self, data: Rows, label: Tensor | None, order: Order, num_workers: int) -> None:
-        super().__init__(order)
-        self.loader = DataLoader(
-            _Batches(data, label),
-            batch_size=None,
-            sampler=order,
-            num_workers=num_workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=num_workers > 0,
-            # Without its own generator each iter() would draw from, and so shift, the run's global stream.
-            generator=torch.Generator(),
-        )
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
-            if isinstance(batch, str):
-                raise UserError(batch)
-            yield batch
+def loader(part: Batch, sampler: Sampler, batch_size: int, num_workers: int = 0, drop_last: bool = False) -> DataLoader:
+    """Batches of ``part`` in the sampler's order, made by ``num_workers`` processes (0: in this one)."""
+    return EpochLoader(
+        Items(part),
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=drop_last,
+        num_workers=num_workers,
+        collate_fn=whole_batch,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        # Without its own generator each iter() would draw from, and so shift, the run's global stream.
+        generator=torch.Generator(),
+    )

@@ -1,26 +1,15 @@
-"""Which items make the batch of a step: pure functions of (seed, step, rank), so a resume needs no state."""
+"""Which items make a batch: pure functions of (seed, epoch, rank), so a resume needs no state."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.utils.data import DistributedSampler, SequentialSampler
 
-from litdiffusion.errors import UserError
 from litdiffusion.seeding import fold_seed
 
 # Names the stream of permutations, apart from noise and data drawn from the same run seed.
 _ORDER = int.from_bytes(b"order", "big")
-
-
-class Order(Protocol):
-    """An iterable of index tensors (B,), with ``stop``: what a batch counter shows at its end."""
-
-    stop: int
-
-    def __iter__(self) -> Iterator[Tensor]: ...
-
-    def __len__(self) -> int: ...
 
 
 def permutation(size: int, seed: int, epoch: int) -> Tensor:
@@ -29,83 +18,75 @@ def permutation(size: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(size, generator=generator)
 
 
-class BatchOrder:
-    """Index tensors (batch_size,) for the steps k = start, ..., stop - 1 of a training run.
+def shuffled_batches(size: int, batch_size: int, seed: int, count: int) -> Iterator[Tensor]:
+    """``count`` index tensors (batch_size,) over as many epochs as that takes; a permutation's tail is dropped."""
+    per_epoch = size // batch_size
+    for k in range(count):
+        if k % per_epoch == 0:
+            items = permutation(size, seed, k // per_epoch)
+        yield items[k % per_epoch * batch_size :][:batch_size]
 
-    Epoch ``e = k // per_epoch`` with ``per_epoch = size // (batch_size * world)``: a permutation's incomplete
-    tail is dropped, so every batch is full. A global batch has ``batch_size * world`` items, which the ranks
-    share in disjoint stripes. Starting at step k yields exactly the tail of a start at 0.
 
-    Errors: `UserError` where a global batch is larger than the set, or where an argument is out of range.
+def _from_start() -> int:
+    return 0
+
+
+class EpochSampler(DistributedSampler):
+    """The indices of one epoch in its own random order, those of this process, whole batches only.
+
+    The permutation's tail that fills no global batch of ``batch_size * world`` items is dropped. Batch k of all
+    processes together is the k-th slice of the permutation; the ranks take stripes of it.
+
+    Args:
+        size: items of the set.
+        batch_size: items of a batch, per process.
+        seed: of the permutations.
+        rank, world: this process among how many.
+        position: how many batches of the epoch are done when an iteration begins; a resumed epoch goes on there.
     """
 
     def __init__(
-        self, size: int, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, world: int = 1
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        position: Callable[[], int] = _from_start,
     ) -> None:
-        if not 1 <= batch_size * world <= size:
-            allowed = f"allowed are 1 to {size // world}"
-            raise UserError(f"batch_size={batch_size} on {world} process(es) with {size} items: {allowed}")
-        if start < 0 or not 0 <= rank < world:
-            raise UserError(f"start={start}, rank={rank}, world={world}: need start >= 0 and 0 <= rank < world")
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.start, self.stop = start, stop
-        self.rank, self.world = rank, world
-
-    @property
-    def per_epoch(self) -> int:
-        """Whole batches in one pass over the data."""
-        return self.size // (self.batch_size * self.world)
+        # A DistributedSampler, since Lightning replaces any other kind in a run of several processes.
+        super().__init__(range(size), num_replicas=world, rank=rank, seed=seed, drop_last=True)
+        self.size, self.batch_size, self.position = size, batch_size, position
 
     def __len__(self) -> int:
-        return max(0, self.stop - self.start)
+        return self.size // (self.batch_size * self.num_replicas) * self.batch_size
 
-    def __iter__(self) -> Iterator[Tensor]:
-        epoch, items = -1, torch.empty(0, dtype=torch.long)
-        span = self.batch_size * self.world
-        for step in range(self.start, self.stop):
-            if step // self.per_epoch != epoch:
-                epoch = step // self.per_epoch
-                items = permutation(self.size, self.seed, epoch)
-            first = step % self.per_epoch * span
-            yield items[first + self.rank : first + span : self.world]
+    def __iter__(self) -> Iterator[int]:
+        items = permutation(self.size, self.seed, self.epoch)[: len(self) * self.num_replicas]
+        mine = items[self.rank :: self.num_replicas]
+        return iter(mine[self.position() * self.batch_size :].tolist())
 
 
-class GroupedOrder:
-    """The batches of ``order`` joined in groups: index tensors of up to ``group`` batches, cut at multiples of it.
+class StripeSampler(DistributedSampler):
+    """The indices ``rank, rank + world, ...`` in their own order: every item once, none repeated to fill a batch."""
 
-    Only the first group after a resume and the last of the run may be shorter, so groups end at the same steps however
-    often a run was interrupted; ``stop`` counts groups from the run's beginning.
-    """
-
-    def __init__(self, order: BatchOrder, group: int) -> None:
-        self.order, self.group = order, group
-        self.stop = -(-order.stop // group)
+    def __init__(self, size: int, rank: int, world: int) -> None:
+        super().__init__(range(size), num_replicas=world, rank=rank, shuffle=False)
+        self.index = range(rank, size, world)
 
     def __len__(self) -> int:
-        return self.stop - self.order.start // self.group
+        return len(self.index)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        joined = []
-        for step, index in enumerate(self.order, self.order.start):
-            joined.append(index)
-            if (step + 1) % self.group == 0 or step + 1 == self.order.stop:
-                yield torch.cat(joined)
-                joined = []
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.index)
 
 
-class SequentialOrder:
-    """All items once, in their own order: index tensors of ``batch_size``, the last of them possibly shorter.
+class InOrderSampler(SequentialSampler):
+    """All indices in their own order, from the batch on where a resumed epoch stands: for ``overfit_batches``."""
 
-    The ranks take the stripes ``rank, rank + world, ...``: disjoint, and nothing is counted twice.
-    """
+    def __init__(self, size: int, batch_size: int, position: Callable[[], int] = _from_start) -> None:
+        super().__init__(range(size))
+        self.batch_size, self.position = batch_size, position
 
-    def __init__(self, size: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
-        self.index = torch.arange(rank, size, world)
-        self.batch_size = batch_size
-        self.stop = -(-len(self.index) // batch_size)
-
-    def __len__(self) -> int:
-        return self.stop
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.index.split(self.batch_size)) if self.stop else iter(())
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.position() * self.batch_size, len(self.data_source)))

@@ -58,9 +58,10 @@ class OptimalOutput(nn.Module):
         self.denoiser = denoiser
         self.parameterization = parameterization
 
-    def output(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Tensor:
+    def outputs(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> tuple[Tensor, None]:
+        """The output; there is no spread."""
         x_0, eps, _ = self.denoiser(x_t, level, cond)
-        return self.parameterization.target(x_0, eps, level)
+        return self.parameterization.target(x_0, eps, level), None
 
 
 def empirical_denoiser(schedule: NoiseSchedule, data: Tensor) -> GaussianMixtureDenoiser:

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from litdiffusion.data.base import to_model_space
 from litdiffusion.data.loaders import Rows, take
-from litdiffusion.data.order import BatchOrder
+from litdiffusion.data.order import shuffled_batches
 from litdiffusion.errors import UserError
 from litdiffusion.nets.classifier import Classifier
 from litdiffusion.seeding import fold_seed, seed_generators
@@ -80,11 +80,11 @@ def fit_classifier(
     training = training or ClassifierTraining()
     check_labels(len(images), labels, classes)
     net = new_classifier(shape, classes, training.width, fold_seed(seed, _WEIGHTS))
-    order = _order(len(images), training, seed)
+    batch_size, steps = _length(len(images), training)
     generator = torch.Generator().manual_seed(fold_seed(seed, _SHIFTS))
     optimizer = torch.optim.AdamW(net.parameters(), lr=training.lr, weight_decay=training.weight_decay)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=len(order))
-    for index in order:
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=steps)
+    for index in shuffled_batches(len(images), batch_size, seed, steps):
         batch = take(images, labels, index)
         _, logits = net(shifted(to_model_space(batch.data), training.shift, generator))
         optimizer.zero_grad()
@@ -138,7 +138,7 @@ def check_labels(n: int, labels: Tensor, classes: int) -> None:
         )
 
 
-def _order(n: int, training: ClassifierTraining, seed: int) -> BatchOrder:
+def _length(n: int, training: ClassifierTraining) -> tuple[int, int]:
+    """Batch size and number of steps for n images."""
     batch_size = min(training.batch_size, n)
-    steps = min(training.steps, training.max_epochs * (n // batch_size))
-    return BatchOrder(n, batch_size, seed, 0, max(_FEWEST_STEPS, steps))
+    return batch_size, max(_FEWEST_STEPS, min(training.steps, training.max_epochs * (n // batch_size)))

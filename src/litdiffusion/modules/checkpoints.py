@@ -87,10 +87,12 @@ def differences(then: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any
     return (row for row in runs.differences(then, now, where) if FREE.isdisjoint(row[0].split(".")))
 
 
-def newest_checkpoint(folder: Path, before: int) -> tuple[Path | None, list[str]]:
-    """The checkpoint of a run that it goes on from: the last whole one of a step below ``before``; None: there is none.
+def newest_checkpoint(folder: Path, finished: bool = False) -> tuple[Path | None, list[str]]:
+    """The checkpoint of a run that it goes on from, the last whole one; None: there is none.
 
-    Beside it a line for every damaged file, which is renamed, lest it takes the place of a good one.
+    One that was written when all was done counts only for a run that was made longer (``finished``): what follows the
+    last step, its validation and the samples, may not have been recorded, and is done again. Beside the path a line for
+    every damaged file, which is renamed, lest it takes the place of a good one.
     """
     lines = []
     best = sorted(folder.glob("best_*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -98,7 +100,8 @@ def newest_checkpoint(folder: Path, before: int) -> tuple[Path | None, list[str]
         if not path.is_file():
             continue
         try:
-            if read_checkpoint(path)["global_step"] < before:
+            content = read_checkpoint(path)
+            if finished or not content.get("progress", {}).get("finished"):
                 return path, lines
         except UserError as error:
             path.rename(path.with_name(f"{path.name}.damaged"))

@@ -37,14 +37,14 @@ class Health:
         many = f" after {self.allowed} skipped steps" if self.allowed else ""
         raise TrainingError(
             f"the loss or its gradient became non-finite at step {step}{many} ({diagnosis}); lower optimizer.lr or "
-            f"gradient_clip, take trainer.precision=32-true, or leave them out: skip_nonfinite={self.allowed + 10}"
+            f"trainer.gradient_clip_val, take trainer.precision=32-true, or leave them out: skip_nonfinite={self.allowed + 10}"
         )
 
-    def check_rate(self, rates: Sequence[float], factor: float, step: int, steps: int) -> None:
-        """Tells of a learning rate, ``rates`` of the parameter groups times ``factor``, that is 0 before the end."""
-        if not any(rates):
+    def check_rate(self, groups: Sequence[dict[str, Any]], step: int, steps: float) -> None:
+        """Tells of a learning rate that is 0 in all parameter groups before the end."""
+        if not any(group.get("initial_lr", group["lr"]) for group in groups):
             self.tell("rate", "optimizer.lr is 0, so nothing is learned; 1e-3 is usual for points, 2e-4 for images")
-        elif factor == 0 and step < steps:
+        elif not any(group["lr"] for group in groups) and step < steps:
             self.tell("rate", f"the learning rate is 0 from step {step} on, before the end; take lr_schedule=constant")
 
     def tell(self, key: str, line: str) -> None:
@@ -64,9 +64,9 @@ def diagnosis(parameters: Iterable[tuple[str, nn.Parameter]], losses: list[Losse
     """Where a step went wrong: the largest gradient's parameter, and the worst loss with its quartile of times."""
     norms = {name: _size(weight.grad) for name, weight in parameters if weight.grad is not None}
     name = max(norms, key=lambda key: norms[key])
-    worst = torch.cat([_ranked(loss.weighted) for loss in losses])
+    worst = torch.cat([_ranked(loss.value) for loss in losses])
     index, t = int(worst.argmax()), torch.cat([loss.t.flatten() for loss in losses])
-    value = torch.cat([loss.weighted.flatten() for loss in losses])[index].item()
+    value = torch.cat([loss.value.flatten() for loss in losses])[index].item()
     quartile = NAMES[int((4 * schedule.place(t[index : index + 1])).ceil().clamp(1, 4)) - 1]
     return f"the largest gradient is that of {name}, the worst loss {value:.3g} in quartile {quartile}"
 

@@ -1,18 +1,9 @@
-"""The labels of a batch: cut with its data, hidden from the net now and then, and chosen for samples."""
+"""The classes of a batch: hidden from the net now and then, and chosen for samples."""
 
 import torch
 from torch import Tensor
 
-from litdiffusion.types import Batch
-
 GOLDEN = (5**0.5 - 1) / 2
-
-
-def split(batch: Batch, size: int) -> list[Batch]:
-    """Parts of ``size`` items, each with its own labels; the last may be smaller."""
-    data = batch.data.split(size)
-    labels = [None] * len(data) if batch.label is None else batch.label.split(size)
-    return [Batch(*part) for part in zip(data, labels, strict=True)]
 
 
 def hidden(label: Tensor, classes: int, share: float) -> Tensor:

@@ -8,38 +8,28 @@ from torch.nn.functional import mse_loss
 
 from litdiffusion.denoisers import Denoiser
 from litdiffusion.gaussian import diffuse
-from litdiffusion.parameterizations import Parameterization
 from litdiffusion.times import TimeSampler
 from litdiffusion.types import Level, Noise
 from litdiffusion.weightings import Weighting
 
 
 class Losses(NamedTuple):
-    """Per sample, each (B,): the squared ``error`` of the output, a mean over coordinates; its ``weight``; the time.
+    """Per sample, each (B,): the weighted loss ``value`` and the time ``t`` that it was drawn at.
 
     ``importance`` is what a sample counts where times were not drawn as they count (see `TimeSampler.importance`).
-    ``extra`` is a further term of the loss, which the weight does not touch.
     """
 
-    error: Tensor
-    weight: Tensor
+    value: Tensor
     t: Tensor
     importance: Tensor | None = None
-    extra: Tensor | None = None
-
-    @property
-    def weighted(self) -> Tensor:
-        """``weight * error + extra`` (B,)."""
-        weighted = self.weight * self.error
-        return weighted if self.extra is None else weighted + self.extra
 
     def mean(self) -> Tensor:
-        """The loss of the batch, in few operations: for a small net each one counts."""
-        weight = self.weight if self.importance is None else self.weight * self.importance
-        mean = torch.dot(weight / len(weight), self.error)
-        if self.extra is None:
-            return mean
-        return mean + (self.extra if self.importance is None else self.extra * self.importance).mean()
+        """The loss of the batch."""
+        return self.value.mean() if self.importance is None else (self.value * self.importance).mean()
+
+    def detach(self) -> "Losses":
+        """The same numbers without their gradient."""
+        return Losses(*(None if x is None else x.detach() for x in self))
 
 
 class DenoisingObjective(nn.Module):
@@ -62,20 +52,23 @@ class DenoisingObjective(nn.Module):
         offset: Tensor | float | None = None,
     ) -> Losses:
         """Losses of data x_0 (B, ...); ``noise`` and ``offset`` fix the randomness where a comparison needs it."""
-        return self.losses(denoiser, x_0, noise, self.times.draw(x_0, offset), cond)
-
-    def losses(self, denoiser: Denoiser, x_0: Tensor, noise: Noise, level: Level, cond: Tensor | None) -> Losses:
-        """Those at given levels (B, 1, ..., 1)."""
+        level = self.times.draw(x_0, offset)
         eps = noise(x_0)
-        out = denoiser.output(diffuse(x_0, eps, level), level, cond)
-        return self.compare(denoiser.parameterization, out, x_0, eps, level)
-
-    def compare(
-        self, parameterization: Parameterization, out: Tensor, x_0: Tensor, eps: Tensor, level: Level
-    ) -> Losses:
-        """The weighted squared error of an output (B, ...)."""
-        target = parameterization.target(x_0, eps, level)
-        error = mse_loss(out, target, reduction="none").flatten(1).mean(1)
-        weight = self.weighting.weight(level, parameterization).to(error).view(-1)
+        x_t = diffuse(x_0, eps, level)
+        out, spread = denoiser.outputs(x_t, level, cond)
+        target = denoiser.parameterization.target(x_0, eps, level)
+        weight = self.weighting.weight(level, denoiser.parameterization).to(out).view(-1)
+        value = weight * mse_loss(out, target, reduction="none").flatten(1).mean(1)  # w * |out - target|²
+        extra = self.extra(denoiser, x_0, x_t, level, out, spread)
         importance = self.times.importance(level.t)
-        return Losses(error, weight, level.t.view(-1), None if importance is None else importance.to(error).view(-1))
+        return Losses(
+            value if extra is None else value + extra,
+            level.t.view(-1),
+            None if importance is None else importance.to(value).view(-1),
+        )
+
+    def extra(
+        self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, spread: Tensor | None
+    ) -> Tensor | None:
+        """A further term (B,) of a subclass, which the weight does not touch; None: there is none."""
+        return None

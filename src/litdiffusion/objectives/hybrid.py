@@ -4,11 +4,10 @@ from torch import Tensor
 
 from litdiffusion.denoisers import Denoiser
 from litdiffusion.errors import UserError
-from litdiffusion.gaussian import diffuse
 from litdiffusion.likelihood.bound import DECODERS, bound_term
-from litdiffusion.objectives.denoising import DenoisingObjective, Losses
+from litdiffusion.objectives.denoising import DenoisingObjective
 from litdiffusion.times import TimeSampler
-from litdiffusion.types import Level, Noise
+from litdiffusion.types import Level
 from litdiffusion.weightings import Weighting
 
 
@@ -43,13 +42,12 @@ class HybridObjective(DenoisingObjective):
             raise UserError(f"objective.factor must be positive, got {factor}; 0.001 is usual")
         self.decoder, self.factor = decoder, factor
 
-    def losses(self, denoiser: Denoiser, x_0: Tensor, noise: Noise, level: Level, cond: Tensor | None) -> Losses:
-        if not denoiser.learned_variance:
+    def extra(
+        self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, spread: Tensor | None
+    ) -> Tensor:
+        """``factor * T * L_i / d`` (B,)."""
+        if spread is None:
             raise UserError("the hybrid objective learns a variance, this denoiser has none; set learned_variance=true")
-        eps = noise(x_0)
-        x_t = diffuse(x_0, eps, level)
-        out, spread = denoiser.outputs(x_t, level, cond)
-        losses = self.compare(denoiser.parameterization, out, x_0, eps, level)
         prediction = denoiser.parameterization.decode(out.detach(), x_t, level)._replace(spread=spread)
         nats = bound_term(denoiser.schedule, x_0, prediction, level, self.decoder)
-        return losses._replace(extra=self.factor * denoiser.schedule.steps / x_0[0].numel() * nats)
+        return self.factor * denoiser.schedule.steps / x_0[0].numel() * nats
