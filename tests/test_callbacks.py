@@ -90,9 +90,12 @@ def test_averaged_and_raw_weights_draw_different_pictures_from_the_same_noise(fi
 
 def test_a_chain_longer_than_the_budget_is_respaced(built, tmp_path):
     experiment = built("schedule.steps=100")
-    experiment.module.trainer = experiment.trainer
-    trajectory = Trajectory(tmp_path, steps=40, shown=6)
-    indices = [round(state.level.t.item() * 100) for state in trajectory._states(experiment.module)]
+    module, trainer = experiment.module, experiment.trainer
+    module.trainer = trainer
+    trajectory = Trajectory(tmp_path, steps=40, shown=6, points=10, data=experiment.facts)
+    trajectory.on_fit_start(trainer, module)
+    trajectory.draw(trainer, module)
+    indices = [round(state.level.t.item() * 100) for state in trajectory.states]
     assert indices == [100, 80, 60, 40, 20, 0]
 
 

@@ -1,10 +1,12 @@
 """Where the time of a run goes: a clock that is moved by hand."""
 
 import pytest
+import torch
 
 from litdiffusion import clock as module
 from litdiffusion.clock import Budget, Clock
-from litdiffusion.modules.throughput import Throughput
+from litdiffusion.modules.train_log import TrainLog
+from litdiffusion.objectives import Losses
 
 
 class Hand:
@@ -89,16 +91,40 @@ def test_a_budget_keeps_a_recurring_job_within_its_share(hand, ahead, largest):
 
 
 def test_throughput_counts_the_time_of_training_alone(hand):
-    clock = Clock()
+    clock, losses = Clock(), Losses(torch.ones(64), torch.full((64,), 0.5))
     clock.start()
-    throughput = Throughput(clock, step=10)
-    for section, seconds in (("step", 6), ("data", 1), ("logging", 1), ("drawing", 32)):
+    log = TrainLog(clock)
+
+    def seen(batches: int) -> dict:
+        for _ in range(batches):
+            log.add(losses)
+            log.end_step()
+        return log.row(lambda t: t, processes=2)
+
+    for section, seconds in (("step", 6), ("data", 2), ("drawing", 32)):
         with clock(section):
             hand.passes(seconds)
-    row = throughput.row(step=30, samples_per_step=64)
-    assert row["time/samples_per_second"] == 20 * 64 / 8
+    row = seen(20)
+    assert row["time/samples_per_second"] == 2 * 20 * 64 / 8
     assert row["time/step_percent"] == 15
     assert row["time/drawing_percent"] == 80
     with clock("step"):
         hand.passes(2)
-    assert throughput.row(step=40, samples_per_step=64)["time/samples_per_second"] == 10 * 64 / 2
+    assert seen(10)["time/samples_per_second"] == 2 * 10 * 64 / 2
+
+
+def test_a_row_has_the_mean_loss_since_the_last_one_without_steps_that_were_left_out(hand):
+    """Batches of 2 and 3 items of one step, a step that is left out, and a row of nothing but such a step."""
+    log = TrainLog(Clock())
+    log.add(Losses(torch.tensor([1.0, 2.0]), torch.tensor([0.1, 0.2])))
+    log.add(Losses(torch.tensor([3.0, 4.0, 5.0]), torch.tensor([0.2, 0.6, 0.7])))
+    log.end_step()
+    log.add(Losses(torch.full((2,), torch.nan), torch.tensor([0.1, 0.9])))
+    log.end_step(skipped=True)
+    row = {name: float(value) for name, value in log.row(lambda t: t, processes=1).items() if name[:5] == "train"}
+    assert torch.isnan(torch.tensor(row.pop("train/loss_t_25_50")))  # no time fell there
+    assert torch.isnan(torch.tensor(row.pop("train/loss_t_75_100")))
+    assert row == {"train/loss": 3.0, "train/loss_t_0_25": 2.0, "train/loss_t_50_75": 4.5}
+    log.add(Losses(torch.ones(2), torch.tensor([0.1, 0.9])))
+    log.end_step(skipped=True)
+    assert "train/loss" not in log.row(lambda t: t, processes=1)

@@ -103,7 +103,7 @@ def test_loggers_and_callbacks_are_built(group, tmp_path):
 def test_every_trainer_composes_with_a_budget():
     for path in sorted((CONF / "trainer").glob("*.yaml")):
         trainer = composed(f"trainer={path.stem}").trainer
-        assert (trainer.max_steps, trainer.use_distributed_sampler) == (6000, False)
+        assert (trainer.max_steps, trainer.max_epochs) == (6000, None)
 
 
 def test_every_recipe_is_five_overrides():

@@ -1,4 +1,4 @@
-"""The weight average, the learning-rate factors and the means per quartile of time, against arithmetic by hand."""
+"""The weight average, the learning rates and the means per quartile of time, against arithmetic by hand."""
 
 import math
 
@@ -121,46 +121,74 @@ def test_decay_outside_0_and_1_is_refused(decay):
         EMA(net(), decay)
 
 
+def rates(count, make, **settings):
+    """What the scheduler makes of a rate of 1 in steps 0..count-1."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler, found = make(optimizer, **settings), []
+    for _ in range(count):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
 @pytest.mark.parametrize("final", [0.0, 0.1])
 def test_cosine_rate_warms_up_halves_at_the_middle_and_ends_at_its_final_share(final):
-    factor = cosine(total_steps=1100, warmup_steps=100, final=final)
-    assert factor(0) == pytest.approx(0.01)
-    assert factor(49) == pytest.approx(0.5)
-    assert factor(99) == pytest.approx(1.0)
-    assert factor(100) == pytest.approx(1.0)
-    assert factor(350) == pytest.approx(final + (1 - final) * (1 + math.sqrt(0.5)) / 2)
-    assert factor(600) == pytest.approx((1 + final) / 2)
-    assert factor(1100) == pytest.approx(final, abs=1e-15)
-    assert factor(5000) == pytest.approx(final, abs=1e-15)
+    rate = rates(1500, cosine, total_steps=1100, warmup_steps=100, final=final)
+    assert rate[0] == pytest.approx(0.01)
+    assert rate[49] == pytest.approx(0.5)
+    assert rate[99] == pytest.approx(1.0)
+    assert rate[100] == pytest.approx(1.0)
+    assert rate[350] == pytest.approx(final + (1 - final) * (1 + math.sqrt(0.5)) / 2)
+    assert rate[600] == pytest.approx((1 + final) / 2)
+    assert rate[1100] == pytest.approx(final, abs=1e-15)
+    assert rate[1499] == pytest.approx(final, abs=1e-15)
 
 
 def test_cosine_rate_equals_torchs_annealing_after_the_warm_up():
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=80, eta_min=0.2)
-    factor = cosine(total_steps=100, warmup_steps=20, final=0.2)
-    for step in range(80):
-        assert factor(20 + step) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
-        optimizer.step()
-        scheduler.step()
+    expected = rates(80, torch.optim.lr_scheduler.CosineAnnealingLR, T_max=80, eta_min=0.2)
+    found = rates(100, cosine, total_steps=100, warmup_steps=20, final=0.2)
+    assert found[20:] == pytest.approx(expected, rel=1e-9)
 
 
 def test_constant_rate_warms_up_and_stays():
-    factor = constant(total_steps=1000, warmup_steps=4)
-    assert [factor(k) for k in (0, 1, 2, 3, 4, 999)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    rate = rates(1000, constant, warmup_steps=4)
+    assert [rate[k] for k in (0, 1, 2, 3, 4, 999)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("make", [constant, cosine])
-def test_without_warm_up_the_first_step_has_the_full_rate(make):
-    assert make(total_steps=10, warmup_steps=0)(0) == 1.0
+@pytest.mark.parametrize(("make", "length"), [(constant, {}), (cosine, {"total_steps": 10})])
+def test_without_warm_up_the_first_step_has_the_full_rate(make, length):
+    assert rates(1, make, warmup_steps=0, **length) == [1.0]
 
 
-def test_bad_rates_are_refused():
-    with pytest.raises(UserError, match="warmup_steps must not be negative, got -1"):
-        constant(10, -1)
-    with pytest.raises(UserError, match="warmup_steps must not be negative, got -1"):
-        cosine(10, -1)
-    with pytest.raises(UserError, match=r"final must lie in \[0, 1\] .*got 1.5"):
-        cosine(10, 0, 1.5)
+def test_a_rate_goes_on_from_its_state():
+    """As in a checkpoint: what a fresh scheduler loads has no function in it, and gives the same rates."""
+    optimizers = [torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0) for _ in range(2)]
+    first, second = (cosine(optimizer, total_steps=50, warmup_steps=5) for optimizer in optimizers)
+    for _ in range(20):
+        optimizers[0].step()
+        first.step()
+    optimizers[1].load_state_dict(optimizers[0].state_dict())
+    second.load_state_dict(first.state_dict())
+    for _ in range(20):
+        for optimizer, scheduler in zip(optimizers, (first, second), strict=True):
+            optimizer.step()
+            scheduler.step()
+        assert first.get_last_lr() == second.get_last_lr() == [optimizers[1].param_groups[0]["lr"]]
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "message"),
+    [
+        (constant, {"warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
+        (cosine, {"total_steps": 10, "warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
+        (cosine, {"total_steps": 10, "final": 1.5}, r"final must lie in \[0, 1\] .*got 1.5"),
+        (cosine, {"total_steps": math.inf}, r"which has no length; set trainer.max_steps or trainer.max_epochs"),
+    ],
+)
+def test_bad_rates_are_refused(make, settings, message):
+    with pytest.raises(UserError, match=message):
+        rates(1, make, **settings)
 
 
 def test_quartile_means_by_hand_with_borders_belonging_to_the_quartile_below():

@@ -161,7 +161,7 @@ def test_other_data_have_no_truth_and_the_net_returns_to_its_mode(panels_of) -> 
 
 
 def test_pictures_are_saved_and_do_not_change_the_run(built, tmp_path: Path) -> None:
-    weights, options = [], ("data=two_gaussians", "trainer.max_steps=3", "inner_steps=1")
+    weights, options = [], ("data=two_gaussians", "trainer.max_steps=3")
     drawn = [Field(tmp_path, every_n_steps=2, points=100, levels=(0.1,)), LangevinPath(tmp_path, 20, keep_every=5)]
     for callbacks in ([], drawn):
         experiment = built(*options)

@@ -2,6 +2,7 @@
 
 import csv
 
+import lightning as L
 import pytest
 import torch
 from conftest import TINY, composed
@@ -32,7 +33,7 @@ def poisoned(monkeypatch):
 
         def bad(self, denoiser, x_0, *args, **kwargs):
             losses = honest(self, denoiser, x_0, *args, **kwargs)
-            return losses._replace(error=losses.error * float("nan")) if next(calls) in steps else losses
+            return losses._replace(value=losses.value * float("nan")) if next(calls) in steps else losses
 
         monkeypatch.setattr(DenoisingObjective, "__call__", bad)
 
@@ -51,26 +52,32 @@ def test_a_step_that_is_not_finite_is_left_out_counted_and_logged(poisoned, trai
     assert all(float(row["train/loss"]) < 10 for row in rows)  # nan is not averaged in
 
 
+class Unmoved(L.Callback):
+    """For each step whether it left the weights, and the optimizer's moments, as they were."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.before = self._state(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        (weights, moments), (now, then) = self.before, self._state(trainer, pl_module)
+        same = bool(moments) and all(torch.equal(a, b) for a, b in zip(moments, then, strict=True))
+        self.seen[batch_idx] = all(torch.equal(a, b) for a, b in zip(weights, now, strict=True)), same
+
+    def _state(self, trainer, module):
+        states = trainer.optimizers[0].state.values()
+        moments = [value.clone() for state in states for value in state.values()]
+        return [value.clone() for value in module.denoiser.state_dict().values()], moments
+
+
 def test_a_skipped_step_leaves_weights_and_moments_as_they_were(poisoned, built):
     poisoned(2)
-    experiment = built("skip_nonfinite=1", "trainer.max_steps=3", "inner_steps=1", "ema_decay=0")
-    module, seen = experiment.module, {}
-    honest = module._step
-
-    def step(batches):
-        before = {name: value.clone() for name, value in module.denoiser.state_dict().items()}
-        moments = [{k: v.clone() for k, v in s.items()} for s in module.optimizers().optimizer.state.values()]
-        number = module.global_step
-        honest(batches)
-        after = list(module.optimizers().optimizer.state.values())
-        seen[number] = (
-            all(torch.equal(value, before[name]) for name, value in module.denoiser.state_dict().items()),
-            bool(moments) and all(torch.equal(a[k], b[k]) for a, b in zip(moments, after, strict=True) for k in a),
-        )
-
-    module._step = step
-    experiment.trainer.fit(module, experiment.data)
-    assert seen == {0: (False, False), 1: (False, False), 2: (True, True)}
+    experiment, unmoved = built("skip_nonfinite=1", "trainer.max_steps=3", "ema_decay=0"), Unmoved()
+    experiment.trainer.callbacks.append(unmoved)
+    experiment.trainer.fit(experiment.module, experiment.data)
+    assert unmoved.seen == {0: (False, False), 1: (False, False), 2: (True, True)}
     assert experiment.trainer.global_step == 3
 
 
@@ -106,14 +113,13 @@ def test_the_number_of_skipped_steps_must_be_whole(tmp_path):
 def test_a_diagnosis_names_the_parameter_and_the_quartile():
     small, large = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
     small.grad, large.grad = torch.ones(2), torch.tensor([float("nan"), 0.0])
-    one = torch.ones(2)
     losses = [
-        Losses(one, one, torch.tensor([0.9, 0.3])),
-        Losses(torch.tensor([1.0, 5.0]), one, torch.tensor([0.1, 0.6])),
+        Losses(torch.ones(2), torch.tensor([0.9, 0.3])),
+        Losses(torch.tensor([1.0, 5.0]), torch.tensor([0.1, 0.6])),
     ]
     text = diagnosis([("small", small), ("large", large)], losses, linear(steps=100))
     assert text == "the largest gradient is that of large, the worst loss 5 in quartile t_50_75"
-    losses[0] = losses[0]._replace(error=torch.tensor([1.0, float("nan")]))
+    losses[0] = losses[0]._replace(value=torch.tensor([1.0, float("nan")]))
     assert "loss nan in quartile t_25_50" in diagnosis([("large", large)], losses, linear(steps=100))
 
 
@@ -126,16 +132,18 @@ def test_each_warning_is_told_once(capfd):
 
 
 @pytest.mark.parametrize(
-    ("rates", "factor", "step", "told"),
+    ("groups", "step", "told"),
     [
-        ([0.0], 1.0, 0, "optimizer.lr is 0"),
-        ([1e-3], 0.0, 7, "the learning rate is 0 from step 7 on"),
-        ([1e-3], 0.0, 10, ""),  # a cosine at its end
-        ([1e-3], 0.5, 7, ""),
+        ([{"initial_lr": 0.0, "lr": 0.0}], 0, "optimizer.lr is 0"),
+        ([{"lr": 0.0}], 0, "optimizer.lr is 0"),  # without a schedule
+        ([{"initial_lr": 1e-3, "lr": 0.0}], 7, "the learning rate is 0 from step 7 on"),
+        ([{"initial_lr": 1e-3, "lr": 0.0}], 10, ""),  # a cosine at its end
+        ([{"initial_lr": 1e-3, "lr": 5e-4}], 7, ""),
+        ([{"lr": 0.0}, {"lr": 1e-3}], 0, ""),  # layers that are kept as they are, and others
     ],
 )
-def test_a_learning_rate_of_zero(rates, factor, step, told, capfd):
-    Health().check_rate(rates, factor, step, steps=10)
+def test_a_learning_rate_of_zero(groups, step, told, capfd):
+    Health().check_rate(groups, step, steps=10)
     err = capfd.readouterr().err
     assert told in err
     assert bool(told) == bool(err)
@@ -172,18 +180,32 @@ def test_the_share_of_the_random_start_is_that_of_the_average():
     assert EMA(model, 0.999).random_share(3) == pytest.approx(1 / 220)
 
 
-def test_a_run_tells_of_its_samples_once_and_not_too_early(fitted, capfd):
-    module = fitted("trainer.max_steps=2", "trainer.val_check_interval=2").module
+def broken_end():
+    """Samples that are all the same, where a walk ended at clean data."""
+    return State(torch.zeros(100, 2), Level(torch.zeros(1, 1), torch.ones(1, 1), torch.zeros(1, 1)))
+
+
+def test_a_run_tells_of_its_samples_once(fitted, capfd):
+    experiment = fitted("trainer.max_steps=2", "trainer.val_check_interval=2")
     capfd.readouterr()
-    clean = Level(torch.zeros(1, 1), torch.ones(1, 1), torch.zeros(1, 1))
-    end = State(torch.zeros(100, 2), clean)
-    watch(module, end, "ema")
-    watch(module, end, "ema")
+    for _ in range(2):
+        watch(experiment.module, broken_end(), "ema", experiment.facts)
     lines = capfd.readouterr().err.splitlines()
     assert lines[0].startswith("warning: all samples are the same")
     assert lines[1].startswith("warning: 2 % of the averaged weights are still the random start")  # 1/10 * 2/11
     assert len(lines) == 2
-    fresh = fitted("trainer.max_steps=2", "trainer.val_check_interval=2").module
-    fresh.trainer.fit_loop.epoch_loop.max_steps = 9
-    watch(fresh, end, "raw")
-    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("length", [["trainer.max_steps=9"], ["trainer.max_steps=-1", "trainer.max_epochs=9"]])
+def test_a_run_tells_of_its_samples_from_a_quarter_of_its_length_on(length, built, capfd):
+    """Of nine steps, or nine epochs of one step each: at the third."""
+    experiment, told = built(*length, "data.size=600", "data.batch_size=600"), {}
+
+    class Watching(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            watch(pl_module, broken_end(), "raw", experiment.facts)
+            told[trainer.global_step] = "all samples are the same" in capfd.readouterr().err
+
+    experiment.trainer.callbacks.append(Watching())
+    experiment.trainer.fit(experiment.module, experiment.data)
+    assert told == {step: step == 3 for step in range(1, 10)}

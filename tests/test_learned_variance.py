@@ -193,13 +193,36 @@ def per_coordinate_bound(case):
 def test_the_extra_loss_is_lambda_times_the_bound_per_coordinate(decoder):
     case = HybridCase(decoder)
     losses, simple = case.hybrid(0.01), case.simple()
-    assert torch.equal(losses.error, simple.error)
-    torch.testing.assert_close(losses.weighted, simple.weighted + losses.extra)
-    assert losses.extra.mean().item() == pytest.approx(0.01 * per_coordinate_bound(case), rel=1e-9)
-    assert losses.mean().item() == pytest.approx(simple.mean().item() + losses.extra.mean().item(), rel=1e-12)
+    assert torch.equal(losses.t, simple.t)
+    extra = losses.value - simple.value
+    assert extra.mean().item() == pytest.approx(0.01 * per_coordinate_bound(case), rel=1e-9)
+    torch.testing.assert_close(case.hybrid(0.03).value - simple.value, 3 * extra, rtol=1e-9, atol=1e-12)
+    assert losses.mean().item() == pytest.approx(simple.mean().item() + extra.mean().item(), rel=1e-12)
+
+
+class Tripled(Simple):
+    """Weighs every time three times as much."""
+
+    def weight(self, level, parameterization):
+        return 3 * super().weight(level, parameterization)
+
+
+class Unequal(UniformTimes):
+    """Times whose losses count from 0.5 to 1.5."""
+
+    def importance(self, t):
+        return torch.linspace(0.5, 1.5, 24, dtype=torch.float64).view_as(t)
+
+
+def test_the_weight_touches_the_denoising_loss_alone_and_the_importance_both():
+    case = HybridCase("gaussian")
+    times, hybrid, simple = UniformTimes(case.schedule), case.hybrid(0.01), case.simple()
+    weighted = case.losses(HybridObjective(times, Tripled(), "gaussian", 0.01))
+    torch.testing.assert_close(weighted.value, hybrid.value + 2 * simple.value, rtol=1e-12, atol=1e-14)
+    counted = case.losses(HybridObjective(Unequal(case.schedule), Simple(), "gaussian", 0.01))
+    assert torch.equal(counted.value, hybrid.value)
     importance = torch.linspace(0.5, 1.5, 24, dtype=torch.float64)
-    counted = losses._replace(importance=importance).mean().item()
-    assert counted == pytest.approx((importance * losses.weighted).mean().item(), rel=1e-12)
+    assert counted.mean().item() == pytest.approx((importance * hybrid.value).mean().item(), rel=1e-12)
 
 
 def test_the_hybrid_objective_refuses_what_it_cannot_learn():

@@ -117,7 +117,7 @@ def test_samplers_and_codecs_are_asked_too(built):
     [(torch.optim.Adam, 2), (torch.optim.AdamW, 2), (torch.optim.SGD, 0), (torch.optim.RMSprop, 1)],
 )
 def test_an_optimizer_s_memory_per_weight_is_seen_from_one_step(optimizer, numbers):
-    assert state_per_weight(lambda weights: optimizer(weights, lr=0.1)) == numbers
+    assert state_per_weight(lambda net: optimizer(net.parameters(), lr=0.1)) == numbers
 
 
 @pytest.mark.parametrize("part", [["data.size=600", "model.hidden=256"], TINY_UNET], ids=["points", "images"])

@@ -1,5 +1,6 @@
 """Runs in processes of their own: signals and several processes. Slow: each process imports everything."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,9 +22,27 @@ KEEP = [
 ]
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen:
+HOOKS = """
+import os
+import lightning as L
+
+class Hooks(L.Callback):
+    def note(self, name):
+        with open(f"{os.environ['HOOKS']}_{os.environ.get('LOCAL_RANK', 0)}", "a") as file:
+            file.write(name + chr(10))
+    def on_before_backward(self, *args): self.note("before backward")
+    def on_after_backward(self, *args): self.note("after backward")
+    def on_before_optimizer_step(self, *args): self.note("before step")
+    def on_before_zero_grad(self, *args): self.note("before zero")
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        self.note("end " + str(float(outputs["loss"]) > 0) + f" {trainer.global_step} {index}")
+"""
+
+
+def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen:
     arguments = [sys.executable, "train.py", *overrides, f"hydra.run.dir={folder}"]
-    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(arguments, cwd=ROOT, env={**os.environ, **environment}, **pipes)
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
@@ -54,5 +73,36 @@ def test_a_signal_saves_and_says_how_to_go_on(number, status, tmp_path):
     run.send_signal(number)
     out, _ = run.communicate(timeout=120)
     assert run.returncode == status, out
-    assert "resume with ckpt_path=" in out
+    assert "Last good checkpoint" in out
+    assert f"hydra.run.dir={tmp_path}" in out
     assert state(tmp_path / "checkpoints" / "last.ckpt")
+
+
+def test_hooks_come_alike_on_one_process_and_two(tmp_path):
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    words = [*PLAIN, "+callbacks.hooks={_target_: hooks.Hooks}", "trainer.accumulate_grad_batches=2", "trainer.max_steps=5"]
+    for name, more in (("one", []), ("two", DDP)):
+        run = start(tmp_path / name, *words, *more, PYTHONPATH=str(tmp_path), HOOKS=str(tmp_path / f"{name}_hooks"))
+        out, _ = run.communicate(timeout=300)
+        assert run.returncode == 0, out
+    one, *two = ((tmp_path / name).read_text() for name in ("one_hooks_0", "two_hooks_0", "two_hooks_1"))
+    assert one == two[0] == two[1]
+    assert one.count("before step") == 5
+
+
+def test_accumulation_under_two_processes_equals_one_process_of_the_joined_batch_in_its_weights_size(tmp_path):
+    """Both end after the same steps, with the averaged weights of both processes equal by hash."""
+    words = [*PLAIN, *DDP, "trainer.accumulate_grad_batches=3", "trainer.max_steps=6"]
+    run = start(tmp_path / "run", *words)
+    out, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, out
+    content = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert content["global_step"] == 6
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_notebook"])
+def test_strategies_that_start_processes_in_other_ways(strategy, tmp_path):
+    run = start(tmp_path / "run", *PLAIN, f"trainer.strategy={strategy}", "trainer.devices=2", "data.batch_size=300")
+    out, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, out
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4

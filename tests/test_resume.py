@@ -6,6 +6,7 @@ import json
 import signal
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, TINY, composed
@@ -43,7 +44,7 @@ def whole(tmp_path_factory) -> Path:
 def stopping(monkeypatch):
     """Makes a hook of the module raise a signal in this process at a step, once."""
 
-    def at(step: int, signum: int = signal.SIGTERM, hook: str = "_backward") -> None:
+    def at(step: int, signum: int = signal.SIGTERM, hook: str = "training_step") -> None:
         honest, sent = getattr(DiffusionModule, hook), []
 
         def hooked(self, *args, **kwargs):
@@ -60,10 +61,11 @@ def stopping(monkeypatch):
 @pytest.mark.parametrize(
     ("step", "signum", "hook", "saved"),
     [
-        (5, signal.SIGTERM, "_backward", 8),  # inside a call of 4 steps, which is finished first
-        (10, signal.SIGINT, "_backward", 8),  # the step after has a validation, which would be lost
-        (12, signal.SIGTERM, "validation_step", 8),  # in the middle of a validation, which is done again
-        (40, signal.SIGINT, "validation_step", 36),  # in the last one
+        (5, signal.SIGTERM, "training_step", 6),  # the step is finished first
+        (10, signal.SIGINT, "training_step", 11),
+        (11, signal.SIGINT, "training_step", 11),  # the validation after this step is left at once, and done again
+        (12, signal.SIGTERM, "validation_step", 11),  # in the middle of it
+        (40, signal.SIGINT, "validation_step", 39),  # in the last one
     ],
 )
 def test_a_signal_stops_between_steps_and_the_same_command_ends_equal(
@@ -78,6 +80,41 @@ def test_a_signal_stops_between_steps_and_the_same_command_ends_equal(
     assert f"from step {saved} (attempt 2)" in capfd.readouterr().out
     assert torture.fingerprint(tmp_path / "run") == torture.fingerprint(whole)
     assert read_record(tmp_path / "run").metrics == read_record(whole).metrics
+
+
+VARIANTS = {
+    "accumulation": ("trainer.accumulate_grad_batches=5", "trainer.val_check_interval=7", "trainer.max_steps=8"),
+    "epochs": (
+        *("trainer.max_steps=-1", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1", "lr_schedule=constant"),
+        "+callbacks.rate={_target_: lightning.pytorch.callbacks.LearningRateMonitor}",
+    ),
+    "half epochs": ("trainer.max_epochs=2", "trainer.val_check_interval=0.5", "trainer.accumulate_grad_batches=2"),
+    "adaptive": ("times=loss_aware", "times.bins=4", "times.warmup=1", "trainer.max_steps=26"),
+    "variance": ("learned_variance=true", "sampler.variance=learned", "trainer.max_steps=26"),
+    "one batch": ("trainer.overfit_batches=2", "trainer.max_steps=9", "trainer.val_check_interval=3"),
+    "images": (
+        *("data=digits", "model=unet", "model.base_channels=8", "model.depth=1", "conditional=true"),
+        *("data.batch_size=500", "data.val_size=60", "trainer.max_steps=7", "trainer.val_check_interval=3"),
+    ),
+}
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_every_kind_of_run_ends_equal_wherever_it_stopped(options, stopping, tmp_path):
+    """Inside an epoch, in its last batch, inside a window of accumulated gradients, in a validation."""
+    other = any(word.startswith("data=") for word in options)
+    words = tuple(word for word in QUICK if not (other and word.startswith(("data", "model")))) + options
+    assert torture.run_once(tmp_path / "whole", words) == 0
+    expected = torture.fingerprint(tmp_path / "whole")
+    steps = read_record(tmp_path / "whole").step
+    moments = ((steps // 2, "training_step"), (steps // 3, "optimizer_step"), (steps, "validation_step"))
+    for k, (step, hook) in enumerate(moments):
+        stopping(step, signal.SIGTERM, hook)
+        target = tmp_path / str(k)
+        assert torture.run_once(target, words) == 143
+        assert torture.run_once(target, words) == 0
+        assert torture.fingerprint(target) == expected, (step, hook)
+    assert any((tmp_path / "whole").glob("checkpoints/best_*"))
 
 
 def test_a_run_killed_at_random_moments_ends_equal(tmp_path):
@@ -111,7 +148,7 @@ def test_a_power_cut_while_a_checkpoint_is_written_leaves_a_whole_one(moment, tm
         monkeypatch.setattr("litdiffusion.storage.os.fsync", cut)
     with pytest.raises(PowerCut):
         write_atomically(checkpoints / "last.ckpt", b"new", checkpoints / "previous.ckpt")
-    path, lines = newest_checkpoint(checkpoints, 10**9)
+    path, lines = newest_checkpoint(checkpoints, finished=True)
     assert path.read_bytes() == first
     assert lines == []
 
@@ -127,7 +164,7 @@ def test_every_damage_is_noticed_and_the_checkpoint_before_it_used(whole, tmp_pa
     ]
     for broken in [*flips, good[: size // 2], good[:-1], good[:-84], good[:10], b""]:
         (checkpoints / "last.ckpt").write_bytes(broken)
-        path, lines = newest_checkpoint(checkpoints, 10**9)
+        path, lines = newest_checkpoint(checkpoints, finished=True)
         assert path.name == "previous.ckpt"
         assert len(lines) == 1
         assert "last.ckpt cannot be read" in lines[0]
@@ -236,7 +273,7 @@ def test_rows_are_kept_to_the_last_one_that_counts(tmp_path):
     for step in range(4):
         rows.log_metrics({"a": step} | ({"b": 0.5} if step == 2 else {}), step)
         rows.save()
-    assert rows.synced() == 4
+    rows.sync()
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write("3,")  # a kill inside a row
     keep_rows(tmp_path, 3)
@@ -250,40 +287,57 @@ def test_rows_are_kept_to_the_last_one_that_counts(tmp_path):
     assert not (tmp_path / "metrics.csv").exists()
 
 
-def test_signals_wait_for_the_end_of_a_step_and_a_second_one_does_not():
+def test_a_signal_waits_for_the_end_of_the_batch_and_a_second_one_does_not(capfd):
+    module = SimpleNamespace()
+    trainer = SimpleNamespace(world_size=1)
+    interrupts, before = Interrupts(), signal.getsignal(signal.SIGTERM)
+    with interrupts.listening():
+        interrupts.on_train_start(trainer, module)
+        signal.raise_signal(signal.SIGTERM)
+        assert "SIGTERM: stops after this step" in capfd.readouterr().err
+        with pytest.raises(Stopped, match="SIGTERM"):
+            interrupts.on_train_batch_start(trainer, module, None, 1)
+    with interrupts.listening():
+        interrupts.on_train_start(trainer, module)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped, match="SIGINT"):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_validation_is_left_at_once():
+    module, trainer = SimpleNamespace(), SimpleNamespace(world_size=1)
     interrupts = Interrupts()
     with interrupts.listening():
-        done = []
-        with pytest.raises(Stopped, match="SIGTERM"), interrupts.held():  # noqa: PT012
-            signal.raise_signal(signal.SIGTERM)
-            done.append("step")
-        assert done == ["step"]
-        with pytest.raises(Stopped, match="SIGINT"), interrupts.held():  # noqa: PT012
+        interrupts.on_train_start(trainer, module)
+        interrupts.on_validation_start(trainer, module)
+        with pytest.raises(Stopped, match="SIGINT"):
             signal.raise_signal(signal.SIGINT)
-            done.append("never")
-        assert done == ["step"]
-    with interrupts.listening(), pytest.raises(Stopped, match="SIGINT"):
-        signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) != interrupts._heard
-    interrupts.shared = True
     with interrupts.listening():
-        signal.raise_signal(signal.SIGTERM)  # other processes do not know yet
-        with pytest.raises(Stopped), interrupts.held(lambda stop: stop):
-            pass
+        interrupts.on_train_start(trainer, module)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped, match="SIGTERM"):
+            interrupts.on_validation_start(trainer, module)
 
 
-def test_a_process_stops_with_another_one():
-    with pytest.raises(Stopped, match="SIGTERM"), Interrupts().held(lambda stop: True):
-        pass
-
-
-def test_counters_are_functions_of_the_step():
-    loop = {"epoch_loop.batch_progress": {"total": {"ready": 9}, "is_last_batch": True}, "epoch_progress": {}}
-    count_calls(loop, 7)
-    assert loop["epoch_loop.batch_progress"]["total"] == dict.fromkeys(
-        ("ready", "completed", "started", "processed"), 7
-    )
-    assert loop["epoch_progress"]["current"] == {"ready": 1, "completed": 0, "started": 1, "processed": 0}
+def test_processes_that_work_together_stop_together():
+    """A signal that one of them heard is agreed upon by all at the start of a batch, and nowhere else."""
+    module = SimpleNamespace()
+    heard = SimpleNamespace(reduce_boolean_decision=lambda stop, all: True)
+    trainer = SimpleNamespace(world_size=2, strategy=heard)
+    interrupts = Interrupts()
+    with interrupts.listening():
+        interrupts.on_train_start(trainer, module)
+        interrupts.on_validation_start(trainer, module)
+        signal.raise_signal(signal.SIGTERM)
+        interrupts.on_validation_end(trainer, module)
+        with pytest.raises(Stopped, match="SIGTERM"):
+            interrupts.on_train_batch_start(trainer, module, None, 0)
+    other = Interrupts()
+    with other.listening():
+        other.on_train_start(trainer, module)
+        with pytest.raises(Stopped, match="SIGTERM"):  # although it heard nothing itself
+            other.on_train_batch_start(trainer, module, None, 0)
 
 
 def test_a_time_between_checkpoints_must_be_positive(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from conftest import TINY, TINY_UNET, composed
@@ -12,7 +13,8 @@ from litdiffusion.build import Run, build
 from litdiffusion.callbacks.drawing import states_of
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.modules.checkpoints import check_fits, differences, read_checkpoint
-from litdiffusion.objectives import DenoisingObjective
+from litdiffusion.objectives import DenoisingObjective, Losses
+from litdiffusion.planning import total_steps
 from litdiffusion.samplers.base import prior
 from litdiffusion.sampling import Pretrained
 from litdiffusion.types import Batch, per_sample_noise
@@ -83,20 +85,11 @@ def test_validation_loss_is_a_function_of_the_weights_alone(fitted):
     assert sum(quartiles) / 4 == pytest.approx(first["val/loss"], rel=0.05)  # stratified: quartiles weigh alike
 
 
-def test_inner_steps_change_the_speed_and_never_the_result(fitted):
-    options = ["trainer.max_steps=10", "trainer.log_every_n_steps=4", "data.batch_size=300"]
-    runs = [fitted(*options, f"inner_steps={count}") for count in (1, 4)]
-    states = [run.module.state_dict() for run in runs]
-    assert [run.data.inner_steps for run in runs] == [1, 4]
-    assert [run.trainer.global_step for run in runs] == [10, 10]
-    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-
-
 def test_the_last_step_is_validated_and_saved_whatever_the_interval(trained):
     folder = trained("trainer.max_steps=7", "callbacks.trajectory=null", "callbacks.final_samples=null")
     with (folder / "metrics.csv").open() as file:
         steps = [int(row["step"]) for row in csv.DictReader(file) if row["val/loss"]]
-    assert steps == [4, 7]
+    assert steps == [3, 6]  # Lightning counts from 0
     assert read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"] == 7
 
 
@@ -107,33 +100,76 @@ def test_a_time_budget_stops_the_run_and_saves_it(trained):
     assert 0 < step < 100000
 
 
-def test_inner_steps_divide_every_interval(built):
-    assert built("trainer.val_check_interval=90", "trainer.log_every_n_steps=60").data.inner_steps == 15
-    assert built(*TINY_UNET).data.inner_steps == 1
-    with pytest.raises(UserError, match="inner_steps must be auto or a divisor of 2"):
-        built("inner_steps=3")
+class Gradients(L.Callback):
+    """The gradient of each step of the optimizer, before it is clipped."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.seen.append(torch.cat([weight.grad.flatten() for weight in pl_module.denoiser.parameters()]))
 
 
-def test_accumulated_gradients_equal_those_of_the_joined_batch(built):
-    """The noise differs from that of one large batch, so the gradient is compared at fixed noise, in its mean."""
-    module = built("data.batch_size=100", "accumulate=3").module
-    module.trainer = built("data.batch_size=100", "accumulate=3").trainer
-    points = torch.randn(300, 2)
-    module._plain = True
-    for parts in ([points], points.split(100)):
-        module.zero_grad()
-        for part in parts:
-            error = module.denoiser.net(part, torch.ones(len(part)), None).mean()
-            module._backward(error, len(parts))
-        gradient = torch.cat([p.grad.flatten() for p in module.denoiser.parameters()])
-        if len(parts) == 1:
-            expected = gradient.clone()
-    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
+def test_accumulated_gradients_equal_those_of_the_joined_batch(built, monkeypatch):
+    """Of a loss without noise and with fixed times, which one batch of 300 items and three of 100 have alike."""
+
+    def noiseless(self, denoiser, x_0, *args, **kwargs):
+        level = denoiser.schedule.at(torch.full((len(x_0), 1), 0.5, dtype=torch.float64))
+        return Losses(denoiser.output(x_0, level).square().mean(1), level.t.view(-1))
+
+    monkeypatch.setattr(DenoisingObjective, "forward", noiseless)
+    found = []
+    for words in (["data.batch_size=300"], ["data.batch_size=100", "trainer.accumulate_grad_batches=3"]):
+        experiment, gradients = built("data.size=300", "trainer.max_steps=2", *words), Gradients()
+        experiment.trainer.callbacks.append(gradients)
+        experiment.trainer.fit(experiment.module, experiment.data)
+        assert experiment.trainer.global_step == len(gradients.seen) == 2
+        found.append(gradients.seen)
+    for joined, accumulated in zip(*found, strict=True):
+        torch.testing.assert_close(accumulated, joined, rtol=1e-4, atol=1e-7)
 
 
-def test_epochs_become_steps(built):
-    experiment = built("trainer.max_epochs=3", "data.size=1000", "data.batch_size=300")
-    assert experiment.trainer.max_steps == 9
+def test_every_batch_of_a_step_has_its_own_noise_and_times_and_the_step_is_a_function_of_its_number(built, monkeypatch):
+    """All batches hold the same single item, so that only the random numbers differ."""
+    honest, drawn = DenoisingObjective.forward, []
+
+    def recorded(self, denoiser, x_0, cond=None, noise=torch.randn_like, offset=None):
+        if denoiser.training:
+            kept = []
+            losses = honest(self, denoiser, x_0, cond, lambda x: kept.append(noise(x)) or kept[0], offset)
+            drawn.append((losses.t.tolist(), kept[0].tolist()))
+            return losses
+        return honest(self, denoiser, x_0, cond, noise, offset)
+
+    monkeypatch.setattr(DenoisingObjective, "forward", recorded)
+    for seed in (0, 99):  # of the process, which must not matter
+        experiment = built("data.batch_size=5", "trainer.max_steps=3", "trainer.accumulate_grad_batches=4")
+        torch.manual_seed(seed)
+        experiment.trainer.fit(experiment.module, experiment.data)
+    first, second = drawn[:12], drawn[12:]
+    assert first == second
+    assert all(a != b and c != d for k, (a, c) in enumerate(first) for b, d in first[:k])
+
+
+@pytest.mark.parametrize(
+    ("words", "steps", "epochs"),
+    [
+        (["trainer.max_steps=-1", "trainer.max_epochs=3"], 9, 3),
+        (["trainer.max_steps=-1", "trainer.max_epochs=3", "trainer.accumulate_grad_batches=2"], 6, 3),
+        (["trainer.max_steps=7", "trainer.max_epochs=3"], 7, 2),
+        (["trainer.max_steps=100", "trainer.max_epochs=3"], 9, 3),
+        (["trainer.max_steps=4", "trainer.limit_train_batches=2"], 4, 2),
+        (["trainer.max_steps=-1", "trainer.max_epochs=2", "trainer.limit_train_batches=0.7"], 4, 2),
+    ],
+    ids=lambda value: " ".join(word.partition("_")[2] for word in value) if isinstance(value, list) else "",
+)
+def test_a_run_ends_by_its_steps_or_its_epochs_whichever_come_first(words, steps, epochs, built):
+    """Three batches of 300 items, and a tail of 100 that is dropped; the plan knows the end before the first step."""
+    experiment = built("data.size=1000", "data.batch_size=300", *words)
+    assert total_steps(experiment) == steps
+    experiment.trainer.fit(experiment.module, experiment.data)
+    assert (experiment.trainer.global_step, experiment.trainer.current_epoch) == (steps, epochs)
+    assert experiment.module.lr_schedulers().last_epoch == steps
 
 
 def test_checkpoint_redraws_the_same_samples_without_data_or_config_files(trained, tmp_path):
@@ -166,8 +202,8 @@ def test_a_non_finite_step_keeps_the_last_good_checkpoint(poison, trained, tmp_p
         losses = honest(self, *args, **kwargs)
         if next(calls) == 30:
             # The root of 0 has value 0 and an infinite slope, which the chain rule turns into nan.
-            error = losses.error * float("nan") if poison == "loss" else losses.error + (0 * losses.error).sqrt()
-            losses = losses._replace(error=error)
+            value = losses.value * float("nan") if poison == "loss" else losses.value + (0 * losses.value).sqrt()
+            losses = losses._replace(value=value)
         return losses
 
     monkeypatch.setattr(DenoisingObjective, "__call__", poisoned)

@@ -95,6 +95,15 @@ def how_to_continue(run_dir: Path, named: bool) -> str:
     )
 
 
+def refusal(error: Exception) -> str | None:
+    """What Lightning refuses, in its own words on one line; None of an error that was raised elsewhere."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return " ".join(str(error).split()) if where.startswith("lightning.") else None
+
+
 def _in_one_line(error: Exception, world_size: int) -> TrainingError | None:
     """What can happen to any run, said for its user; None: a fault of the program."""
     if isinstance(error, TrainingError):

@@ -10,13 +10,14 @@ from typing import Any
 import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
+from litdiffusion import derived
 from litdiffusion.callbacks import FinalValidation, Interrupts
-from litdiffusion.checks import METRICS, check_folder, check_metric, check_settings, classes_of
+from litdiffusion.checks import check_folder, check_metric, check_monitors, check_settings
 from litdiffusion.codecs import Identity
 from litdiffusion.csv_log import RowsLogger
-from litdiffusion.data import Facts, facts_of
+from litdiffusion.data import BYTES, Facts, facts_of
 from litdiffusion.denoisers import Denoiser, GaussianMixtureDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.hardware import ALL_THREADS, fast_bf16
@@ -31,8 +32,6 @@ from litdiffusion.times import TimeSampler
 from litdiffusion.trainer import build_trainer
 from litdiffusion.trust import warn_of_strangers
 from litdiffusion.weightings import Weighting
-
-DEVIATION_ITEMS = 2000
 
 
 @dataclass(frozen=True)
@@ -88,12 +87,7 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
 def build_module(cfg: DictConfig, data: Facts) -> DiffusionModule:
     """The Lightning module for this data; fills in ``cfg.derived`` on the way."""
     codec = make_a(nn.Module, cfg.codec, "codec")
-    shape = codec.latent_shape(data.shape)
-    cfg.derived.shape, cfg.derived.num_classes = list(shape), data.num_classes
-    cfg.derived.classes = classes = classes_of(cfg, data)
-    cfg.derived.class_rows = classes + 1 if classes else None
-    cfg.derived.out_channels = shape[0] * (2 if cfg.learned_variance else 1)
-    cfg.derived.sigma_data = _deviation(codec.encode(data.training_reference(DEVIATION_ITEMS)))
+    cfg.derived.update(derived.of_data(cfg, data, codec))
     L.seed_everything(cfg.seed, verbose=False)  # of the initial weights
     return assemble(cfg, codec, data.value_range, partial(exact_denoiser, data, codec))
 
@@ -134,16 +128,18 @@ def build_objective(
     """Times, weighting and the loss over them."""
     times = make_a(TimeSampler, cfg.times, "times", schedule=schedule)
     weighting = make_a(Weighting, cfg.weighting, "weighting", schedule=schedule)
+    if cfg.get("objective"):  # of a module that was made in a script
+        return make_a(DenoisingObjective, cfg.objective, "objective", times=times, weighting=weighting)
     if not cfg.learned_variance:
         return DenoisingObjective(times, weighting)
-    return HybridObjective(times, weighting, decoder="gaussian" if value_range is None else "8bit")
+    return HybridObjective(times, weighting, decoder="8bit" if value_range == BYTES else "gaussian")
 
 
 def build_denoiser(cfg: DictConfig) -> Denoiser:
     """Schedule, parameterization and net; needs ``cfg.derived.shape``."""
     schedule = make_a(NoiseSchedule, cfg.schedule, "schedule")
     parameterization = make_a(Parameterization, cfg.parameterization, "parameterization", schedule=schedule)
-    cfg.derived.label_range = list(schedule.label_range)
+    cfg.derived.update(derived.of_schedule(schedule))
     net = make_a(nn.Module, cfg.model, "model")
     if len(cfg.derived.shape) == 3:
         net = net.to(memory_format=torch.channels_last)
@@ -173,21 +169,14 @@ def exact_denoiser(data: Facts, codec: nn.Module, schedule: NoiseSchedule) -> Ga
     return None if law is None else GaussianMixtureDenoiser(schedule, law.weights, law.means, law.std)
 
 
-def _deviation(x: Tensor) -> float:
-    """Of all numbers of the data together, in model space; four digits, so that it does not hang on a rounding."""
-    deviation = float(f"{x.double().std(correction=0).item():.4g}")
-    return deviation or 1.0
-
-
 def build_quality(cfg: DictConfig, data: Facts) -> Quality | None:
     """What samples are measured by; checks that the run's ``metric`` will be there, and says which way is up."""
     quality: Quality | None = make(cfg.metrics, "metrics").attach(data) if cfg.get("metrics") else None
     check_metric(cfg, quality)
-    monitored = cfg.metric.startswith("quality/")
-    if monitored and cfg.callbacks.get("live_quality"):
+    if cfg.metric.startswith("quality/") and cfg.callbacks.get("live_quality"):
         cfg.callbacks.live_quality.max_share = None  # the best checkpoint would be chosen by a stale number
-    cfg.derived.monitor = cfg.metric if monitored or cfg.metric in METRICS else METRICS[0]
-    cfg.derived.mode = "max" if quality and cfg.derived.monitor.partition("/")[2] in quality.rising else "min"
+    cfg.derived.update(derived.of_metric(cfg, quality.rising if quality else ()))
+    check_monitors(cfg, quality)
     return quality
 
 

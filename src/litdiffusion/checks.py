@@ -7,11 +7,17 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from litdiffusion.data import Facts
-from litdiffusion.errors import UserError
+from litdiffusion.errors import UserError, nearest
 from litdiffusion.modules.quartiles import NAMES
 from litdiffusion.quality import Quality
 from litdiffusion.runs import FILE as RECORD
 
+LOGGED = (
+    *("val/best_loss", "train/learning_rate", "train/gradient_norm", "train/skipped_steps"),
+    *("likelihood/bits_per_dimension", "likelihood/nats", "likelihood/nats_best", "time/samples_per_second"),
+    *(f"train/loss_{name}" for name in NAMES),
+)
+"""Numbers that a run logs beside `METRICS`."""
 METRICS = ("val/loss", *(f"val/loss_{name}" for name in NAMES), "train/loss")
 LARGEST_SEED = 2**32 - 1  # of numpy
 
@@ -19,6 +25,10 @@ LARGEST_SEED = 2**32 - 1  # of numpy
 def check_settings(cfg: DictConfig) -> None:
     """Refuses values of the wrong kind or out of range, with the allowed ones."""
     whole(cfg, "seed", 0)
+    steps = cfg.trainer.max_steps
+    fits = _int(steps) and (steps == -1 or steps > 0)
+    _require("trainer.max_steps", steps, fits, "a whole number of at least 1, or -1 for as many as trainer.max_epochs has")
+    whole(cfg, "trainer.accumulate_grad_batches", 1)
     if cfg.save_every is not None:
         whole(cfg, "save_every", 1)
     for name in cfg.callbacks:
@@ -49,6 +59,24 @@ def check_metric(cfg: DictConfig, quality: Quality | None) -> None:
     final = final if cfg.callbacks.get("final_samples") else []
     known = [*METRICS, *live, *final]
     _require("metric", cfg.metric, cfg.metric in known, f"one of {', '.join(known)}")
+
+
+def check_monitors(cfg: DictConfig, quality: Quality | None) -> None:
+    """Refuses a callback of Lightning's that watches a number which this run will not have.
+
+    Where a callback or a logger of the user's own takes part, it may log any number, so nothing is refused.
+    """
+    nodes = {name: node for name, node in cfg.callbacks.items() if node is not None and "_target_" in node}
+    if any(str(node._target_).partition(".")[0] not in ("lightning", "litdiffusion") for node in nodes.values()):
+        return
+    known = [*METRICS, *LOGGED, *(f"quality/{name}" for name in (quality.names if quality else ()))]
+    for name, node in nodes.items():
+        monitor = node.get("monitor")
+        if monitor is not None and not str(monitor).startswith(("quality/", "lr-")) and monitor not in known:
+            raise UserError(
+                f"callbacks.{name}.monitor={monitor} is not logged by this run{nearest(str(monitor), known)} (it logs "
+                f"{', '.join(known)})"
+            )
 
 
 def whole(cfg: DictConfig, key: str, least: int) -> None:

@@ -4,11 +4,11 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -18,50 +18,16 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from litdiffusion import origins, sweeps
+from litdiffusion import origins, replaced, resolvers, sweeps, words
 from litdiffusion.errors import TrainingError, UserError, nearest
-from litdiffusion.runs import FILE as RECORD
-from litdiffusion.runs import fresh_folder
+from litdiffusion.hints import did_you_mean, flat
 
 BAD_INPUT, FAILED = 2, 1
 STOPPED = (130, 143)
 """Exit statuses after Ctrl-C and SIGTERM."""
-DRY = ("hydra.output_subdir=null", "hydra/job_logging=none")
-"""For a dry run: Hydra then writes nothing into the folder that it makes."""
 EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "slurm", "ray": "ray"}
 """What brings Hydra's launchers."""
 _STARTED: list[bool] = []
-
-# At import: Hydra resolves its output folder before any of our code runs. The process id keeps apart two runs that
-# start in the same second.
-OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
-_FOLDERS: dict[str, Path] = {}
-
-
-def _run_folder(name: str | None, resume: bool, unnamed: str) -> str:
-    """Of a run: that of its name, with ``resume=false`` a new one beside it; without a name ``unnamed``."""
-    if name is None:
-        return unnamed
-    if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", str(name)):
-        raise UserError(f"name={name!r} must consist of letters, digits and . + - _, for it names a folder of outputs")
-    folder = Path("outputs") / str(name)
-    # Hydra asks more than once, also when the folder is there already.
-    return str(folder if resume else _FOLDERS.setdefault(str(name), fresh_folder(folder)))
-
-
-def _run_subdir(folder: str) -> str:
-    """For Hydra's own files: what an earlier attempt at the run was started with is not overwritten."""
-    if not (Path(folder) / RECORD).exists():
-        return ".hydra"
-    count = sum(1 for path in Path(folder, ".hydra").glob("attempt_*"))
-    return f".hydra/attempt_{count + 2}"
-
-
-OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
-OmegaConf.register_new_resolver("run_subdir", _run_subdir, replace=True)
-OmegaConf.register_new_resolver("sweep_folder", sweeps.sweep_folder, replace=True)
-OmegaConf.register_new_resolver("job_subdir", sweeps.job_subdir, replace=True)
-OmegaConf.register_new_resolver("job_folder", sweeps.job_folder, replace=True)
 
 
 def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
@@ -69,18 +35,18 @@ def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     warnings.showwarning = _one_line_warning
     _STARTED.clear()
-    _FOLDERS.clear()
+    resolvers.forget_folders()
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(config_dir, config_name))
         return
-    if "dry_run=true" in (argument.lower() for argument in sys.argv[1:]):
-        sys.argv += DRY
     with _sweep_told():
         _run(main, config_dir, config_name)
 
 
 def _run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
     try:
+        # In place, for Lightning starts the other processes of a run by the same arguments.
+        sys.argv[1:] = words.understood(sys.argv[1:], Path(sys.argv[0]), config_dir, config_name)
         main()
     except (UserError, TrainingError) as error:
         _stop(error, str(error))
@@ -93,6 +59,10 @@ def _run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
             raise
         # Hydra makes the output folder before any of our code runs.
         _stop(error, f"{error.filename} cannot be written ({error.strerror}); set hydra.run.dir=FOLDER")
+    except ValueError as error:  # Hydra's own, of options that exclude each other and the like
+        if _STARTED:
+            raise
+        _stop(error, _hydras_words(error))
 
 
 @contextmanager
@@ -140,9 +110,33 @@ def job_errors(multirun: bool) -> Iterator[None]:
 
 
 def check_keys(cfg: DictConfig, config_dir: Path, config_name: str) -> None:
-    """Refuses keys of this job's config that no part reads, see `origins.check_keys`."""
+    """Makes this job's config the one that is meant, and refuses keys that no part reads, see `origins.check_keys`.
+
+    Arguments that were meant for another ``_target_`` go, see `replaced`, with a line that names them.
+    """
     primary = OmegaConf.to_container(OmegaConf.load(config_dir / f"{config_name}.yaml"), resolve=False)
-    origins.check_keys(cfg, primary, origins.Yamls.of_this_job())
+    yamls = origins.Yamls.of_this_job()
+    _complete(cfg, primary)
+    origins.check_keys(cfg, primary, yamls)
+    dropped = replaced.drop_former_arguments(cfg, yamls)
+    if dropped and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"dropped with the _target_ that was replaced: {', '.join(dropped)}", flush=True)
+        _save_again(cfg)
+
+
+def _complete(cfg: DictConfig, primary: Mapping[str, Any]) -> None:
+    """A saved config may be older than a setting: it then has the usual value."""
+    if words.is_saved(HydraConfig.get()):
+        for key in primary.keys() - cfg.keys() - {"defaults", "hydra"}:
+            OmegaConf.update(cfg, key, primary[key], force_add=True)
+
+
+def _save_again(cfg: DictConfig) -> None:
+    """Hydra has saved the config before; the file must hold what is trained, for it can be run again."""
+    hydra = HydraConfig.get()
+    path = Path(hydra.runtime.output_dir, hydra.output_subdir or "", "config.yaml")
+    if hydra.output_subdir is not None and path.is_file():
+        OmegaConf.save(cfg, path)
 
 
 def _line(error: Exception) -> str:
@@ -164,12 +158,29 @@ def explain(error: Exception, config_dir: Path, config_name: str) -> str:
             return f"{group}={choice} needs a package: pip install 'litdiffusion[{EXTRAS[choice]}]'"
         line = f"{group}={choice} is not known{nearest(choice, options)} ({group} is one of {', '.join(options)})"
         return line + _named_in(choice, config_dir)
-    unknown = re.search(r"(?:Could not override|No match in the defaults list.*) '(.+?)'", text)
-    if unknown:
-        key = unknown.group(1)
-        hint = nearest(key, _known_keys(config_dir, config_name))
-        return f"there is no group or key {key}{hint} (see --help, --cfg job){_named_in(key, config_dir)}"
-    return " ".join(line.strip() for line in text.splitlines()[:2])
+    unknown = re.search(r"Could not (?:override|delete)(?: from config\\.)? '(.+?)'", text)
+    if unknown and "Did you mean" not in text:
+        return _unknown_key(unknown.group(1), text, config_dir, config_name)
+    return _hydras_words(error)
+
+
+def _unknown_key(key: str, text: str, config_dir: Path, config_name: str) -> str:
+    """An unknown key with the nearest one, and Hydra's advice where the key could be a new one."""
+    known = _known_keys(config_dir, config_name)
+    add = re.search(r"[Tt]o append to your config use \+\S+", text)
+    advice = f"; {add.group(0)[0].lower()}{add.group(0)[1:]}" if add and key.rpartition(".")[0] in known else ""
+    return (
+        f"there is no group or key {key}{did_you_mean(key, known)} (see --help, --cfg job{advice})"
+        f"{_named_in(key, config_dir)}"
+    )
+
+
+def _hydras_words(error: Exception) -> str:
+    """Hydra's own message in one line, without its list of folders."""
+    text = str(error).partition("onfig search path:")[0].removesuffix("C")
+    cause = str(error.__cause__ or "").partition("\n")[0]
+    lines = [line.strip() for line in (text.strip() or cause).splitlines() if line.strip()]
+    return " ".join(lines) or type(error).__name__
 
 
 def _named_in(word: str, config_dir: Path) -> str:
@@ -182,8 +193,8 @@ def _named_in(word: str, config_dir: Path) -> str:
 
 def _added_folders(arguments: list[str]) -> list[Path]:
     """Those of ``--config-dir FOLDER`` and ``hydra.searchpath=[FOLDER]``."""
-    named = [b for a, b in pairwise(arguments) if a in ("--config-dir", "-cd")]
-    named += [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+    added = words.option(arguments, "--config-dir", "-cd")
+    named = [] if added is None else [added]
     lists = [a.partition("=")[2].strip("[]").split(",") for a in arguments if a.startswith("hydra.searchpath=")]
     named += [name.removeprefix("file://") for names in lists for name in names]
     return [Path(name) for name in named if Path(name).is_dir()]
@@ -191,20 +202,14 @@ def _added_folders(arguments: list[str]) -> list[Path]:
 
 def _known_keys(config_dir: Path, config_name: str) -> list[str]:
     """Every group, and every dotted key of the config with the groups chosen on the command line."""
-    words = [argument.partition("=") for argument in sys.argv[1:]]
-    chosen = [f"{key}={value}" for key, _, value in words if (config_dir / key / f"{value}.yaml").is_file()]
+    pairs = [argument.partition("=") for argument in sys.argv[1:]]
+    chosen = [f"{key}={value}" for key, _, value in pairs if (config_dir / key / f"{value}.yaml").is_file()]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         cfg = compose(config_name, overrides=chosen)
     groups = [path.name for path in config_dir.iterdir() if path.is_dir()]
-    return groups + list(_flatten(OmegaConf.to_container(cfg, resolve=False)))
-
-
-def _flatten(node: dict, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+    keys = flat(OmegaConf.to_container(cfg, resolve=False))
+    return groups + [key for key in keys if not key.startswith(("derived.", "expected."))]
 
 
 def _stop(error: Exception, line: str) -> None:

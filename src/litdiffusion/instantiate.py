@@ -2,8 +2,10 @@
 
 import inspect
 import logging
+import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_type_hints
+from datetime import timedelta
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
@@ -11,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
+from litdiffusion.described import UNKNOWN
 from litdiffusion.errors import UserError, first_line, nearest
 from litdiffusion.trust import refuse_name, refuse_object
 
@@ -56,6 +59,16 @@ def make(node: DictConfig, path: str, **context: Any) -> Any:
         raise cause if isinstance(cause, UserError) else UserError(f"{path}: {first_line(cause)}") from error
 
 
+def accepts(name: str, argument: str, path: str) -> bool:
+    """Whether the target of this name takes an argument.
+
+    Raises:
+        UserError: a target that is refused, or cannot be imported.
+    """
+    parameters = _parameters(_locate(name, path))
+    return argument in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+
 def _resolved(node: DictConfig, path: str) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(node, resolve=True)
@@ -68,13 +81,19 @@ def _resolved(node: DictConfig, path: str) -> dict[str, Any]:
     return plain
 
 
-def _check(node: Mapping[str, Any], path: str) -> Callable[..., Any]:
+def _check(node: dict[str, Any], path: str) -> Callable[..., Any]:
     """Checks a node's target and arguments, and those of nodes inside it; returns the target."""
+    if UNKNOWN in node:
+        raise UserError(
+            f"{path} is an object of {node[UNKNOWN]}, made in a script, and the checkpoint does not know how; pass the "
+            f"module, Pretrained(path, module=module) or fit(module, ckpt_path=path), let its class inherit "
+            f"litdiffusion.described.Described, or train from a config"
+        )
     target = _locate(node.get("_target_"), path)
     parameters = _parameters(target)
     hints = _hints(target)
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    for name, value in node.items():
+    for name, value in list(node.items()):
         if name in _SPECIAL:
             continue
         if name not in parameters and not open_ended:
@@ -82,6 +101,7 @@ def _check(node: Mapping[str, Any], path: str) -> Callable[..., Any]:
                 f"{path}.{name} is not an argument of {target.__qualname__}{nearest(name, list(parameters))} "
                 f"(it takes {', '.join(parameters)})"
             )
+        node[name] = value = _as_time(value, hints.get(name))
         if not _check_inside(value, f"{path}.{name}") and name in hints:
             _check_type(value, hints[name], f"{path}.{name}")
     _check_inside(list(node.get("_args_", [])), f"{path}._args_")
@@ -90,7 +110,7 @@ def _check(node: Mapping[str, Any], path: str) -> Callable[..., Any]:
 
 def _check_inside(value: Any, path: str) -> bool:
     """Checks every node with a target in a value, through lists and dictionaries; whether there is one."""
-    if isinstance(value, Mapping) and "_target_" in value:
+    if isinstance(value, Mapping) and ("_target_" in value or UNKNOWN in value):
         _check(value, path)
         return True
     if not isinstance(value, Mapping | list):
@@ -141,6 +161,15 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
         return get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except (NameError, TypeError, AttributeError):
         return {}  # annotations that do not resolve check nothing
+
+
+def _as_time(value: Any, hint: Any) -> Any:
+    """Days:hours:minutes:seconds, as Lightning's Trainer takes a time, where a target wants a timedelta."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+):(\d+)", value) if isinstance(value, str) else None
+    if match is None or timedelta not in (hint, *get_args(hint)):
+        return value
+    parts = zip(("days", "hours", "minutes", "seconds"), map(int, match.groups()), strict=True)
+    return {"_target_": "datetime.timedelta", **dict(parts)}
 
 
 def _check_type(value: Any, hint: Any, path: str) -> None:

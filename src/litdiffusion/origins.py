@@ -3,17 +3,24 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.errors import UserError, nearest
+from litdiffusion.hints import did_you_mean, flat
 
 NODES = ("callbacks", "logger")
 """Groups of named parts: one without a ``_target_`` is built by nobody."""
+OPTIONAL = ("callbacks", "logger", "metrics", "lr_schedule", "recipe", "experiment")
+"""Groups that a run can do without."""
 
 
 @dataclass(frozen=True)
@@ -23,32 +30,40 @@ class Yamls:
     Args:
         folders: that hold groups, the project's own first.
         chosen: those that the config was composed from, the primary one first.
-        overrides: values given on the command line, which stand in no yaml.
+        overrides: what the command line sets in no yaml's place, as dotted keys and plain values.
     """
 
     folders: Sequence[Path]
     chosen: Sequence[Path] = ()
-    overrides: Sequence[str] = ()
+    overrides: Sequence[tuple[str, Any]] = ()
 
     @classmethod
     def of_this_job(cls) -> "Yamls":
         """Those of the Hydra job that is running."""
         hydra = HydraConfig.get()
         folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
-        choices, primary = hydra.runtime.choices, hydra.job.config_name
-        order = [group for entry in _defaults(folders, primary) if isinstance(entry, dict) for group in entry]
+        choices, primary = hydra.runtime.choices, hydra.job.config_name.removesuffix(".yaml")
+        order = _order(folders, primary)
         groups = sorted(choices, key=lambda group: order.index(group) if group in order else -1)
         names = [primary, *(f"{group}/{choices[group]}" for group in groups)]
         chosen = [file for name in names for file in _with_parents(folders, name)]
-        values = [word for word in task_overrides() if word.partition("=")[0] not in choices]
-        return cls(folders, chosen, values)
+        return cls(folders, chosen, [pair for pair in _typed() if not _is_choice(folders, *pair)])
+
+    def layers(self) -> list["Layer"]:
+        """What is set where, in the order in which it is merged; the command line comes last.
+
+        A yaml and those of its own folder that its defaults list builds on are one layer.
+        """
+        contents = [(path.parent, self._placed(path)) for path in self.chosen]
+        layers = [Layer([content for _, content in run]) for _, run in groupby(contents, key=itemgetter(0))]
+        return [*layers, Layer([_nested(key.split("."), value) for key, value in self.overrides])]
 
     def setting(self, key: str) -> Path | None:
         """The yaml that sets a dotted key: of the chosen ones the last; None where the command line does, or none."""
-        names = [override.lstrip("+~").partition("=")[0] for override in self.overrides]
-        if any(key == name or key.startswith(f"{name}.") for name in names):
+        parts = key.split(".")
+        if any(_covers(_nested(name.split("."), value), parts) for name, value in self.overrides):
             return None
-        return next((path for path in reversed(self.chosen) if self._sets(path, key)), None)
+        return next((path for path in reversed(self.chosen) if _holds(self._placed(path), parts)), None)
 
     def mentioning(self, word: str) -> Path | None:
         """A yaml that holds this word, in the folders that were added to the project's own first."""
@@ -68,12 +83,39 @@ class Yamls:
             if isinstance(part, Mapping) and "_target_" in part
         }
 
-    def _sets(self, path: Path, key: str) -> bool:
-        content, parts = _read(path), key.split(".")
+    def _placed(self, path: Path) -> dict[str, Any]:
+        """The content of a yaml below the package that it is put into."""
         folder = next(folder for folder in self.folders if path.is_relative_to(folder))
-        whole = re.search(r"^#\s*@package\s+_global_", path.read_text(errors="replace"), re.MULTILINE)
-        package = [] if whole else list(path.relative_to(folder).parts[:-1])
-        return parts[: len(package)] == package and _holds(content, parts[len(package) :])
+        header = re.search(r"^#\s*@package\s+(\S+)", path.read_text(errors="replace"), re.MULTILINE)
+        package = header.group(1) if header else "_group_"
+        own = {"_global_": [], "_group_": list(path.relative_to(folder).parts[:-1])}
+        return _nested(own.get(package, package.split(".")), _read(path))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Nested contents that are merged at the same place."""
+
+    contents: Sequence[dict[str, Any]]
+
+    def holds(self, key: str) -> bool:
+        """Whether it sets a dotted key, or something below it."""
+        return any(_holds(content, key.split(".")) for content in self.contents)
+
+    def value(self, key: str) -> Any:
+        """What it sets a dotted key to; None where it does not."""
+        parts = key.split(".")
+        values = [reduce(_inside, parts, content) for content in self.contents if _holds(content, parts)]
+        return values[-1] if values else None
+
+
+def groups_of_this_job() -> list[str]:
+    """The groups of the defaults list, in its order; none outside a Hydra job."""
+    if not HydraConfig.initialized():
+        return []
+    hydra = HydraConfig.get()
+    folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
+    return _order(folders, hydra.job.config_name.removesuffix(".yaml"))
 
 
 def task_overrides() -> list[str]:
@@ -93,12 +135,12 @@ def check_keys(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> Non
         UserError: the key, the nearest known one, and the yaml that it stands in.
     """
     groups = [path.name for folder in yamls.folders for path in folder.iterdir() if path.is_dir()]
-    _require_known(cfg, "", [*primary, *groups], yamls)
-    needed = [
-        group for entry in primary.get("defaults", []) if isinstance(entry, dict) for group in entry if entry[group]
-    ]
-    for key in (*primary, *needed):
-        if key not in ("defaults", "hydra", "recipe") and key not in cfg:
+    known, needed = [*primary, *groups, *_groups(primary)], [*primary, *_groups(primary)]
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    places = [name for name in flat(plain) if name.partition(".")[0] in known and not name.startswith("derived.")]
+    _require_known(cfg, "", known, yamls, [*groups, *places])
+    for key in needed:
+        if key not in ("defaults", "hydra", *OPTIONAL) and key not in cfg:
             raise UserError(f"{key} is missing from the config; take ~{key} off the command line")
     _require_known(cfg.get("derived") or {}, "derived.", list(primary.get("derived", {})), yamls)
     for group in NODES:
@@ -115,12 +157,39 @@ def in_file(message: str, yamls: Yamls) -> str:
     return message if path is None else f"{message} [in {path}]"
 
 
-def _require_known(keys: Any, prefix: str, known: Sequence[str], yamls: Yamls) -> None:
+def _require_known(
+    keys: Any, prefix: str, known: Sequence[str], yamls: Yamls, places: Sequence[str] | None = None
+) -> None:
     for key in (str(key) for key in keys):
         if key not in known:
             path = yamls.setting(f"{prefix}{key}")
             place = f" [in {path}]" if path else "; take it off the command line"
-            raise UserError(f"{prefix}{key} is no key of the config{nearest(key, list(known))}{place}")
+            hint = nearest(key, list(known)) if places is None else did_you_mean(key, places)
+            raise UserError(f"{prefix}{key} is no key of the config{hint}{place}")
+
+
+def _typed() -> list[tuple[str, Any]]:
+    """Key and value of each word of the command line."""
+    words = OverridesParser.create().parse_overrides(task_overrides())
+    return [(word.key_or_group, None if word.is_delete() else word.value()) for word in words]
+
+
+def _is_choice(folders: Sequence[Path], key: str, value: Any) -> bool:
+    """Whether a word chooses yamls of a group, instead of setting values."""
+    return not isinstance(value, dict) and any((folder / key).is_dir() for folder in folders)
+
+
+def _order(folders: Sequence[Path], primary: str) -> list[str]:
+    return _groups({"defaults": _defaults(folders, primary)})
+
+
+def _groups(primary: Mapping[str, Any]) -> list[str]:
+    """Those of a defaults list."""
+    return [group for entry in primary.get("defaults") or [] if isinstance(entry, dict) for group in entry]
+
+
+def _nested(keys: Sequence[str], value: Any) -> Any:
+    return {keys[0]: _nested(keys[1:], value)} if keys else value
 
 
 def _with_parents(folders: Sequence[Path], name: str) -> Iterator[Path]:
@@ -149,6 +218,17 @@ def _holds(node: Any, parts: Sequence[str]) -> bool:
     if isinstance(node, list):
         node = {str(index): value for index, value in enumerate(node)}
     return not parts or (isinstance(node, Mapping) and parts[0] in node and _holds(node[parts[0]], parts[1:]))
+
+
+def _covers(node: Any, parts: Sequence[str]) -> bool:
+    """Whether merging ``node`` decides what stands at these keys: a value that is no dictionary replaces all below."""
+    if not parts or not isinstance(node, Mapping):
+        return True
+    return parts[0] in node and _covers(node[parts[0]], parts[1:])
+
+
+def _inside(node: Any, part: str) -> Any:
+    return node[int(part)] if isinstance(node, list) else node[part]
 
 
 def _read(path: Path) -> dict[str, Any]:

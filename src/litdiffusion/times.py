@@ -6,12 +6,13 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from litdiffusion.described import Described
 from litdiffusion.errors import UserError
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.types import Level
 
 
-class TimeSampler(nn.Module):
+class TimeSampler(Described, nn.Module):
     """Draws one training time per sample of a batch."""
 
     adaptive = False

@@ -40,6 +40,8 @@ def build_trainer(
         node = {key: value for key, value in node.items() if key not in BAREBONES or key in typed}
     else:
         node["logger"] = loggers or bool(node["logger"])
+        if node["enable_progress_bar"] is None:  # Lightning would add a bar of its own to a run that takes out ours
+            node["enable_progress_bar"] = any(isinstance(part, ProgressBar) for part in [*callbacks, *more])
     target, chosen = node.pop("_target_"), [*allowed(node, callbacks), *more]
     try:
         return _class(target)(**node, callbacks=chosen, plugins=[SealedCheckpointIO(), *plugins])

@@ -12,7 +12,7 @@ import lightning as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from litdiffusion.attempts import Attempt, how_to_continue
+from litdiffusion.attempts import Attempt, how_to_continue, refusal
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import Stopped
 from litdiffusion.csv_log import keep_rows
@@ -99,9 +99,9 @@ def _fast_dev_run(cfg: DictConfig, run: Run) -> None:
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The config as it was composed, resolved, without what is filled in while a run is built."""
-    written = _escaped(OmegaConf.to_container(cfg, resolve=False))
-    config = OmegaConf.to_container(OmegaConf.create(written), resolve=True)
-    return {key: value for key, value in config.items() if key != "derived"}
+    written = OmegaConf.to_container(cfg, resolve=False)
+    written.pop("derived", None)
+    return OmegaConf.to_container(OmegaConf.create(_escaped(written)), resolve=True)
 
 
 def _escaped(node: Any) -> Any:
@@ -136,9 +136,15 @@ def _attempted(cfg: DictConfig, experiment: Experiment, run: Run, attempt: Attem
     except Pruned:
         status = "pruned"
         raise
+    except Exception as error:
+        line = refusal(error)
+        if line is None:
+            raise
+        raise (TrainingError if trainer.global_step > step else UserError)(line) from error
     finally:
         finish(trainer, status)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    numbers = trainer.callback_metrics.items()
+    metrics = {name: float(value) for name, value in numbers if not name.startswith("time/")}
     attempt.complete(trainer.global_step, metrics, cfg.derived.mode)
     _report(experiment, run)
     value = trainer.callback_metrics.get(cfg.metric)

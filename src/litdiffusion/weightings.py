@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from litdiffusion.described import Described
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import posterior, transition
 from litdiffusion.parameterizations import Parameterization
@@ -16,7 +17,7 @@ from litdiffusion.schedules import Chain, NoiseSchedule
 from litdiffusion.types import Level
 
 
-class Weighting(ABC):
+class Weighting(Described, ABC):
     """A weight per noise level."""
 
     @abstractmethod

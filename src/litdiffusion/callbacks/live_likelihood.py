@@ -10,6 +10,7 @@ from torch import Tensor
 from litdiffusion.callbacks.drawing import evaluating, facts_of
 from litdiffusion.clock import Budget
 from litdiffusion.codecs import Identity
+from litdiffusion.data import BYTES
 from litdiffusion.errors import UserError
 from litdiffusion.likelihood import bits_per_dimension, quick_nats
 from litdiffusion.modules import DiffusionModule
@@ -63,7 +64,7 @@ class LiveLikelihood(L.Callback):
     @torch.no_grad()
     def _measured(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
         data = facts_of(self, trainer)
-        x_0, bytes = data.reference(self.items).to(module.device), data.value_range is not None
+        x_0, bytes = data.reference(self.items).to(module.device), data.value_range == BYTES
         with evaluating(module, "ema") as denoiser:
             nats = quick_nats(
                 denoiser,

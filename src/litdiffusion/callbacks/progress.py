@@ -26,7 +26,7 @@ class StepProgress(TQDMProgressBar):
             super().on_train_epoch_start(*args)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        if not self._counts_steps:
+        if not self._counts_steps or self.is_disabled:
             super().on_train_batch_end(trainer, pl_module, *args)
         elif trainer.global_step % self.refresh_rate == 0 or trainer.global_step >= trainer.max_steps:
             self._show()

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from litdiffusion.described import Described
 
-class Identity(nn.Module):
+
+class Identity(Described, nn.Module):
     """Model space is data space; both directions return their argument."""
 
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Data sets as Lightning data modules: toy densities, small image sets, folders of pictures."""
 
-from litdiffusion.data.base import DataModule, as_batch, to_model_space
+from litdiffusion.data.base import BYTES, DataModule, as_batch, to_model_space
 from litdiffusion.data.facts import Facts, LoaderFacts, facts_of
 from litdiffusion.data.image_folder import ImageFolder
 from litdiffusion.data.images import Digits, TorchvisionImages
@@ -19,6 +19,7 @@ from litdiffusion.data.toy_module import (
 from litdiffusion.data.toys import Mixture
 
 __all__ = [
+    "BYTES",
     "Checkerboard",
     "DataModule",
     "Digits",

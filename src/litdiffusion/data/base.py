@@ -18,6 +18,9 @@ from litdiffusion.types import Batch
 # A constant, so that runs with different seeds are compared on the same validation items.
 _HOLD_OUT_SEED = 20_201
 
+BYTES = (-1.0, 1.0)
+"""The range in model space of what was stored as bytes, see `to_model_space`."""
+
 
 def require(name: str, value: float, minimum: float) -> None:
     """Raise a `UserError` unless ``value >= minimum``; ``name`` is the config's, without ``data.``."""

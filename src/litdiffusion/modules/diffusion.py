@@ -96,6 +96,8 @@ class DiffusionModule(L.LightningModule):
         """Whether the weights have moved and the average has not yet followed: no checkpoint in between."""
         self._optimizer, self._lr_schedule = optimizer, lr_schedule
         self._clip, self._label_dropout = clip, label_dropout
+        self._lr: float | None = None
+        self._attached = False
         # In a list: the truth is nothing that is trained, moved or saved.
         self._optimum = [] if optimum is None else [OptimalOutput(optimum, denoiser.parameterization)]
 
@@ -112,11 +114,25 @@ class DiffusionModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.denoiser)
+        for group in optimizer.param_groups if self._lr is not None else ():
+            group["lr"] = self._lr
         if self._lr_schedule is None:
             return optimizer
         schedule = self._lr_schedule(optimizer, self.trainer.estimated_stepping_batches)
         schedule = schedule if isinstance(schedule, Mapping) else {"scheduler": schedule}
         return {"optimizer": optimizer, "lr_scheduler": {"interval": "step", **schedule}}
+
+    @property
+    def lr(self) -> float | None:
+        """The base learning rate where one was set: what Lightning's LearningRateFinder writes; else the optimizer's."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = value
+        for config in self.trainer.lr_scheduler_configs if self._attached else ():
+            if hasattr(config.scheduler, "base_lrs"):  # else the schedule would go back to the old rate
+                config.scheduler.base_lrs = [value] * len(config.scheduler.base_lrs)
 
     def seed_step(self, batch_idx: int) -> None:
         """Every random number of a batch is a function of (seed, step, batch of the step, rank)."""
@@ -196,6 +212,9 @@ class DiffusionModule(L.LightningModule):
         """After the update, which refuses what is not finite: the times must not learn from it either."""
         for losses in batches:
             self.objective.times.observe(*(self.all_gather(x).flatten() for x in (losses.t, losses.value)))
+
+    def setup(self, stage: str) -> None:
+        self._attached = True
 
     # The log
 

@@ -39,7 +39,7 @@ def rewind(fit_loop: dict[str, Any], at: Position, counts_steps: bool) -> None:
     epochs = dict.fromkeys(("ready", "started"), done if between else done + 1)
     epochs |= dict.fromkeys(("processed", "completed"), done)
     # A restarted loop completes its last batch itself, and counts the step of the log with it.
-    pending = int(counts_steps or not between)
+    pending = int(at.total > 0 and (counts_steps or not between))
     for part, batches in (("total", at.total), ("current", at.batch)):
         counts = dict.fromkeys(("ready", "started", "processed"), batches)
         fit_loop["epoch_loop.batch_progress"][part] = counts | {"completed": batches - pending}

@@ -2,10 +2,11 @@
 
 from torch import Tensor, nn
 
+from litdiffusion.described import Described
 from litdiffusion.nets.classes import as_classes
 
 
-class Adapter(nn.Module):
+class Adapter(Described, nn.Module):
     """Calls ``net(x, label)``, or ``net(x, label, cond)`` where there is a condition, and unpacks its output.
 
     Args:

@@ -7,11 +7,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from litdiffusion.described import Described
 from litdiffusion.errors import UserError
 from litdiffusion.nets.classes import ClassEmbedding
 
 
-class MLP(nn.Module):
+class MLP(Described, nn.Module):
     """Fully connected layers with ReLU; the label, rescaled to [-1/2, 1/2], is appended to x.
 
     Where all labels are one (a single noise level) nothing is appended.

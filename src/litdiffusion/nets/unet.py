@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
+from litdiffusion.described import Described
 from litdiffusion.errors import UserError
 from litdiffusion.nets.classes import ClassEmbedding
 
@@ -53,7 +54,7 @@ class SinusoidalEmbedding(nn.Module):
         return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
-class UNet(nn.Module):
+class UNet(Described, nn.Module):
     """Contracts ``depth`` times by 2 and expands again, with skips.
 
     Downwards, level i = 1..depth: a residual block to ``c * 2^(i-1)`` channels, kept as skip; mean pooling; plus a

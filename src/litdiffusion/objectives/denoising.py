@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from litdiffusion.denoisers import Denoiser
+from litdiffusion.described import Described
 from litdiffusion.gaussian import diffuse
 from litdiffusion.times import TimeSampler
 from litdiffusion.types import Level, Noise
@@ -32,7 +33,7 @@ class Losses(NamedTuple):
         return Losses(*(None if x is None else x.detach() for x in self))
 
 
-class DenoisingObjective(nn.Module):
+class DenoisingObjective(Described, nn.Module):
     """``w(t) * |out(x_t, t) - target|²``, the mean over coordinates, at one drawn time and noise per sample.
 
     Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, algorithm 1.

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from litdiffusion.described import Described
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import mix
 from litdiffusion.schedules import NoiseSchedule
@@ -14,7 +15,7 @@ SINGULAR = 1e-8
 """Below this |det| a row no longer tells x_0 and eps apart in float32."""
 
 
-class Parameterization(ABC):
+class Parameterization(Described, ABC):
     """A row (a, b): the net learns ``target = a * x_0 + b * eps``.
 
     Together with ``x_t = alpha * x_0 + sigma * eps`` this is a 2x2 system with ``det = alpha * b - sigma * a``, whose

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from litdiffusion.described import Described
 from litdiffusion.errors import UserError
 from litdiffusion.samplers.grids import levels_for
 from litdiffusion.schedules import NoiseSchedule
@@ -37,7 +38,7 @@ class Predict(NamedTuple):
         return self.denoiser(x, level, self.cond)
 
 
-class Sampler:
+class Sampler(Described):
     """Walks ``steps`` transitions from the noisiest level to clean data; None takes every level of a chain.
 
     A subclass writes `step`, or `walk` where it asks the denoiser more than once per step or remembers earlier answers.
@@ -55,6 +56,7 @@ class Sampler:
     """Whether fewer steps still lead to samples of the same law, only less exactly."""
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         Sampler.family.append(cls)
 
     def __init__(self, steps: int | None = None, grid: str = "uniform"):
@@ -136,6 +138,7 @@ class Sampler:
         """The same sampler with another number of steps."""
         other = copy.copy(self)
         other.steps = steps
+        other.made_by = self.made_by and self.made_by.replaced(steps=steps)
         return other
 
 

@@ -6,10 +6,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from litdiffusion.described import Described
 from litdiffusion.types import Level
 
 
-class NoiseSchedule(ABC):
+class NoiseSchedule(Described, ABC):
     """A map from time to noise level; SNR falls strictly with t.
 
     t = 1 is the noisiest level, t = 0 clean data or the cleanest level that the process has. Times from ``t_min`` to 1

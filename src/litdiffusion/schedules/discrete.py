@@ -1,6 +1,7 @@
 """A variance-preserving chain of T steps, given by its table of betas; the only file that speaks of beta, alpha_bar."""
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -34,8 +35,8 @@ class DiscreteSchedule(Chain):
     prior_std = 1.0
     preserves_variance = True
 
-    def __init__(self, betas: Tensor):
-        betas = betas.to(torch.float64)
+    def __init__(self, betas: Tensor | Sequence[float]):
+        betas = torch.as_tensor(betas, dtype=torch.float64)
         _check(betas)
         super().__init__(torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)]))
         self._warn_of_signal_at_the_end()

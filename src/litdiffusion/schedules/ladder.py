@@ -1,8 +1,11 @@
 """Noise ladders: L deviations added to data that keep their scale (alpha = 1); a single one is a ladder of one rung."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from litdiffusion.described import described
 from litdiffusion.errors import UserError
 from litdiffusion.schedules.chain import Chain
 from litdiffusion.types import Level
@@ -21,8 +24,8 @@ class NoiseLadder(Chain):
     arXiv 1907.05600, section 3.2.
     """
 
-    def __init__(self, sigmas: Tensor):
-        sigmas = sigmas.to(torch.float64)
+    def __init__(self, sigmas: Tensor | Sequence[float]):
+        sigmas = torch.as_tensor(sigmas, dtype=torch.float64)
         if sigmas.ndim != 1 or not len(sigmas) or not (sigmas > 0).all() or not (sigmas.diff() > 0).all():
             raise UserError(
                 f"a noise ladder needs one or more positive, strictly rising deviations, got {sigmas.tolist()[:4]}; "
@@ -47,6 +50,7 @@ class NoiseLadder(Chain):
         return torch.zeros_like(slope), -slope / (2 * level.sigma)
 
 
+@described
 def ladder(steps: int = 50, sigma_min: float = 0.01, sigma_max: float = 10.0) -> NoiseLadder:
     """L = ``steps`` geometric deviations from ``sigma_min`` to ``sigma_max``, about the largest distance in the data.
 
@@ -63,6 +67,7 @@ def ladder(steps: int = 50, sigma_min: float = 0.01, sigma_max: float = 10.0) ->
     return NoiseLadder(torch.linspace(*ends.tolist(), steps, dtype=torch.float64).exp())
 
 
+@described
 def single(sigma: float = 0.5) -> NoiseLadder:
     """One deviation: denoising score matching without time; its samplers reach the data blurred by ``sigma``.
 

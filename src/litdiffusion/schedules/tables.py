@@ -9,10 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from litdiffusion.described import described
 from litdiffusion.errors import UserError
 from litdiffusion.schedules.discrete import DiscreteSchedule
 
 
+@described
 def linear(steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None) -> DiscreteSchedule:
     """Betas rising linearly from ``beta_start`` to ``beta_end``.
 
@@ -25,6 +27,7 @@ def linear(steps: int = 1000, beta_start: float | None = None, beta_end: float |
     return DiscreteSchedule(torch.linspace(start, end, steps, dtype=torch.float64))
 
 
+@described
 def scaled_linear(
     steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None
 ) -> DiscreteSchedule:
@@ -39,6 +42,7 @@ def scaled_linear(
     return DiscreteSchedule(torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2)
 
 
+@described
 def cosine(steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> DiscreteSchedule:
     """``alpha_bar(t) = cos²(pi / 2 * (t + offset) / (1 + offset))``, normalised to 1 at t = 0; betas capped.
 
@@ -48,6 +52,7 @@ def cosine(steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) ->
     return _from_alpha_bar(lambda t: torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2, steps, max_beta)
 
 
+@described
 def sigmoid(
     steps: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
 ) -> DiscreteSchedule:

@@ -134,11 +134,9 @@ def watchers(cfg: DictConfig, folder: Path) -> tuple[Callback, ...]:
 
 def direction_of(config: DictConfig) -> str:
     """Which way ``metric`` is better, before any data are loaded."""
-    from hydra.utils import get_class
+    from litdiffusion.derived import rising_of, way_up
 
-    target = config.metrics.get("_target_") if config.metrics else None
-    rising = get_class(target).rising if target else ()
-    return "max" if config.metric.partition("/")[2] in rising else "min"
+    return way_up(config.metric, rising_of(config))
 
 
 def _distribution(override: Override) -> BaseDistribution:

@@ -1,0 +1,65 @@
+"""The name that a user meant by one that does not exist. Imports no torch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import SequenceMatcher, get_close_matches
+from typing import Any
+
+USUAL = {
+    **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), "trainer.max_epochs"),
+    **dict.fromkeys(("steps", "num_steps", "iterations"), "trainer.max_steps"),
+    **dict.fromkeys(("learning_rate", "base_lr"), "optimizer.lr"),
+    **dict.fromkeys(("gpus", "num_gpus"), "trainer.devices"),
+    **dict.fromkeys(("accumulate", "gradient_accumulation_steps"), "trainer.accumulate_grad_batches"),
+    **dict.fromkeys(("gradient_clip", "grad_clip", "clip_grad_norm"), "trainer.gradient_clip_val"),
+    "device": "trainer.accelerator",
+    "ema": "ema_decay",
+}
+"""Words of other programs for settings of this one."""
+ALIKE = 0.7
+
+
+def did_you_mean(key: str, known: Sequence[str]) -> str:
+    """The hint that follows an unknown key; empty where no known one makes sense."""
+    found = candidates(key, known)[:3]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def candidates(key: str, known: Sequence[str]) -> list[str]:
+    """Known dotted keys that ``key`` may stand for, the likeliest first.
+
+    In this order: the usual word for a setting, the same last word elsewhere (all that are as near), a similar word in
+    the same place, a similar word anywhere.
+    """
+    prefix, _, word = key.rpartition(".")
+    usual = USUAL.get(word)
+    if usual in known and prefix in ("", usual.rpartition(".")[0]):
+        return [usual]
+    if namesakes := [name for name in known if name.rpartition(".")[2] == word]:
+        return _nearest_places(key, namesakes)
+    beside = [name for name in known if name.rpartition(".")[0] == prefix]
+    return _similar(word, beside) or _similar(word, known)
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a nested dictionary."""
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+
+
+def _nearest_places(key: str, names: Sequence[str]) -> list[str]:
+    """The least nested ones; of a key that was typed with a place, the one whose place is most like it."""
+    if "." in key:
+        return [max(names, key=lambda name: SequenceMatcher(None, key, name).ratio())]
+    depth = min(name.count(".") for name in names)
+    return [name for name in names if name.count(".") == depth]
+
+
+def _similar(word: str, names: Sequence[str]) -> list[str]:
+    """The name whose last word is like ``word``, or the only one that begins with it."""
+    last = {name.rpartition(".")[2]: name for name in reversed(names)}
+    close = get_close_matches(word, list(last), n=1, cutoff=ALIKE)
+    longer = [name for name in last if len(word) > 2 and name.startswith(word)]
+    close = close or (longer if len(longer) == 1 else [])
+    return [last[name] for name in close]

@@ -1,0 +1,51 @@
+"""Arguments of a ``_target_`` that another one has replaced: Hydra merges, and would hand them to the new target."""
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from litdiffusion.instantiate import accepts
+from litdiffusion.origins import Layer, Yamls
+from litdiffusion.trust import targets
+
+KEPT = ("trainer",)
+"""A Trainer of the user's own is one of Lightning's, and takes the same arguments."""
+
+
+def drop_former_arguments(cfg: DictConfig, yamls: Yamls) -> list[str]:
+    """Takes out of ``cfg`` what was set for another target than the one that a part has now; returns the dotted keys.
+
+    References to other values (``${derived.shape}``, ``${seed}``) say where the argument comes from, whatever the
+    target: they are kept where the new one takes them.
+    """
+    layers = yamls.layers()
+    parts = [(path, name) for path, name in targets(OmegaConf.to_container(cfg, resolve=False)) if path not in KEPT]
+    dropped = [key for path, name in parts for key in _dropped(cfg, path, name, layers)]
+    for key in dropped:
+        path, _, argument = key.rpartition(".")
+        node = OmegaConf.select(cfg, path)
+        if node is not None:  # None: a part inside one that was dropped whole
+            with open_dict(node):
+                del node[argument]
+    return dropped
+
+
+def _dropped(cfg: DictConfig, path: str, name: str, layers: Sequence[Layer]) -> list[str]:
+    node, start = OmegaConf.select(cfg, path), _since(layers, path, name)
+    former, current = layers[:start], layers[start:]
+    keys = [(argument, f"{path}.{argument}") for argument in node if argument != "_target_"]
+    left = [
+        (argument, key)
+        for argument, key in keys
+        if any(layer.holds(key) for layer in former) and not any(layer.holds(key) for layer in current)
+    ]
+    return [
+        key for argument, key in left if not (OmegaConf.is_interpolation(node, argument) and accepts(name, argument, path))
+    ]
+
+
+def _since(layers: Sequence[Layer], path: str, name: str) -> int:
+    """The first layer that names the part's target, after the last that names another one; 0: it was never another."""
+    named = [(index, layer.value(f"{path}._target_")) for index, layer in enumerate(layers)]
+    others = [index for index, value in named if value not in (None, name)]
+    return next((index for index, value in named if others and index > others[-1] and value == name), 0)
