@@ -20,7 +20,7 @@ from litdiffusion.data import DataModule
 from litdiffusion.denoisers import GaussianMixtureDenoiser, GuidedDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.modules.checkpoints import check_fits
-from litdiffusion.modules.labels import columns, hidden, in_proportion, in_turn, split
+from litdiffusion.modules.labels import columns, hidden, in_proportion, in_turn
 from litdiffusion.nets import MLP, UNet
 from litdiffusion.nets.classes import ClassEmbedding
 from litdiffusion.objectives import DenoisingObjective
@@ -150,14 +150,6 @@ def test_a_net_from_elsewhere_is_told_classes_through_the_adapter(built):
     assert not torch.equal(net(x, label), net(x, label, torch.tensor([10, 4])))
 
 
-def test_labels_are_cut_with_their_data():
-    batch = Batch(torch.arange(7.0)[:, None], torch.arange(7))
-    parts = split(batch, 3)
-    assert [part.label.tolist() for part in parts] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert all(torch.equal(part.data[:, 0], part.label.float()) for part in parts)
-    assert [part.label for part in split(Batch(batch.data), 4)] == [None, None]
-
-
 def test_hidden_labels_are_a_share_and_the_others_stay():
     label = torch.arange(40_000) % 3
     seen = hidden(label, 3, 0.1)
@@ -202,7 +194,7 @@ def spied(monkeypatch):
 
 def test_every_item_is_trained_with_its_own_class_or_none_and_validated_with_its_own(fitted, monkeypatch):
     seen = spied(monkeypatch)
-    fitted(*MODES, "data.batch_size=200", "accumulate=2", "inner_steps=2", "label_dropout=0.25")
+    fitted(*MODES, "data.batch_size=200", "trainer.accumulate_grad_batches=2", "label_dropout=0.25", *ONCE)
     assert [len(x_0) for x_0, _ in seen] == [200] * 8 + [200, 100] + [200, 100] * (len(seen) > 10)
     x_0, cond = (torch.cat(parts) for parts in zip(*seen[:8], strict=True))
     assert torch.equal(cond[cond < 3], nearest_mode(x_0)[cond < 3])
@@ -215,15 +207,6 @@ def test_an_unconditional_run_is_told_nothing_and_draws_no_more_numbers(fitted, 
     runs = [fitted(*MODES, "conditional=false", f"label_dropout={share}").module for share in (0.1, 0.5)]
     assert {cond for _, cond in seen} == {None}
     assert all(torch.equal(value, runs[1].state_dict()[name]) for name, value in runs[0].state_dict().items())
-
-
-@pytest.mark.parametrize("extra", [[], ["accumulate=2"]], ids=["plain", "accumulated"])
-def test_conditional_runs_do_not_depend_on_the_inner_steps(extra, fitted):
-    options = [*MODES, "trainer.max_steps=25", "trainer.val_check_interval=25", "trainer.log_every_n_steps=25"]
-    runs = [fitted(*options, *extra, "data.batch_size=100", f"inner_steps={n}") for n in (1, 25)]
-    first, second = (run.module.state_dict() for run in runs)
-    assert [run.trainer.global_step for run in runs] == [25, 25]
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_a_conditional_run_resumes_bit_for_bit(tmp_path):

@@ -156,7 +156,7 @@ def test_every_batch_of_a_step_has_its_own_noise_and_times_and_the_step_is_a_fun
     [
         (["trainer.max_steps=-1", "trainer.max_epochs=3"], 9, 3),
         (["trainer.max_steps=-1", "trainer.max_epochs=3", "trainer.accumulate_grad_batches=2"], 6, 3),
-        (["trainer.max_steps=7", "trainer.max_epochs=3"], 7, 2),
+        (["trainer.max_steps=7", "trainer.max_epochs=3"], 7, 3),  # inside the third
         (["trainer.max_steps=100", "trainer.max_epochs=3"], 9, 3),
         (["trainer.max_steps=4", "trainer.limit_train_batches=2"], 4, 2),
         (["trainer.max_steps=-1", "trainer.max_epochs=2", "trainer.limit_train_batches=0.7"], 4, 2),

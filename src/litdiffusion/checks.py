@@ -12,12 +12,8 @@ from litdiffusion.modules.quartiles import NAMES
 from litdiffusion.quality import Quality
 from litdiffusion.runs import FILE as RECORD
 
-LOGGED = (
-    *("val/best_loss", "train/learning_rate", "train/gradient_norm", "train/skipped_steps"),
-    *("likelihood/bits_per_dimension", "likelihood/nats", "likelihood/nats_best", "time/samples_per_second"),
-    *(f"train/loss_{name}" for name in NAMES),
-)
-"""Numbers that a run logs beside `METRICS`."""
+LOGGED = (*("val/best_loss", "likelihood/bits_per_dimension", "likelihood/nats", "likelihood/nats_best"),)
+"""Numbers that callbacks can watch beside `METRICS`."""
 METRICS = ("val/loss", *(f"val/loss_{name}" for name in NAMES), "train/loss")
 LARGEST_SEED = 2**32 - 1  # of numpy
 
@@ -27,7 +23,9 @@ def check_settings(cfg: DictConfig) -> None:
     whole(cfg, "seed", 0)
     steps = cfg.trainer.max_steps
     fits = _int(steps) and (steps == -1 or steps > 0)
-    _require("trainer.max_steps", steps, fits, "a whole number of at least 1, or -1 for as many as trainer.max_epochs has")
+    _require(
+        "trainer.max_steps", steps, fits, "a whole number of at least 1, or -1 for as many as trainer.max_epochs has"
+    )
     whole(cfg, "trainer.accumulate_grad_batches", 1)
     if cfg.save_every is not None:
         whole(cfg, "save_every", 1)
@@ -44,7 +42,7 @@ def check_settings(cfg: DictConfig) -> None:
     threads = cfg.threads
     _require("threads", threads, threads == "auto" or (_int(threads) and threads > 0), "auto or a positive number")
     whole(cfg, "skip_nonfinite", 0)
-    for key in ("clip_samples", "compile", "conditional", "dry_run", "learned_variance", "resume"):
+    for key in ("clip_samples", "compile", "conditional", "dry_run", "learned_variance", "print_config", "resume"):
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
     trusted = cfg.trusted
     _require("trusted", trusted, _words(trusted), "a list of packages, trusted=[mynets]")

@@ -116,7 +116,7 @@ def check_keys(cfg: DictConfig, config_dir: Path, config_name: str) -> None:
     """
     primary = OmegaConf.to_container(OmegaConf.load(config_dir / f"{config_name}.yaml"), resolve=False)
     yamls = origins.Yamls.of_this_job()
-    _complete(cfg, primary)
+    _complete(cfg, primary, yamls)
     origins.check_keys(cfg, primary, yamls)
     dropped = replaced.drop_former_arguments(cfg, yamls)
     if dropped and os.environ.get("LOCAL_RANK", "0") == "0":
@@ -124,9 +124,9 @@ def check_keys(cfg: DictConfig, config_dir: Path, config_name: str) -> None:
         _save_again(cfg)
 
 
-def _complete(cfg: DictConfig, primary: Mapping[str, Any]) -> None:
-    """A saved config may be older than a setting: it then has the usual value."""
-    if words.is_saved(HydraConfig.get()):
+def _complete(cfg: DictConfig, primary: Mapping[str, Any], yamls: origins.Yamls) -> None:
+    """The config that an earlier run saved may be older than a setting: that has its usual value then."""
+    if any(words.is_saved(path) for path in yamls.chosen[:1]):
         for key in primary.keys() - cfg.keys() - {"defaults", "hydra"}:
             OmegaConf.update(cfg, key, primary[key], force_add=True)
 

@@ -1,4 +1,4 @@
-"""``derived``: what parts declare for others. Each value is computed here, for a run and for whoever reads it earlier."""
+"""``derived``: what parts declare for others. Each value is computed here, for a run and for an earlier reader."""
 
 import json
 from collections.abc import Callable, Collection

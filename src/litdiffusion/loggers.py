@@ -85,10 +85,11 @@ def log_step(trainer: L.Trainer) -> int:
 
 
 def log_metrics(trainer: L.Trainer, values: Mapping[str, float | Tensor]) -> None:
-    """A row of numbers when training has ended, where Lightning's ``self.log`` is not to be had."""
-    row = {name: float(value) for name, value in values.items()}
+    """A row of numbers at the last step, for every logger, on the axis of Lightning's ``self.log``."""
+    row = {name: float(value) for name, value in values.items()} | {"epoch": trainer.current_epoch}
     for logger in trainer.loggers:
         logger.log_metrics(row, step=log_step(trainer))
+        logger.save()
 
 
 def log_picture(trainer: L.Trainer, name: str, picture: Image) -> None:

@@ -19,8 +19,8 @@ def drop_former_arguments(cfg: DictConfig, yamls: Yamls) -> list[str]:
     target: they are kept where the new one takes them.
     """
     layers = yamls.layers()
-    parts = [(path, name) for path, name in targets(OmegaConf.to_container(cfg, resolve=False)) if path not in KEPT]
-    dropped = [key for path, name in parts for key in _dropped(cfg, path, name, layers)]
+    parts = [part for part in targets(OmegaConf.to_container(cfg, resolve=False)) if part[0] not in KEPT]
+    dropped = [key for path, target in parts for key in _dropped(cfg, path, target, layers)]
     for key in dropped:
         path, _, argument = key.rpartition(".")
         node = OmegaConf.select(cfg, path)
@@ -30,22 +30,21 @@ def drop_former_arguments(cfg: DictConfig, yamls: Yamls) -> list[str]:
     return dropped
 
 
-def _dropped(cfg: DictConfig, path: str, name: str, layers: Sequence[Layer]) -> list[str]:
-    node, start = OmegaConf.select(cfg, path), _since(layers, path, name)
+def _dropped(cfg: DictConfig, path: str, target: str, layers: Sequence[Layer]) -> list[str]:
+    node, start = OmegaConf.select(cfg, path), _since(layers, path, target)
     former, current = layers[:start], layers[start:]
-    keys = [(argument, f"{path}.{argument}") for argument in node if argument != "_target_"]
-    left = [
-        (argument, key)
-        for argument, key in keys
+    keys = {argument: f"{path}.{argument}" for argument in node if argument != "_target_"}
+    left = {
+        argument: key
+        for argument, key in keys.items()
         if any(layer.holds(key) for layer in former) and not any(layer.holds(key) for layer in current)
-    ]
-    return [
-        key for argument, key in left if not (OmegaConf.is_interpolation(node, argument) and accepts(name, argument, path))
-    ]
+    }
+    kept = {name for name in left if OmegaConf.is_interpolation(node, name) and accepts(target, name, path)}
+    return [key for argument, key in left.items() if argument not in kept]
 
 
-def _since(layers: Sequence[Layer], path: str, name: str) -> int:
+def _since(layers: Sequence[Layer], path: str, target: str) -> int:
     """The first layer that names the part's target, after the last that names another one; 0: it was never another."""
     named = [(index, layer.value(f"{path}._target_")) for index, layer in enumerate(layers)]
-    others = [index for index, value in named if value not in (None, name)]
-    return next((index for index, value in named if others and index > others[-1] and value == name), 0)
+    others = [index for index, value in named if value not in (None, target)]
+    return next((index for index, value in named if others and index > others[-1] and value == target), 0)

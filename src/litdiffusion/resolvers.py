@@ -27,7 +27,7 @@ def run_folder(name: str | None, resume: bool, unnamed: str) -> str:
 
 
 def run_subdir(folder: str | None) -> str:
-    """Where Hydra writes its own files: each attempt at a run has a place of its own. ``folder`` is None without a job."""
+    """Hydra's own files: each attempt at the run in ``folder`` has its own place. Without a job ``folder`` is None."""
     if folder is None or not (Path(folder) / RECORD).exists():
         return ".hydra"
     count = sum(1 for path in Path(folder, ".hydra").glob("attempt_*"))

@@ -22,7 +22,7 @@ MAY_DIFFER = (
     *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "plugins", "default_root_dir")),
     *(f"trainer.{key}" for key in ("enable_progress_bar", "enable_model_summary", "profiler", "logger", "callbacks")),
     *(f"callbacks.{name}" for name in PICTURES),
-    *("data.root", "data.num_workers", "data.memory_limit_gb", "threads", "logger", "tags"),
+    *("data.root", "data.num_workers", "data.memory_limit_gb", "threads", "logger", "tags", "print_config"),
     *("name", "resume", "save_every", "callbacks.last.every_n_steps", "callbacks.last.minutes"),
     *("ckpt_path", "expected", "skip_nonfinite", "trusted", "dry_run", "sweep", "retries", "derived"),
 )

@@ -12,6 +12,7 @@ import lightning as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from litdiffusion import config_tree
 from litdiffusion.attempts import Attempt, how_to_continue, refusal
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import Stopped
@@ -20,6 +21,7 @@ from litdiffusion.errors import Pruned, TrainingError, UserError
 from litdiffusion.loggers import describe_run, finish
 from litdiffusion.modules.checkpoints import LAST, check_fits, newest_checkpoint, read_checkpoint
 from litdiffusion.modules.position import Position
+from litdiffusion.origins import groups_of_this_job
 from litdiffusion.planning import check_room, describe, items, leave_no_folder, make_plan, total_steps
 from litdiffusion.runs import action_for, fresh_folder, longer, read_record
 from litdiffusion.trainer import Quiet
@@ -87,6 +89,7 @@ def _fast_dev_run(cfg: DictConfig, run: Run) -> None:
     with tempfile.TemporaryDirectory() as folder:
         experiment = build(cfg, replace(run, dir=Path(folder) / "run"))
         make_plan(cfg, experiment)
+        _show(cfg, experiment)
         with experiment.interrupts.listening():
             try:
                 experiment.trainer.fit(experiment.module, experiment.data)
@@ -124,6 +127,7 @@ def _attempted(cfg: DictConfig, experiment: Experiment, run: Run, attempt: Attem
     if own or count > 1:
         _tell(experiment, f"going on with {run.dir} from step {step} (attempt {count})")
     describe_run(trainer, experiment.module.record["config"])
+    _show(cfg, experiment)
     _announce(cfg, experiment, run)
     status = "failed"
     try:
@@ -202,6 +206,7 @@ def _check_unfinished(content: dict[str, Any], experiment: Experiment, path: Pat
 
 def _dry_run(cfg: DictConfig, run: Run) -> None:
     experiment = build(cfg, run)
+    _show(cfg, experiment)
     _tell(experiment, describe(cfg, experiment, make_plan(cfg, experiment), run))
     leave_no_folder(run.dir)
 
@@ -222,6 +227,11 @@ def _last_checkpoint(run: Run, cfg: DictConfig) -> str:
     path = run.dir / "checkpoints" / LAST
     kept = f"Last good checkpoint: {path}" if path.is_file() else "No checkpoint was written yet"
     return f"{kept}; {how_to_continue(run.dir, (cfg.name, cfg.sweep) != (None, None))}"
+
+
+def _show(cfg: DictConfig, experiment: Experiment) -> None:
+    if cfg.print_config and experiment.trainer.is_global_zero:
+        config_tree.show(cfg, groups_of_this_job())
 
 
 def _announce(cfg: DictConfig, experiment: Experiment, run: Run) -> None:

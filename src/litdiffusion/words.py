@@ -27,7 +27,7 @@ def understood(arguments: Sequence[str], script: Path, config_dir: Path, config_
     words = [_without_null(word, config_dir, primary) for word in arguments]
     if "dry_run=true" in (word.lower() for word in words):
         words += [word for word in DRY if word not in words]
-    if _is_saved(config_file(words, script)):
+    if is_saved(config_file(words, script)):
         words += [word for word in (*ANEW, *_settings_of_hydra(primary)) if _key(word) not in map(_key, words)]
     return words
 
@@ -38,19 +38,19 @@ def config_file(arguments: Sequence[str], script: Path) -> Path | None:
     return script.parent / folder / f"{name.removesuffix('.yaml')}.yaml" if folder and name else None
 
 
+def is_saved(path: Path | None) -> bool:
+    """Whether this is the config that Hydra saved for a run: composed, so without a defaults list."""
+    if path is None or not path.is_file():
+        return False
+    content = yaml.safe_load(path.read_text())
+    return isinstance(content, dict) and not {"defaults", "hydra"} & content.keys()
+
+
 def option(arguments: Sequence[str], *names: str) -> str | None:
     """The value of one of Hydra's options, as ``--name value`` or ``--name=value``."""
     apart = [value for name, value in pairwise(arguments) if name in names]
     joined = [word.partition("=")[2] for word in arguments if word.partition("=")[0] in names and "=" in word]
     return next(iter([*apart, *joined]), None)
-
-
-def _is_saved(path: Path | None) -> bool:
-    """Whether this is the config that Hydra saved of a run: composed, so without a defaults list."""
-    if path is None or not path.is_file():
-        return False
-    content = yaml.safe_load(path.read_text())
-    return isinstance(content, dict) and not {"defaults", "hydra"} & content.keys()
 
 
 def _settings_of_hydra(primary: dict[str, Any]) -> Iterator[str]:

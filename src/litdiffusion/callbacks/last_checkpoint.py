@@ -57,13 +57,13 @@ class LastCheckpoint(Checkpoint):
         self._finished = trainer.global_step
 
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
-        pl_module.finished = True
+        pl_module.progress.finished = True
         self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: DiffusionModule, exception: BaseException) -> None:
         """Saves a run that was stopped or broke off between two steps, if that was all that was under way."""
         step, finished = trainer.global_step, getattr(self, "_finished", -1)
-        between = trainer.training and step == finished and not pl_module.updating
+        between = trainer.training and step == finished and not pl_module.progress.updating
         together = trainer.world_size == 1 or isinstance(exception, Stopped | TrainingError)
         if between and together and step > self._saved:
             with contextlib.suppress(OSError):  # the first error is the one to tell; older checkpoints are whole

@@ -38,10 +38,10 @@ class Items(Dataset[Batch]):
         item = take(*self.part, torch.tensor([index]))
         return Batch(*(None if x is None else x[0] for x in item))
 
-    def __getitems__(self, indices: list[int]) -> Batch | str:
+    def __getitems__(self, indices: list[int] | Tensor) -> Batch | str:
         """The hook by which PyTorch's fetcher asks for a whole batch."""
         try:
-            return take(*self.part, torch.tensor(indices))
+            return take(*self.part, torch.as_tensor(indices))
         except UserError as error:
             # Raised in a worker, it would arrive with the worker's whole traceback as its message.
             return str(error)
@@ -55,7 +55,8 @@ class EpochLoader(DataLoader):
     """
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in super().__iter__():
+        direct = self.num_workers == 0 and hasattr(self.sampler, "batches")
+        for batch in map(self.dataset.__getitems__, self.sampler.batches()) if direct else super().__iter__():
             if isinstance(batch, str):
                 raise UserError(batch)
             yield batch

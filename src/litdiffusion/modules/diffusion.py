@@ -1,5 +1,6 @@
 """The training of a denoiser, as Lightning hooks."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
@@ -14,10 +15,11 @@ from litdiffusion.csv_log import sync_rows
 from litdiffusion.data.base import as_batch
 from litdiffusion.denoisers import ClippedDenoiser, Denoiser, OptimalOutput
 from litdiffusion.errors import UserError
+from litdiffusion.loggers import log_metrics
 from litdiffusion.modules.ema import EMA
 from litdiffusion.modules.health import Health, diagnosis
 from litdiffusion.modules.labels import hidden
-from litdiffusion.modules.position import Position, rewind
+from litdiffusion.modules.position import Position, Progress, rewind
 from litdiffusion.modules.quartiles import quartile_means
 from litdiffusion.modules.train_log import TrainLog, by_quartile
 from litdiffusion.objectives import DenoisingObjective, Losses
@@ -89,11 +91,7 @@ class DiffusionModule(L.LightningModule):
         self.clock = Clock()
         self.health = Health(skip_nonfinite)
         self.train_log = TrainLog(self.clock)
-        self.position = Position()
-        self.finished = False
-        """Whether nothing is left to do."""
-        self.updating = False
-        """Whether the weights have moved and the average has not yet followed: no checkpoint in between."""
+        self.progress = Progress()
         self._optimizer, self._lr_schedule = optimizer, lr_schedule
         self._clip, self._label_dropout = clip, label_dropout
         self._lr: float | None = None
@@ -161,16 +159,16 @@ class DiffusionModule(L.LightningModule):
         A loss that is not finite shows here too, and on every process alike: gradients are already summed.
         """
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        self.gradient_norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        self.progress.gradient_norm = norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
         # A scaled loss (16-mixed) skips steps with infinite gradients as a matter of course.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if not scaled and not torch.isfinite(self.gradient_norm):
+        if not scaled and not math.isfinite(norm):
             self._skip(weights)
         elif gradient_clip_val and gradient_clip_algorithm in (None, "norm") and self._plain_clipping():
-            nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, self.gradient_norm)  # the norm is known
+            nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)  # which Lightning's would measure again
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        self.updating = True
+        self.progress.updating = True
 
     def optimizer_step(
         self,
@@ -181,7 +179,7 @@ class DiffusionModule(L.LightningModule):
     ) -> None:
         """Lightning's step; then the average follows, and adaptive times learn."""
         step, skipped = self.global_step, self.health.skipped
-        self._rate = optimizer.param_groups[0]["lr"]  # after the step the scheduler sets the next one
+        self.progress.rate = optimizer.param_groups[0]["lr"]  # after the step the scheduler sets the next one
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.ema.update(self.denoiser, step)
         left_out = self.health.skipped > skipped
@@ -190,13 +188,13 @@ class DiffusionModule(L.LightningModule):
         self.train_log.end_step(left_out)
         loop = self.trainer.fit_loop
         last = loop.epoch_loop.batch_progress.is_last_batch or batch_idx + 1 == self.trainer.num_training_batches
-        self.position = Position(step + 1, epoch, batch_idx + 1, loop.total_batch_idx + 1, last)
-        self.updating = False
+        self.progress.position = Position(step + 1, epoch, batch_idx + 1, loop.total_batch_idx + 1, last)
+        self.progress.updating = False
 
     @property
     def stepped(self) -> bool:
         """Whether the batch that has ended led to a step of the optimizer."""
-        return self.position.total == self.trainer.fit_loop.total_batch_idx + 1
+        return self.progress.position.total == self.trainer.fit_loop.total_batch_idx + 1
 
     def _plain_clipping(self) -> bool:
         """Whether the trainer leaves the norm to the module: FSDP's is a sum over processes."""
@@ -219,7 +217,7 @@ class DiffusionModule(L.LightningModule):
     # The log
 
     def on_train_start(self) -> None:
-        self.finished = False
+        self.progress.finished = False
         self.clock.start()
         self._check_rate()
         self.clock.enter("data")
@@ -240,16 +238,16 @@ class DiffusionModule(L.LightningModule):
         self.clock.stop()
 
     def _log_training(self) -> None:
-        """The mean since the last row: logging every step would cost more than a small net's step itself."""
+        """The mean since the last row, straight to the loggers: ten numbers by ``self.log`` cost ten steps of a toy."""
         row = self.train_log.row(self.denoiser.schedule.place, self.trainer.world_size)
-        if "train/loss" in row:
-            self.log("train/loss", row.pop("train/loss"), prog_bar=True)
+        if "train/loss" in row:  # for the progress bar and for callbacks
+            self.log("train/loss", row["train/loss"], prog_bar=True, logger=False)
         if self.health.skipped:
             row["train/skipped_steps"] = float(self.health.skipped)
-        row["train/learning_rate"] = self._rate
-        row["train/gradient_norm"] = self.gradient_norm
+        row["train/learning_rate"] = self.progress.rate
+        row["train/gradient_norm"] = self.progress.gradient_norm
         self._check_rate()
-        self.log_dict(row)
+        log_metrics(self.trainer, row)
 
     def _check_rate(self) -> None:
         groups = self.trainer.optimizers[0].param_groups
@@ -332,8 +330,8 @@ class DiffusionModule(L.LightningModule):
         sync_rows(self.trainer)
         checkpoint["litdiffusion"] = self.record
         checkpoint["progress"] = {
-            "position": list(self.position),
-            "finished": self.finished,
+            "position": list(self.progress.position),
+            "finished": self.progress.finished,
             **self.train_log.state_dict(),
             **self.health.state_dict(),
         }
@@ -345,9 +343,9 @@ class DiffusionModule(L.LightningModule):
             return
         self.train_log.load_state_dict(progress, self.device)
         self.health.load_state_dict(progress)
-        self.position = Position(*progress["position"])
+        self.progress.position = Position(*progress["position"])
         if "loops" in checkpoint:
-            rewind(checkpoint["loops"]["fit_loop"], self.position, self.trainer.max_steps != -1)
+            rewind(checkpoint["loops"]["fit_loop"], self.progress.position, self.trainer.max_steps != -1)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, **kwargs: Any) -> Self:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from litdiffusion.clock import Clock
-from litdiffusion.modules.quartiles import NAMES, quartile_means, quartile_sums
+from litdiffusion.modules.quartiles import quartile_means, quartile_sums
 from litdiffusion.objectives import Losses
 
 SECTIONS = ("step", "data", "validation", "drawing", "quality", "likelihood")
@@ -47,11 +47,8 @@ class TrainLog:
             processes: that train together.
         """
         losses, self._kept = joined(self._kept), []
-        if losses is None:
-            return self._times(processes)
-        # Lightning repeats a number that is not logged again, so an empty quartile says that it is empty.
-        empty = {f"train/loss_{name}": torch.nan for name in NAMES}
-        return empty | quartile_means(by_quartile(losses, place), "train/loss") | self._times(processes)
+        means = {} if losses is None else quartile_means(by_quartile(losses, place), "train/loss")
+        return means | self._times(processes)
 
     def state_dict(self) -> dict[str, Any]:
         """The losses that no row holds yet."""

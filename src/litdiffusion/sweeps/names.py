@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 from litdiffusion.errors import UserError
 
-BESIDES = ("sweep", "retries", "resume", "name", "logger", "threads", "trainer.accelerator", "trainer.devices")
+BESIDES = (
+    *("sweep", "retries", "resume", "name", "logger", "tags", "print_config", "threads"),
+    *("trainer.accelerator", "trainer.devices"),
+)
 """Keys that say where and how a job runs, not what it computes; with all that lies below them."""
 LONGEST = 100
 
