@@ -150,7 +150,7 @@ def damage(folder: Path, count: int, seed: int = 0, overrides: tuple[str, ...] =
             read_checkpoint(checkpoints / "last.ckpt")
         except UserError:
             found += 1
-        path, _ = newest_checkpoint(checkpoints, before=10**9)
+        path, _ = newest_checkpoint(checkpoints, usable=bool)
         used += path is not None and path.name == "previous.ckpt"
     (checkpoints / "last.ckpt").write_bytes(last)
     print(f"damage: {found} of {count} broken checkpoints detected; the one before used {used} times")

@@ -107,7 +107,10 @@ def test_every_kind_of_run_ends_equal_wherever_it_stopped(options, stopping, tmp
     assert torture.run_once(tmp_path / "whole", words) == 0
     expected = torture.fingerprint(tmp_path / "whole")
     steps = read_record(tmp_path / "whole").step
-    moments = ((steps // 2, "training_step"), (steps // 3, "optimizer_step"), (steps, "validation_step"))
+    moments = (
+        *((steps // 2, "training_step"), (steps // 3, "optimizer_step"), (steps, "validation_step")),
+        *((steps - 1, "training_step"), (steps, "on_train_end")),
+    )
     for k, (step, hook) in enumerate(moments):
         stopping(step, signal.SIGTERM, hook)
         target = tmp_path / str(k)
@@ -148,7 +151,7 @@ def test_a_power_cut_while_a_checkpoint_is_written_leaves_a_whole_one(moment, tm
         monkeypatch.setattr("litdiffusion.storage.os.fsync", cut)
     with pytest.raises(PowerCut):
         write_atomically(checkpoints / "last.ckpt", b"new", checkpoints / "previous.ckpt")
-    path, lines = newest_checkpoint(checkpoints, finished=True)
+    path, lines = newest_checkpoint(checkpoints, usable=bool)
     assert path.read_bytes() == first
     assert lines == []
 
@@ -164,7 +167,7 @@ def test_every_damage_is_noticed_and_the_checkpoint_before_it_used(whole, tmp_pa
     ]
     for broken in [*flips, good[: size // 2], good[:-1], good[:-84], good[:10], b""]:
         (checkpoints / "last.ckpt").write_bytes(broken)
-        path, lines = newest_checkpoint(checkpoints, finished=True)
+        path, lines = newest_checkpoint(checkpoints, usable=bool)
         assert path.name == "previous.ckpt"
         assert len(lines) == 1
         assert "last.ckpt cannot be read" in lines[0]

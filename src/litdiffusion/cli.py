@@ -158,7 +158,7 @@ def explain(error: Exception, config_dir: Path, config_name: str) -> str:
             return f"{group}={choice} needs a package: pip install 'litdiffusion[{EXTRAS[choice]}]'"
         line = f"{group}={choice} is not known{nearest(choice, options)} ({group} is one of {', '.join(options)})"
         return line + _named_in(choice, config_dir)
-    unknown = re.search(r"Could not (?:override|delete)(?: from config\\.)? '(.+?)'", text)
+    unknown = re.search(r"Could not (?:override|delete)(?: from config\.)? '(.+?)'", text)
     if unknown and "Did you mean" not in text:
         return _unknown_key(unknown.group(1), text, config_dir, config_name)
     return _hydras_words(error)
@@ -167,12 +167,10 @@ def explain(error: Exception, config_dir: Path, config_name: str) -> str:
 def _unknown_key(key: str, text: str, config_dir: Path, config_name: str) -> str:
     """An unknown key with the nearest one, and Hydra's advice where the key could be a new one."""
     known = _known_keys(config_dir, config_name)
-    add = re.search(r"[Tt]o append to your config use \+\S+", text)
-    advice = f"; {add.group(0)[0].lower()}{add.group(0)[1:]}" if add and key.rpartition(".")[0] in known else ""
-    return (
-        f"there is no group or key {key}{did_you_mean(key, known)} (see --help, --cfg job{advice})"
-        f"{_named_in(key, config_dir)}"
-    )
+    hint, add = did_you_mean(key, known), re.search(r"o append to your config use \+.+", text)
+    new = add and not hint and "." in key and key.partition(".")[0] in known
+    advice = f"; t{add.group(0)}" if new else ""
+    return f"there is no group or key {key}{hint} (see --help, --cfg job{advice}){_named_in(key, config_dir)}"
 
 
 def _hydras_words(error: Exception) -> str:

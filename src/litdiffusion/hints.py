@@ -37,7 +37,7 @@ def candidates(key: str, known: Sequence[str]) -> list[str]:
     if namesakes := [name for name in known if name.rpartition(".")[2] == word]:
         return _nearest_places(key, namesakes)
     beside = [name for name in known if name.rpartition(".")[0] == prefix]
-    return _similar(word, beside) or _similar(word, known)
+    return _similar(word, beside) or _similar(word, known) or [USUAL[name] for name in _similar(word, list(USUAL))]
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

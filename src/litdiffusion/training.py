@@ -174,34 +174,42 @@ def check_complete(experiment: Experiment) -> None:
 def _start(cfg: DictConfig, experiment: Experiment, run: Run, config: dict[str, Any]) -> Path | None:
     """The checkpoint to go on from: the run's own, else the one that was asked for, else none.
 
+    Of its own checkpoints those that lack nothing are left alone, unless the run was made longer: what follows the last
+    step, its validation and the samples, may not have been recorded.
+
     Raises:
-        UserError: it belongs to another model or process, or has all of its steps.
+        UserError: it belongs to another model or process, or has all of its steps or epochs.
     """
-    record = read_record(run.dir)
-    path, lines = newest_checkpoint(run.dir / "checkpoints", record is not None and longer(record, config))
+    trainer, record = experiment.trainer, read_record(run.dir)
+    prolonged = record is not None and longer(record, config)
+
+    def usable(content: dict[str, Any]) -> bool:
+        return _length(content, trainer) is None and (prolonged or not content["progress"]["finished"])
+
+    path, lines = newest_checkpoint(run.dir / "checkpoints", usable)
     for line in lines:
         _tell(experiment, f"warning: {line}")
     if path is None and cfg.ckpt_path is not None:
         path = Path(cfg.ckpt_path)
+        if length := _length(read_checkpoint(path), trainer):
+            raise UserError(
+                f"{path} has all of its {length}; to go on raise trainer.max_{length.partition(' ')[2]} above that (with "
+                f"lr_schedule=constant, since a cosine has ended at zero)"
+            )
     if path is not None:
-        _check_unfinished(read_checkpoint(path), experiment, path)
         check_fits(read_checkpoint(path), experiment.module, path)
     return path
 
 
-def _check_unfinished(content: dict[str, Any], experiment: Experiment, path: Path) -> None:
-    trainer, steps = experiment.trainer, content["global_step"]
-    position = Position(*content.get("progress", {}).get("position", ()))
+def _length(content: dict[str, Any], trainer: L.Trainer) -> str | None:
+    """``4 steps`` or ``2 epochs``, where a checkpoint has all that the trainer would do; None: something is left."""
+    steps, position = content["global_step"], Position(*content["progress"]["position"])
+    epochs = position.epoch + position.last
     if trainer.max_steps != -1 and steps >= trainer.max_steps:
-        raise UserError(
-            f"{path} has all of its {steps} steps; to go on raise trainer.max_steps above that (with "
-            f"lr_schedule=constant, since a cosine has ended at zero)"
-        )
-    if trainer.max_epochs not in (None, -1) and position.epoch + position.last >= trainer.max_epochs:
-        raise UserError(
-            f"{path} has all of its {position.epoch + position.last} epochs; to go on raise trainer.max_epochs above "
-            f"that (with lr_schedule=constant, since a cosine has ended at zero)"
-        )
+        return f"{steps} steps"
+    if trainer.max_epochs not in (None, -1) and epochs >= trainer.max_epochs:
+        return f"{epochs} epochs"
+    return None
 
 
 def _dry_run(cfg: DictConfig, run: Run) -> None:

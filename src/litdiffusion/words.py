@@ -24,7 +24,7 @@ def understood(arguments: Sequence[str], script: Path, config_dir: Path, config_
         UserError: a group that a run cannot do without is set to null.
     """
     primary = yaml.safe_load((config_dir / f"{config_name}.yaml").read_text())
-    words = [_without_null(word, config_dir, primary) for word in arguments]
+    words = [_params(_without_null(word, config_dir, primary)) for word in arguments]
     if "dry_run=true" in (word.lower() for word in words):
         words += [word for word in DRY if word not in words]
     if is_saved(config_file(words, script)):
@@ -81,6 +81,11 @@ def _without_null(word: str, config_dir: Path, primary: dict[str, Any]) -> str:
     if len(values) > 1:
         raise UserError(f"{word}: a sweep needs choices with names; {group} is one of {', '.join(choices)}")
     return f"~{group}"
+
+
+def _params(word: str) -> str:
+    """A sweeper's params are a dictionary without known keys, to which Hydra lets only ``+`` add."""
+    return f"++{word}" if word.startswith(("hydra.sweeper.params=", "hydra.sweeper.params.")) else word
 
 
 def _key(word: str) -> str:

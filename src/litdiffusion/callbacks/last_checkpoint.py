@@ -61,9 +61,12 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: DiffusionModule, exception: BaseException) -> None:
-        """Saves a run that was stopped or broke off between two steps, if that was all that was under way."""
+        """Saves a run that was stopped or broke off between two steps, if that was all that was under way.
+
+        After the last step it is not: what follows, the validation and the samples, is done again from before that step.
+        """
         step, finished = trainer.global_step, getattr(self, "_finished", -1)
-        between = trainer.training and step == finished and not pl_module.progress.updating
+        between = trainer.training and step == finished and not (pl_module.progress.updating or trainer.should_stop)
         together = trainer.world_size == 1 or isinstance(exception, Stopped | TrainingError)
         if between and together and step > self._saved:
             with contextlib.suppress(OSError):  # the first error is the one to tell; older checkpoints are whole

@@ -1,7 +1,7 @@
 """Reading checkpoints: safely, and with one clear line where a file is not what it should be."""
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +87,10 @@ def differences(then: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any
     return (row for row in runs.differences(then, now, where) if FREE.isdisjoint(row[0].split(".")))
 
 
-def newest_checkpoint(folder: Path, finished: bool = False) -> tuple[Path | None, list[str]]:
-    """The checkpoint of a run that it goes on from, the last whole one; None: there is none.
+def newest_checkpoint(folder: Path, usable: Callable[[dict[str, Any]], bool]) -> tuple[Path | None, list[str]]:
+    """The checkpoint of a run that it goes on from: the last whole one whose content is ``usable``; None: there is none.
 
-    One that was written when all was done counts only for a run that was made longer (``finished``): what follows the
-    last step, its validation and the samples, may not have been recorded, and is done again. Beside the path a line for
-    every damaged file, which is renamed, lest it takes the place of a good one.
+    Beside the path a line for every damaged file, which is renamed, lest it takes the place of a good one.
     """
     lines = []
     best = sorted(folder.glob("best_*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -100,8 +98,7 @@ def newest_checkpoint(folder: Path, finished: bool = False) -> tuple[Path | None
         if not path.is_file():
             continue
         try:
-            content = read_checkpoint(path)
-            if finished or not content.get("progress", {}).get("finished"):
+            if usable(read_checkpoint(path)):
                 return path, lines
         except UserError as error:
             path.rename(path.with_name(f"{path.name}.damaged"))
