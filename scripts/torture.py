@@ -158,7 +158,7 @@ def damage(folder: Path, count: int, seed: int = 0, overrides: tuple[str, ...] =
 
 
 def disk(folder: Path, overrides: tuple[str, ...] = SMALL) -> bool:
-    """Lets the disk be full at a checkpoint (files end at 3/4 of one): is all that was saved still whole?"""
+    """Lets the disk be full at a checkpoint (files end at half of one): is all that was saved still whole?"""
     log, target = folder / "log.txt", folder / "run"
     assert waited(in_child(lambda: run_once(folder / "whole", overrides), log)) == 0
     child = in_child(lambda: run_once(target, overrides), log)
@@ -170,7 +170,7 @@ def disk(folder: Path, overrides: tuple[str, ...] = SMALL) -> bool:
     size = len(before["last.ckpt"])
 
     def full() -> int:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size * 3 // 4, size * 3 // 4))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
         return run_once(target, overrides)
 
     status = waited(in_child(full, log))

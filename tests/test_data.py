@@ -7,7 +7,9 @@ import inspect
 import math
 import os
 import socket
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,26 +22,26 @@ from torch import Tensor
 
 import litdiffusion.data
 from litdiffusion.data import (
-    BatchOrder,
     Checkerboard,
     DataModule,
     Digits,
+    EpochSampler,
     GaussianMixture,
-    GroupedOrder,
     ImageFolder,
+    InOrderSampler,
     Moons,
     Ramp,
-    SequentialOrder,
     Spiral,
+    StripeSampler,
     SwissRoll,
-    TensorLoader,
     TorchvisionImages,
     TwoGaussians,
-    WorkerLoader,
+    loader,
     to_model_space,
     toys,
 )
 from litdiffusion.data.files import short_socket_timeout
+from litdiffusion.data.order import shuffled_batches
 from litdiffusion.errors import UserError
 from litdiffusion.seeding import fold_seed
 from litdiffusion.types import Batch
@@ -69,66 +71,97 @@ def test_fold_seed_is_spread_over_its_low_bits_and_ordered():
     assert len({fold_seed(1, 2), fold_seed(2, 1), fold_seed(1), fold_seed(1, 2, 0), fold_seed(-1, 2)}) == 5
 
 
+def epoch(number: int, size: int, batch_size: int, **settings: object) -> list[list[int]]:
+    """The batches of indices that this process trains on in an epoch."""
+    sampler = EpochSampler(size, batch_size, **{"seed": 1, **settings})
+    sampler.set_epoch(number)
+    indices = list(sampler)
+    return [indices[k : k + batch_size] for k in range(0, len(indices), batch_size)]
+
+
 def test_an_epoch_is_a_permutation_without_its_tail():
-    batches = list(BatchOrder(103, 10, seed=1, start=0, stop=20))
-    first, second = torch.cat(batches[:10]), torch.cat(batches[10:])
-    assert len(first.unique()) == len(second.unique()) == 100
-    assert int(first.max()) < 103
-    assert not torch.equal(first, second)
+    sampler = EpochSampler(103, 10, seed=1)
+    first, second = list(sampler), list(chain(*epoch(1, 103, 10)))
+    assert len(sampler) == len(first) == len(set(first)) == len(set(second)) == 100
+    assert set(first) | set(second) <= set(range(103))
+    assert first != second
+    assert set(first) != set(second)  # the tail is another one
 
 
-def test_order_is_a_pure_function_of_seed_and_step():
-    whole = list(BatchOrder(103, 10, seed=1, start=0, stop=50))
-    tail = list(BatchOrder(103, 10, seed=1, start=37, stop=50))
-    assert len(tail) == 13
-    assert all(torch.equal(a, b) for a, b in zip(whole[37:], tail, strict=True))
-    assert not torch.equal(whole[0], next(iter(BatchOrder(103, 10, seed=2, start=0, stop=50))))
+def test_the_order_is_a_pure_function_of_seed_and_epoch():
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    found = [epoch(number, 103, 10) for number in (0, 1, 7)]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert [epoch(number, 103, 10) for number in (7, 1, 0)] == found[::-1]
+    assert epoch(0, 103, 10, seed=2) != found[0]
     # Beyond 32 bits, where mt19937 alone would not tell seeds apart.
-    assert not torch.equal(whole[0], next(iter(BatchOrder(103, 10, seed=1 + 2**32, start=0, stop=50))))
+    assert epoch(0, 103, 10, seed=1 + 2**32) != found[0]
 
 
 def test_ranks_share_the_global_batch():
-    single = list(BatchOrder(103, 12, seed=1, start=5, stop=11))
-    ranks = [list(BatchOrder(103, 4, seed=1, start=5, stop=11, rank=r, world=3)) for r in range(3)]
-    for step, whole in enumerate(single):
-        parts = torch.cat([rank[step] for rank in ranks])
-        assert [len(rank[step]) for rank in ranks] == [4, 4, 4]
-        assert torch.equal(parts.sort().values, whole.sort().values)
+    whole = epoch(5, 103, 12)
+    ranks = [epoch(5, 103, 4, rank=rank, world=3) for rank in range(3)]
+    assert [len(rank) for rank in ranks] == [len(whole)] * 3 == [8] * 3
+    assert all(len(batch) == 4 for rank in ranks for batch in rank)
+    for together, *parts in zip(whole, *ranks, strict=True):
+        assert sorted(chain(*parts)) == sorted(together)
 
 
-def test_sequential_order_covers_everything_once():
-    orders = [SequentialOrder(23, 4, rank, 2) for rank in range(2)]
-    assert [len(order) for order in orders] == [3, 3]
-    seen = torch.cat([index for order in orders for index in order])
-    assert torch.equal(seen.sort().values, torch.arange(23))
+@pytest.mark.parametrize("world", [1, 3])
+def test_an_epoch_that_was_cut_goes_on_with_exactly_its_tail(world: int):
+    for rank in range(world):
+        place = {"rank": rank, "world": world}
+        whole = epoch(2, 103, 4, **place)
+        for done in range(len(whole) + 1):
+            assert epoch(2, 103, 4, **place, position=lambda done=done: done) == whole[done:]
+    assert len(EpochSampler(103, 4, 1, position=lambda: 3)) == 100  # its length is that of the whole epoch
 
 
-@pytest.mark.parametrize("arguments", [(10, 11, 0, 0, 5), (10, 0, 0, 0, 5), (10, 6, 0, 0, 5, 0, 2)])
-def test_order_refuses_a_batch_larger_than_the_set(arguments: tuple[int, ...]):
-    with pytest.raises(UserError, match="allowed are 1 to"):
-        BatchOrder(*arguments)
+def test_batches_over_several_epochs_are_those_of_the_epochs():
+    whole = list(chain(*(epoch(number, 103, 10) for number in range(3))))
+    assert [batch.tolist() for batch in shuffled_batches(103, 10, seed=1, count=25)] == whole[:25]
 
 
-def test_loaders_cut_the_ordered_rows_and_count_the_whole_run():
-    data, label = torch.randn(50, 3), torch.arange(50)
-    order = BatchOrder(50, 8, seed=0, start=4, stop=15)
-    worker = WorkerLoader(data, label, order, num_workers=0)
-    plain = TensorLoader(data, label, order)
-    assert len(plain) == len(worker) == 15
-    count = 0
-    for index, a, b in zip(order, plain, worker, strict=True):
-        assert torch.equal(a.data, data[index])
-        assert torch.equal(a.label, index)
-        assert torch.equal(a.data, b.data)
-        assert torch.equal(a.label, b.label)
-        count += 1
-    assert count == 11
-    assert next(iter(TensorLoader(data, None, order))).label is None
+def test_stripes_cover_everything_once():
+    samplers = [StripeSampler(23, rank, 2) for rank in range(2)]
+    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers] == [12, 11]
+    assert sorted(index for sampler in samplers for index in sampler) == list(range(23))
 
 
-def test_a_worker_loader_leaves_the_global_stream_alone():
+def test_items_in_order_go_on_from_the_batch_that_is_next():
+    assert list(InOrderSampler(10, 4)) == list(range(10))
+    assert list(InOrderSampler(10, 4, lambda: 2)) == [8, 9]
+
+
+def test_a_loader_cuts_the_rows_of_its_sampler_and_counts_the_epoch():
+    data, label, sampler = torch.randn(50, 3), torch.arange(50), EpochSampler(50, 8, seed=0)
+    batches = loader(Batch(data, label), sampler, 8, drop_last=True)
+    found = list(batches)
+    assert len(batches) == len(found) == 6
+    for index, batch in zip(torch.tensor(list(sampler)).split(8), found, strict=True):
+        assert torch.equal(batch.data, data[index])
+        assert torch.equal(batch.label, index)
+    assert next(iter(loader(Batch(data), sampler, 8))).label is None
+    assert [len(batch.data) for batch in loader(Batch(data), StripeSampler(50, 1, 3), 8)] == [8, 8, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_iterator_begins_where_the_epoch_stands_when_its_first_batch_is_asked_for(workers: int):
+    """Lightning makes the iterator first, and then says which epoch it is and how far that had come."""
+    done = [0]
+    sampler = EpochSampler(50, 8, seed=0, position=lambda: done[0])
+    batches = iter(loader(Batch(torch.arange(50.0)[:, None]), sampler, 8, workers))
+    sampler.set_epoch(3)
+    done[0] = 4
+    found = [batch.data[:, 0].int().tolist() for batch in batches]
+    assert found == epoch(3, 50, 8, seed=0)[4:]
+
+
+def test_a_loader_leaves_the_global_stream_alone():
     torch.manual_seed(0)
-    list(WorkerLoader(torch.randn(50, 3), None, BatchOrder(50, 8, 0, 0, 3), num_workers=0))
+    list(loader(Batch(torch.randn(50, 3)), EpochSampler(50, 8, 0), 8))
     after = torch.rand(1)
     torch.manual_seed(0)
     torch.randn(50, 3)
@@ -320,6 +353,16 @@ def test_a_batch_larger_than_the_set_is_refused_with_the_remedy():
     assert "set data.batch_size=9" in one_line(error)
 
 
+@pytest.mark.parametrize(("processes", "remedy"), [(2, "set data.batch_size=4 or less"), (10, "use fewer processes")])
+def test_a_batch_that_is_too_large_for_all_processes_is_refused(processes: int, remedy: str):
+    data = Given(torch.zeros(9, 2), torch.zeros(3, 2), batch_size=5)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=processes)
+    with pytest.raises(UserError) as error:
+        data.setup("fit")
+    assert f"data.batch_size=5 on {processes} process(es)" in one_line(error)
+    assert remedy in one_line(error)
+
+
 @pytest.mark.parametrize("name", ["batch_size", "val_size", "size"])
 def test_sizes_below_one_are_refused_by_the_constructor(name: str):
     with pytest.raises(UserError, match=f"data.{name}=0: must be at least"):
@@ -506,9 +549,9 @@ def test_streaming_gives_the_batches_of_the_decoded_set(pictures: Path, channels
     assert not isinstance(stream.train.data, Tensor)
     assert memory.shape == (channels, 12, 20)
     assert (memory.num_classes, memory.classes) == (2, ["cat", "dog"])
-    order = BatchOrder(8, 2, seed=0, start=3, stop=9)
-    pairs = list(zip(*(data.make_loader(data.train, order) for data in (memory, stream)), strict=True))
-    assert len(pairs) == 6
+    sampler = EpochSampler(8, 2, seed=0)
+    pairs = list(zip(*(data.make_loader(data.train, sampler) for data in (memory, stream)), strict=True))
+    assert len(pairs) == 4
     for a, b in pairs:
         assert a.data.shape == (2, channels, 12, 20)
         assert torch.equal(a.data, b.data)
@@ -581,7 +624,7 @@ def test_an_unreadable_picture_is_named(pictures: Path, limit: float, workers: i
     message = ""
     try:
         data.load()
-        list(data.make_loader(data.train, BatchOrder(8, 2, 0, 0, 4)))
+        list(data.make_loader(data.train, EpochSampler(8, 2, seed=0)))
     except UserError as error:
         # Not pytest.raises: it would keep the frames, hence the workers, until a garbage collection that ends
         # them the slow way (5 s).
@@ -642,10 +685,10 @@ class Recorder(pl.LightningModule):
             raise Stop
         assert isinstance(batch, Batch)
         self.seen.append(batch)
-        return self.weight * batch.data.mean()
+        return self.weight * to_model_space(batch.data).mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validated.append(batch.data)
+        self.validated.append(to_model_space(batch.data))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -665,57 +708,51 @@ def same(a: list[Batch], b: list[Batch]) -> bool:
     return len(a) == len(b) and all(torch.equal(x.data, y.data) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.filterwarnings("ignore:.*exists and is not empty")
-def test_a_run_that_was_cut_off_goes_on_with_the_same_batches(tmp_path: Path):
+def test_a_run_that_was_cut_off_goes_on_with_the_same_batches(workers: int, tmp_path: Path):
+    """Three batches an epoch: the run breaks off before the second one of the third."""
+
+    def digits() -> Digits:
+        data = Digits(batch_size=500, seed=0)
+        data.num_workers = workers
+        return data
+
     whole, cut, rest = Recorder(), Recorder(stop_before=7), Recorder()
-    digits = Digits(batch_size=500, seed=0)
-    trainer(tmp_path, 20).fit(whole, digits)
+    trainer(tmp_path, 20).fit(whole, digits())
     kept = tmp_path / "kept"
     keep = pl.callbacks.ModelCheckpoint(kept, "cut", save_on_exception=True, every_n_train_steps=100)
     checkpointing = {"callbacks": [keep], "enable_checkpointing": True}
-    with pytest.raises(Stop):
-        trainer(tmp_path, 20, **checkpointing).fit(cut, Digits(batch_size=500, seed=0))
+    with contextlib.suppress(Stop):  # not pytest.raises, see above
+        trainer(tmp_path, 20, **checkpointing).fit(cut, digits())
     resumed = trainer(tmp_path, 20, **checkpointing)
-    resumed.fit(rest, Digits(batch_size=500, seed=0), ckpt_path=kept / "cut.ckpt")
+    resumed.fit(rest, digits(), ckpt_path=kept / "cut.ckpt")
     assert (len(whole.seen), len(cut.seen), len(rest.seen)) == (20, 7, 13)
     assert same(whole.seen, cut.seen + rest.seen)
-    assert resumed.num_training_batches == 20
-    assert resumed.global_step == 20
+    assert (resumed.num_training_batches, resumed.global_step) == (3, 20)
     data = whole.seen[0].data
-    assert (data.dtype, float(data.min()), float(data.max())) == (torch.float32, -1.0, 1.0)
+    assert (data.dtype, float(data.min()), float(data.max())) == (torch.uint8, 0, 255)
     assert whole.seen[0].label.shape == (500,)
 
 
-def test_a_finished_run_can_be_prolonged(tmp_path: Path):
-    whole, first, second = Recorder(), Recorder(), Recorder()
-    trainer(tmp_path, 20).fit(whole, Spiral(**TOY))
-    short = trainer(tmp_path, 10)
-    short.fit(first, Spiral(**TOY))
-    short.save_checkpoint(tmp_path / "end.ckpt")
-    trainer(tmp_path, 20).fit(second, Spiral(**TOY), ckpt_path=tmp_path / "end.ckpt")
-    assert same(whole.seen, first.seen + second.seen)
-    assert whole.seen[0].label is None
+def test_lightning_s_epochs_are_those_of_the_sampler(tmp_path: Path):
+    """Each item at most once per epoch, another order in the next, and a tail that fills no batch is left out."""
+    module, data = Recorder(), Spiral(**TOY)
+    run = trainer(tmp_path, -1, max_epochs=2)
+    run.fit(module, data)
+    assert (run.num_training_batches, len(module.seen)) == (19, 38)
+    for number in range(2):
+        seen = torch.cat([batch.data for batch in module.seen[19 * number :][:19]])
+        assert torch.equal(seen, data.train.data[torch.tensor(epoch(number, 10_000, 512, seed=3)).flatten()])
 
 
 def test_accumulated_gradients_take_their_batches_in_order(tmp_path: Path):
     plain, accumulated = Recorder(), Recorder()
     trainer(tmp_path, 12).fit(plain, Spiral(**TOY))
-    data = Spiral(**TOY)
-    data.accumulate = 3
-    trainer(tmp_path, 4).fit(accumulated, data)
-    assert len(accumulated.seen) == 4  # each item joins the three batches of its step
-    joined = torch.cat([batch.data for batch in accumulated.seen])
-    assert torch.equal(joined, torch.cat([batch.data for batch in plain.seen]))
-
-
-@pytest.mark.parametrize("start", [0, 4, 7])
-def test_groups_end_at_the_same_steps_wherever_a_run_was_cut(start: int):
-    plain = list(BatchOrder(100, 10, 0, start, 14))
-    groups = GroupedOrder(BatchOrder(100, 10, 0, start, 14), 5)
-    sizes = {0: [50, 50, 40], 4: [10, 50, 40], 7: [30, 40]}[start]
-    assert [len(index) for index in groups] == sizes
-    assert torch.equal(torch.cat(list(groups)), torch.cat(plain))
-    assert (groups.stop, len(groups)) == (3, len(sizes))
+    run = trainer(tmp_path, 4, accumulate_grad_batches=3)
+    run.fit(accumulated, Spiral(**TOY))
+    assert run.global_step == 4
+    assert same(plain.seen, accumulated.seen)
 
 
 def test_validation_is_the_fixed_set_each_time(tmp_path: Path):
@@ -724,8 +761,3 @@ def test_validation_is_the_fixed_set_each_time(tmp_path: Path):
     assert [len(x) for x in module.validated] == [100, 100, 97] * 2
     assert torch.equal(torch.cat(module.validated[:3]), data.reference(297))
     assert torch.equal(torch.cat(module.validated[3:]), data.reference(297))
-
-
-def test_a_run_without_a_length_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match=r"set trainer\.max_steps"):
-        trainer(tmp_path, -1).fit(Recorder(), Spiral(**TOY))

@@ -13,14 +13,16 @@ import litdiffusion
 
 PACKAGE = Path(litdiffusion.__file__).parent
 FLOORS = {
-    0: {"storage", "types", "gaussian", "errors", "seeding", "clock", "described"},
+    0: {"storage", "types", "gaussian", "errors", "seeding", "clock", "described", "hints"},
     1: {"runs", "solver", "schedules", "nets", "data", "codecs", "metrics", "plots"},
     2: {"features", "parameterizations", "times", "weightings"},
     3: {"denoisers", "quality"},
     4: {"objectives", "samplers", "likelihood"},
     5: {"csv_log", "modules", "callbacks", "loggers", "hardware"},
-    6: {"build", "trainer", "instantiate", "checks", "exporting", "origins", "shapes", "trust"},
-    7: {"attempts", "planning", "training", "checking", "sampling", "inpainting", "evaluation", "sweeps", "cli"},
+    6: {"build", "checks", "config_tree", "derived", "exporting", "instantiate", "origins", "shapes"}
+    | {"trainer", "trust"},
+    7: {"attempts", "checking", "cli", "evaluation", "inpainting", "planning", "replaced", "resolvers", "sampling"}
+    | {"sweeps", "training", "words"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 BESIDE = {
@@ -34,12 +36,20 @@ BESIDE = {
     ("sweeps", "training"),
     ("sweeps", "evaluation"),
     ("cli", "sweeps"),
+    ("cli", "replaced"),
+    ("cli", "resolvers"),
+    ("cli", "words"),
+    ("resolvers", "sweeps"),
     ("training", "attempts"),
     ("modules", "csv_log"),
+    ("modules", "loggers"),
     ("callbacks", "modules"),
     ("callbacks", "loggers"),
     ("build", "instantiate"),
     ("build", "checks"),
+    ("build", "derived"),
+    ("derived", "checks"),
+    ("derived", "instantiate"),
     ("build", "trainer"),
     ("build", "trust"),
     ("trainer", "instantiate"),

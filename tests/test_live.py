@@ -89,9 +89,9 @@ class Recorder(L.Callback):
 
 
 def rows(folder: Path, column: str) -> dict[int, float]:
-    """The column of the run's table where it has a number, by step."""
+    """The column of the run's table where it has a number, by the steps that were done; a row counts them from 0."""
     with (folder / "metrics.csv").open() as file:
-        return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row.get(column)}
+        return {int(row["step"]) + 1: float(row[column]) for row in csv.DictReader(file) if row.get(column)}
 
 
 def fit(folder: Path, *overrides: str, callback: L.Callback | None = None) -> Experiment:
@@ -114,19 +114,19 @@ def test_live_numbers_are_those_of_a_direct_computation_on_averaged_weights(tmp_
     assert all(0 < share < 100 for share in shares.values())
 
 
-def test_raw_weights_measure_otherwise_and_inner_steps_do_not(tmp_path):
-    options = [*LIVE, UNLIKELY, "trainer.val_check_interval=4", "trainer.log_every_n_steps=4"]
-    one, four, raw = (
+def test_raw_weights_measure_otherwise_and_the_table_s_interval_does_not(tmp_path):
+    options = [*LIVE, UNLIKELY, "trainer.val_check_interval=4"]
+    ema, often, raw = (
         rows_of(tmp_path / name, [*options, *more])
         for name, more in (
-            ("one", ["inner_steps=1"]),
-            ("four", ["inner_steps=4"]),
+            ("ema", ["trainer.log_every_n_steps=4"]),
+            ("often", ["trainer.log_every_n_steps=1"]),
             ("raw", ["callbacks.live_quality.weights=raw"]),
         )
     )
-    assert one == four
-    assert one.keys() == raw.keys() == {4, 8}
-    assert all(abs(one[step] - raw[step]) > 1e-3 for step in one)
+    assert ema == often
+    assert ema.keys() == raw.keys() == {4, 8}
+    assert all(abs(ema[step] - raw[step]) > 1e-3 for step in ema)
 
 
 def rows_of(folder: Path, overrides: list[str]) -> dict[int, float]:
@@ -267,24 +267,21 @@ def test_measurements_keep_to_their_share_but_where_they_are_monitored(monitored
         def on_train_batch_start(self, *args) -> None:
             hand.passes(10)
 
-    options = [*scripted(*[1.0] * 30), "trainer.max_steps=30", "trainer.val_check_interval=1", "inner_steps=1"]
+    options = [*scripted(*[1.0] * 30), "trainer.max_steps=30", "trainer.val_check_interval=1"]
+    options += ["trainer.log_every_n_steps=1"]
     options += ["callbacks.live_quality.max_share=0.1", *(["metric=quality/loss"] if monitored else [])]
     fit(tmp_path, *options, callback=Slow())
-    found = list(rows(tmp_path, "quality/loss"))
-    shares = rows(tmp_path, "time/quality_percent")
-    if monitored:
-        assert found == list(range(1, 31))
-        assert shares[30] == pytest.approx(50)
-        return
-    expected, elapsed, done = [], 0, 0
+    expected, shares, elapsed, done = [], {}, 0, 0
     for step in range(1, 31):
         elapsed += 10
-        if not done or 10 * (done + 1) <= 0.1 * elapsed:
+        if done:  # the row of a step stands before its validation
+            shares[step] = 100 * 10 * done / elapsed
+        if monitored or not done or 10 * (done + 1) <= 0.1 * elapsed:
             expected.append(step)
             done, elapsed = done + 1, elapsed + 10
-    assert found == expected
-    assert len(found) == 3
-    assert all(shares[step] <= 10 for step in found[1:])
+    assert list(rows(tmp_path, "quality/loss")) == expected
+    assert rows(tmp_path, "time/quality_percent") == pytest.approx(shares)
+    assert len(expected) == (30 if monitored else 3)
 
 
 ABSENT = "metrics.features.weights=/nowhere/inception.pth"
@@ -369,7 +366,7 @@ def test_an_optimal_output_is_the_mean_of_the_target():
     level = schedule.at(torch.tensor(0.4, dtype=torch.float64))
     x_t, out = torch.tensor([[1.5]]), OptimalOutput(denoiser, Epsilon())
     alpha, sigma = level.alpha.item(), level.sigma.item()
-    assert out.output(x_t, level).item() == pytest.approx(1.5 * sigma / (4 * alpha**2 + sigma**2), rel=1e-5)
+    assert out.outputs(x_t, level)[0].item() == pytest.approx(1.5 * sigma / (4 * alpha**2 + sigma**2), rel=1e-5)
     sums = quartile_sums(torch.tensor([0.25, 0.26, 1.0]), torch.tensor([1.0, 2.0, 4.0]))
     assert sums.tolist() == [[1, 1, 0, 1], [1, 2, 0, 4]]
 
@@ -429,7 +426,7 @@ def test_classes_are_drawn_in_their_proportions(built):
 def test_where_the_time_goes_adds_up(tmp_path):
     """Sections of the clock never overlap, so their shares are at most the whole."""
     fit(tmp_path, *LIVE, "trainer.log_every_n_steps=2")
-    sections = ("step", "data", "logging", "validation", "quality", "likelihood")
+    sections = ("step", "data", "validation", "quality", "likelihood")
     shares = [rows(tmp_path, f"time/{name}_percent") for name in sections]
     last = max(shares[0])
     assert all(share[last] > 0 for share in shares)

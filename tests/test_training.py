@@ -6,7 +6,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from conftest import TINY, TINY_UNET, composed
+from conftest import QUIET, TINY, TINY_UNET, composed
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from litdiffusion.build import Run, build
@@ -70,6 +70,67 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(options, tmp_path)
     assert whole.trainer.callback_metrics["val/loss"] == resumed.trainer.callback_metrics["val/loss"]
 
 
+HOOKS = {
+    **dict.fromkeys(("on_train_start", "on_train_epoch_start"), (0, 4)),
+    **dict.fromkeys(("on_train_batch_start", "on_before_backward", "on_after_backward"), (1, 3, 5)),
+    **dict.fromkeys(("on_train_batch_end", "on_validation_start", "on_validation_end"), (1, 4, 5)),
+    **dict.fromkeys(("on_train_epoch_end", "on_train_end"), (4, 8)),
+}
+"""Hooks that a callback may save in, with some numbers of steps that are done when Lightning calls them."""
+
+
+class Saver(L.Callback):
+    """Saves in every hook of `HOOKS`, the first time that it is called after each number of steps."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def _save(self, name, trainer):
+        path = self.folder / f"{name}_{trainer.global_step}.ckpt"
+        if trainer.global_step in HOOKS[name] and not path.exists():
+            trainer.save_checkpoint(path, weights_only=False)
+
+
+for name in HOOKS:
+    setattr(Saver, name, lambda self, trainer, *_, name=name: self._save(name, trainer))
+
+
+def test_a_checkpoint_from_any_hook_resumes_bit_for_bit(tmp_path, monkeypatch):
+    """Epochs of seven batches, steps of two (the last of an epoch of one), a validation every three batches.
+
+    A resumed run trains on the batches that the weights do not know yet, each once and with the same random numbers.
+    """
+    words = ["data.size=700", "data.batch_size=100", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=2"]
+    words += ["trainer.max_steps=-1", "trainer.val_check_interval=3", *QUIET, "trainer.enable_progress_bar=false"]
+    honest, trained = DenoisingObjective.forward, []
+
+    def recorded(self, denoiser, x_0, *args, **kwargs):
+        losses = honest(self, denoiser, x_0, *args, **kwargs)
+        if denoiser.training:
+            trained.append((x_0.sum().item(), losses.t.sum().item()))
+        return losses
+
+    monkeypatch.setattr(DenoisingObjective, "forward", recorded)
+
+    def run(callbacks, ckpt_path=None):
+        trained.clear()
+        experiment = build(composed(*TINY, *words), Run(tmp_path / "run"))
+        experiment.trainer.callbacks.extend(callbacks)
+        experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=ckpt_path, weights_only=True)
+        return experiment.module.state_dict(), list(trained)
+
+    state, batches = run([Saver(tmp_path)])
+    assert len(batches) == len(set(batches)) == 14
+    paths = sorted(tmp_path.glob("*.ckpt"))
+    assert {path.stem.rpartition("_")[0] for path in paths} == set(HOOKS)
+    for path in paths:
+        steps = torch.load(path, weights_only=True)["global_step"]
+        known = 7 * (steps // 4) + 2 * (steps % 4)  # batches in the weights
+        again, rest = run([], path)
+        assert rest == batches[known:], path.name
+        assert all(torch.equal(value, again[name]) for name, value in state.items()), path.name
+
+
 def test_validation_loss_is_a_function_of_the_weights_alone(fitted):
     experiment = fitted()
 
@@ -127,6 +188,13 @@ def test_accumulated_gradients_equal_those_of_the_joined_batch(built, monkeypatc
         found.append(gradients.seen)
     for joined, accumulated in zip(*found, strict=True):
         torch.testing.assert_close(accumulated, joined, rtol=1e-4, atol=1e-7)
+
+
+def test_a_limit_that_is_not_positive_is_none(fitted):
+    """As Lightning means it: the gradient is neither limited nor turned round."""
+    states = [fitted(f"trainer.gradient_clip_val={value}").module.state_dict() for value in ("null", 0, -1)]
+    for state in states[1:]:
+        assert all(torch.equal(value, state[name]) for name, value in states[0].items())
 
 
 def test_every_batch_of_a_step_has_its_own_noise_and_times_and_the_step_is_a_function_of_its_number(built, monkeypatch):
@@ -270,6 +338,17 @@ def test_a_finished_run_is_not_run_again(trained):
     ckpt = trained(*quick) / "checkpoints" / "last.ckpt"
     with pytest.raises(UserError, match=r"has all of its 4 steps; to go on raise trainer\.max_steps"):
         trained(*quick, f"ckpt_path={ckpt}", folder="again")
+
+
+def test_a_finished_run_can_be_made_longer(trained):
+    """With a constant rate it ends as a run does that was as long from the beginning."""
+    quick = ["callbacks.trajectory=null", "callbacks.final_samples=null", "lr_schedule=constant"]
+    short = trained(*quick, folder="short")
+    trained(*quick, "trainer.max_steps=8", folder="short")
+    whole = trained(*quick, "trainer.max_steps=8", folder="whole")
+    first, second = (read_checkpoint(folder / "checkpoints" / "last.ckpt") for folder in (short, whole))
+    assert first["global_step"] == second["global_step"] == 8
+    assert all(torch.equal(value, second["state_dict"][name]) for name, value in first["state_dict"].items())
 
 
 def test_learned_variances_train_and_sample(fitted):

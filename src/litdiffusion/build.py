@@ -1,6 +1,7 @@
 """The composition root: from the config to the objects of a run, each built exactly once, in the order of the data."""
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -75,7 +76,7 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     torch.set_num_threads((ALL_THREADS if images else 1) if cfg.threads == "auto" else cfg.threads)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = "bf16-mixed" if images and fast_bf16(cfg.trainer.accelerator) else "32-true"
-    quality = build_quality(cfg, facts)
+    quality = build_quality(cfg, facts, required=facts is data)
     module = build_module(cfg, facts)
     interrupts = Interrupts()
     callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.watchers, FinalValidation()]
@@ -97,13 +98,14 @@ def assemble(
     codec: nn.Module,
     value_range: tuple[float, float] | None,
     truth: Callable[[NoiseSchedule], nn.Module | None] = lambda schedule: None,
+    kind: type[DiffusionModule] = DiffusionModule,
 ) -> DiffusionModule:
     """The module from a config whose ``derived`` is filled in; ``truth`` gives the data's exact denoiser, if any."""
     denoiser = build_denoiser(cfg)
     schedule = denoiser.schedule
     sampler = make_a(Sampler, cfg.sampler, "sampler")
     sampler.check(schedule, cfg.learned_variance)
-    return DiffusionModule(
+    return kind(
         denoiser,
         build_objective(cfg, schedule, value_range),
         shape=tuple(cfg.derived.shape),
@@ -151,16 +153,38 @@ def build_denoiser(cfg: DictConfig) -> Denoiser:
 def make_optimizer(node: DictConfig, net: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of all weights; a target may also ask for the ``net`` or its ``named_parameters``."""
     weights = list(net.parameters())
+    if str(node.get("_target_")).endswith(".Muon") and any(weight.ndim != 2 for weight in weights):
+        raise UserError(
+            f"optimizer._target_={node._target_} takes matrices alone, and this net has weights of other shapes; take "
+            f"optimizer=muon, which leaves those to AdamW"
+        )
     return make(node, "optimizer", net=net, params=weights, named_parameters=list(net.named_parameters()))
 
 
 def make_lr_schedule(node: DictConfig, optimizer: torch.optim.Optimizer, steps: float) -> Any:
-    """A scheduler, or Lightning's dictionary with one under ``scheduler``; the run's length is filled in."""
-    length = {} if "epochs" in node else {"total_steps": steps, "T_max": steps}
+    """A scheduler that moves after every step, or Lightning's dictionary with one under ``scheduler``.
+
+    The run's length is filled in where a scheduler that moves after every step takes it.
+    """
+    length = {"total_steps": steps, "T_max": steps}
     if "scheduler" not in node:
-        return make(node, "lr_schedule", optimizer=optimizer, **length)
-    scheduler = make(node.scheduler, "lr_schedule.scheduler", optimizer=optimizer, **length)
-    return {**OmegaConf.to_container(node, resolve=True), "scheduler": scheduler}
+        scheduler = make(node, "lr_schedule", optimizer=optimizer, **({} if "epochs" in node else length))
+        _check_monitored(scheduler)
+        return scheduler
+    settings = OmegaConf.to_container(node, resolve=True)
+    by_step = settings.get("interval") == "step" and "epochs" not in node.scheduler
+    scheduler = make(node.scheduler, "lr_schedule.scheduler", optimizer=optimizer, **(length if by_step else {}))
+    if "monitor" not in settings:
+        _check_monitored(scheduler)
+    return {**settings, "scheduler": scheduler}
+
+
+def _check_monitored(scheduler: Any) -> None:
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise UserError(
+            "lr_schedule: ReduceLROnPlateau needs a number to look at, in Lightning's form: "
+            "lr_schedule={scheduler: {_target_: ...ReduceLROnPlateau}, monitor: val/loss, interval: epoch}"
+        )
 
 
 def exact_denoiser(data: Facts, codec: nn.Module, schedule: NoiseSchedule) -> GaussianMixtureDenoiser | None:
@@ -169,9 +193,19 @@ def exact_denoiser(data: Facts, codec: nn.Module, schedule: NoiseSchedule) -> Ga
     return None if law is None else GaussianMixtureDenoiser(schedule, law.weights, law.means, law.std)
 
 
-def build_quality(cfg: DictConfig, data: Facts) -> Quality | None:
-    """What samples are measured by; checks that the run's ``metric`` will be there, and says which way is up."""
-    quality: Quality | None = make(cfg.metrics, "metrics").attach(data) if cfg.get("metrics") else None
+def build_quality(cfg: DictConfig, data: Facts, required: bool = True) -> Quality | None:
+    """What samples are measured by; checks that the run's ``metric`` will be there, and says which way is up.
+
+    Metrics that do not fit the data are refused where they are ``required``; else one warning says why there are none.
+    """
+    quality: Quality | None = make(cfg.metrics, "metrics") if cfg.get("metrics") else None
+    try:
+        quality = quality and quality.attach(data)
+    except UserError as error:
+        if required:
+            raise
+        warnings.warn(f"samples are not measured: {error}", stacklevel=2)
+        quality = None
     check_metric(cfg, quality)
     if cfg.metric.startswith("quality/") and cfg.callbacks.get("live_quality"):
         cfg.callbacks.live_quality.max_share = None  # the best checkpoint would be chosen by a stale number

@@ -159,18 +159,18 @@ def explain(error: Exception, config_dir: Path, config_name: str) -> str:
         line = f"{group}={choice} is not known{nearest(choice, options)} ({group} is one of {', '.join(options)})"
         return line + _named_in(choice, config_dir)
     unknown = re.search(r"Could not (?:override|delete)(?: from config\.)? '(.+?)'", text)
-    if unknown and "Did you mean" not in text:
-        return _unknown_key(unknown.group(1), text, config_dir, config_name)
-    return _hydras_words(error)
+    known = _known_keys(config_dir, config_name) if unknown else []
+    if unknown is None or unknown.group(1) in known or "Did you mean" in text:
+        return _hydras_words(error)
+    return _unknown_key(unknown.group(1), known, text) + _named_in(unknown.group(1), config_dir)
 
 
-def _unknown_key(key: str, text: str, config_dir: Path, config_name: str) -> str:
-    """An unknown key with the nearest one, and Hydra's advice where the key could be a new one."""
-    known = _known_keys(config_dir, config_name)
+def _unknown_key(key: str, known: list[str], text: str) -> str:
+    """An unknown key with the nearest one, or with Hydra's advice where the key could be a new one."""
     hint, add = did_you_mean(key, known), re.search(r"o append to your config use \+.+", text)
     new = add and not hint and "." in key and key.partition(".")[0] in known
     advice = f"; t{add.group(0)}" if new else ""
-    return f"there is no group or key {key}{hint} (see --help, --cfg job{advice}){_named_in(key, config_dir)}"
+    return f"there is no group or key {key}{hint} (see --help, --cfg job{advice})"
 
 
 def _hydras_words(error: Exception) -> str:

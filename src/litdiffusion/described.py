@@ -1,6 +1,7 @@
 """How an object was made, remembered by the object itself, so that a checkpoint can say how to make it again."""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -122,4 +123,7 @@ def _importable(target: Callable[..., Any]) -> bool:
 
 
 def _name(target: Any) -> str:
-    return f"{target.__module__}.{target.__qualname__}"
+    """As yamls name it: by the package, where that offers what one of its files defines."""
+    module, name = target.__module__, target.__qualname__
+    package = module.rpartition(".")[0]
+    return f"{package if getattr(sys.modules.get(package), name, None) is target else module}.{name}"

@@ -15,12 +15,13 @@ USUAL = {
     "ema": "ema_decay",
 }
 """Words of other programs for settings of this one."""
-ALIKE = 0.7
+ALIKE, NEAR = 0.7, 0.5
+"""How alike two words must be, of 1: anywhere, and inside the part that was typed, which has few."""
 
 
 def did_you_mean(key: str, known: Sequence[str]) -> str:
     """The hint that follows an unknown key; empty where no known one makes sense."""
-    found = candidates(key, known)[:3]
+    found = list(dict.fromkeys(candidates(key, known)))[:3]
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
@@ -37,7 +38,8 @@ def candidates(key: str, known: Sequence[str]) -> list[str]:
     if namesakes := [name for name in known if name.rpartition(".")[2] == word]:
         return _nearest_places(key, namesakes)
     beside = [name for name in known if name.rpartition(".")[0] == prefix]
-    return _similar(word, beside) or _similar(word, known) or [USUAL[name] for name in _similar(word, list(USUAL))]
+    usual = [USUAL[name] for name in _similar(word, list(USUAL)) if USUAL[name] in known]
+    return _similar(word, beside, NEAR if prefix else ALIKE) or _similar(word, known) or usual
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -56,10 +58,10 @@ def _nearest_places(key: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if name.count(".") == depth]
 
 
-def _similar(word: str, names: Sequence[str]) -> list[str]:
+def _similar(word: str, names: Sequence[str], alike: float = ALIKE) -> list[str]:
     """The name whose last word is like ``word``, or the only one that begins with it."""
     last = {name.rpartition(".")[2]: name for name in reversed(names)}
-    close = get_close_matches(word, list(last), n=1, cutoff=ALIKE)
+    close = get_close_matches(word, list(last), n=1, cutoff=alike)
     longer = [name for name in last if len(word) > 2 and name.startswith(word)]
     close = close or (longer if len(longer) == 1 else [])
     return [last[name] for name in close]

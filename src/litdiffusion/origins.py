@@ -52,9 +52,9 @@ class Yamls:
     def layers(self) -> list["Layer"]:
         """What is set where, in the order in which it is merged; the command line comes last.
 
-        A yaml and those of its own folder that its defaults list builds on are one layer.
+        A yaml and those of its own group that its defaults list builds on are one layer.
         """
-        contents = [(path.parent, self._placed(path)) for path in self.chosen]
+        contents = [(self._within(path).parent, self._placed(path)) for path in self.chosen]
         layers = [Layer([content for _, content in run]) for _, run in groupby(contents, key=itemgetter(0))]
         return [*layers, Layer([_nested(key.split("."), value) for key, value in self.overrides])]
 
@@ -85,11 +85,14 @@ class Yamls:
 
     def _placed(self, path: Path) -> dict[str, Any]:
         """The content of a yaml below the package that it is put into."""
-        folder = next(folder for folder in self.folders if path.is_relative_to(folder))
         header = re.search(r"^#\s*@package\s+(\S+)", path.read_text(errors="replace"), re.MULTILINE)
         package = header.group(1) if header else "_group_"
-        own = {"_global_": [], "_group_": list(path.relative_to(folder).parts[:-1])}
+        own = {"_global_": [], "_group_": list(self._within(path).parts[:-1])}
         return _nested(own.get(package, package.split(".")), _read(path))
+
+    def _within(self, path: Path) -> Path:
+        """A yaml's path in the folder that holds its group."""
+        return path.relative_to(next(folder for folder in self.folders if path.is_relative_to(folder)))
 
 
 @dataclass(frozen=True)

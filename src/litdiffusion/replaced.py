@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from litdiffusion.instantiate import accepts
 from litdiffusion.origins import Layer, Yamls
 from litdiffusion.trust import targets
 
@@ -31,6 +30,8 @@ def drop_former_arguments(cfg: DictConfig, yamls: Yamls) -> list[str]:
 
 
 def _dropped(cfg: DictConfig, path: str, target: str, layers: Sequence[Layer]) -> list[str]:
+    from litdiffusion.instantiate import accepts  # its type checks take a while to import
+
     node, start = OmegaConf.select(cfg, path), _since(layers, path, target)
     former, current = layers[:start], layers[start:]
     keys = {argument: f"{path}.{argument}" for argument in node if argument != "_target_"}

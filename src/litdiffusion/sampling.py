@@ -1,5 +1,6 @@
 """Samples from a checkpoint alone: no data set, no training config folder."""
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from litdiffusion.build import assemble, build_denoiser
 from litdiffusion.checks import check_folder, whole
 from litdiffusion.data import DataModule
-from litdiffusion.denoisers import ClippedDenoiser, GuidedDenoiser
+from litdiffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.exporting import read_export
 from litdiffusion.instantiate import make
@@ -39,12 +40,20 @@ class Pretrained:
         path: of a checkpoint, or the folder of an exported model.
         weights: "ema" or "raw".
         trust: packages that its config may name beside litdiffusion's own parts and the networks of known packages.
+        module: like the one that was trained; its parts are taken in place of the config's, and stay as they are. For
+            a network that the checkpoint cannot describe.
 
     Raises:
         UserError: a file that is damaged, foreign, or names more than it may (see `trust.check_sent`).
     """
 
-    def __init__(self, path: str | Path, weights: str = "ema", trust: str | Sequence[str] = ()):
+    def __init__(
+        self,
+        path: str | Path,
+        weights: str = "ema",
+        trust: str | Sequence[str] = (),
+        module: DiffusionModule | None = None,
+    ):
         if weights not in PREFIXES:
             raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
         content = read_export(path, weights) if Path(path).is_dir() else read_checkpoint(path)
@@ -55,16 +64,22 @@ class Pretrained:
         self.value_range: tuple[float, float] | None = record["value_range"]
         self.shape = tuple(self.config.derived.shape)
         self.classes: int = self.config.derived.get("classes") or 0
-        for part in ("schedule", "parameterization", "model"):
-            self.check(part)
-        self.codec: nn.Module = self.made("codec")
-        self.sampler: Sampler = self.made("sampler")
-        self.denoiser = build_denoiser(self.config).eval()
+        self.codec: nn.Module
+        self.sampler: Sampler
+        self.codec, self.sampler, self.denoiser = self._parts() if module is None else _copies(module)
+        self.denoiser.eval()
         try:
             self.denoiser.load_state_dict(_part(content["state_dict"], PREFIXES[weights]))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:160]
-            raise UserError(f"the weights of {path} do not fit its own config ({reason}); take another file") from error
+            owner = "its own config" if module is None else "this module"
+            raise UserError(f"the weights of {path} do not fit {owner} ({reason}); take another file") from error
+
+    def _parts(self) -> tuple[nn.Module, Sampler, Denoiser]:
+        """Codec, sampler and denoiser as the config describes them."""
+        for part in ("schedule", "parameterization", "model"):
+            self.check(part)
+        return self.made("codec"), self.made("sampler"), build_denoiser(self.config)
 
     def made(self, part: str) -> Any:
         """A part that the stored config describes, "data" say, made if it names no more than it may."""
@@ -89,7 +104,10 @@ class Pretrained:
 
     def check(self, part: str) -> None:
         if part not in self.config:
-            raise UserError(f"the config of this checkpoint has no {part}; it was not written by litdiffusion")
+            raise UserError(
+                f"the config of this checkpoint has no {part}: it was trained from a script, or not by litdiffusion; "
+                f"take a checkpoint of train.py"
+            )
         check_sent(OmegaConf.to_container(self.config[part], resolve=False), part, self._trust)
 
     def on(self, device: torch.device, clip: bool, guidance: float | None = None) -> nn.Module:
@@ -133,23 +151,31 @@ class Pretrained:
             )
 
 
-def restored_module(path: str | Path, trust: str | Sequence[str] = (), **settings: Any) -> DiffusionModule:
+def restored_module(
+    path: str | Path,
+    trust: str | Sequence[str] = (),
+    kind: type[DiffusionModule] = DiffusionModule,
+    strict: bool = True,
+    **settings: Any,
+) -> DiffusionModule:
     """The module of a checkpoint with all of its weights, to train on or to sample from.
 
     Args:
         path: of a checkpoint.
         trust: as for `Pretrained`.
+        kind: class of the module.
+        strict: whether the names of all weights must fit.
         settings: of the config that replace those in the file: ``seed=1``, say.
     """
     content = read_checkpoint(path)
     pretrained = Pretrained(path, trust=trust)
-    for part in ("times", "weighting", "optimizer", "lr_schedule"):
+    for part in ("times", "weighting", "objective", "optimizer", "lr_schedule"):
         if pretrained.config.get(part):
             pretrained.check(part)
     config = OmegaConf.merge(pretrained.config, settings)
-    module = assemble(config, pretrained.codec, pretrained.value_range)
-    module.load_state_dict(content["state_dict"])
-    module.on_load_checkpoint(content)
+    module = assemble(config, pretrained.codec, pretrained.value_range, kind=kind)
+    module.load_state_dict(content["state_dict"], strict=strict)
+    module.on_load_checkpoint({key: value for key, value in content.items() if key != "loops"})
     return module.eval()
 
 
@@ -248,6 +274,10 @@ def device_for(setting: str) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device={setting} is not to be had here ({reason}); take device=auto or cpu") from error
+
+
+def _copies(module: DiffusionModule) -> tuple[nn.Module, Sampler, Denoiser]:
+    return copy.deepcopy((module.codec, module.sampler, module.denoiser))
 
 
 def _part(state: dict[str, Any], prefix: str) -> dict[str, Any]:

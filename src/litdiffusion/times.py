@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +131,10 @@ class LossAwareTimes(TimeSampler):
         count = len(self.ends) - 1
         self.register_buffer("second_moment", torch.zeros(count, dtype=torch.float64))
         self.register_buffer("seen", torch.zeros(count, dtype=torch.int64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LossAwareTimes":
+        """The hook of `nn.Module` below ``to``: bins go to the net's device, and stay in float64 as all times do."""
+        return super()._apply(lambda x: x.to(fn(x).device), recurse)
 
     def probabilities(self) -> Tensor:
         """Of each bin, (bins,), summing to 1."""

@@ -12,8 +12,11 @@ from litdiffusion.errors import UserError
 TRUSTED = ("litdiffusion", "torch", "torchvision", "torchmetrics", "lightning", "diffusers", "timm")
 """Packages whose names need no warning in a yaml, and no allowance in a checkpoint."""
 
-PARTS = ("codecs", "data", "features", "nets", "parameterizations", "quality", "samplers", "schedules")
-"""The subpackages of litdiffusion that a checkpoint's config may name."""
+PARTS = (
+    *("codecs", "data", "features", "nets", "objectives", "parameterizations", "quality", "samplers", "schedules"),
+    *("times", "weightings", "modules.lr", "modules.optimizers"),
+)
+"""The modules of litdiffusion that a checkpoint's config may name."""
 
 # Of the standard library only what holds plain values: all else is a way to run, read or delete something.
 HARMLESS = {"collections.OrderedDict", "datetime.timedelta", "pathlib.Path", "pathlib._local.Path"}
@@ -92,7 +95,7 @@ def check_sent(config: Any, path: str, allowed: Iterable[str] = ()) -> None:
     """Refuses a part of a checkpoint's config that names more than the parts of known packages.
 
     Of litdiffusion its parts may be named; of torch, diffusers and the like only networks (subclasses of
-    ``torch.nn.Module``); of any other package nothing, unless it is ``allowed``: it is not even imported.
+    ``torch.nn.Module``), as the optimizer an optimizer, as ``lr_schedule`` one of torch's; of any other package nothing, unless it is ``allowed``: it is not even imported.
 
     Raises:
         UserError: another name, or an interpolation, which a stored config never holds.
@@ -119,7 +122,7 @@ def package_of(name: str) -> str:
 
 def _check_kind(name: str, path: str) -> None:
     from hydra.utils import get_object
-    from torch import nn
+    from torch import nn, optim
 
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)
     try:
@@ -127,13 +130,14 @@ def _check_kind(name: str, path: str) -> None:
     except Exception:  # the part's own making says what is wrong with the name, and what to install
         return
     origin = origin_of(target) or name
-    package, _, rest = origin.partition(".")
-    part = package == "litdiffusion" and rest.partition(".")[0] in PARTS
-    network = isinstance(target, type) and issubclass(target, nn.Module) and package in TRUSTED
-    if not part and not network:
+    part = origin.startswith(tuple(f"litdiffusion.{name}." for name in PARTS))
+    rates = optim.lr_scheduler.LRScheduler
+    kinds = {"optimizer": optim.Optimizer, "lr_schedule": rates}.get(path.partition(".")[0], nn.Module)
+    known = isinstance(target, type) and issubclass(target, kinds) and package_of(origin) in TRUSTED
+    if not part and not known:
         raise UserError(
             f"this checkpoint names {name} ({path}), which is neither a part of a model ({', '.join(PARTS)} of "
-            f"litdiffusion) nor a torch.nn.Module of a trusted package; if you know who wrote it, allow it by "
+            f"litdiffusion) nor a {kinds.__name__} of a trusted package; if you know who wrote it, allow it by "
             f"trust={package_of(name)}"
         )
 

@@ -16,6 +16,9 @@ DRY = ("hydra.output_subdir=null", "hydra/job_logging=none")
 ANEW = ("name=null", "sweep=null")
 """For a run of a saved config: it is another run, in a folder of its own."""
 
+_TARGET = re.compile(r"^([\w.]+)(?:\._target_=|=\{.*\b_target_:)")
+"""``part._target_=name`` or ``part={_target_: name, ...}``."""
+
 
 def understood(arguments: Sequence[str], script: Path, config_dir: Path, config_name: str) -> list[str]:
     """The arguments as Hydra needs them.
@@ -24,7 +27,7 @@ def understood(arguments: Sequence[str], script: Path, config_dir: Path, config_
         UserError: a group that a run cannot do without is set to null.
     """
     primary = yaml.safe_load((config_dir / f"{config_name}.yaml").read_text())
-    words = [_params(_without_null(word, config_dir, primary)) for word in arguments]
+    words = _open([_without_null(word, config_dir, primary) for word in arguments])
     if "dry_run=true" in (word.lower() for word in words):
         words += [word for word in DRY if word not in words]
     if is_saved(config_file(words, script)):
@@ -83,9 +86,17 @@ def _without_null(word: str, config_dir: Path, primary: dict[str, Any]) -> str:
     return f"~{group}"
 
 
-def _params(word: str) -> str:
-    """A sweeper's params are a dictionary without known keys, to which Hydra lets only ``+`` add."""
-    return f"++{word}" if word.startswith(("hydra.sweeper.params=", "hydra.sweeper.params.")) else word
+def _open(words: Sequence[str]) -> list[str]:
+    """With ``++`` before arguments that no yaml has: of a target that the command line names, and of a sweep's params.
+
+    Hydra takes only known keys without it. A target's arguments are checked when it is built.
+    """
+    parts = ["hydra.sweeper.params", *(name for word in words for name in _TARGET.findall(word))]
+    return [f"++{word}" if any(_belongs(word, part) for part in parts) else word for word in words]
+
+
+def _belongs(word: str, part: str) -> bool:
+    return word.startswith((f"{part}={{", f"{part}.")) and not word.startswith(f"{part}._target_=")
 
 
 def _key(word: str) -> str:

@@ -10,12 +10,15 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from litdiffusion.data import Facts
+from litdiffusion.data import facts_of as found_facts
+from litdiffusion.errors import UserError
 from litdiffusion.gaussian import diffuse
 from litdiffusion.loggers import log_picture
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.modules.health import odd_samples
 from litdiffusion.modules.labels import in_turn
-from litdiffusion.samplers import Sampler, State
+from litdiffusion.samplers import Sampler, State, blank
 from litdiffusion.schedules import NoiseSchedule
 from litdiffusion.types import Level, seeded_noise
 
@@ -41,7 +44,7 @@ def states_of(
     schedule, noise = module.denoiser.schedule, seeded_noise(seed)
     label = in_turn(count, module.classes) if label is None else label
     cond = None if label is None else label.to(module.device)
-    x = sampler.prior(schedule, torch.empty(count, *module.shape, device=module.device), noise)
+    x = sampler.prior(schedule, blank(count, module.shape, module.device), noise)
     kept = spread(len(sampler.levels(schedule)), shown)
     with evaluating(module, weights) as denoiser:
         states = [state for state in sampler.trajectory(denoiser, x, cond, noise) if state.step in kept]
@@ -94,9 +97,21 @@ def at_most(module: DiffusionModule, steps: int | None) -> Sampler:
     return sampler.respaced(max(1, transitions * steps // calls))
 
 
-def facts_of(callback: Any, trainer: L.Trainer) -> Any:
-    """What is known of the data: what the callback was given, else the trainer's data module."""
-    return trainer.datamodule if callback.data is None else callback.data
+def facts_of(callback: Any, trainer: L.Trainer) -> Facts:
+    """What is known of the data: what the callback was given, else what the trainer's data module says.
+
+    Raises:
+        UserError: neither is there.
+    """
+    if callback.data is None:
+        if trainer.datamodule is None:
+            name = type(callback).__name__
+            raise UserError(
+                f"{name} must know the data, and the trainer was given loaders; pass {name}(..., "
+                f"data=litdiffusion.data.facts_of(loader)), or a data module to the trainer"
+            )
+        callback.data = found_facts(trainer.datamodule)
+    return callback.data
 
 
 def step_due(trainer: L.Trainer, every_n_steps: int) -> bool:

@@ -12,7 +12,7 @@ from litdiffusion.clock import Budget
 from litdiffusion.codecs import Identity
 from litdiffusion.data import BYTES
 from litdiffusion.errors import UserError
-from litdiffusion.likelihood import bits_per_dimension, quick_nats
+from litdiffusion.likelihood import are_bytes, bits_per_dimension, quick_nats
 from litdiffusion.modules import DiffusionModule
 
 
@@ -44,8 +44,10 @@ class LiveLikelihood(L.Callback):
         self._warned = False
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
+        if trainer.sanity_checking or not isinstance(pl_module.codec, Identity):
+            return
         # All processes must agree, and their clocks do not.
-        if not isinstance(pl_module.codec, Identity) or not trainer.strategy.broadcast(self._budget.allows()):
+        if not trainer.strategy.broadcast(self._budget.allows()):
             return
         with self._budget.spend():
             values = trainer.strategy.broadcast(self._tried(trainer, pl_module) if trainer.is_global_zero else {})
@@ -64,7 +66,8 @@ class LiveLikelihood(L.Callback):
     @torch.no_grad()
     def _measured(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
         data = facts_of(self, trainer)
-        x_0, bytes = data.reference(self.items).to(module.device), data.value_range == BYTES
+        x_0 = data.reference(self.items).to(module.device)
+        bytes = data.value_range == BYTES and are_bytes(x_0)
         with evaluating(module, "ema") as denoiser:
             nats = quick_nats(
                 denoiser,

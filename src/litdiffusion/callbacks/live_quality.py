@@ -64,7 +64,7 @@ class LiveQuality(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         # All processes must agree, and their clocks do not.
-        if self.quality is None or not trainer.strategy.broadcast(self._budget.allows()):
+        if self.quality is None or trainer.sanity_checking or not trainer.strategy.broadcast(self._budget.allows()):
             return
         with self._budget.spend():
             values, failure = self._measured(trainer, pl_module)

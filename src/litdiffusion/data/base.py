@@ -47,9 +47,9 @@ def to_model_space(x: Tensor) -> Tensor:
 
 
 def as_batch(batch: Any) -> Batch:
-    """What a loader gave, a tensor x, a pair (x, class) or a `Batch`, as a batch in model space.
+    """What a loader gave, a tensor x, a pair (x, class) or a `Batch`, as a batch in model space and the default dtype.
 
-    Errors: `UserError` for anything else.
+    Errors: `UserError` for anything else, and for items that are neither floats nor bytes.
     """
     parts = (batch,) if isinstance(batch, Tensor) else tuple(batch) if isinstance(batch, Sequence) else ()
     if not (1 <= len(parts) <= 2 and isinstance(parts[0], Tensor)):
@@ -57,7 +57,13 @@ def as_batch(batch: Any) -> Batch:
             f"a batch must be a tensor (B, ...) or a pair (tensor, classes), the loader gives {type(batch).__name__}; "
             f"let its collate_fn or its data set return one of these"
         )
-    return Batch(to_model_space(parts[0]), *parts[1:])
+    data = to_model_space(parts[0])
+    if not data.is_floating_point():
+        raise UserError(
+            f"items must be floats, or bytes (uint8) of images, the loader gives {data.dtype}; convert them in the "
+            f"data set or its transform"
+        )
+    return Batch(data.to(torch.get_default_dtype()), *parts[1:])
 
 
 def check_finite(part: str, data: Rows) -> None:
@@ -86,6 +92,8 @@ class DataModule(LightningDataModule):
     """How many classes the labels have; 0 for an unlabelled set."""
     value_range: tuple[float, float] | None = None
     """The closed interval of model space that data lie in, (-1, 1) for images; None where unbounded."""
+    whole: bool = True
+    """Whether `train` and `val` are all items, and not only the first ones."""
     num_workers: int = 0
     """Processes that make the batches; 0: this one."""
     train: Batch

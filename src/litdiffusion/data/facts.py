@@ -1,34 +1,43 @@
-"""What the parts of a run know of its data, for the project's own sets and for data modules of other people."""
+"""What the parts of a run know of its data: the project's own sets declare it, of other people's it is found out."""
 
+import random
 import warnings
-from collections.abc import Iterable
-from functools import cached_property
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
 
 import lightning as L
+import numpy as np
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
-from litdiffusion.data.base import DataModule, as_batch
+from litdiffusion.data.base import DataModule, as_batch, check_finite
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.errors import UserError
 from litdiffusion.types import Batch
 
-KEPT = {1: 10_000, 3: 2_000}
-"""Items that are kept of each part for pictures and numbers, by the number of dimensions of one."""
+KEPT, KEPT_IMAGES, KEPT_BYTES = 10_000, 2_000, 2**28
+"""How much is kept of each part for pictures and numbers: vectors, images, and bytes of either."""
+RANGES = ((0.0, 1.0), (-1.0, 1.0))
+"""The usual intervals of images in floats."""
 
 
 class Facts(Protocol):
-    """What a `DataModule` declares, and what is found out about any other data module."""
+    """What a `DataModule` declares, and what is found out about any other data."""
 
     shape: tuple[int, ...]
     num_classes: int
     value_range: tuple[float, float] | None
+    whole: bool
     train: Batch
     val: Batch
 
     @property
     def name(self) -> str: ...
+
+    def load(self) -> None: ...
 
     def reference(self, n: int) -> Tensor: ...
 
@@ -39,8 +48,15 @@ class Facts(Protocol):
     def fingerprint(self) -> str: ...
 
 
-def facts_of(data: L.LightningDataModule) -> Facts:
-    """The data module itself where it is one of this project, loaded; else what its loaders show.
+def facts_of(data: Any, val: Any = None) -> Facts:
+    """What is known of ``data``: itself where it is one of this project's data modules, loaded; else `LoaderFacts`.
+
+    A data module of other people's is prepared and set up. If it has no validation data, training items stand in for
+    them: it gets a ``val_dataloader`` of the items that are kept, and one line says so.
+
+    Args:
+        data: a data module, or a training loader.
+        val: a validation loader beside a training loader; None: training items stand in.
 
     Raises:
         UserError: data that cannot be read, or batches of another kind than `as_batch` takes.
@@ -48,63 +64,67 @@ def facts_of(data: L.LightningDataModule) -> Facts:
     if isinstance(data, DataModule):
         data.load()
         return data
-    return LoaderFacts(data)
+    if not isinstance(data, L.LightningDataModule):
+        return LoaderFacts(data, val)
+    data.prepare_data()
+    data.setup("fit")
+    facts = LoaderFacts(data.train_dataloader(), _validation(data), data)
+    if facts.val is facts.train:
+        warnings.warn(
+            f"{facts.name} has no validation data: val/loss is that of its first {len(facts.val.data)} training items",
+            stacklevel=2,
+        )
+        data.val_dataloader = facts.val_loader
+    return facts
 
 
 class LoaderFacts:
-    """The facts about an ordinary LightningDataModule: those that it declares, the others from its first batches.
+    """The facts about data that only their loaders show: what they declare, the rest from their first batches.
 
-    ``shape``, ``num_classes`` and ``value_range`` are taken from attributes of these names where the module has them.
+    ``shape``, ``num_classes`` and ``value_range`` are those of ``declared``, where it has attributes of these names.
     Else the shape is that of the first item, the number of classes one more than the largest label seen, and images
     whose values lie in [0, 1] or [-1, 1] have that range. One line says what was found. Up to 10 000 vectors or 2 000
     images of each part are kept.
 
     Args:
-        data: with ``train_dataloader``; without ``val_dataloader`` training items stand in for validation's.
+        train: loader of the training items.
+        val: of the validation items; None: training items stand in for them.
+        declared: the data module that the loaders belong to, if any.
     """
 
-    def __init__(self, data: L.LightningDataModule):
-        self.data = data
-        data.prepare_data()
-        data.setup("fit")
+    def __init__(self, train: Any, val: Any = None, declared: Any = None):
+        self.name: str = type(train if declared is None else declared).__name__.lower()
+        with _own_randomness():
+            kept = _kept(train, "training")
+            kept_val = kept if val is None else _kept(val, "validation")
+        self.train, self.val, self.whole = kept.items, kept_val.items, kept.whole and kept_val.whole
         first = self.train.data
-        self.shape: tuple[int, ...] = tuple(getattr(data, "shape", None) or first.shape[1:])
+        self.shape: tuple[int, ...] = tuple(getattr(declared, "shape", None) or first.shape[1:])
         if self.shape != tuple(first.shape[1:]):
             raise UserError(
                 f"data.shape={self.shape} is declared, the training loader gives items of {tuple(first.shape[1:])}; "
                 f"declare that, or leave shape out"
             )
-        self.value_range = getattr(data, "value_range", None) or _range_of(first)
-        self.num_classes: int = getattr(data, "num_classes", None) or _classes_of(self.train.label)
+        self.value_range: tuple[float, float] | None = getattr(declared, "value_range", None) or _range_of(first)
+        self.num_classes: int = getattr(declared, "num_classes", None) or _classes_of(self.train.label)
+        self._warn()
+
+    def _warn(self) -> None:
         span = "any value" if self.value_range is None else "values in [{:g}, {:g}]".format(*self.value_range)
         found = f"{self.num_classes} classes" if self.num_classes else "no classes"
         warnings.warn(
-            f"{type(data).__name__} is read as items of shape {self.shape}, {span}, {found}; set the attributes shape, "
+            f"{self.name} is read as items of shape {self.shape}, {span}, {found}; set the attributes shape, "
             f"value_range and num_classes where that is wrong",
-            stacklevel=2,
+            stacklevel=3,
         )
 
-    @property
-    def name(self) -> str:
-        """The class's name in lower case."""
-        return type(self.data).__name__.lower()
+    def load(self) -> None:
+        """Nothing: what is kept was read when this was made."""
 
-    @cached_property
-    def train(self) -> Batch:
-        """The first training items, in model space."""
-        return _first_items(self.data.train_dataloader(), "train_dataloader")
-
-    @cached_property
-    def val(self) -> Batch:
-        """The first validation items, or training items where there are none."""
-        try:
-            loader = self.data.val_dataloader()
-        except Exception as error:  # Lightning's own stands for "not written", and raises one of its exceptions
-            if type(self.data).val_dataloader is not L.LightningDataModule.val_dataloader:
-                raise
-            warnings.warn(f"{type(self.data).__name__} has no validation data: {error}", stacklevel=2)
-            return self.train
-        return _first_items(loader, "val_dataloader") if loader else self.train
+    def val_loader(self) -> DataLoader:
+        """The validation items that are kept, in their order."""
+        items = TensorDataset(*(part for part in self.val if part is not None))
+        return DataLoader(items, batch_size=min(512, len(items)))
 
     def test(self) -> Batch:
         """The validation items: nothing is asked of the test split while training."""
@@ -123,27 +143,64 @@ class LoaderFacts:
         return tensor_digest({"train": self.train.data, "val": self.val.data})
 
 
-def _first_items(loaders: Any, name: str) -> Batch:
-    """Drawn apart from the run's random numbers, so that looking at the data changes nothing."""
-    loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
-    batches: list[Batch] = []
-    with torch.random.fork_rng(devices=[]):
+class Kept(NamedTuple):
+    """The first items of a loader, in model space, and whether they are all that it has."""
+
+    items: Batch
+    whole: bool
+
+
+def _validation(data: L.LightningDataModule) -> Any:
+    """The validation loader, or None where the module has none: Lightning's own method only raises an exception."""
+    written = type(data).val_dataloader is not L.LightningDataModule.val_dataloader or "val_dataloader" in vars(data)
+    return (data.val_dataloader() or None) if written else None
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Looking at the data changes none of the run's random numbers, and shows the same items each time."""
+    with isolate_rng(include_cuda=False):
+        random.seed(0)
+        np.random.seed(0)
         torch.manual_seed(0)
-        for batch in _until_enough(loader, batches):
-            batches.append(as_batch(batch))
+        yield
+
+
+def _kept(loaders: Any, part: str) -> Kept:
+    loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
+    batches, whole = _first_batches(loader)
     if not batches:
-        raise UserError(f"data: {name} gives no batch; it needs at least one")
-    labels = [batch.label for batch in batches]
-    label = None if labels[0] is None else torch.cat(labels)
-    return Batch(torch.cat([batch.data for batch in batches]), label)
+        raise UserError(
+            f"data: the {part} loader gives no batch; it needs at least one (drop_last=true leaves none of a set that "
+            f"is smaller than a batch)"
+        )
+    shapes = {tuple(batch.data.shape[1:]) for batch in batches}
+    if len(shapes) > 1:
+        raise UserError(f"data: {part} items have several shapes, {sorted(shapes)[:3]}; make them equal by a transform")
+    data = torch.cat([batch.data for batch in batches])
+    check_finite(part, data)
+    return Kept(Batch(data, _labels(batches)), whole)
 
 
-def _until_enough(loader: Iterable[Any], batches: list[Batch]) -> Iterable[Any]:
+def _first_batches(loader: Iterable[Any]) -> tuple[list[Batch], bool]:
+    """The first batches, and whether the loader has no more."""
+    batches: list[Batch] = []
+    count = size = 0
     for batch in loader:
-        yield batch
-        kept = sum(len(part.data) for part in batches)
-        if kept >= KEPT.get(batches[0].data.ndim - 1, 2_000):
-            return
+        batches.append(as_batch(batch))
+        data = batches[-1].data
+        count, size = count + len(data), size + data.nbytes
+        if count >= (KEPT if data.ndim == 2 else KEPT_IMAGES) or size >= KEPT_BYTES:
+            return batches, False
+    return batches, True
+
+
+def _labels(batches: list[Batch]) -> Tensor | None:
+    """Those of all batches where they can be classes: one whole number for each item."""
+    labels = [batch.label for batch in batches]
+    if not all(isinstance(x, Tensor) and x.ndim == 1 and not (x.is_floating_point() or x.is_complex()) for x in labels):
+        return None
+    return torch.cat(labels).long()
 
 
 def _range_of(x: Tensor) -> tuple[float, float] | None:
@@ -151,10 +208,8 @@ def _range_of(x: Tensor) -> tuple[float, float] | None:
     if x.ndim != 4:
         return None
     low, high = x.min().item(), x.max().item()
-    ranges = ((0.0, 1.0), (-1.0, 1.0))
-    return next((ends for ends in ranges if ends[0] <= low and high <= ends[1]), None)
+    return next((ends for ends in RANGES if ends[0] <= low and high <= ends[1]), None)
 
 
 def _classes_of(label: Tensor | None) -> int:
-    whole = label is not None and label.ndim == 1 and not label.is_floating_point()
-    return int(label.max()) + 1 if whole else 0
+    return 0 if label is None or label.min() < 0 else int(label.max()) + 1

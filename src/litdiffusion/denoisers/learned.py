@@ -14,7 +14,8 @@ class Denoiser(nn.Module):
     """``(x_t, level, cond) -> Prediction(x_0, eps)``, the expectations of both given x_t, as the net has learned them.
 
     The net is any module ``net(x, label, cond) -> tensor shaped like x`` with ``label`` (B,), and knows no diffusion:
-    its input and output are scaled here, as the parameterization says. With ``learned_variance`` the net's output has
+    its input and output are scaled here, as the parameterization says, and cast: x to the dtype of the net's weights,
+    the output back to that of x_t. The label is in at least float32, which a net of half precision casts itself. With ``learned_variance`` the net's output has
     twice the channels (dimension 1); the second half v gives the spread (v + 1) / 2 of `Prediction`.
 
     Raises:
@@ -52,10 +53,12 @@ class Denoiser(nn.Module):
 
     def outputs(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The output and, with learned variances, the spread."""
-        # float32 whatever x_t is: in bfloat16 the labels 1..1000 would collapse to half as many.
-        label = self.schedule.label(level).to(x_t.device, torch.float32).reshape(-1).expand(len(x_t))
+        weights = next((weight.dtype for weight in self.net.parameters()), x_t.dtype)
+        # At least float32: in bfloat16 the labels 1..1000 would collapse to half as many.
+        precise = torch.promote_types(weights, torch.float32)
+        label = self.schedule.label(level).to(x_t.device, precise).reshape(-1).expand(len(x_t))
         x = scaled(self.parameterization.input_scale(level), x_t) if self._scales_input else x_t
-        out = self.net(x, label, cond).to(x_t.dtype)
+        out = self.net(x.to(weights), label, cond).to(x_t.dtype)
         out, raw = self._halves(out, x_t) if self.learned_variance else (out, None)
         if self._scales_output:
             out = scaled(self.parameterization.output_scale(level), out)

@@ -20,6 +20,7 @@ from litdiffusion.errors import UserError
 from litdiffusion.likelihood import (
     BoundTerms,
     Exact,
+    are_bytes,
     bits_per_dimension,
     divergence_for,
     flow_nats,
@@ -94,7 +95,7 @@ def _held(data: DataModule, pretrained: Pretrained, n: int) -> Held:
         x_0 = pretrained.codec.encode(data.reference(n))
     if not plain:
         return Held(x_0, False, "a density of the codec's latents, not of the data")
-    if data.value_range is not None:
+    if data.value_range is not None and are_bytes(x_0):
         return Held(x_0, True, "bits per dimension: per byte of the data, 8 without a model")
     shift = getattr(data, "std", torch.ones(1)).log().sum().item()
     return Held(

@@ -54,6 +54,11 @@ class ClassifierFeatures:
                 f"the set {data.name} has no classes, and a classifier for the metrics is trained on them; set "
                 f"metrics=none, or metrics=inception for images"
             )
+        if not data.whole:
+            raise UserError(
+                f"of the set {data.name} only the first items are known, and a classifier for the metrics is trained on "
+                f"all; set metrics=none, or write it as a litdiffusion.data.DataModule"
+            )
         key, path = self.key(data), self.path(data)
         kept = read(path, key)
         if kept is None:

@@ -8,6 +8,14 @@ from torch import Tensor
 from litdiffusion.likelihood.normals import HALF_BIN
 
 BIN = 2 * HALF_BIN
+OFF_GRID = 0.05
+"""Of a step between two bytes: more than float32 rounds."""
+
+
+def are_bytes(x_0: Tensor) -> bool:
+    """Whether all values are of the 256 that stand for bytes, ``k / 127.5 - 1``."""
+    place = (x_0 + 1) * 127.5
+    return bool(((place - place.round().clamp(0, 255)).abs() <= OFF_GRID).all())
 
 
 def bits_per_dimension(nats: Tensor, coordinates: int) -> Tensor:

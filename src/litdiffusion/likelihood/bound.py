@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from litdiffusion.errors import UserError
 from litdiffusion.gaussian import diffuse, log_variance_between, posterior, scaled, transition
+from litdiffusion.likelihood.bits import are_bytes
 from litdiffusion.likelihood.normals import kl_divergence, log_density, log_probability_8bit
 from litdiffusion.schedules import Chain
 from litdiffusion.types import Level, Noise, Prediction
@@ -24,8 +25,6 @@ from litdiffusion.types import Level, Noise, Prediction
 FIXED = {"posterior": 0.0, "forward": 1.0}
 VARIANCES = (*FIXED, "learned")
 DECODERS = ("8bit", "gaussian")
-OFF_GRID = 0.05
-"""Of an 8-bit step: more than float32 rounds."""
 
 
 class BoundTerms(NamedTuple):
@@ -173,8 +172,7 @@ def _check(variance: str, decoder: str, x_0: Tensor) -> None:
     for name, value, known in (("variance", variance, VARIANCES), ("decoder", decoder, DECODERS)):
         if value not in known:
             raise UserError(f"{name} of the bound must be one of {', '.join(known)}, got {value!r}")
-    place = (x_0 + 1) * 127.5
-    if decoder == "8bit" and not ((place - place.round().clamp(0, 255)).abs() <= OFF_GRID).all():
+    if decoder == "8bit" and not are_bytes(x_0):
         raise UserError(
             f"decoder=8bit codes the 256 values k / 127.5 - 1 from -1 to 1, got data from {x_0.min().item():.4g} to "
             f"{x_0.max().item():.4g} that are not of them; take decoder=gaussian"

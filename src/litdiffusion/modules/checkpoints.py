@@ -16,10 +16,22 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file of this project, loaded with ``weights_only=True`` onto the CPU.
+    """The content of a checkpoint file of this project, see `read_whole`.
 
     Raises:
         UserError: a missing, unreadable, damaged or foreign file.
+    """
+    content = read_whole(path)
+    if not isinstance(content, dict) or "litdiffusion" not in content:
+        raise UserError(f"{path} was not written by litdiffusion; give a .ckpt file of one of its runs")
+    return content
+
+
+def read_whole(path: str | Path) -> Any:
+    """What a file holds, loaded with ``weights_only=True`` onto the CPU; its checksum, where it has one, must fit.
+
+    Raises:
+        UserError: a missing, unreadable or damaged file.
     """
     path = Path(path)
     if not path.is_file():
@@ -31,9 +43,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UserError(_damaged(path, reason)) from error
-    if not isinstance(content, dict) or "litdiffusion" not in content:
-        raise UserError(f"{path} was not written by litdiffusion; give a .ckpt file of one of its runs")
-    if content.get("sealed") and not is_sealed(path):
+    if isinstance(content, dict) and content.get("sealed") and not is_sealed(path):
         raise UserError(_damaged(path, "its checksum is missing"))
     return content
 

@@ -18,22 +18,19 @@ from litdiffusion.errors import UserError
 from litdiffusion.loggers import log_metrics
 from litdiffusion.modules.ema import EMA
 from litdiffusion.modules.health import Health, diagnosis
-from litdiffusion.modules.labels import hidden
+from litdiffusion.modules.labels import class_labels, hidden
+from litdiffusion.modules.optimizers import adamw
 from litdiffusion.modules.position import Position, Progress, rewind
 from litdiffusion.modules.quartiles import quartile_means
+from litdiffusion.modules.record import record_of
 from litdiffusion.modules.train_log import TrainLog, by_quartile
 from litdiffusion.objectives import DenoisingObjective, Losses
-from litdiffusion.samplers import Ancestral, Sampler
+from litdiffusion.samplers import Ancestral, Sampler, blank
 from litdiffusion.seeding import fold_seed, seed_generators
 from litdiffusion.types import Batch, Noise, per_sample_noise, seeded_noise
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 MakeSchedule = Callable[[torch.optim.Optimizer, float], Any]
-
-
-def adamw(net: nn.Module, lr: float = 1e-3) -> torch.optim.Optimizer:
-    """AdamW without weight decay over all weights of the net."""
-    return torch.optim.AdamW(net.parameters(), lr, weight_decay=0.0, fused=True)
 
 
 class DiffusionModule(L.LightningModule):
@@ -48,8 +45,9 @@ class DiffusionModule(L.LightningModule):
         sampler: draws from the trained denoiser, for the callbacks and scripts.
         codec: between data and the space that the diffusion runs in.
         optimizer: denoiser -> optimizer.
-        lr_schedule: (optimizer, total steps) -> a scheduler of ``torch.optim``, or Lightning's dictionary with one; a
-            scheduler alone moves after every step. None: the rate stays.
+        lr_schedule: (optimizer, total steps) -> a scheduler of ``torch.optim``, which moves after every step, or
+            Lightning's dictionary with one, which says itself when (after every epoch, if it does not). None: the rate
+            stays.
         ema_decay: of the weight average; 0 keeps the average equal to the weights.
         seed: with the step, the batch and the rank it determines every random number of a training step.
         clip: range that samples' x_0 is clamped to while sampling, or None.
@@ -57,7 +55,8 @@ class DiffusionModule(L.LightningModule):
         label_dropout: share of training items whose class is hidden, so that the net learns p(x) too.
         optimum: the data's exact denoiser where it is known: its loss is the least that can be reached.
         skip_nonfinite: how many steps without a finite gradient are skipped before the run stops.
-        record: plain values stored in every checkpoint, enough to rebuild the denoiser and sampler from it.
+        record: plain values stored in every checkpoint, enough to rebuild the module from it; None: what the parts
+            remember of their constructors, see `record_of`.
     """
 
     def __init__(
@@ -84,10 +83,13 @@ class DiffusionModule(L.LightningModule):
         self.codec = Identity() if codec is None else codec
         self.objective = objective
         self.sampler = Ancestral() if sampler is None else sampler
-        self.shape = shape
+        self.shape = tuple(shape)
         self.seed = seed
         self.classes = classes
-        self.record = record or {}
+        parts = {"codec": self.codec, "sampler": self.sampler, "optimizer": optimizer, "lr_schedule": lr_schedule}
+        parts |= {"ema_decay": ema_decay, "seed": seed, "label_dropout": label_dropout}
+        parts["skip_nonfinite"] = skip_nonfinite
+        self.record = record or record_of(denoiser, objective, clip, self.shape, classes, parts)
         self.clock = Clock()
         self.health = Health(skip_nonfinite)
         self.train_log = TrainLog(self.clock)
@@ -117,8 +119,8 @@ class DiffusionModule(L.LightningModule):
         if self._lr_schedule is None:
             return optimizer
         schedule = self._lr_schedule(optimizer, self.trainer.estimated_stepping_batches)
-        schedule = schedule if isinstance(schedule, Mapping) else {"scheduler": schedule}
-        return {"optimizer": optimizer, "lr_scheduler": {"interval": "step", **schedule}}
+        schedule = schedule if isinstance(schedule, Mapping) else {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     @property
     def lr(self) -> float | None:
@@ -143,7 +145,8 @@ class DiffusionModule(L.LightningModule):
 
     def trained_class(self, batch: Batch) -> Tensor | None:
         """What the net is told while it learns: the class, now and then that there is none."""
-        return hidden(batch.label, self.classes, self._label_dropout) if self.classes else None
+        label = self.condition(batch)
+        return None if label is None else hidden(label, self.classes, self._label_dropout)
 
     def _place(self, batch_idx: int) -> tuple[int, int]:
         return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
@@ -164,7 +167,7 @@ class DiffusionModule(L.LightningModule):
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if not scaled and not math.isfinite(norm):
             self._skip(weights)
-        elif gradient_clip_val and gradient_clip_algorithm in (None, "norm") and self._plain_clipping():
+        elif (gradient_clip_val or 0) > 0 and gradient_clip_algorithm in (None, "norm") and self._plain_clipping():
             nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)  # which Lightning's would measure again
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -233,6 +236,17 @@ class DiffusionModule(L.LightningModule):
             self._log_training()
         self.clock.enter("data")  # until the next batch is there, but for what callbacks take for themselves
 
+    def on_train_epoch_end(self) -> None:
+        """Lightning leaves out ReduceLROnPlateau in the epoch that a run goes on in, since no checkpoint has its number.
+
+        Where the validation lies in the rest of that epoch, the number is there all the same.
+        """
+        numbers, epochs = self.trainer.callback_metrics, self.trainer.current_epoch + 1
+        for config in self.trainer.lr_scheduler_configs if self.trainer.fit_loop.restarting else ():
+            due = config.reduce_on_plateau and config.interval == "epoch" and epochs % config.frequency == 0
+            if due and config.monitor in numbers:
+                self.lr_scheduler_step(config.scheduler, numbers[config.monitor])
+
     def on_train_end(self) -> None:
         self.clock.leave()
         self.clock.stop()
@@ -264,7 +278,8 @@ class DiffusionModule(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._sums, self._best = torch.zeros(2, 2, 4, device=self.device)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Adds to the sums of the epoch, over all loaders if there are several."""
         batch = as_batch(batch)
         x_0, cond = self.codec.encode(batch.data), self.condition(batch)
         noise = partial(seeded_noise, fold_seed(batch_idx, self.global_rank))
@@ -278,29 +293,29 @@ class DiffusionModule(L.LightningModule):
     def on_test_epoch_start(self) -> None:
         self.on_validation_epoch_start()
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
         self._log_losses("test")
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """A sample in data space for each item of the batch, of the item's class where the model is told classes."""
         batch = as_batch(batch)
-        place = fold_seed(self.seed, self.global_rank, batch_idx)
+        place = fold_seed(self.seed, self.global_rank, batch_idx, dataloader_idx)
         noise = per_sample_noise([fold_seed(place, i) for i in range(len(batch.data))])
         return self.draw(len(batch.data), noise, self.condition(batch))
 
     @torch.no_grad()
     def draw(self, count: int, noise: Noise, cond: Tensor | None = None, weights: str = "ema") -> Tensor:
-        """``count`` samples in data space."""
+        """``count`` samples in data space, in float32."""
         denoiser = self.sampling_denoiser(weights)
-        x = self.sampler.prior(denoiser.schedule, torch.empty(count, *self.shape, device=self.device), noise)
-        return self.codec.decode(self.sampler.sample(denoiser, x, cond, noise))
+        x = self.sampler.prior(denoiser.schedule, blank(count, self.shape, self.device), noise)
+        return self.codec.decode(self.sampler.sample(denoiser, x, cond, noise)).float()
 
     def condition(self, batch: Batch, count: int | None = None) -> Tensor | None:
         """What the net is told of the first ``count`` items, or all: their classes; None of an unconditional model."""
-        return batch.label[:count].to(self.device) if self.classes else None
+        return class_labels(batch.label, self.classes)[:count].to(self.device) if self.classes else None
 
     def sampling_denoiser(self, weights: str = "ema") -> nn.Module:
         """The denoiser to sample from: the averaged ("ema") or the current ("raw") weights, clipped where asked."""
@@ -348,14 +363,31 @@ class DiffusionModule(L.LightningModule):
             rewind(checkpoint["loops"]["fit_loop"], self.progress.position, self.trainer.max_steps != -1)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, **kwargs: Any) -> Self:
-        """The module of a checkpoint, in evaluation mode's weights and all, as Lightning's method of this name.
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """The module of a checkpoint with all of its weights, as Lightning's method of this name.
 
-        The parts are rebuilt from the config in the file, which may name no more than `Pretrained` allows.
+        The parts are rebuilt from the config in the file, which may name no more than `Pretrained` allows. Files are
+        always read with ``weights_only=True``, and there is no file of hyperparameters.
+
+        Args:
+            checkpoint_path: of the file.
+            map_location: the module's device; the CPU, unless it is the name or object of one device.
+            hparams_file, weights_only: without effect.
+            strict: whether the names of all weights must fit; None: they must.
+            kwargs: ``trust``, as for `Pretrained`, and settings of the config that replace those in the file.
 
         Raises:
             UserError: a damaged or foreign file, or one whose config names more than it may.
         """
         from litdiffusion.sampling import restored_module  # here alone a module needs what builds one
 
-        return restored_module(checkpoint_path, **kwargs).to(map_location or "cpu")
+        device = map_location if isinstance(map_location, str | int | torch.device) else "cpu"
+        return restored_module(checkpoint_path, kind=cls, strict=strict is not False, **kwargs).to(device)

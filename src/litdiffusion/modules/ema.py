@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -14,7 +15,8 @@ class EMA(nn.Module):
 
     The warm-up forgets the random start: after k steps the average spans roughly the last k / 10 of them, until it
     spans ``1 / (1 - decay)``. Buffers are copied. The average lives in ``self.model``, always in eval mode; being a
-    submodule it is in every checkpoint beside the raw weights, and nothing is ever swapped.
+    submodule it is in every checkpoint beside the raw weights, and nothing is ever swapped. It stays in at least
+    float32 where the weights go to half precision, which would round its small steps away.
 
     Source: Polyak, Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992, for averaging; the
     warm-up is TensorFlow's ``ExponentialMovingAverage(num_updates)``.
@@ -36,6 +38,10 @@ class EMA(nn.Module):
     def train(self, mode: bool = True) -> "EMA":
         return self  # the average is only ever evaluated
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "EMA":
+        """The hook of `nn.Module` below ``to``, ``cuda`` and ``half``."""
+        return super()._apply(lambda x: _kept_precise(fn(x), x), recurse)
+
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Takes in the weights that ``model`` has after optimizer step number ``step`` (from 0)."""
@@ -45,6 +51,14 @@ class EMA(nn.Module):
             self._tensors = [list(m.parameters()) for m in (self.model, model)]
             self._tensors += [list(m.buffers()) for m in (self.model, model)]
         averages, weights, copies, buffers = self._tensors
+        # A weight of half precision is widened to its average's dtype; others are taken as they are.
+        weights = [weight.to(average.dtype) for average, weight in zip(averages, weights, strict=True)]
         torch._foreach_lerp_(averages, weights, 1 - decay)
         for copy_, buffer in zip(copies, buffers, strict=True):
             copy_.copy_(buffer)
+
+
+def _kept_precise(moved: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """``before`` on the device of ``moved``, and in its dtype unless that is half precision."""
+    half = moved.dtype in (torch.float16, torch.bfloat16)
+    return before.to(moved.device, torch.promote_types(before.dtype, torch.float32)) if half else moved

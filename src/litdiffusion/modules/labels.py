@@ -3,7 +3,29 @@
 import torch
 from torch import Tensor
 
+from litdiffusion.errors import UserError
+
 GOLDEN = (5**0.5 - 1) / 2
+
+
+def class_labels(label: Tensor | None, classes: int) -> Tensor:
+    """The labels (B,) of a batch as the whole numbers from 0 to ``classes - 1`` that a net of classes is told.
+
+    Raises:
+        UserError: a batch without labels, with others than one whole number for each item, or with a larger one.
+    """
+    if not isinstance(label, Tensor) or label.ndim != 1 or label.is_floating_point():
+        kind = tuple(label.shape) if isinstance(label, Tensor) else type(label).__name__
+        raise UserError(
+            f"a model of {classes} classes needs batches (items, labels) with one whole number (B,) for each item, "
+            f"this loader gives labels {kind}; give it these, or train with conditional=false (classes=0)"
+        )
+    if label.min() < 0 or label.max() >= classes:  # a label of K would say "no class"
+        raise UserError(
+            f"labels must be from 0 to {classes - 1}, a batch has {label.min()} to {label.max()}; declare num_classes "
+            f"in the data module (classes= of DiffusionModule)"
+        )
+    return label.long()
 
 
 def hidden(label: Tensor, classes: int, share: float) -> Tensor:

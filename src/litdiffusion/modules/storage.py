@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from litdiffusion.modules.checkpoints import LAST, PREVIOUS, read_checkpoint
+from litdiffusion.modules.checkpoints import LAST, PREVIOUS, read_whole
 from litdiffusion.storage import seal, write_atomically
 
 
@@ -29,4 +29,4 @@ class SealedCheckpointIO(TorchCheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """The content on the CPU; no class or function is loaded from a file, whatever ``weights_only`` says."""
-        return read_checkpoint(path)
+        return read_whole(path)

@@ -54,7 +54,7 @@ class MLP(Described, nn.Module):
         h = x.flatten(1)
         if self.timed:
             time = (label - self.low) / (self.high - self.low) - 0.5
-            h = torch.cat([h, time[:, None]], dim=1)
+            h = torch.cat([h, time[:, None].to(h.dtype)], dim=1)
         if self.classes is not None:
             h = torch.cat([h, self.classes(cond, label)], dim=1)
         return self.layers(h).view(-1, *self.out_shape)

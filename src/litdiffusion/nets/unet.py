@@ -46,11 +46,12 @@ class SinusoidalEmbedding(nn.Module):
         super().__init__()
         if dim < 2 or dim % 2:
             raise UserError(f"model.embedding_dim must be even and at least 2, got {dim}")
-        exponents = 2 * torch.arange(1, dim // 2 + 1) / dim
-        self.register_buffer("frequencies", base**-exponents, persistent=False)
+        self.dim, self.base = dim, base
 
     def forward(self, label: Tensor) -> Tensor:
-        phase = label[:, None] * self.frequencies
+        # No buffer, which would be rounded where the net's weights are in half precision.
+        exponents = 2 * torch.arange(1, self.dim // 2 + 1, device=label.device).to(label.dtype) / self.dim
+        phase = label[:, None] * self.base**-exponents
         return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
@@ -106,7 +107,7 @@ class UNet(Described, nn.Module):
         self.classes = ClassEmbedding(classes, embedding_dim) if classes else None
 
     def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
-        time = self.embedding(label)
+        time = self.embedding(label).to(x.dtype)
         if self.classes is not None:
             time = time + self.classes(cond, label)
         skips = []

@@ -107,12 +107,13 @@ class VectorQuality(Quality):
         )
 
     def fresh(self, n: int, seed: int, level: Level = CLEAN) -> Tensor:
-        """n data points (n, d) that no training saw where the data can draw them, else a random part of the set."""
+        """n data points (n, d): new ones where the data can draw them, else training points drawn with replacement."""
         data = self.data
         if hasattr(data, "draw"):
             return self._noised(data.draw(n, fold_seed(seed, n)), level, seed)
         whole = data.training_reference(len(data.train.data))
-        chosen = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))[:n]
+        # With replacement, or two draws of a whole set would be one, and the noise floor between them zero.
+        chosen = torch.randint(len(whole), (n,), generator=torch.Generator().manual_seed(fold_seed(seed, n)))
         return self._noised(whole[chosen], level, seed)
 
     def _noised(self, x: Tensor, level: Level, seed: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from litdiffusion.samplers.adaptive import AdaptiveODE
 from litdiffusion.samplers.ancestral import Ancestral
-from litdiffusion.samplers.base import Sampler, State
+from litdiffusion.samplers.base import Sampler, State, blank
 from litdiffusion.samplers.ddim import DDIM
 from litdiffusion.samplers.langevin import AnnealedLangevin, Langevin
 from litdiffusion.samplers.multistep import DPMSolver2M, SDEDPMSolver2M, UniPC
@@ -26,4 +26,5 @@ __all__ = [
     "Sampler",
     "State",
     "UniPC",
+    "blank",
 ]

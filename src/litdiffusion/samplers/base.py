@@ -1,7 +1,7 @@
 """The loop that all samplers share; each writes only its own step."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
@@ -140,6 +140,16 @@ class Sampler(Described):
         other.steps = steps
         other.made_by = self.made_by and self.made_by.replaced(steps=steps)
         return other
+
+
+def blank(count: int, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """What a walk of ``count`` samples is shaped like, (count, *shape), in at least float32.
+
+    In half precision, the default dtype of a ``bf16-true`` run, the small last steps of a walk would be rounded away.
+    The denoiser casts x to its net's dtype.
+    """
+    dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+    return torch.empty(count, *shape, dtype=dtype, device=device)
 
 
 def prior(schedule: NoiseSchedule, like: Tensor, noise: Noise = torch.randn_like) -> Tensor:

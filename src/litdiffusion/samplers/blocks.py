@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from litdiffusion.samplers.base import Sampler, State
+from litdiffusion.samplers.base import Sampler, State, blank
 from litdiffusion.seeding import fold_seed
 from litdiffusion.types import seeded_noise
 
@@ -33,7 +33,7 @@ class Blocks:
     def draw(self, index: int) -> State:
         """The last state, x (size, *shape) in model space, of block ``index``."""
         noise = seeded_noise(fold_seed(self.seed, index))
-        x = self.sampler.prior(self.denoiser.schedule, torch.empty(self.size, *self.shape, device=self.device), noise)
+        x = self.sampler.prior(self.denoiser.schedule, blank(self.size, self.shape, self.device), noise)
         for state in self.sampler.trajectory(self.denoiser, x, self._cond(index, x.device), noise):
             end = state
         return end

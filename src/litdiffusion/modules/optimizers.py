@@ -1,0 +1,85 @@
+"""Optimizers of a network's weights: AdamW, and Muon with AdamW; any other one works by its ``_target_``."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from litdiffusion.errors import UserError
+
+
+def adamw(net: nn.Module, lr: float = 1e-3) -> AdamW:
+    """AdamW without weight decay over all weights of the net."""
+    return AdamW(net.parameters(), lr, weight_decay=0.0, fused=True)
+
+
+def muon(
+    net: nn.Module,
+    lr: float = 1e-3,
+    momentum: float = 0.95,
+    betas: tuple[float, float] = (0.9, 0.999),
+    weight_decay: float = 0.0,
+) -> "Together":
+    """Muon for the hidden matrices of the net, AdamW for all other weights, as one optimizer.
+
+    Hidden are the weights of all linear layers but the first and the last one that the net names: those look at data
+    and labels, and write the output. Muon's step is scaled to the size of AdamW's, so both share one learning rate.
+
+    Raises:
+        UserError: a net without hidden matrices, or a torch that has no Muon.
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the common rate is that of
+    Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv 2502.16982.
+    """
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError(f"optimizer=muon needs torch 2.9 or later, this is {torch.__version__}; take optimizer=adamw")
+    matrices = [layer.weight for layer in net.modules() if isinstance(layer, nn.Linear) and layer.weight.requires_grad]
+    hidden = matrices[1:-1]
+    if not hidden:
+        raise UserError(
+            f"optimizer=muon is for hidden matrices, and this net has {len(matrices)} linear layers, the first and the "
+            f"last of which do not count; take optimizer=adamw"
+        )
+    chosen = {id(weight) for weight in hidden}
+    others = [weight for weight in net.parameters() if id(weight) not in chosen and weight.requires_grad]
+    settings = {"lr": lr, "weight_decay": weight_decay}
+    return Together(
+        torch.optim.Muon(hidden, momentum=momentum, adjust_lr_fn="match_rms_adamw", **settings),
+        AdamW(others, betas=tuple(betas), **settings),
+    )
+
+
+class Together(Optimizer):
+    """Several optimizers of different weights as one: one step, one state, the parameter groups of all in a row.
+
+    Learning-rate schedules, clipping and checkpoints see a single ordinary optimizer.
+    """
+
+    def __init__(self, *parts: Optimizer):
+        self.parts: Sequence[Optimizer] = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """The step of each part; the closure is called once, before."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        """The parts work on the groups and the state of the whole, which torch makes anew when it loads them."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
