@@ -2,7 +2,7 @@
 
 Both train the same net on the same data in memory with the same batch size, precision, memory format, fused Adam,
 gradient clipping and weight average ("loop"), or without clipping and average ("bare loop"). Rounds alternate between
-them, so that a busy machine slows all alike; printed are the medians of the process's CPU time and of each round's ratio.
+them, so that a busy machine slows all alike; printed are the medians of the CPU time and of each round's ratio.
 "toy" is the shipped spiral with batches of 512, "mlp" the same net with 256, "mnist" a U-Net on 28 x 28 images.
 """
 

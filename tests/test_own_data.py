@@ -168,6 +168,19 @@ def test_data_of_ones_own_train_and_all_callbacks_draw(kind, overrides, settings
     assert model.value_range == (((-1.0, 1.0) if settings.get("bytes") else (0.0, 1.0)) if images else None)
 
 
+def test_the_scripts_find_the_data_again(ran, command):
+    folder, _ = ran("Validated", "callbacks.trajectory=null", "callbacks.final_samples=null", labels=True)
+    ckpt = [f"ckpt={folder}/checkpoints/last.ckpt", f"trust={HERE}", "device=cpu"]
+    for script, *options in (
+        ("sample", "n=3"),
+        ("likelihood", "n=4", "method=bound"),
+        ("evaluate", "n=20", "samplers=own", "steps=[2]"),
+        ("inpaint", "n=2", "samples=20"),
+    ):
+        status, _, err = command(f"scripts/{script}.py", *ckpt, *options)
+        assert status == 0, err
+
+
 def test_the_same_through_the_command_line(command, tmp_path, monkeypatch):
     """The module on Python's path, a yaml in a folder of one's own."""
     (tmp_path / "mymodule.py").write_text(
@@ -246,8 +259,8 @@ def test_a_small_labelled_set_has_the_metrics_of_its_classes(ran, tmp_path):
 
 
 def test_a_metric_that_was_asked_for_is_still_refused(tmp_path):
-    with pytest.raises(UserError, match="metric must be one of"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore")  # pytest restores the filters after each test
+    with pytest.raises(UserError, match="metric must be one of"):
         build(config("Validated", *UNET, "metric=quality/frechet", images=True), Run(tmp_path))
 
 

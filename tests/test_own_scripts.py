@@ -28,6 +28,7 @@ from litdiffusion.samplers import DDIM, Heun
 from litdiffusion.sampling import Pretrained
 from litdiffusion.schedules import DiscreteSchedule, LinearFlow, LinearSigma, ladder, linear
 from litdiffusion.times import LogNormalSigma, UniformTimes
+from litdiffusion.types import Batch
 from litdiffusion.weightings import Likelihood, Simple
 
 POINTS = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
@@ -183,6 +184,31 @@ def test_a_loaded_module_trains_on(trainer, tmp_path):
     fit.fit(loaded, spiral(), ckpt_path=path)
     assert fit.global_step == 12
     assert fit.optimizers[0].param_groups[0]["initial_lr"] == 2e-3
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["optimizer=muon", "lr_schedule=constant", "recipe=edm", "times=loss_aware"]]
+)
+def test_a_module_of_the_command_line_is_loaded_likewise(overrides, trained, trainer):
+    off = [f"callbacks.{name}=null" for name in ("trajectory", "final_samples", "field", "forward_process")]
+    folder = trained(*off, "metrics=none", "data.size=64", "data.batch_size=16", "data.val_size=16", *overrides)
+    path = folder / "checkpoints" / "last.ckpt"
+    loaded = DiffusionModule.load_from_checkpoint(path)
+    assert same(loaded.state_dict(), torch.load(path, weights_only=True)["state_dict"])
+    fit = trainer(max_epochs=1, logger=False)
+    fit.fit(loaded, spiral())
+    assert fit.global_step == 4
+
+
+def test_the_test_split_is_measured_by_test_and_no_other(trainer):
+    class Split(Spiral):
+        def test(self) -> Batch:
+            return Batch(5 + torch.zeros(8, 2))
+
+    module, data, fit = made(), Split(size=64, val_size=16, batch_size=16, seed=0), trainer(logger=False)
+    far = DataLoader(torch.full((8, 2), 5.0), batch_size=16)
+    (found,), (expected,) = fit.test(module, data, verbose=False), fit.validate(module, far, verbose=False)
+    assert found["test/loss"] == expected["val/loss"] != fit.validate(module, data, verbose=False)[0]["val/loss"]
 
 
 def test_map_location_may_be_a_function_and_a_subclass_stays_one(trainer, tmp_path):

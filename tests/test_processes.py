@@ -80,7 +80,12 @@ def test_a_signal_saves_and_says_how_to_go_on(number, status, tmp_path):
 
 def test_hooks_come_alike_on_one_process_and_two(tmp_path):
     (tmp_path / "hooks.py").write_text(HOOKS)
-    words = [*PLAIN, "+callbacks.hooks={_target_: hooks.Hooks}", "trainer.accumulate_grad_batches=2", "trainer.max_steps=5"]
+    words = [
+        *PLAIN,
+        "+callbacks.hooks={_target_: hooks.Hooks}",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.max_steps=5",
+    ]
     for name, more in (("one", []), ("two", DDP)):
         run = start(tmp_path / name, *words, *more, PYTHONPATH=str(tmp_path), HOOKS=str(tmp_path / f"{name}_hooks"))
         out, _ = run.communicate(timeout=300)

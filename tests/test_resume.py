@@ -12,12 +12,12 @@ import pytest
 from conftest import ROOT, TINY, composed
 
 from litdiffusion.build import Run
+from litdiffusion.callbacks import Interrupts, Stopped
 from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
 from litdiffusion.csv_log import Rows, keep_rows
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.modules import DiffusionModule
 from litdiffusion.modules.checkpoints import newest_checkpoint, read_checkpoint
-from litdiffusion.callbacks import Interrupts, Stopped
 from litdiffusion.runs import RunRecord, action_for, changes, fresh_folder, locked, read_record, write_record
 from litdiffusion.storage import write_atomically
 from litdiffusion.training import plain, train

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from litdiffusion.build import Run
-from litdiffusion.errors import TrainingError
 from litdiffusion.callbacks import Stopped
+from litdiffusion.errors import TrainingError
 from litdiffusion.runs import RunRecord, locked, read_record, write_record
 from litdiffusion.storage import remove_parts
 

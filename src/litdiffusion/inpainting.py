@@ -14,7 +14,7 @@ from torch import Tensor
 
 from litdiffusion.checks import whole
 from litdiffusion.codecs import Identity
-from litdiffusion.data import DataModule
+from litdiffusion.data import Facts
 from litdiffusion.errors import UserError, nearest
 from litdiffusion.metrics import wasserstein_1d
 from litdiffusion.plots import trajectory_sheet
@@ -56,8 +56,7 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     images = _has_images(cfg, pretrained)
     for key, default in {"n": 8 if images else 4, "samples": 4 if images else 2000}.items():
         cfg[key] = default if cfg[key] is None else cfg[key]
-    data: DataModule = pretrained.made("data")
-    data.load()
+    data = pretrained.data()
     problem = (hidden_images if images else fixed_points)(cfg, data)
     repaint(cfg, pretrained, problem).check(pretrained.denoiser.schedule, pretrained.denoiser.learned_variance)
     folder = folder_for(cfg, "inpainting", "inpainting.npz")
@@ -72,7 +71,7 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     return folder
 
 
-def hidden_images(cfg: DictConfig, data: DataModule) -> Problem:
+def hidden_images(cfg: DictConfig, data: Facts) -> Problem:
     """The first ``cfg.n`` held-out images (n, C, H, W) with the part that ``cfg.mask`` names hidden in each."""
     items = data.reference(cfg.n)
     height, width = items.shape[2:]
@@ -85,7 +84,7 @@ def hidden_images(cfg: DictConfig, data: DataModule) -> Problem:
     return Problem(items, ~hidden.expand_as(items))
 
 
-def fixed_points(cfg: DictConfig, data: DataModule) -> Problem:
+def fixed_points(cfg: DictConfig, data: Facts) -> Problem:
     """Points (n, d) of which only the first coordinate is known: ``cfg.x``, or ``cfg.n`` quantiles of held-out ones."""
     if cfg.x is None:
         first = data.reference(len(data.val.data))[:, 0].double()
@@ -125,7 +124,7 @@ def repaint(cfg: DictConfig, pretrained: Pretrained, problem: Problem) -> RePain
     return RePaint(*problem, _steps(cfg, pretrained), cfg.resample, variance, cfg.grid)
 
 
-def image_picture(problem: Problem, samples: Tensor, data: DataModule, title: str) -> Image:
+def image_picture(problem: Problem, samples: Tensor, data: Facts, title: str) -> Image:
     """A row per image: as it is, what is given of it, and the inpaintings (n, samples, C, H, W)."""
     low, high = data.value_range or (-1.0, 1.0)
     veil = low + (high - low) * torch.tensor(DENSITY[2]).view(3, 1, 1) / 255
@@ -135,7 +134,7 @@ def image_picture(problem: Problem, samples: Tensor, data: DataModule, title: st
     return trajectory_sheet(states, labels, title, (low, high))
 
 
-def point_picture(problem: Problem, samples: Tensor, data: DataModule, title: str) -> Image:
+def point_picture(problem: Problem, samples: Tensor, data: Facts, title: str) -> Image:
     """The density of the data with the fixed first coordinates, and the second one drawn at each (n, samples, d)."""
     slices, pool = [], data.draw(POOL, 0) if hasattr(data, "draw") else data.reference(len(data.val.data))
     for x, ys in zip(problem.items[:, 0].tolist(), samples[..., 1], strict=True):
@@ -145,7 +144,7 @@ def point_picture(problem: Problem, samples: Tensor, data: DataModule, title: st
     return conditional_picture(pool, slices[:MOST], title)
 
 
-def conditional_truth(data: DataModule, pool: Tensor, x: float) -> Tensor:
+def conditional_truth(data: Facts, pool: Tensor, x: float) -> Tensor:
     """Second coordinates (m,) of data whose first is ``x``: by the law in closed form, or the nearest in ``pool``."""
     law = getattr(data, "mixture", None)
     if law is None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from litdiffusion.build import assemble, build_denoiser
 from litdiffusion.checks import check_folder, whole
-from litdiffusion.data import DataModule
+from litdiffusion.data import Facts, facts_of
 from litdiffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.exporting import read_export
@@ -86,6 +86,10 @@ class Pretrained:
         self.check(part)
         return make(self.config[part], part)
 
+    def data(self) -> Facts:
+        """The data that the model was trained on, loaded."""
+        return facts_of(self.made("data"))
+
     def sample(
         self,
         n: int,
@@ -135,7 +139,7 @@ class Pretrained:
             raise UserError(f"label must be whole numbers from 0 to {self.classes - 1}, got {label}")
         return torch.tensor(asked)[torch.arange(n) % len(asked)]
 
-    def labels_of(self, data: DataModule, n: int) -> Tensor | None:
+    def labels_of(self, data: Facts, n: int) -> Tensor | None:
         """The classes of the first n validation items, as `DataModule.reference` has them; None without classes."""
         return data.val.label[:n] if self.classes else None
 

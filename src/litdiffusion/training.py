@@ -193,8 +193,8 @@ def _start(cfg: DictConfig, experiment: Experiment, run: Run, config: dict[str, 
         path = Path(cfg.ckpt_path)
         if length := _length(read_checkpoint(path), trainer):
             raise UserError(
-                f"{path} has all of its {length}; to go on raise trainer.max_{length.partition(' ')[2]} above that (with "
-                f"lr_schedule=constant, since a cosine has ended at zero)"
+                f"{path} has all of its {length}; to go on raise trainer.max_{length.partition(' ')[2]} above that "
+                f"(with lr_schedule=constant, since a cosine has ended at zero)"
             )
     if path is not None:
         check_fits(read_checkpoint(path), experiment.module, path)
@@ -251,7 +251,11 @@ def _announce(cfg: DictConfig, experiment: Experiment, run: Run) -> None:
         f"{total_steps(experiment)} steps{'' if size is None else f' of {size}'} on {trainer.world_size} x "
         f"{trainer.strategy.root_device.type} in {cfg.trainer.precision}",
     )
-    if trainer.max_steps != -1 and trainer.max_epochs not in (None, -1) and total_steps(experiment) == trainer.max_steps:
+    if (
+        trainer.max_steps != -1
+        and trainer.max_epochs not in (None, -1)
+        and total_steps(experiment) == trainer.max_steps
+    ):
         _tell(
             experiment,
             f"trainer.max_steps={trainer.max_steps} ends the run before trainer.max_epochs={trainer.max_epochs} does; "

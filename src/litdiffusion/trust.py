@@ -95,7 +95,8 @@ def check_sent(config: Any, path: str, allowed: Iterable[str] = ()) -> None:
     """Refuses a part of a checkpoint's config that names more than the parts of known packages.
 
     Of litdiffusion its parts may be named; of torch, diffusers and the like only networks (subclasses of
-    ``torch.nn.Module``), as the optimizer an optimizer, as ``lr_schedule`` one of torch's; of any other package nothing, unless it is ``allowed``: it is not even imported.
+    ``torch.nn.Module``), as the optimizer an optimizer, as ``lr_schedule`` one of torch's. Of any other package nothing
+    may be named, unless it is ``allowed``: it is not even imported.
 
     Raises:
         UserError: another name, or an interpolation, which a stored config never holds.
@@ -132,12 +133,12 @@ def _check_kind(name: str, path: str) -> None:
     origin = origin_of(target) or name
     part = origin.startswith(tuple(f"litdiffusion.{name}." for name in PARTS))
     rates = optim.lr_scheduler.LRScheduler
-    kinds = {"optimizer": optim.Optimizer, "lr_schedule": rates}.get(path.partition(".")[0], nn.Module)
-    known = isinstance(target, type) and issubclass(target, kinds) and package_of(origin) in TRUSTED
+    kind = {"optimizer": optim.Optimizer, "lr_schedule": rates}.get(path.partition(".")[0], nn.Module)
+    known = isinstance(target, type) and issubclass(target, kind) and package_of(origin) in TRUSTED
     if not part and not known:
         raise UserError(
             f"this checkpoint names {name} ({path}), which is neither a part of a model ({', '.join(PARTS)} of "
-            f"litdiffusion) nor a {kinds.__name__} of a trusted package; if you know who wrote it, allow it by "
+            f"litdiffusion) nor a {kind.__name__} of a trusted package; if you know who wrote it, allow it by "
             f"trust={package_of(name)}"
         )
 

@@ -42,9 +42,7 @@ class LastCheckpoint(Checkpoint):
         self._saved = self._finished = trainer.global_step
         self._written = time.monotonic()
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: DiffusionModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: DiffusionModule, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
         every = self.every_n_steps
         due = (every and step // every > self._saved // every) or self._late(trainer)
@@ -61,9 +59,9 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: DiffusionModule, exception: BaseException) -> None:
-        """Saves a run that was stopped or broke off between two steps, if that was all that was under way.
+        """Saves a run that was stopped or broke off between two steps.
 
-        After the last step it is not: what follows, the validation and the samples, is done again from before that step.
+        After the last step nothing is saved: its validation and the samples are done again, from before that step.
         """
         step, finished = trainer.global_step, getattr(self, "_finished", -1)
         between = trainer.training and step == finished and not (pl_module.progress.updating or trainer.should_stop)

@@ -33,7 +33,9 @@ class LiveLikelihood(L.Callback):
         data: what is known of the data; None: the trainer's data module.
     """
 
-    def __init__(self, items: int = 64, steps: int = 25, max_share: float | None = 0.05, seed: int = 0, data: Any = None):
+    def __init__(
+        self, items: int = 64, steps: int = 25, max_share: float | None = 0.05, seed: int = 0, data: Any = None
+    ):
         for name, value, least in (("items", items, 1), ("steps", steps, 2)):
             if value < least:
                 raise UserError(f"callbacks.live_likelihood.{name} must be at least {least}, got {value}")

@@ -186,7 +186,9 @@ class DataModule(LightningDataModule):
 
     def _in_order(self, part: Batch) -> DataLoader:
         (rank, world), size = self._process(), len(part.data)
-        return self.make_loader(part, SequentialSampler(range(size)) if world == 1 else StripeSampler(size, rank, world))
+        return self.make_loader(
+            part, SequentialSampler(range(size)) if world == 1 else StripeSampler(size, rank, world)
+        )
 
     def _batches_done(self) -> int:
         """Of the epoch that the trainer is in; Lightning counts a batch when it is fetched."""

@@ -15,8 +15,9 @@ class Denoiser(nn.Module):
 
     The net is any module ``net(x, label, cond) -> tensor shaped like x`` with ``label`` (B,), and knows no diffusion:
     its input and output are scaled here, as the parameterization says, and cast: x to the dtype of the net's weights,
-    the output back to that of x_t. The label is in at least float32, which a net of half precision casts itself. With ``learned_variance`` the net's output has
-    twice the channels (dimension 1); the second half v gives the spread (v + 1) / 2 of `Prediction`.
+    the output back to that of x_t. The label is in at least float32, which a net of half precision casts itself. With
+    ``learned_variance`` the net's output has twice the channels (dimension 1); the second half v gives the spread
+    (v + 1) / 2 of `Prediction`.
 
     Raises:
         UserError: where the parameterization cannot be decoded on this schedule, or variances are to be learned where

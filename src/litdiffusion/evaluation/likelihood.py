@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from litdiffusion.checks import whole
 from litdiffusion.codecs import Identity
-from litdiffusion.data import DataModule
+from litdiffusion.data import Facts
 from litdiffusion.denoisers import ClippedDenoiser
 from litdiffusion.errors import UserError
 from litdiffusion.likelihood import (
@@ -66,8 +66,7 @@ def likelihood_to_files(cfg: DictConfig) -> Path:
     """
     _check(cfg)
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
-    data: DataModule = pretrained.made("data")
-    data.load()
+    data = pretrained.data()
     held = _held(data, pretrained, cfg.n)._replace(label=pretrained.labels_of(data, cfg.n))
     folder = folder_for(cfg, "likelihood", "likelihood.csv")
     rows, terms = METHODS[cfg.method](cfg, pretrained, held)
@@ -89,7 +88,7 @@ def _check(cfg: DictConfig) -> None:
         whole(cfg, name, least)
 
 
-def _held(data: DataModule, pretrained: Pretrained, n: int) -> Held:
+def _held(data: Facts, pretrained: Pretrained, n: int) -> Held:
     plain = isinstance(pretrained.codec, Identity)
     with torch.no_grad():
         x_0 = pretrained.codec.encode(data.reference(n))
@@ -148,7 +147,7 @@ def _batches(cfg: DictConfig, pretrained: Pretrained, held: Held) -> Iterator[tu
             bar.update(len(batch))
 
 
-def _compared(data: DataModule, held: Held, total: Row) -> list[Row]:
+def _compared(data: Facts, held: Held, total: Row) -> list[Row]:
     """Where the data's own law is known in closed form: its nats on the same items, and what the model has more."""
     law = getattr(data, "mixture", None)
     if law is None or held.label is not None:

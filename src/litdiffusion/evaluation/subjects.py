@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from litdiffusion.data import DataModule
 from litdiffusion.errors import UserError, nearest
 from litdiffusion.instantiate import make
 from litdiffusion.quality import Quality
@@ -47,6 +46,7 @@ def subjects(cfg: DictConfig) -> Iterator[Subject]:
         for weights in listed(cfg.weights):
             pretrained = Pretrained(path, weights, cfg.trust)
             config = pretrained.config
+            pretrained.check("data")
             asked = cfg.get("metrics") or config.get("metrics")
             if not asked:
                 raise UserError(f"{path} was trained with metrics=none; give metrics=vectors, classifier or inception")
@@ -103,8 +103,7 @@ def check_choices(cfg: DictConfig, folder: Path) -> None:
 
 
 def _attached(cfg: DictConfig, pretrained: Pretrained) -> Quality:
-    data: DataModule = pretrained.made("data")
-    data.load()
+    data = pretrained.data()
     quality: Quality = make(cfg.metrics, "metrics") if cfg.get("metrics") else pretrained.made("metrics")
     return quality.attach(data)
 

@@ -56,8 +56,8 @@ class ClassifierFeatures:
             )
         if not data.whole:
             raise UserError(
-                f"of the set {data.name} only the first items are known, and a classifier for the metrics is trained on "
-                f"all; set metrics=none, or write it as a litdiffusion.data.DataModule"
+                f"of the set {data.name} only the first items are known, and a classifier for the metrics needs all "
+                f"of them; set metrics=none, or write it as a litdiffusion.data.DataModule"
             )
         key, path = self.key(data), self.path(data)
         kept = read(path, key)

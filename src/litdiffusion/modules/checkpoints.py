@@ -98,7 +98,7 @@ def differences(then: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any
 
 
 def newest_checkpoint(folder: Path, usable: Callable[[dict[str, Any]], bool]) -> tuple[Path | None, list[str]]:
-    """The checkpoint of a run that it goes on from: the last whole one whose content is ``usable``; None: there is none.
+    """The checkpoint of a run that it goes on from: the last whole one whose content is ``usable``, or None.
 
     Beside the path a line for every damaged file, which is renamed, lest it takes the place of a good one.
     """

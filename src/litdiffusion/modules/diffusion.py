@@ -124,7 +124,7 @@ class DiffusionModule(L.LightningModule):
 
     @property
     def lr(self) -> float | None:
-        """The base learning rate where one was set: what Lightning's LearningRateFinder writes; else the optimizer's."""
+        """The base learning rate where one was set, by Lightning's LearningRateFinder say; else None."""
         return self._lr
 
     @lr.setter
@@ -237,7 +237,7 @@ class DiffusionModule(L.LightningModule):
         self.clock.enter("data")  # until the next batch is there, but for what callbacks take for themselves
 
     def on_train_epoch_end(self) -> None:
-        """Lightning leaves out ReduceLROnPlateau in the epoch that a run goes on in, since no checkpoint has its number.
+        """Lightning leaves out ReduceLROnPlateau in the epoch that a run goes on in: no checkpoint has its number.
 
         Where the validation lies in the rest of that epoch, the number is there all the same.
         """

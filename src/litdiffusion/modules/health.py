@@ -37,7 +37,8 @@ class Health:
         many = f" after {self.allowed} skipped steps" if self.allowed else ""
         raise TrainingError(
             f"the loss or its gradient became non-finite at step {step}{many} ({diagnosis}); lower optimizer.lr or "
-            f"trainer.gradient_clip_val, take trainer.precision=32-true, or leave them out: skip_nonfinite={self.allowed + 10}"
+            f"trainer.gradient_clip_val, take trainer.precision=32-true, or leave such steps out: "
+            f"skip_nonfinite={self.allowed + 10}"
         )
 
     def check_rate(self, groups: Sequence[dict[str, Any]], step: int, steps: float) -> None:

@@ -1,6 +1,6 @@
 """How far a run has come, and what Lightning's loops need to know of it to go on from there exactly."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -36,7 +36,7 @@ class Progress:
         gradient_norm: before it was limited.
     """
 
-    position: Position = Position()
+    position: Position = field(default_factory=Position)
     finished: bool = False
     updating: bool = False
     rate: float = 0.0
