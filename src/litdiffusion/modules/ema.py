@@ -50,9 +50,10 @@ class EMA(nn.Module):
             self._of = self.model, model
             self._tensors = [list(m.parameters()) for m in (self.model, model)]
             self._tensors += [list(m.buffers()) for m in (self.model, model)]
+            self._alike = all(a.dtype == w.dtype for a, w in zip(*self._tensors[:2], strict=True))
         averages, weights, copies, buffers = self._tensors
-        # A weight of half precision is widened to its average's dtype; others are taken as they are.
-        weights = [weight.to(average.dtype) for average, weight in zip(averages, weights, strict=True)]
+        if not self._alike:  # a weight of half precision is widened to its average's dtype
+            weights = [weight.to(average.dtype) for average, weight in zip(averages, weights, strict=True)]
         torch._foreach_lerp_(averages, weights, 1 - decay)
         for copy_, buffer in zip(copies, buffers, strict=True):
             copy_.copy_(buffer)
