@@ -6,7 +6,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from litdiffusion import cli, origins, sweeps
+from litdiffusion import sweeps
+from litdiffusion.commands import cli
+from litdiffusion.config import origins
 
 CONF = Path(__file__).parent / "conf"
 
@@ -19,12 +21,12 @@ def main(cfg: DictConfig) -> float | None:
         cli.check_keys(cfg, CONF, "train")
         # Only now torch and Lightning: --help and a typo answer at once.
         from litdiffusion.build import Run
-        from litdiffusion.training import train
+        from litdiffusion.commands.training import train
 
         folder = Path(hydra_cfg.runtime.output_dir)
         overrides = tuple(origins.task_overrides())
         if cfg.sweep is not None:
-            return sweeps.run_job(cfg, Run(folder, sweeps.job_name(overrides), str(cfg.sweep), overrides))
+            return sweeps.run_job(cfg, Run(folder, sweeps.job_name(overrides), str(cfg.sweep), overrides), train)
         name = cfg.name or hydra_cfg.job.override_dirname or folder.name
         group = folder.parent.name if multirun else None
         return train(cfg, Run(folder, name, group, overrides))

@@ -7,10 +7,10 @@ from PIL import Image
 
 from litdiffusion.callbacks.drawing import level_names
 from litdiffusion.data import Spiral
-from litdiffusion.gaussian import diffuse
+from litdiffusion.diffusion.gaussian import diffuse
+from litdiffusion.diffusion.levels import CLEAN, seeded_noise
+from litdiffusion.diffusion.schedules import VE, VP, LinearFlow, LinearSigma
 from litdiffusion.plots import forward_picture
-from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma
-from litdiffusion.types import CLEAN, seeded_noise
 
 PROCESSES = {
     "VP: alpha² + sigma² = 1": VP(),

@@ -6,7 +6,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from litdiffusion import cli
+from litdiffusion.commands import cli
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     with cli.job_errors(multirun=hydra_cfg.mode.name == "MULTIRUN"):
         cli.check_keys(cfg, CONF, "train")
         from litdiffusion.build import Run
-        from litdiffusion.checking import check
+        from litdiffusion.commands.checking import check
 
         folder = Path(hydra_cfg.runtime.output_dir)
         print(check(cfg, Run(folder, f"check {hydra_cfg.job.override_dirname}")))

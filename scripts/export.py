@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from litdiffusion import cli
+from litdiffusion.commands import cli
 from litdiffusion.errors import UserError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
         for key in ("ckpt", "out"):
             if OmegaConf.is_missing(cfg, key):
                 raise UserError(f"give {key}: python scripts/export.py ckpt=outputs/.../last.ckpt out=my_model")
-        from litdiffusion.exporting import CONFIG, WEIGHTS, export
+        from litdiffusion.pretrained.exporting import CONFIG, WEIGHTS, export
 
         folder = export(cfg.ckpt, cfg.out, cfg.weights)
         print(f"exported the {cfg.weights} weights: {folder / WEIGHTS}, {folder / CONFIG}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from litdiffusion import cli
+from litdiffusion.commands import cli
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -13,7 +13,7 @@ CONF = Path(__file__).parent.parent / "conf"
 @hydra.main(version_base="1.3", config_path="../conf", config_name="inpaint")
 def main(cfg: DictConfig) -> None:
     with cli.job_errors(multirun=False):
-        from litdiffusion.inpainting import inpaint_to_files
+        from litdiffusion.pretrained.inpainting import inpaint_to_files
 
         inpaint_to_files(cfg)
 

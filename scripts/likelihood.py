@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from litdiffusion import cli
+from litdiffusion.commands import cli
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -13,7 +13,7 @@ CONF = Path(__file__).parent.parent / "conf"
 @hydra.main(version_base="1.3", config_path="../conf", config_name="likelihood")
 def main(cfg: DictConfig) -> None:
     with cli.job_errors(multirun=False):
-        from litdiffusion.evaluation.likelihood import likelihood_to_files
+        from litdiffusion.reports.likelihood import likelihood_to_files
 
         likelihood_to_files(cfg)
 

@@ -26,10 +26,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from litdiffusion.build import Run
+from litdiffusion.commands.training import train
 from litdiffusion.errors import TrainingError, UserError
-from litdiffusion.modules.checkpoints import newest_checkpoint, read_checkpoint
-from litdiffusion.runs import read_record
-from litdiffusion.training import train
+from litdiffusion.runs.record import read_record
+from litdiffusion.training.checkpoints import newest_checkpoint, read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

@@ -94,7 +94,7 @@ VALUES = {
         "''",
         ".",
     ],
-    "sampler._target_": ["litdiffusion.samplers.DDIM", "torch.load", "litdiffusion.codecs.Identity"],
+    "sampler._target_": ["litdiffusion.diffusion.samplers.DDIM", "torch.load", "litdiffusion.codecs.Identity"],
     "dry_run": ["true"],
 }
 UNKNOWN = [

@@ -7,9 +7,9 @@ import parts
 import torch
 from scipy.integrate import solve_ivp
 
-from litdiffusion.denoisers import GaussianMixtureDenoiser
-from litdiffusion.schedules import ladder, linear
-from litdiffusion.types import Level
+from litdiffusion.diffusion.denoisers import GaussianMixtureDenoiser
+from litdiffusion.diffusion.levels import Level
+from litdiffusion.diffusion.schedules import ladder, linear
 
 MEAN, STD = 1.0, 0.5
 

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from litdiffusion.build import Experiment, Run, build
-from litdiffusion.training import train
+from litdiffusion.commands.training import train
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"

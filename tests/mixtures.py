@@ -7,8 +7,8 @@ import torch
 from analytic import double
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from litdiffusion.denoisers import GaussianMixtureDenoiser
-from litdiffusion.gaussian import posterior, transition
+from litdiffusion.diffusion.denoisers import GaussianMixtureDenoiser
+from litdiffusion.diffusion.gaussian import posterior, transition
 
 
 class Mixture:

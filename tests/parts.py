@@ -7,8 +7,8 @@ from conftest import CONF
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from litdiffusion.parameterizations import EDM, X0, Epsilon, Flow, PosteriorMean, Score, V
-from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP
+from litdiffusion.diffusion.parameterizations import EDM, X0, Epsilon, Flow, PosteriorMean, Score, V
+from litdiffusion.diffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP
 
 SIGMA_DATA = 0.7
 ROWS = {

@@ -11,10 +11,10 @@ from PIL import Image
 
 from litdiffusion.callbacks import Trajectory
 from litdiffusion.callbacks.drawing import level_names, noised_like, spread, states_of, target_name
+from litdiffusion.diffusion.levels import CLEAN, seeded_noise
+from litdiffusion.diffusion.samplers import State
+from litdiffusion.diffusion.schedules import VE, VP, NoiseLadder, linear
 from litdiffusion.errors import UserError
-from litdiffusion.samplers import State
-from litdiffusion.schedules import VE, VP, NoiseLadder, linear
-from litdiffusion.types import CLEAN, seeded_noise
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

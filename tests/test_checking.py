@@ -10,10 +10,10 @@ from test_cli import one_error
 from test_live import ALONE, SMALL, UNLIKELY, scripted
 
 from litdiffusion.build import Run, build_quality
-from litdiffusion.checking import FIELDS, check
+from litdiffusion.commands.checking import FIELDS, check
+from litdiffusion.config.make import make
 from litdiffusion.data import DataModule
 from litdiffusion.errors import TrainingError, UserError
-from litdiffusion.instantiate import make
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 PLAIN = [*TINY, *SMALL, *QUIET, "trainer.enable_progress_bar=false", "logger=none"]

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from litdiffusion import clock as module
-from litdiffusion.clock import Budget, Clock
-from litdiffusion.modules.train_log import TrainLog
-from litdiffusion.objectives import Losses
+from litdiffusion.diffusion.objectives import Losses
+from litdiffusion.training import clock as module
+from litdiffusion.training.clock import Budget, Clock
+from litdiffusion.training.train_log import TrainLog
 
 
 class Hand:

@@ -16,19 +16,19 @@ from test_cli import one_error
 from litdiffusion.build import Run, build
 from litdiffusion.callbacks import FinalSamples
 from litdiffusion.callbacks.drawing import states_of
+from litdiffusion.commands.training import train
 from litdiffusion.data import DataModule
-from litdiffusion.denoisers import GaussianMixtureDenoiser, GuidedDenoiser
+from litdiffusion.data.batch import Batch
+from litdiffusion.diffusion.denoisers import GaussianMixtureDenoiser, GuidedDenoiser
+from litdiffusion.diffusion.objectives import DenoisingObjective
+from litdiffusion.diffusion.samplers import DDIM
+from litdiffusion.diffusion.schedules import linear
 from litdiffusion.errors import UserError
-from litdiffusion.modules.checkpoints import check_fits
-from litdiffusion.modules.labels import columns, hidden, in_proportion, in_turn
 from litdiffusion.nets import MLP, UNet
 from litdiffusion.nets.classes import ClassEmbedding
-from litdiffusion.objectives import DenoisingObjective
-from litdiffusion.samplers import DDIM
-from litdiffusion.sampling import Pretrained
-from litdiffusion.schedules import linear
-from litdiffusion.training import train
-from litdiffusion.types import Batch
+from litdiffusion.pretrained.sampling import Pretrained
+from litdiffusion.training.checkpoints import check_fits
+from litdiffusion.training.labels import columns, hidden, in_proportion, in_turn
 
 MEANS, STD, SHARES = torch.tensor([-1.5, 0.0, 1.5]), 0.1, (0.5, 0.3, 0.2)
 

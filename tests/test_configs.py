@@ -8,7 +8,7 @@ import torch
 from conftest import CONF, TINY_UNET, composed
 from fakes import write_cifar10, write_mnist, write_pictures
 
-from litdiffusion.instantiate import make
+from litdiffusion.config.make import make
 
 IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10", "digits", "image_folder")
 SMALL_NET = ("model=unet", "model.base_channels=4", "model.depth=1", "data.batch_size=8")

@@ -40,11 +40,11 @@ from litdiffusion.data import (
     to_model_space,
     toys,
 )
+from litdiffusion.data.batch import Batch
 from litdiffusion.data.files import short_socket_timeout
 from litdiffusion.data.order import shuffled_batches
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
-from litdiffusion.seeding import fold_seed
-from litdiffusion.types import Batch
 
 ALL_TOYS = (GaussianMixture, Ramp, Spiral, TwoGaussians, Moons, SwissRoll, Checkerboard)
 CONF = Path(__file__).parents[1] / "conf" / "data"

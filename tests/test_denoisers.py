@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from litdiffusion.denoisers import ClippedDenoiser, Denoiser, GaussianMixtureDenoiser, empirical_denoiser
+from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, GaussianMixtureDenoiser, empirical_denoiser
+from litdiffusion.diffusion.gaussian import diffuse, score
+from litdiffusion.diffusion.levels import Level
+from litdiffusion.diffusion.parameterizations import X0, Epsilon, PosteriorMean, V
+from litdiffusion.diffusion.schedules import DiscreteSchedule, linear
 from litdiffusion.errors import UserError
-from litdiffusion.gaussian import diffuse, score
-from litdiffusion.parameterizations import X0, Epsilon, PosteriorMean, V
-from litdiffusion.schedules import DiscreteSchedule, linear
-from litdiffusion.types import Level
 
 SCHEDULE = linear(100)
 TIMES = [0.01, 0.1, 0.35, 0.7, 1.0]

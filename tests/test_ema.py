@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from litdiffusion.errors import UserError
-from litdiffusion.modules.ema import EMA
-from litdiffusion.modules.lr import constant, cosine
-from litdiffusion.modules.quartiles import quartile_means, quartile_sums
+from litdiffusion.training.ema import EMA
+from litdiffusion.training.lr import constant, cosine
+from litdiffusion.training.quartiles import quartile_means, quartile_sums
 
 
 def net():

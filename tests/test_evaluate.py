@@ -13,21 +13,21 @@ from wandb_records import summary
 
 from litdiffusion import plots
 from litdiffusion.build import Run
+from litdiffusion.commands.training import train
 from litdiffusion.data import Digits, GaussianMixture
-from litdiffusion.evaluation.accuracy import accuracy_numbers
-from litdiffusion.evaluation.quality import _curves
-from litdiffusion.evaluation.subjects import Subject, names
-from litdiffusion.evaluation.table import shown, text_table, write_csv
-from litdiffusion.features import ClassifierFeatures
-from litdiffusion.metrics import Estimate
+from litdiffusion.diffusion.levels import seeded_noise
+from litdiffusion.diffusion.samplers import DDIM
+from litdiffusion.diffusion.seeding import fold_seed
+from litdiffusion.measure.distances import Estimate
+from litdiffusion.measure.features import ClassifierFeatures
+from litdiffusion.measure.quality import ImageQuality, VectorQuality
 from litdiffusion.plots import Curve, curves, pairs_picture, quality_picture
 from litdiffusion.plots.sheets import MARGIN
-from litdiffusion.quality import ImageQuality, VectorQuality
-from litdiffusion.samplers import DDIM
-from litdiffusion.sampling import Pretrained
-from litdiffusion.seeding import fold_seed
-from litdiffusion.training import train
-from litdiffusion.types import seeded_noise
+from litdiffusion.pretrained.sampling import Pretrained
+from litdiffusion.reports.accuracy import accuracy_numbers
+from litdiffusion.reports.quality import _curves
+from litdiffusion.reports.subjects import Subject, names
+from litdiffusion.reports.table import shown, text_table, write_csv
 
 QUIET = [*TINY, *UNMEASURED, "callbacks.trajectory=null", "callbacks.forward_process=null", "callbacks.field=null"]
 QUIET += ["callbacks.final_samples=null", "callbacks.progress_bar=null", "trainer.enable_progress_bar=false"]

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from litdiffusion.data import DataModule, Digits, Spiral, to_model_space
+from litdiffusion.data.batch import Batch
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.errors import UserError
-from litdiffusion.features import (
+from litdiffusion.measure.features import (
     ClassifierFeatures,
     ClassifierTraining,
     Extractor,
@@ -21,11 +22,10 @@ from litdiffusion.features import (
     reference_features,
     to_bytes,
 )
-from litdiffusion.features import classifier as classifier_module
-from litdiffusion.features.cache import Kept, key_of, read, write
-from litdiffusion.features.training import accuracy, shifted
+from litdiffusion.measure.features import classifier as classifier_module
+from litdiffusion.measure.features.cache import Kept, key_of, read, write
+from litdiffusion.measure.features.training import accuracy, shifted
 from litdiffusion.nets.classifier import Classifier
-from litdiffusion.types import Batch
 
 QUICK = {"steps": 60, "width": 8, "shift": 0}
 TRAINING = ClassifierTraining(**QUICK)
@@ -364,7 +364,7 @@ def test_inception_without_its_weights_names_the_file_and_the_ways_out(
 
 
 def test_inception_without_its_package_says_what_to_install(digits: Digits, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("litdiffusion.features.inception.find_spec", lambda name: None)
+    monkeypatch.setattr("litdiffusion.measure.features.inception.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install 'torch-fidelity"):
         InceptionFeatures().prepare(digits)
 

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from litdiffusion import plots
 from litdiffusion.callbacks.field import Field, field
 from litdiffusion.callbacks.langevin_path import LangevinPath
-from litdiffusion.denoisers import Denoiser, GaussianMixtureDenoiser
+from litdiffusion.diffusion.denoisers import Denoiser, GaussianMixtureDenoiser
+from litdiffusion.diffusion.levels import Level, seeded_noise
+from litdiffusion.diffusion.parameterizations import V
+from litdiffusion.diffusion.schedules import VE, VP, LinearFlow, NoiseSchedule, ladder, linear, single
 from litdiffusion.errors import UserError
-from litdiffusion.parameterizations import V
 from litdiffusion.plots.density import common_window
 from litdiffusion.plots.field import SHORTEST, arrows
 from litdiffusion.plots.grids import window_of
 from litdiffusion.plots.palette import ACCENT, INK, START_TO_END, TRUTH
-from litdiffusion.schedules import VE, VP, LinearFlow, NoiseSchedule, ladder, linear, single
-from litdiffusion.types import Level, seeded_noise
 
 SCHEDULES = {
     "chain": linear(1000),

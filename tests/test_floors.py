@@ -1,129 +1,80 @@
-"""The import graph points down only: DESIGN's floors, read from the source files."""
+"""The import graph points one way only: the rooms of docs/architecture.md, read from the source files."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 import litdiffusion
 
 PACKAGE = Path(litdiffusion.__file__).parent
-FLOORS = {
-    0: {"storage", "types", "gaussian", "errors", "seeding", "clock", "described", "hints"},
-    1: {"runs", "solver", "schedules", "nets", "data", "codecs", "metrics", "plots"},
-    2: {"features", "parameterizations", "times", "weightings"},
-    3: {"denoisers", "quality"},
-    4: {"objectives", "samplers", "likelihood"},
-    5: {"csv_log", "modules", "callbacks", "loggers", "hardware"},
-    6: {"build", "checks", "config_tree", "derived", "exporting", "instantiate", "origins", "shapes"}
-    | {"trainer", "trust"},
-    7: {"attempts", "checking", "cli", "evaluation", "inpainting", "planning", "replaced", "resolvers", "sampling"}
-    | {"sweeps", "training", "words"},
-}
-FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
-BESIDE = {
-    ("gaussian", "types"),
-    ("weightings", "parameterizations"),
-    ("objectives", "likelihood"),
-    ("evaluation", "sampling"),
-    ("inpainting", "sampling"),
-    ("checking", "training"),
-    ("training", "planning"),
-    ("sweeps", "training"),
-    ("sweeps", "evaluation"),
-    ("cli", "sweeps"),
-    ("cli", "replaced"),
-    ("cli", "resolvers"),
-    ("cli", "words"),
-    ("resolvers", "sweeps"),
-    ("training", "attempts"),
-    ("modules", "csv_log"),
-    ("modules", "loggers"),
-    ("callbacks", "modules"),
-    ("callbacks", "loggers"),
-    ("build", "instantiate"),
-    ("build", "checks"),
-    ("build", "derived"),
-    ("derived", "checks"),
-    ("derived", "instantiate"),
-    ("build", "trainer"),
-    ("build", "trust"),
-    ("trainer", "instantiate"),
-    ("instantiate", "trust"),
-}
-UPWARDS = {("modules/diffusion.py", "load_from_checkpoint", "sampling")}
-"""The one import that points up, inside the method where Lightning's users look for a module from a file."""
-LIGHTNING_FROM, HYDRA_FROM = 5, 6
+ROOMS = (
+    *("errors", "parts", "plots", "codecs", "nets", "diffusion", "data", "measure", "runs", "training", "callbacks"),
+    *("config", "build", "pretrained", "reports", "sweeps", "commands"),
+)
+"""From the ground up: a room imports only those before it."""
+LIGHTNING = {"data", "runs", *ROOMS[ROOMS.index("training") :]}
+HYDRA = {*ROOMS[ROOMS.index("config") :]}
+UPWARD = {("training/module.py", "load_from_checkpoint", "pretrained")}
+"""Lightning's own name for loading a module stands on the module, and loading one builds it."""
 
 
-class Import(NamedTuple):
-    """``module`` as file ``path`` of ``part`` imports it, inside ``function`` or ("") when the file itself is."""
-
-    part: str
-    module: str
-    path: str
-    function: str
-
-
-def imports() -> list[Import]:
-    """Every import statement in the package, also those inside functions."""
-    found = []
+def imports() -> Iterator[tuple[Path, str, str]]:
+    """(file below the package, innermost function, imported module) of every import statement."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        relative = path.relative_to(PACKAGE)
-        part = relative.parts[0].removesuffix(".py")
-        if part != "__init__":
-            found += [Import(part, *rest) for rest in _named(ast.parse(path.read_text()), relative.as_posix())]
-    return found
+        tree = ast.parse(path.read_text())
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            inside = [function.name for function in functions if function.lineno <= node.lineno <= function.end_lineno]
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                package = node.module == "litdiffusion"
+                names = [f"litdiffusion.{alias.name}" for alias in node.names] if package else [node.module]
+            for name in names:
+                yield path.relative_to(PACKAGE), inside[-1] if inside else "", name
 
 
-def _named(tree: ast.AST, path: str, function: str = "") -> Iterator[tuple[str, str, str]]:
-    for node in ast.iter_child_nodes(tree):
-        inside = node.name if isinstance(node, ast.FunctionDef) else function
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, path, inside) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module == "litdiffusion":
-            yield from ((f"litdiffusion.{alias.name}", path, inside) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module, path, inside
-        yield from _named(node, path, inside)
+def room(path: Path) -> str:
+    return path.parts[0].removesuffix(".py")
 
 
-def test_every_part_has_a_floor():
-    parts = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if not path.name.startswith("__")}
-    assert parts == set(FLOOR)
+def test_the_package_has_these_rooms_and_no_loose_file_beside_them():
+    found = {room(path.relative_to(PACKAGE)) for path in PACKAGE.iterdir() if not path.name.startswith("__")}
+    assert found == set(ROOMS)
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "build.py", "errors.py"}
 
 
-def test_imports_point_down():
-    upwards, beside = set(), set()
-    for part, module, path, function in imports():
-        if not module.startswith("litdiffusion."):
+def test_a_room_imports_only_those_before_it():
+    upward = set()
+    for path, function, name in imports():
+        if (path.name == "__init__.py" and len(path.parts) == 1) or not name.startswith("litdiffusion."):
             continue
-        other = module.split(".")[1]
-        if part == other or FLOOR[other] < FLOOR[part]:
-            continue
-        if (path, function, other) in UPWARDS:
-            upwards.add((path, function, other))
-            continue
-        beside.add((part, other))
-        allowed = (part, other) in BESIDE
-        assert allowed, f"{path}: {part} (floor {FLOOR[part]}) imports {other} (floor {FLOOR[other]})"
-    assert upwards == UPWARDS  # nothing is allowed that no file needs
-    assert beside == BESIDE
+        there = name.split(".")[1]
+        if ROOMS.index(there) > ROOMS.index(room(path)):
+            upward.add((path.as_posix(), function, there))
+    assert upward == UPWARD
 
 
-def test_lightning_and_hydra_stay_above_their_floors():
-    for part, module, path, _ in imports():
-        if module.split(".")[0] == "lightning":
-            assert FLOOR[part] >= LIGHTNING_FROM or part == "data", path
-        if module.split(".")[0] in ("hydra", "omegaconf"):
-            assert FLOOR[part] >= HYDRA_FROM, path
+def test_lightning_and_hydra_stay_above_the_mathematics():
+    for path, _, name in imports():
+        package = name.split(".")[0]
+        assert package != "lightning" or room(path) in LIGHTNING, path
+        assert package not in ("hydra", "omegaconf") or room(path) in HYDRA, path
 
 
-@pytest.mark.parametrize("module", ["cli", "errors"])
+def test_the_mathematics_needs_torch_alone():
+    allowed = {"torch", "torchdiffeq", "numpy", "scipy", "litdiffusion", *sys.stdlib_module_names}
+    for path, _, name in imports():
+        if room(path) == "diffusion":
+            assert name.split(".")[0] in allowed, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("module", ["commands.cli", "errors", "config.resolvers"])
 def test_the_command_line_starts_without_torch(module):
     code = f"import sys, litdiffusion.{module}; print('torch' in sys.modules or 'lightning' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from mixtures import LINE, PLANE, Mixture, Unlabelled
 
-from litdiffusion.denoisers import Denoiser
+from litdiffusion.diffusion.denoisers import Denoiser
+from litdiffusion.diffusion.likelihood import Exact, Hutchinson, flow_log_likelihood
+from litdiffusion.diffusion.parameterizations import Epsilon
+from litdiffusion.diffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP, cosine, ladder, linear, single
 from litdiffusion.errors import UserError
-from litdiffusion.likelihood import Exact, Hutchinson, flow_log_likelihood
-from litdiffusion.parameterizations import Epsilon
-from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP, cosine, ladder, linear, single
 
 SCHEDULES = {
     "vp": VP(),

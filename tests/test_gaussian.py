@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from litdiffusion.gaussian import diffuse, mix, posterior, score, transition
-from litdiffusion.schedules import linear
-from litdiffusion.types import Level
+from litdiffusion.diffusion.gaussian import diffuse, mix, posterior, score, transition
+from litdiffusion.diffusion.levels import Level
+from litdiffusion.diffusion.schedules import linear
 
 FAMILIES = {
     "variance_preserving": lambda t: (np.cos(np.pi / 2 * t), np.sin(np.pi / 2 * t)),

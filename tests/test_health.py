@@ -9,14 +9,14 @@ from conftest import TINY, composed
 
 from litdiffusion.build import Run, build
 from litdiffusion.callbacks.drawing import watch
+from litdiffusion.commands.training import train
+from litdiffusion.diffusion.levels import Level
+from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
+from litdiffusion.diffusion.samplers.base import State
+from litdiffusion.diffusion.schedules import linear
 from litdiffusion.errors import TrainingError, UserError
-from litdiffusion.modules.ema import EMA
-from litdiffusion.modules.health import Health, diagnosis, odd_samples
-from litdiffusion.objectives import DenoisingObjective, Losses
-from litdiffusion.samplers.base import State
-from litdiffusion.schedules import linear
-from litdiffusion.training import train
-from litdiffusion.types import Level
+from litdiffusion.training.ema import EMA
+from litdiffusion.training.guard import Health, diagnosis, odd_samples
 
 QUIET = [
     "metrics=none",

@@ -17,9 +17,9 @@ from conftest import CONF, ROOT, TINY, composed
 from hydra import compose, initialize_config_dir
 from wandb_records import records
 
-from litdiffusion.hints import candidates, did_you_mean
+from litdiffusion.config.hints import candidates, did_you_mean
 from litdiffusion.nets import MLP, UNet
-from litdiffusion.runs import changes, read_record
+from litdiffusion.runs.record import changes, read_record
 from litdiffusion.sweeps import job_name
 
 SMALL = [*(word for word in TINY if "warmup" not in word), "trainer.enable_progress_bar=false", "data.size=600"]
@@ -427,7 +427,8 @@ def test_all_processes_of_a_multirun_agree_on_its_folder():
     folder = cfg.hydra.sweep.dir
     assert str(os.getpid()) in folder
     code = (
-        "import sys, pickle, litdiffusion.resolvers; from hydra.core.utils import setup_globals; setup_globals()\n"
+        "import sys, pickle, litdiffusion.config.resolvers\n"
+        "from hydra.core.utils import setup_globals; setup_globals()\n"
         "print(pickle.load(sys.stdin.buffer).hydra.sweep.dir)"
     )
     result = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(cfg), capture_output=True)

@@ -11,15 +11,15 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from litdiffusion.build import Run
+from litdiffusion.commands.training import train
+from litdiffusion.config.make import make
 from litdiffusion.data.toy_module import Moons, TwoGaussians
-from litdiffusion.denoisers import GaussianMixtureDenoiser
+from litdiffusion.diffusion.denoisers import GaussianMixtureDenoiser
+from litdiffusion.diffusion.levels import per_sample_noise, seeded_noise
+from litdiffusion.diffusion.samplers import Ancestral, RePaint
+from litdiffusion.diffusion.schedules import VP, linear
 from litdiffusion.errors import UserError
-from litdiffusion.inpainting import conditional_truth, hidden_images
-from litdiffusion.instantiate import make
-from litdiffusion.samplers import Ancestral, RePaint
-from litdiffusion.schedules import VP, linear
-from litdiffusion.training import train
-from litdiffusion.types import per_sample_noise, seeded_noise
+from litdiffusion.pretrained.inpainting import conditional_truth, hidden_images
 
 SCHEDULE = linear(100)
 

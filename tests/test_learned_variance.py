@@ -7,18 +7,18 @@ import torch
 from mixtures import ENTROPY, GAUSSIAN, MEAN, STD, TWO_BY_TWO, Unlabelled, double, signs, true_spreads
 from torch.distributions import Normal, kl_divergence
 
-from litdiffusion.denoisers import Denoiser
+from litdiffusion.diffusion.denoisers import Denoiser
+from litdiffusion.diffusion.gaussian import diffuse, log_variance_between, posterior, transition
+from litdiffusion.diffusion.levels import seeded_noise
+from litdiffusion.diffusion.likelihood import bound_term, variational_bound
+from litdiffusion.diffusion.likelihood.normals import log_probability_8bit
+from litdiffusion.diffusion.objectives import DenoisingObjective, HybridObjective
+from litdiffusion.diffusion.parameterizations import Epsilon
+from litdiffusion.diffusion.samplers import Ancestral
+from litdiffusion.diffusion.schedules import VP, ladder, linear
+from litdiffusion.diffusion.times import UniformTimes
+from litdiffusion.diffusion.weightings import Simple
 from litdiffusion.errors import UserError
-from litdiffusion.gaussian import diffuse, log_variance_between, posterior, transition
-from litdiffusion.likelihood import bound_term, variational_bound
-from litdiffusion.likelihood.normals import log_probability_8bit
-from litdiffusion.objectives import DenoisingObjective, HybridObjective
-from litdiffusion.parameterizations import Epsilon
-from litdiffusion.samplers import Ancestral
-from litdiffusion.schedules import VP, ladder, linear
-from litdiffusion.times import UniformTimes
-from litdiffusion.types import seeded_noise
-from litdiffusion.weightings import Simple
 
 BYTES = torch.arange(256, dtype=torch.float64) / 127.5 - 1
 

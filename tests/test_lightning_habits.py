@@ -13,11 +13,11 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from torch.utils.data import DataLoader, TensorDataset
 
 from litdiffusion.build import Run, build
+from litdiffusion.commands.training import train
 from litdiffusion.errors import TrainingError, UserError
-from litdiffusion.modules import DiffusionModule
-from litdiffusion.modules.checkpoints import read_checkpoint
-from litdiffusion.runs import read_record
-from litdiffusion.training import train
+from litdiffusion.runs.record import read_record
+from litdiffusion.training import DiffusionModule
+from litdiffusion.training.checkpoints import read_checkpoint
 
 CALLBACKS = "lightning.pytorch.callbacks."
 SMALL = [

@@ -9,9 +9,9 @@ import torch
 from mixtures import ENTROPY, GAUSSIAN, LINE, MEAN, STD, TWO_BY_TWO, Mixture, double, signs
 from torch.distributions import Normal, kl_divergence
 
-from litdiffusion.errors import UserError
-from litdiffusion.gaussian import diffuse, posterior, transition
-from litdiffusion.likelihood import (
+from litdiffusion.diffusion.gaussian import diffuse, posterior, transition
+from litdiffusion.diffusion.levels import Prediction, seeded_noise
+from litdiffusion.diffusion.likelihood import (
     bits_per_dimension,
     bound_term,
     byte_nats,
@@ -19,10 +19,10 @@ from litdiffusion.likelihood import (
     prior_divergence,
     variational_bound,
 )
-from litdiffusion.likelihood.normals import kl_divergence as kl
-from litdiffusion.likelihood.normals import log_density, log_probability_8bit
-from litdiffusion.schedules import VE, VP, DiscreteSchedule, LinearFlow, SubVP, cosine, ladder, linear, single
-from litdiffusion.types import Prediction, seeded_noise
+from litdiffusion.diffusion.likelihood.normals import kl_divergence as kl
+from litdiffusion.diffusion.likelihood.normals import log_density, log_probability_8bit
+from litdiffusion.diffusion.schedules import VE, VP, DiscreteSchedule, LinearFlow, SubVP, cosine, ladder, linear, single
+from litdiffusion.errors import UserError
 
 BYTES = torch.arange(256, dtype=torch.float64) / 127.5 - 1
 

@@ -14,27 +14,26 @@ from test_clock import Hand
 from test_processes import start
 from torch import Tensor
 
-from litdiffusion import clock
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import LiveLikelihood, LiveQuality
 from litdiffusion.callbacks.drawing import at_most
+from litdiffusion.commands.training import train
 from litdiffusion.data.toy_module import ToyData
 from litdiffusion.data.toys import Mixture
-from litdiffusion.denoisers import GaussianMixtureDenoiser, OptimalOutput
+from litdiffusion.diffusion.denoisers import GaussianMixtureDenoiser, OptimalOutput
+from litdiffusion.diffusion.levels import CLEAN, Level, seeded_noise
+from litdiffusion.diffusion.parameterizations import Epsilon
+from litdiffusion.diffusion.samplers import Ancestral
+from litdiffusion.diffusion.samplers.blocks import Blocks
+from litdiffusion.diffusion.schedules import linear
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
-from litdiffusion.evaluation.likelihood import likelihood_to_files
-from litdiffusion.metrics import Estimate
-from litdiffusion.modules import DiffusionModule
-from litdiffusion.modules.labels import in_proportion
-from litdiffusion.modules.quartiles import NAMES, quartile_sums
-from litdiffusion.parameterizations import Epsilon
-from litdiffusion.quality import Measured, Quality, VectorQuality
-from litdiffusion.samplers import Ancestral
-from litdiffusion.samplers.blocks import Blocks
-from litdiffusion.schedules import linear
-from litdiffusion.seeding import fold_seed
-from litdiffusion.training import train
-from litdiffusion.types import CLEAN, Level, seeded_noise
+from litdiffusion.measure.distances import Estimate
+from litdiffusion.measure.quality import Measured, Quality, VectorQuality
+from litdiffusion.reports.likelihood import likelihood_to_files
+from litdiffusion.training import DiffusionModule, clock
+from litdiffusion.training.labels import in_proportion
+from litdiffusion.training.quartiles import NAMES, quartile_sums
 
 SMALL = ["data=gaussian_mixture", "model.hidden=8", "model.layers=1", "data.batch_size=200", "schedule.steps=25"]
 SMALL += ["data.size=1000", "data.val_size=200", "logger=csv", "metrics.distances=[wasserstein]"]

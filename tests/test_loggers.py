@@ -6,7 +6,7 @@ import pytest
 from wandb_records import summary
 
 from litdiffusion.errors import UserError
-from litdiffusion.loggers import wandb_logger
+from litdiffusion.runs.dashboards import wandb_logger
 
 SMALL = ["data.size=600", "schedule.steps=25", "callbacks.final_samples.points=100", "callbacks.trajectory.points=50"]
 
@@ -45,7 +45,7 @@ def test_a_multiruns_jobs_are_finished_runs_of_one_group(command, tmp_path):
 
 def test_auto_goes_offline_without_a_key(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("WANDB_MODE")
-    monkeypatch.setattr("litdiffusion.loggers._has_key", lambda: False)
+    monkeypatch.setattr("litdiffusion.runs.dashboards._has_key", lambda: False)
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: socket.socket())
     logger = wandb_logger(tmp_path, "run")
     assert logger._wandb_init["mode"] == "offline"
@@ -58,7 +58,7 @@ def test_auto_goes_offline_with_a_key_but_no_network(tmp_path, monkeypatch):
         raise OSError("no network")
 
     monkeypatch.delenv("WANDB_MODE")
-    monkeypatch.setattr("litdiffusion.loggers._has_key", lambda: True)
+    monkeypatch.setattr("litdiffusion.runs.dashboards._has_key", lambda: True)
     monkeypatch.setattr(socket, "create_connection", refuse)
     assert wandb_logger(tmp_path, "run")._wandb_init["mode"] == "offline"
 

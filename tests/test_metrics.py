@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
-from litdiffusion.metrics import (
+from litdiffusion.measure.distances import (
     distance_for,
     kernel_density_samples,
     noise_floor,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from litdiffusion.metrics import class_balance, copying_check, label_shares, nearest, total_variation
+from litdiffusion.measure.distances import class_balance, copying_check, label_shares, nearest, total_variation
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:
@@ -15,7 +15,7 @@ def normal(n: int, d: int, seed: int) -> Tensor:
 
 def test_nearest_by_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 16 on both sides, images, and a mean that would cost digits."""
-    monkeypatch.setattr("litdiffusion.metrics.copying.BLOCK", 16)
+    monkeypatch.setattr("litdiffusion.measure.distances.copying.BLOCK", 16)
     x, train = (normal(n, 12, seed).reshape(n, 3, 2, 2) + 50 for n, seed in ((37, 0), (101, 1)))
     table = (x[:, None] - train).flatten(2).norm(dim=2)
     found = nearest(x, train)

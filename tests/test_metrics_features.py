@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from litdiffusion.metrics import (
+from litdiffusion.measure.distances import (
     Moments,
     bootstrap,
     density_coverage,
@@ -183,7 +183,7 @@ def test_balls_by_brute_force(n: int, m: int) -> None:
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     samples, real = normal(70, 4, 0), normal(90, 4, 1)
     whole = precision_recall(samples, real), density_coverage(samples, real)
-    monkeypatch.setattr("litdiffusion.metrics.pairs.ENTRIES", 700)
+    monkeypatch.setattr("litdiffusion.measure.distances.pairs.ENTRIES", 700)
     assert (precision_recall(samples, real), density_coverage(samples, real)) == whole
 
 

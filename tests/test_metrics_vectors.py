@@ -8,7 +8,7 @@ import torch
 from scipy.special import erf, gamma, hyp1f1
 from torch import Tensor
 
-from litdiffusion.metrics import (
+from litdiffusion.measure.distances import (
     bootstrap,
     data_scale,
     energy_distance,

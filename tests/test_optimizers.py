@@ -12,11 +12,11 @@ from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from litdiffusion.build import Experiment, Run, build
+from litdiffusion.commands.planning import make_plan
+from litdiffusion.commands.training import train
 from litdiffusion.errors import UserError
-from litdiffusion.modules.ema import EMA
-from litdiffusion.modules.optimizers import muon
-from litdiffusion.planning import make_plan
-from litdiffusion.training import train
+from litdiffusion.training.ema import EMA
+from litdiffusion.training.optimizers import muon
 
 HERE = Path(__file__).stem
 OPTIM, RATES = "torch.optim", "torch.optim.lr_scheduler"
@@ -94,7 +94,7 @@ OPTIMIZERS = {
     "lbfgs": {"_target_": f"{OPTIM}.LBFGS", "lr": 0.1, "max_iter": 3},
     "of the net": {"_target_": f"{HERE}.layers_apart", "lr": 1e-3},
     "of named parameters": {"_target_": f"{HERE}.no_decay", "lr": 1e-3},
-    "muon": {"_target_": "litdiffusion.modules.optimizers.muon"},
+    "muon": {"_target_": "litdiffusion.training.optimizers.muon"},
 }
 
 
@@ -119,8 +119,8 @@ SCHEDULES = {
         "monitor": "val/loss",
         "interval": "epoch",
     },
-    "ours": {"_target_": "litdiffusion.modules.lr.cosine", "warmup_steps": 3},
-    "constant": {"_target_": "litdiffusion.modules.lr.constant", "warmup_steps": 8},
+    "ours": {"_target_": "litdiffusion.training.lr.cosine", "warmup_steps": 3},
+    "constant": {"_target_": "litdiffusion.training.lr.constant", "warmup_steps": 8},
 }
 EPOCHS = ("trainer.check_val_every_n_epoch=1", "trainer.max_epochs=3", "trainer.max_steps=-1")
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from litdiffusion.build import Run, build
+from litdiffusion.commands.training import train
 from litdiffusion.data import facts_of
 from litdiffusion.errors import UserError
-from litdiffusion.sampling import Pretrained
-from litdiffusion.training import train
+from litdiffusion.pretrained.sampling import Pretrained
 
 HERE = Path(__file__).stem
 SIZE = 48

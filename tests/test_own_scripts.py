@@ -13,23 +13,23 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from litdiffusion.callbacks import Field, FinalSamples, ForwardProcess, LiveQuality, Trajectory
 from litdiffusion.data import Digits, Spiral, facts_of
-from litdiffusion.denoisers import Denoiser
-from litdiffusion.described import Described, description
+from litdiffusion.data.batch import Batch
+from litdiffusion.diffusion.denoisers import Denoiser
+from litdiffusion.diffusion.objectives import DenoisingObjective, HybridObjective
+from litdiffusion.diffusion.parameterizations import EDM, Epsilon, Flow, V
+from litdiffusion.diffusion.samplers import DDIM, Heun
+from litdiffusion.diffusion.schedules import DiscreteSchedule, LinearFlow, LinearSigma, ladder, linear
+from litdiffusion.diffusion.times import LogNormalSigma, UniformTimes
+from litdiffusion.diffusion.weightings import Likelihood, Simple
 from litdiffusion.errors import UserError
-from litdiffusion.exporting import export
-from litdiffusion.modules import DiffusionModule
-from litdiffusion.modules.lr import cosine
-from litdiffusion.modules.optimizers import adamw
+from litdiffusion.measure.quality import VectorQuality
 from litdiffusion.nets import MLP, Adapter, UNet
-from litdiffusion.objectives import DenoisingObjective, HybridObjective
-from litdiffusion.parameterizations import EDM, Epsilon, Flow, V
-from litdiffusion.quality import VectorQuality
-from litdiffusion.samplers import DDIM, Heun
-from litdiffusion.sampling import Pretrained
-from litdiffusion.schedules import DiscreteSchedule, LinearFlow, LinearSigma, ladder, linear
-from litdiffusion.times import LogNormalSigma, UniformTimes
-from litdiffusion.types import Batch
-from litdiffusion.weightings import Likelihood, Simple
+from litdiffusion.parts.described import Described, description
+from litdiffusion.pretrained.exporting import export
+from litdiffusion.pretrained.sampling import Pretrained
+from litdiffusion.training import DiffusionModule
+from litdiffusion.training.lr import cosine
+from litdiffusion.training.optimizers import adamw
 
 POINTS = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
 CLASSES = torch.arange(40) % 3

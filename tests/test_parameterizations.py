@@ -5,11 +5,11 @@ import pytest
 import torch
 from parts import CONTINUOUS, ROWS, SIGMA_DATA
 
-from litdiffusion.denoisers import Denoiser, GaussianMixtureDenoiser
-from litdiffusion.errors import UserError
-from litdiffusion.gaussian import diffuse
-from litdiffusion.parameterizations import EDM, X0, Epsilon, Flow, PosteriorMean, Score, V
-from litdiffusion.schedules import (
+from litdiffusion.diffusion.denoisers import Denoiser, GaussianMixtureDenoiser
+from litdiffusion.diffusion.gaussian import diffuse
+from litdiffusion.diffusion.levels import Level
+from litdiffusion.diffusion.parameterizations import EDM, X0, Epsilon, Flow, PosteriorMean, Score, V
+from litdiffusion.diffusion.schedules import (
     VE,
     VP,
     DiscreteSchedule,
@@ -22,7 +22,7 @@ from litdiffusion.schedules import (
     sigmoid,
     single,
 )
-from litdiffusion.types import Level
+from litdiffusion.errors import UserError
 
 BETAS = {"linear": linear(50), "scaled_linear": scaled_linear(100), "cosine": cosine(40), "sigmoid": sigmoid(20)}
 CHAINS = BETAS | {"ladder": ladder(30), "single": single(0.3)}

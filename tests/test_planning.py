@@ -8,11 +8,11 @@ from conftest import QUIET, TINY, TINY_UNET, UNMEASURED, composed
 from torch import nn
 
 from litdiffusion.build import Run, build
+from litdiffusion.commands.planning import check_room, make_plan, size, state_per_weight
+from litdiffusion.config.shapes import ask, check_shapes
+from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.errors import UserError
 from litdiffusion.nets import MLP, UNet
-from litdiffusion.planning import check_room, make_plan, size, state_per_weight
-from litdiffusion.samplers import Sampler
-from litdiffusion.shapes import ask, check_shapes
 
 BARE = ["callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null", "schedule.steps=25"]
 BARE += ["callbacks.forward_process=null", "logger=none", *UNMEASURED]
@@ -154,7 +154,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_no_folder(command, tmp_path):
     lines = dict(line.split(None, 1) for line in out.splitlines() if line.startswith("  "))
     assert lines["parameters"] == "33,794"
     assert lines["steps"] == "40 of 1 x 512 items; 1 batches per epoch, 40.0 epochs"
-    assert lines["sampler"] == "litdiffusion.samplers.Ancestral"
+    assert lines["sampler"] == "litdiffusion.diffusion.samplers.Ancestral"
     assert not (tmp_path / lines["folder"]).exists()
     assert not list(tmp_path.rglob("*"))
 

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from litdiffusion.data import Digits, GaussianMixture, Moons
 from litdiffusion.data.base import DataModule
+from litdiffusion.data.batch import Batch
+from litdiffusion.diffusion.levels import Level
 from litdiffusion.errors import UserError
-from litdiffusion.features import ClassifierFeatures, FeatureMaps
-from litdiffusion.metrics import frechet_distance
-from litdiffusion.quality import ImageQuality, VectorQuality
-from litdiffusion.quality import vectors as vectors_module
-from litdiffusion.types import Batch, Level
+from litdiffusion.measure.distances import frechet_distance
+from litdiffusion.measure.features import ClassifierFeatures, FeatureMaps
+from litdiffusion.measure.quality import ImageQuality, VectorQuality
+from litdiffusion.measure.quality import vectors as vectors_module
 
 N = 400
 

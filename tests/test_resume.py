@@ -14,13 +14,13 @@ from conftest import ROOT, TINY, composed
 from litdiffusion.build import Run
 from litdiffusion.callbacks import Interrupts, Stopped
 from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
-from litdiffusion.csv_log import Rows, keep_rows
+from litdiffusion.commands.training import plain, train
 from litdiffusion.errors import TrainingError, UserError
-from litdiffusion.modules import DiffusionModule
-from litdiffusion.modules.checkpoints import newest_checkpoint, read_checkpoint
-from litdiffusion.runs import RunRecord, action_for, changes, fresh_folder, locked, read_record, write_record
-from litdiffusion.storage import write_atomically
-from litdiffusion.training import plain, train
+from litdiffusion.runs.files import write_atomically
+from litdiffusion.runs.log import Rows, keep_rows
+from litdiffusion.runs.record import RunRecord, action_for, changes, fresh_folder, locked, read_record, write_record
+from litdiffusion.training import DiffusionModule
+from litdiffusion.training.checkpoints import newest_checkpoint, read_checkpoint
 
 _spec = importlib.util.spec_from_file_location("torture", ROOT / "scripts" / "torture.py")
 torture = importlib.util.module_from_spec(_spec)
@@ -146,9 +146,9 @@ def test_a_power_cut_while_a_checkpoint_is_written_leaves_a_whole_one(moment, tm
             raise PowerCut
         real(a, b)
 
-    monkeypatch.setattr("litdiffusion.storage.os.replace", replace)
+    monkeypatch.setattr("litdiffusion.runs.files.os.replace", replace)
     if moment == "write":
-        monkeypatch.setattr("litdiffusion.storage.os.fsync", cut)
+        monkeypatch.setattr("litdiffusion.runs.files.os.fsync", cut)
     with pytest.raises(PowerCut):
         write_atomically(checkpoints / "last.ckpt", b"new", checkpoints / "previous.ckpt")
     path, lines = newest_checkpoint(checkpoints, usable=bool)
@@ -193,9 +193,9 @@ def test_a_full_disk_loses_nothing(whole, stopping, tmp_path, monkeypatch, capfd
     torture.run_once(tmp_path / "run", QUICK)
     before = {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr("litdiffusion.storage.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
-        patch.setattr("litdiffusion.attempts.write_record", lambda *_: None)
-        patch.setattr("litdiffusion.training.keep_rows", lambda *_: None)
+        patch.setattr("litdiffusion.runs.files.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+        patch.setattr("litdiffusion.commands.attempts.write_record", lambda *_: None)
+        patch.setattr("litdiffusion.commands.training.keep_rows", lambda *_: None)
         assert torture.run_once(tmp_path / "run", QUICK) == 1
     assert "metrics.csv cannot be written (No space left); make room" in capfd.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir()} == before
@@ -349,7 +349,7 @@ def test_a_time_between_checkpoints_must_be_positive(tmp_path):
 
 
 def test_a_lost_process_and_a_full_disk_are_told_in_one_line():
-    from litdiffusion.attempts import _in_one_line
+    from litdiffusion.commands.attempts import _in_one_line
 
     lost = RuntimeError("[gloo/transport/tcp/pair.cc:525] Connection closed by peer [127.0.0.1]:1\nmore")
     assert "another process of this run ended" in str(_in_one_line(lost, 2))

@@ -13,10 +13,10 @@ from conftest import CONF, QUIET, ROOT, TINY, UNMEASURED, composed
 from omegaconf import OmegaConf
 
 from litdiffusion.build import Run, build
+from litdiffusion.config.make import make
+from litdiffusion.config.trust import check_sent, targets
 from litdiffusion.errors import UserError
-from litdiffusion.instantiate import make
-from litdiffusion.sampling import Pretrained
-from litdiffusion.trust import check_sent, targets
+from litdiffusion.pretrained.sampling import Pretrained
 
 BARE = ["callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null", "schedule.steps=25"]
 BARE += ["callbacks.forward_process=null", "logger=none"]
@@ -24,12 +24,17 @@ REFUSED = (
     *("os.system", "subprocess.run", "builtins.eval", "builtins.exec", "shutil.rmtree", "pickle.loads"),
     *("importlib.import_module", "functools.partial", "runpy.run_path", "pathlib.Path.unlink", "code.interact"),
     *("torch.load", "torch.jit.load", "torch.hub.load", "torch.serialization.load", "torch.utils.collect_env.run"),
-    *("torch.os.system", "litdiffusion.cli.os.system", "litdiffusion.data.images.pickle.loads", "hydra.utils.call"),
+    *(
+        "torch.os.system",
+        "litdiffusion.commands.cli.os.system",
+        "litdiffusion.data.images.pickle.loads",
+        "hydra.utils.call",
+    ),
     *("torch.nn.Module.__subclasses__", "litdiffusion.data.images.torch.load", "numpy.load", "yaml.unsafe_load"),
 )
 SENT = (  # beside the above: harmless in one's own yaml, but no part of a model
     *("torch.optim.AdamW", "torch.compile", "lightning.Trainer", "torch.from_file"),
-    *("diffusers.UNet2DModel.from_pretrained", "litdiffusion.sampling.sample_to_files"),
+    *("diffusers.UNet2DModel.from_pretrained", "litdiffusion.pretrained.sampling.sample_to_files"),
     *("litdiffusion.data.images.Path", "litdiffusion.data.images.torch.from_file"),
     *("litdiffusion.callbacks.Trajectory", "scipy.optimize.minimize"),
 )

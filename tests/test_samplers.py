@@ -7,12 +7,12 @@ import pytest
 import torch
 from analytic import MEAN, STD, double, gaussian, mixture
 
+from litdiffusion.diffusion.gaussian import posterior, transition
+from litdiffusion.diffusion.levels import Prediction, per_sample_noise, seeded_noise
+from litdiffusion.diffusion.samplers import DDIM, Ancestral
+from litdiffusion.diffusion.samplers.base import prior
+from litdiffusion.diffusion.schedules import DiscreteSchedule, cosine, linear
 from litdiffusion.errors import UserError
-from litdiffusion.gaussian import posterior, transition
-from litdiffusion.samplers import DDIM, Ancestral
-from litdiffusion.samplers.base import prior
-from litdiffusion.schedules import DiscreteSchedule, cosine, linear
-from litdiffusion.types import Prediction, per_sample_noise, seeded_noise
 
 
 def moments(sampler, schedule):

@@ -8,9 +8,8 @@ import torch
 from analytic import double, mixture
 from parts import presets
 
-from litdiffusion.errors import UserError
-from litdiffusion.metrics import wasserstein_1d
-from litdiffusion.samplers import (
+from litdiffusion.diffusion.levels import seeded_noise
+from litdiffusion.diffusion.samplers import (
     DDIM,
     AdaptiveODE,
     Ancestral,
@@ -23,9 +22,21 @@ from litdiffusion.samplers import (
     PredictorCorrector,
     UniPC,
 )
-from litdiffusion.samplers.grids import GRIDS, levels_for
-from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP, cosine, ladder, linear, sigmoid, single
-from litdiffusion.types import seeded_noise
+from litdiffusion.diffusion.samplers.grids import GRIDS, levels_for
+from litdiffusion.diffusion.schedules import (
+    VE,
+    VP,
+    LinearFlow,
+    LinearSigma,
+    SubVP,
+    cosine,
+    ladder,
+    linear,
+    sigmoid,
+    single,
+)
+from litdiffusion.errors import UserError
+from litdiffusion.measure.distances import wasserstein_1d
 
 SCHEDULES, SAMPLERS = presets("schedule"), presets("sampler")
 EVERYWHERE = {"ancestral", "ddim", "euler", "heun", "dpm_solver", "sde_dpm_solver", "unipc", "predictor_corrector"}
@@ -256,6 +267,6 @@ def test_every_preset_draws_the_data_from_every_process_that_fits(schedule, samp
 
 
 def test_a_flow_too_stiff_for_its_tolerance_ends_in_one_line_with_another_sampler(monkeypatch):
-    monkeypatch.setattr("litdiffusion.solver.MOST_STEPS", 3)
+    monkeypatch.setattr("litdiffusion.diffusion.solver.MOST_STEPS", 3)
     with pytest.raises(UserError, match=r"cannot be solved to rtol=1e-08, .*; loosen them, or take sampler=unipc"):
         AdaptiveODE(2, rtol=1e-8, atol=1e-8).sample(mixture(VP()), torch.zeros(2, 1).double())

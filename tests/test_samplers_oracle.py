@@ -11,12 +11,12 @@ import pytest
 import torch
 from analytic import double
 
-from litdiffusion.denoisers import Denoiser
-from litdiffusion.parameterizations import EDM, V
-from litdiffusion.samplers import DDIM, Ancestral, DPMSolver2M, Euler, Heun, SDEDPMSolver2M, UniPC
-from litdiffusion.samplers.base import prior
-from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP, ladder, linear
-from litdiffusion.types import CLEAN, seeded_noise
+from litdiffusion.diffusion.denoisers import Denoiser
+from litdiffusion.diffusion.levels import CLEAN, seeded_noise
+from litdiffusion.diffusion.parameterizations import EDM, V
+from litdiffusion.diffusion.samplers import DDIM, Ancestral, DPMSolver2M, Euler, Heun, SDEDPMSolver2M, UniPC
+from litdiffusion.diffusion.samplers.base import prior
+from litdiffusion.diffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP, ladder, linear
 
 PROCESSES = {"linear": linear(), "ladder": ladder(), "vp": VP(), "subvp": SubVP(), "ve": VE(), "edm": LinearSigma()}
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers with numpy 2

@@ -17,7 +17,8 @@ from analytic import (
     starts,
 )
 
-from litdiffusion.samplers import (
+from litdiffusion.diffusion.levels import seeded_noise
+from litdiffusion.diffusion.samplers import (
     DDIM,
     AdaptiveODE,
     Ancestral,
@@ -31,8 +32,7 @@ from litdiffusion.samplers import (
     SDEDPMSolver2M,
     UniPC,
 )
-from litdiffusion.schedules import ladder, linear, single
-from litdiffusion.types import seeded_noise
+from litdiffusion.diffusion.schedules import ladder, linear, single
 
 every_process = pytest.mark.parametrize("name", PROCESSES)
 every_continuous = pytest.mark.parametrize("name", CONTINUOUS)

@@ -10,8 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from parts import load, presets
 
-from litdiffusion.errors import UserError
-from litdiffusion.schedules import (
+from litdiffusion.diffusion.schedules import (
     VE,
     VP,
     Chain,
@@ -27,6 +26,7 @@ from litdiffusion.schedules import (
     sigmoid,
     single,
 )
+from litdiffusion.errors import UserError
 
 FILES = sorted((Path(__file__).parents[1] / "conf" / "schedule").glob("*.yaml"))
 

@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from litdiffusion.errors import UserError
-from litdiffusion.runs import RunRecord, read_record, write_record
+from litdiffusion.runs.record import RunRecord, read_record, write_record
 from litdiffusion.sweeps import search
 
 SMALL = [

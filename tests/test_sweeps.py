@@ -11,10 +11,10 @@ from conftest import TINY
 from PIL import Image
 
 from litdiffusion.errors import UserError
-from litdiffusion.modules import DiffusionModule
-from litdiffusion.runs import RunRecord, locked, read_record, write_record
+from litdiffusion.runs.record import RunRecord, locked, read_record, write_record
 from litdiffusion.sweeps import job_name, sweep_folder
 from litdiffusion.sweeps.comparison import compare, text, write_files
+from litdiffusion.training import DiffusionModule
 
 SMALL = [
     *TINY,

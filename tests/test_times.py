@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.stats import kstest, lognorm, norm
 
+from litdiffusion.diffusion.schedules import VE, VP, LinearFlow, LinearSigma, cosine, linear
+from litdiffusion.diffusion.times import LogitNormalTimes, LogNormalSigma, LossAwareTimes, UniformTimes
 from litdiffusion.errors import UserError
-from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma, cosine, linear
-from litdiffusion.times import LogitNormalTimes, LogNormalSigma, LossAwareTimes, UniformTimes
 
 
 def indices(times, batch, offset=None):

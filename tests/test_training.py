@@ -11,13 +11,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from litdiffusion.build import Run, build
 from litdiffusion.callbacks.drawing import states_of
+from litdiffusion.commands.planning import total_steps
+from litdiffusion.data.batch import Batch
+from litdiffusion.diffusion.levels import per_sample_noise
+from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
+from litdiffusion.diffusion.samplers.base import prior
 from litdiffusion.errors import TrainingError, UserError
-from litdiffusion.modules.checkpoints import check_fits, differences, read_checkpoint
-from litdiffusion.objectives import DenoisingObjective, Losses
-from litdiffusion.planning import total_steps
-from litdiffusion.samplers.base import prior
-from litdiffusion.sampling import Pretrained
-from litdiffusion.types import Batch, per_sample_noise
+from litdiffusion.pretrained.sampling import Pretrained
+from litdiffusion.training.checkpoints import check_fits, differences, read_checkpoint
 
 
 def test_overfits_eight_points(built):
@@ -324,7 +325,7 @@ def test_last_is_the_last_step_although_another_was_the_best(trained, monkeypatc
     """A validation loss that only rises: best stays with the first validation, last moves on."""
     rising = iter(range(1, 100))
     monkeypatch.setattr(
-        "litdiffusion.modules.diffusion.quartile_means", lambda sums, name: {name: torch.tensor(float(next(rising)))}
+        "litdiffusion.training.module.quartile_means", lambda sums, name: {name: torch.tensor(float(next(rising)))}
     )
     folder = (
         trained("trainer.max_steps=12", "callbacks.trajectory=null", "callbacks.final_samples=null") / "checkpoints"

@@ -9,9 +9,9 @@ import wandb
 from conftest import TINY
 from wandb_records import records
 
-from litdiffusion.loggers import EXIT_CODES
-from litdiffusion.modules import DiffusionModule
-from litdiffusion.runs import read_record
+from litdiffusion.runs.dashboards import EXIT_CODES
+from litdiffusion.runs.record import read_record
+from litdiffusion.training import DiffusionModule
 
 SMALL = [
     *TINY,

@@ -5,12 +5,12 @@ import torch
 from parts import CONTINUOUS, ROWS, SIGMA_DATA
 from torch.distributions import Normal, kl_divergence
 
+from litdiffusion.diffusion.gaussian import diffuse
+from litdiffusion.diffusion.parameterizations import EDM, X0, Epsilon, Flow, PosteriorMean, Score, V
+from litdiffusion.diffusion.samplers.stochastic import sde
+from litdiffusion.diffusion.schedules import VE, VP, LinearFlow, LinearSigma, cosine, ladder, linear, sigmoid, single
+from litdiffusion.diffusion.weightings import SNR, Likelihood, MinSNR, Simple, Variational
 from litdiffusion.errors import UserError
-from litdiffusion.gaussian import diffuse
-from litdiffusion.parameterizations import EDM, X0, Epsilon, Flow, PosteriorMean, Score, V
-from litdiffusion.samplers.stochastic import sde
-from litdiffusion.schedules import VE, VP, LinearFlow, LinearSigma, cosine, ladder, linear, sigmoid, single
-from litdiffusion.weightings import SNR, Likelihood, MinSNR, Simple, Variational
 
 SCHEDULES = {"linear": linear(50), "cosine": cosine(40), "sigmoid": sigmoid(20)}
 CHAINS = SCHEDULES | {"ladder": ladder(30)}

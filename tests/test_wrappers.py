@@ -3,11 +3,17 @@
 import pytest
 import torch
 
-from litdiffusion.denoisers import ClippedDenoiser, DenoiserWrapper, GaussianMixtureDenoiser, GuidedDenoiser, with_x_0
+from litdiffusion.diffusion.denoisers import (
+    ClippedDenoiser,
+    DenoiserWrapper,
+    GaussianMixtureDenoiser,
+    GuidedDenoiser,
+    with_x_0,
+)
+from litdiffusion.diffusion.gaussian import diffuse
+from litdiffusion.diffusion.samplers.base import Predict
+from litdiffusion.diffusion.schedules import linear
 from litdiffusion.errors import UserError
-from litdiffusion.gaussian import diffuse
-from litdiffusion.samplers.base import Predict
-from litdiffusion.schedules import linear
 
 SCHEDULE = linear(100)
 every_time = pytest.mark.parametrize("t", [0.01, 0.3, 1.0])

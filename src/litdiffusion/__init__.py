@@ -1,7 +1,7 @@
 """litdiffusion: diffusion models from parts that fit together.
 
 Nothing is imported here, so that ``train.py --help`` stays fast; import the parts by their own names, for example
-``from litdiffusion.schedules import linear_schedule``.
+``from litdiffusion.diffusion.schedules import linear_schedule``.
 
 Notation (all modules): ``x_0`` is data, ``eps ~ N(0, I)``, ``t`` in [0, 1] grows with noise, ``s < t`` is the next,
 cleaner time; ``alpha`` and ``sigma`` are always the scales in ``x_t = alpha * x_0 + sigma * eps``;

@@ -13,26 +13,26 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from litdiffusion import derived
 from litdiffusion.callbacks import FinalValidation, Interrupts
-from litdiffusion.checks import check_folder, check_metric, check_monitors, check_settings
 from litdiffusion.codecs import Identity
-from litdiffusion.csv_log import RowsLogger
+from litdiffusion.config import derived
+from litdiffusion.config.make import make, make_a
+from litdiffusion.config.settings import check_folder, check_metric, check_monitors, check_settings
+from litdiffusion.config.trainer import build_trainer
+from litdiffusion.config.trust import warn_of_strangers
 from litdiffusion.data import BYTES, Facts, facts_of
-from litdiffusion.denoisers import Denoiser, GaussianMixtureDenoiser
+from litdiffusion.diffusion.denoisers import Denoiser, GaussianMixtureDenoiser
+from litdiffusion.diffusion.objectives import DenoisingObjective, HybridObjective
+from litdiffusion.diffusion.parameterizations import Parameterization
+from litdiffusion.diffusion.samplers import Sampler
+from litdiffusion.diffusion.schedules import NoiseSchedule
+from litdiffusion.diffusion.times import TimeSampler
+from litdiffusion.diffusion.weightings import Weighting
 from litdiffusion.errors import UserError
-from litdiffusion.hardware import ALL_THREADS, fast_bf16
-from litdiffusion.instantiate import make, make_a
-from litdiffusion.modules import DiffusionModule
-from litdiffusion.objectives import DenoisingObjective, HybridObjective
-from litdiffusion.parameterizations import Parameterization
-from litdiffusion.quality import Quality
-from litdiffusion.samplers import Sampler
-from litdiffusion.schedules import NoiseSchedule
-from litdiffusion.times import TimeSampler
-from litdiffusion.trainer import build_trainer
-from litdiffusion.trust import warn_of_strangers
-from litdiffusion.weightings import Weighting
+from litdiffusion.measure.quality import Quality
+from litdiffusion.runs.log import RowsLogger
+from litdiffusion.training import DiffusionModule
+from litdiffusion.training.hardware import ALL_THREADS, fast_bf16
 
 
 @dataclass(frozen=True)

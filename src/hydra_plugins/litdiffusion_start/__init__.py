@@ -2,7 +2,7 @@
 
 from hydra.core.config_store import ConfigStore
 
-from litdiffusion import resolvers  # noqa: F401  # registers them: a notebook need not import litdiffusion
+from litdiffusion.config import resolvers  # noqa: F401  # registers them: a notebook need not import litdiffusion
 
 # Hydra's own sweeper has no params where none are set, and then refuses those of the command line with a traceback.
 _store = ConfigStore.instance()

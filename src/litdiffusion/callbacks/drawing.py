@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from litdiffusion.data import Facts
 from litdiffusion.data import facts_of as found_facts
+from litdiffusion.diffusion.gaussian import diffuse
+from litdiffusion.diffusion.levels import Level, seeded_noise
+from litdiffusion.diffusion.samplers import Sampler, State, blank
+from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
-from litdiffusion.gaussian import diffuse
-from litdiffusion.loggers import log_picture
-from litdiffusion.modules import DiffusionModule
-from litdiffusion.modules.health import odd_samples
-from litdiffusion.modules.labels import in_turn
-from litdiffusion.samplers import Sampler, State, blank
-from litdiffusion.schedules import NoiseSchedule
-from litdiffusion.types import Level, seeded_noise
+from litdiffusion.runs.dashboards import log_picture
+from litdiffusion.training import DiffusionModule
+from litdiffusion.training.guard import odd_samples
+from litdiffusion.training.labels import in_turn
 
 LEAST, ODD_SHARE = 64, 0.01
 """Data that samples are compared with, at least; share of the random start in the average that is worth a word."""

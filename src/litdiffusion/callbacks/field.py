@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from litdiffusion.callbacks.drawing import evaluating, facts_of, level_names, save_picture, step_due
+from litdiffusion.diffusion.gaussian import diffuse, mix, score
+from litdiffusion.diffusion.levels import Level, seeded_noise
+from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
-from litdiffusion.gaussian import diffuse, mix, score
-from litdiffusion.modules import DiffusionModule
 from litdiffusion.plots import FieldPanel, field_grids, field_picture
-from litdiffusion.schedules import NoiseSchedule
-from litdiffusion.types import Level, seeded_noise
+from litdiffusion.training import DiffusionModule
 
 KINDS = {"score": "score", "velocity": "velocity, towards noise"}
 PANELS = 5

@@ -8,14 +8,14 @@ from PIL.Image import Image
 from torch import Tensor
 
 from litdiffusion.callbacks.drawing import at_most, display_range, facts_of, save_picture, states_of, target_name
+from litdiffusion.diffusion.samplers import State
 from litdiffusion.errors import UserError
-from litdiffusion.loggers import log_metrics
-from litdiffusion.metrics import share_within
-from litdiffusion.modules import DiffusionModule
-from litdiffusion.modules.labels import columns, in_proportion
+from litdiffusion.measure.distances import share_within
+from litdiffusion.measure.quality import Measured, Quality
 from litdiffusion.plots import comparison_picture, image_grid
-from litdiffusion.quality import Measured, Quality
-from litdiffusion.samplers import State
+from litdiffusion.runs.dashboards import log_metrics
+from litdiffusion.training import DiffusionModule
+from litdiffusion.training.labels import columns, in_proportion
 
 
 class FinalSamples(L.Callback):

@@ -7,11 +7,11 @@ import lightning as L
 import torch
 
 from litdiffusion.callbacks.drawing import display_range, facts_of, level_names, save_picture
-from litdiffusion.gaussian import diffuse
-from litdiffusion.modules import DiffusionModule
+from litdiffusion.diffusion.gaussian import diffuse
+from litdiffusion.diffusion.levels import CLEAN, Level, seeded_noise
+from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.plots import forward_picture
-from litdiffusion.schedules import NoiseSchedule
-from litdiffusion.types import CLEAN, Level, seeded_noise
+from litdiffusion.training import DiffusionModule
 
 IMAGE_TIMES = (0.0, 0.005, *(k / 20 for k in range(1, 21)))
 VECTOR_TIMES = (0.005, 0.025, 0.05, 0.25, 0.5, 1.0)

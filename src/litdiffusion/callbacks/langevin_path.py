@@ -9,12 +9,12 @@ from torch import Tensor
 
 from litdiffusion.callbacks.drawing import evaluating, facts_of, save_picture
 from litdiffusion.callbacks.field import has_plane
+from litdiffusion.diffusion.gaussian import diffuse
+from litdiffusion.diffusion.levels import seeded_noise
+from litdiffusion.diffusion.samplers import Langevin
 from litdiffusion.errors import UserError
-from litdiffusion.gaussian import diffuse
-from litdiffusion.modules import DiffusionModule
 from litdiffusion.plots import path_picture
-from litdiffusion.samplers import Langevin
-from litdiffusion.types import seeded_noise
+from litdiffusion.training import DiffusionModule
 
 
 class LangevinPath(L.Callback):

@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from litdiffusion.callbacks.interrupts import Stopped
 from litdiffusion.errors import TrainingError, UserError
-from litdiffusion.modules import DiffusionModule
-from litdiffusion.modules.checkpoints import LAST
-from litdiffusion.runs import note_progress
+from litdiffusion.runs.record import note_progress
+from litdiffusion.training import DiffusionModule
+from litdiffusion.training.checkpoints import LAST
 
 
 class LastCheckpoint(Checkpoint):

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from litdiffusion.callbacks.drawing import evaluating, facts_of
-from litdiffusion.clock import Budget
 from litdiffusion.codecs import Identity
 from litdiffusion.data import BYTES
+from litdiffusion.diffusion.likelihood import are_bytes, bits_per_dimension, quick_nats
 from litdiffusion.errors import UserError
-from litdiffusion.likelihood import are_bytes, bits_per_dimension, quick_nats
-from litdiffusion.modules import DiffusionModule
+from litdiffusion.training import DiffusionModule
+from litdiffusion.training.clock import Budget
 
 
 class LiveLikelihood(L.Callback):

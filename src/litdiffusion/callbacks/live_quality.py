@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from litdiffusion.callbacks.drawing import at_most, evaluating, facts_of
-from litdiffusion.clock import Budget
+from litdiffusion.diffusion.levels import CLEAN, Level
+from litdiffusion.diffusion.samplers import State
+from litdiffusion.diffusion.samplers.blocks import Blocks
 from litdiffusion.errors import UserError
-from litdiffusion.modules import DiffusionModule
-from litdiffusion.modules.labels import in_proportion
-from litdiffusion.quality import Quality
-from litdiffusion.samplers import State
-from litdiffusion.samplers.blocks import Blocks
-from litdiffusion.types import CLEAN, Level
+from litdiffusion.measure.quality import Quality
+from litdiffusion.training import DiffusionModule
+from litdiffusion.training.clock import Budget
+from litdiffusion.training.labels import in_proportion
 
 BLOCK = {1: 500, 3: 32}
 """Samples drawn together, by the number of dimensions of one: points are cheap, images take memory."""

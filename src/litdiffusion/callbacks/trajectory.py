@@ -17,11 +17,11 @@ from litdiffusion.callbacks.drawing import (
     step_due,
     target_name,
 )
-from litdiffusion.clock import Budget
+from litdiffusion.diffusion.samplers import State
 from litdiffusion.errors import UserError
-from litdiffusion.modules import DiffusionModule
 from litdiffusion.plots import trajectory_gif, trajectory_picture
-from litdiffusion.samplers import State
+from litdiffusion.training import DiffusionModule
+from litdiffusion.training.clock import Budget
 
 
 class Trajectory(L.Callback):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from litdiffusion.described import Described
+from litdiffusion.parts.described import Described
 
 
 class Identity(Described, nn.Module):

@@ -9,11 +9,11 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
+from litdiffusion.data.batch import Batch
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.data.loaders import Rows, loader
 from litdiffusion.data.order import EpochSampler, InOrderSampler, StripeSampler
 from litdiffusion.errors import UserError
-from litdiffusion.types import Batch
 
 # A constant, so that runs with different seeds are compared on the same validation items.
 _HOLD_OUT_SEED = 20_201

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from litdiffusion.data.base import DataModule, as_batch, check_finite
+from litdiffusion.data.batch import Batch
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.errors import UserError
-from litdiffusion.types import Batch
 
 KEPT, KEPT_IMAGES, KEPT_BYTES = 10_000, 2_000, 2**28
 """How much is kept of each part for pictures and numbers: vectors, images, and bytes of either."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from litdiffusion.data.base import DataModule, hold_out, require
+from litdiffusion.data.batch import Batch
 from litdiffusion.errors import UserError
-from litdiffusion.types import Batch
 
 EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"))
 

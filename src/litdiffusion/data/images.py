@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from litdiffusion.data.base import DataModule, hold_out
+from litdiffusion.data.batch import Batch
 from litdiffusion.data.files import cifar_problems, last_line, mnist_problems, short_socket_timeout, unusable
 from litdiffusion.data.loaders import take
 from litdiffusion.errors import UserError
-from litdiffusion.types import Batch
 
 _SHAPES = {"MNIST": (1, 28, 28), "FashionMNIST": (1, 28, 28), "KMNIST": (1, 28, 28), "CIFAR10": (3, 32, 32)}
 

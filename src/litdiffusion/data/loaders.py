@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from litdiffusion.data.batch import Batch
 from litdiffusion.errors import UserError
-from litdiffusion.types import Batch
 
 
 class Rows(Protocol):

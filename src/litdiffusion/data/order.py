@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler, SequentialSampler
 
-from litdiffusion.seeding import fold_seed
+from litdiffusion.diffusion.seeding import fold_seed
 
 # Names the stream of permutations, apart from noise and data drawn from the same run seed.
 _ORDER = int.from_bytes(b"order", "big")

@@ -8,9 +8,9 @@ from torch import Generator, Tensor
 
 from litdiffusion.data import toys
 from litdiffusion.data.base import DataModule, require
+from litdiffusion.data.batch import Batch
 from litdiffusion.data.toys import Mixture
-from litdiffusion.seeding import fold_seed
-from litdiffusion.types import Batch
+from litdiffusion.diffusion.seeding import fold_seed
 
 # Each use has its own stream, apart from the permutations and the noise that the same run seed leads to.
 _TRAIN, _VAL, _DRAW = (int.from_bytes(name, "big") for name in (b"train", b"val", b"draw"))

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from litdiffusion.described import Described
 from litdiffusion.nets.classes import as_classes
+from litdiffusion.parts.described import Described
 
 
 class Adapter(Described, nn.Module):

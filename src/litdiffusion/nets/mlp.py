@@ -7,9 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from litdiffusion.described import Described
 from litdiffusion.errors import UserError
 from litdiffusion.nets.classes import ClassEmbedding
+from litdiffusion.parts.described import Described
 
 
 class MLP(Described, nn.Module):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from litdiffusion.described import Described
 from litdiffusion.errors import UserError
 from litdiffusion.nets.classes import ClassEmbedding
+from litdiffusion.parts.described import Described
 
 NORMS = {
     "group": lambda channels: nn.GroupNorm(next(g for g in range(8, 0, -1) if channels % g == 0), channels),

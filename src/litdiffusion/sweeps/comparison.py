@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from litdiffusion.config.job_names import columns
 from litdiffusion.errors import UserError
-from litdiffusion.runs import RunRecord, is_locked, read_record
-from litdiffusion.sweeps.names import columns
+from litdiffusion.runs.record import RunRecord, is_locked, read_record
 
 DONE = ("complete", "pruned")
 CSV, PICTURE = "comparison.csv", "comparison.png"
@@ -96,7 +96,7 @@ def compare(folder: Path) -> Comparison:
 
 def text(comparison: Comparison) -> str:
     """The table as lines; the best job is marked, and what went wrong stands below."""
-    from litdiffusion.evaluation.table import text_table
+    from litdiffusion.reports.table import text_table
 
     rows = [_short(comparison, job) for job in comparison.jobs]
     lines = [text_table(rows, list(rows[0]))]
@@ -107,8 +107,8 @@ def text(comparison: Comparison) -> str:
 
 def write_files(comparison: Comparison) -> list[Path]:
     """``comparison.csv`` and ``comparison.png`` in the sweep's folder."""
-    from litdiffusion.evaluation.table import write_csv
     from litdiffusion.plots.jobs import Bar, jobs_picture
+    from litdiffusion.reports.table import write_csv
 
     csv, picture = comparison.folder / CSV, comparison.folder / PICTURE
     write_csv(csv, comparison.rows())

@@ -2,22 +2,24 @@
 
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.errors import Pruned, UserError
-from litdiffusion.runs import RunRecord, is_locked, read_record, write_record
+from litdiffusion.runs.record import RunRecord, is_locked, read_record, write_record
 
 if TYPE_CHECKING:
     from litdiffusion.build import Run
 
 ERROR_FILE = "error.txt"
+Train = Callable[[DictConfig, "Run"], float | None]
 
 
-def run_job(cfg: DictConfig, run: "Run") -> float | None:
-    """Trains the job, or goes on with it, or says why there is nothing to do; returns ``cfg.metric`` or None.
+def run_job(cfg: DictConfig, run: "Run", train: Train) -> float | None:
+    """Trains the job by ``train``, goes on with it, or says why there is nothing to do; returns its metric or None.
 
     A failed job is tried again by the next command, ``cfg.retries`` times. A pruned one is done. One that another
     process is at work on is left to it.
@@ -26,7 +28,6 @@ def run_job(cfg: DictConfig, run: "Run") -> float | None:
         UserError: a folder that holds a job of another config.
     """
     from litdiffusion.sweeps.search import watchers
-    from litdiffusion.training import train
 
     _check(cfg)
     before = read_record(run.dir)

@@ -11,9 +11,9 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from litdiffusion.config.job_names import relevant
 from litdiffusion.errors import UserError
-from litdiffusion.runs import read_record
-from litdiffusion.sweeps.names import relevant
+from litdiffusion.runs.record import read_record
 
 if TYPE_CHECKING:
     from lightning import Callback
@@ -134,7 +134,7 @@ def watchers(cfg: DictConfig, folder: Path) -> tuple[Callback, ...]:
 
 def direction_of(config: DictConfig) -> str:
     """Which way ``metric`` is better, before any data are loaded."""
-    from litdiffusion.derived import rising_of, way_up
+    from litdiffusion.config.derived import rising_of, way_up
 
     return way_up(config.metric, rising_of(config))
 

@@ -1,0 +1,116 @@
+"""One attempt at a run: what its record says while it goes on and when it ends, however it ends."""
+
+import contextlib
+import errno
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from litdiffusion.build import Run
+from litdiffusion.callbacks import Stopped
+from litdiffusion.errors import TrainingError
+from litdiffusion.runs.files import remove_parts
+from litdiffusion.runs.record import RunRecord, locked, read_record, write_record
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LOST = re.compile(r"closed by peer|connection reset|gloo|nccl|socket|broken pipe|timed out", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Keeps the record of ``run`` up to date; in all processes but the first, which ``leads``, it does nothing."""
+
+    run: Run
+    config: dict[str, Any]
+    leads: bool = True
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else may be at work in the folder.
+
+        Raises:
+            UserError: somebody is.
+        """
+        with locked(self.run.dir) if self.leads else contextlib.nullcontext():
+            yield
+
+    def begin(self, step: int) -> int:
+        """Notes that the run goes on from ``step``; returns how many attempts that makes."""
+        record = read_record(self.run.dir) or RunRecord("running", self.config)
+        now = replace(
+            record,
+            status="running",
+            config=self.config,
+            overrides=list(self.run.overrides),
+            attempts=record.attempts + 1,
+            step=step,
+            error=None,
+        )
+        if self.leads:
+            for folder in (self.run.dir, self.run.dir / "checkpoints"):
+                remove_parts(folder)
+            write_record(self.run.dir, now)
+        return now.attempts
+
+    @contextlib.contextmanager
+    def watched(self, world_size: int) -> Iterator[None]:
+        """Notes a run that stops or fails inside the block.
+
+        Raises:
+            TrainingError: also of a full disk and of another process that ended.
+        """
+        try:
+            yield
+        except Stopped:
+            self._end("stopped")
+            raise
+        except Exception as error:
+            known = _in_one_line(error, world_size)
+            self._end("failed", str(known or error).partition("\n")[0] or type(error).__name__)
+            if known is None:
+                raise
+            raise known from error
+
+    def complete(self, step: int, metrics: dict[str, float], better: str) -> None:
+        """Notes that nothing is left to do, and which way the run's metric is better."""
+        record = read_record(self.run.dir)
+        if self.leads and record is not None:
+            write_record(self.run.dir, replace(record, status="complete", step=step, metrics=metrics, better=better))
+
+    def _end(self, status: str, error: str | None = None) -> None:
+        if self.leads:
+            # On a full disk the record stays "running", which is read like "stopped".
+            with contextlib.suppress(OSError):
+                record = read_record(self.run.dir)
+                if record is not None:
+                    write_record(self.run.dir, replace(record, status=status, error=error))
+
+
+def how_to_continue(run_dir: Path, named: bool) -> str:
+    """What to type."""
+    return (
+        "the same command goes on from there" if named else f"go on with the same command and hydra.run.dir={run_dir}"
+    )
+
+
+def refusal(error: Exception) -> str | None:
+    """What Lightning refuses, in its own words on one line; None of an error that was raised elsewhere."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return " ".join(str(error).split()) if where.startswith("lightning.") else None
+
+
+def _in_one_line(error: Exception, world_size: int) -> TrainingError | None:
+    """What can happen to any run, said for its user; None: a fault of the program."""
+    if isinstance(error, TrainingError):
+        return error
+    if isinstance(error, OSError) and error.errno in FULL:
+        return TrainingError(f"{error.filename or 'a file'} cannot be written ({error.strerror}); make room")
+    if world_size > 1 and isinstance(error, RuntimeError) and LOST.search(str(error)):
+        reason = str(error).partition("\n")[0][:120]
+        return TrainingError(f"another process of this run ended or cannot be reached ({reason})")
+    return None

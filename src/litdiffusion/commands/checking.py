@@ -1,0 +1,50 @@
+"""An experiment trained again, and its number compared with the one that its yaml states."""
+
+import time
+
+from omegaconf import DictConfig, OmegaConf
+
+from litdiffusion.build import Run
+from litdiffusion.commands.training import train
+from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.runs.record import read_record
+
+FIELDS = ("metric", "value", "tolerance", "minutes", "hardware")
+
+
+def check(cfg: DictConfig, run: Run) -> str:
+    """Trains ``cfg`` whole and returns one line with what was measured beside ``cfg.expected``.
+
+    The number may be worse than ``expected.value`` by ``expected.tolerance`` at most; a better one passes.
+
+    Raises:
+        UserError: an experiment that states nothing, or states it incompletely.
+        TrainingError: a number that is worse; also a run that could not go on.
+    """
+    expected = _expected(cfg)
+    cfg.metric = expected.metric
+    begin = time.perf_counter()
+    value = train(cfg, run)
+    minutes = (time.perf_counter() - begin) / 60
+    if value is None:
+        raise TrainingError(f"check failed: the run has no {expected.metric}")
+    line = (
+        f"{expected.metric} {value:.4g}, expected {expected.value:g} with a tolerance of {expected.tolerance:g}; "
+        f"{minutes:.1f} minutes, {expected.minutes:g} on {expected.hardware}"
+    )
+    better = cfg.derived.mode or read_record(run.dir).better  # the latter where the run was complete before
+    worse = expected.value - value if better == "max" else value - expected.value
+    if not worse <= expected.tolerance:
+        raise TrainingError(f"check failed: {line}")
+    return f"check passed: {line}"
+
+
+def _expected(cfg: DictConfig) -> DictConfig:
+    if cfg.expected is None:
+        raise UserError(
+            "this run states no expected number; give experiment=NAME (python scripts/check.py --help lists them)"
+        )
+    lacking = [name for name in FIELDS if OmegaConf.select(cfg.expected, name) is None]
+    if lacking:
+        raise UserError(f"expected lacks {', '.join(lacking)}; it has {', '.join(FIELDS)}")
+    return cfg.expected

@@ -1,0 +1,145 @@
+"""Settings of a run that no constructor sees: checked before any part is built."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from litdiffusion.data import Facts
+from litdiffusion.errors import UserError, nearest
+from litdiffusion.measure.quality import Quality
+from litdiffusion.runs.record import FILE as RECORD
+from litdiffusion.training.quartiles import NAMES
+
+LOGGED = (*("val/best_loss", "likelihood/bits_per_dimension", "likelihood/nats", "likelihood/nats_best"),)
+"""Numbers that callbacks can watch beside `METRICS`."""
+METRICS = ("val/loss", *(f"val/loss_{name}" for name in NAMES), "train/loss")
+LARGEST_SEED = 2**32 - 1  # of numpy
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Refuses values of the wrong kind or out of range, with the allowed ones."""
+    whole(cfg, "seed", 0)
+    steps = cfg.trainer.max_steps
+    fits = _int(steps) and (steps == -1 or steps > 0)
+    _require(
+        "trainer.max_steps", steps, fits, "a whole number of at least 1, or -1 for as many as trainer.max_epochs has"
+    )
+    whole(cfg, "trainer.accumulate_grad_batches", 1)
+    if cfg.save_every is not None:
+        whole(cfg, "save_every", 1)
+    for name in cfg.callbacks:
+        if OmegaConf.select(cfg, f"callbacks.{name}.every_n_steps") is not None:
+            whole(cfg, f"callbacks.{name}.every_n_steps", 1)
+    _require("seed", cfg.seed, cfg.seed <= LARGEST_SEED, f"at most {LARGEST_SEED}")
+    path = cfg.ckpt_path
+    _require("ckpt_path", path, path is None or isinstance(path, str), "the path of a checkpoint, or null")
+    decay = cfg.ema_decay
+    _require("ema_decay", decay, _number(decay) and 0 <= decay < 1, "a number in [0, 1); 0.999 is usual, 0 is none")
+    hidden = cfg.label_dropout
+    _require("label_dropout", hidden, _number(hidden) and 0 <= hidden < 1, "a number in [0, 1); 0.1 is usual")
+    threads = cfg.threads
+    _require("threads", threads, threads == "auto" or (_int(threads) and threads > 0), "auto or a positive number")
+    whole(cfg, "skip_nonfinite", 0)
+    for key in ("clip_samples", "compile", "conditional", "dry_run", "learned_variance", "print_config", "resume"):
+        _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
+    trusted = cfg.trusted
+    _require("trusted", trusted, _words(trusted), "a list of packages, trusted=[mynets]")
+    _require("tags", cfg.tags, _words(cfg.tags), "a list of words, tags=[trial]")
+    _check_precision(cfg)
+
+
+def check_metric(cfg: DictConfig, quality: Quality | None) -> None:
+    """Refuses a ``metric`` that this run will not have."""
+    live = [f"quality/{name}" for name in quality.names] if quality and cfg.callbacks.get("live_quality") else []
+    final = [f"samples/{name}" for name in quality.names] if quality and len(quality.data.shape) == 1 else []
+    final = final if cfg.callbacks.get("final_samples") else []
+    known = [*METRICS, *live, *final]
+    _require("metric", cfg.metric, cfg.metric in known, f"one of {', '.join(known)}")
+
+
+def check_monitors(cfg: DictConfig, quality: Quality | None) -> None:
+    """Refuses a callback of Lightning's that watches a number which this run will not have.
+
+    Where a callback or a logger of the user's own takes part, it may log any number, so nothing is refused.
+    """
+    nodes = {name: node for name, node in cfg.callbacks.items() if node is not None and "_target_" in node}
+    if any(str(node._target_).partition(".")[0] not in ("lightning", "litdiffusion") for node in nodes.values()):
+        return
+    known = [*METRICS, *LOGGED, *(f"quality/{name}" for name in (quality.names if quality else ()))]
+    for name, node in nodes.items():
+        monitor = node.get("monitor")
+        if monitor is not None and not str(monitor).startswith(("quality/", "lr-")) and monitor not in known:
+            raise UserError(
+                f"callbacks.{name}.monitor={monitor} is not logged by this run{nearest(str(monitor), known)} (it logs "
+                f"{', '.join(known)})"
+            )
+
+
+def whole(cfg: DictConfig, key: str, least: int) -> None:
+    """Refuses a value that is not a whole number of at least ``least``."""
+    value = OmegaConf.select(cfg, key)
+    _require(key, value, _int(value) and value >= least, f"a whole number of at least {least}")
+
+
+def classes_of(cfg: DictConfig, data: Facts) -> int:
+    """How many classes the net is told: those of loaded ``data`` where the run is conditional, else 0.
+
+    Raises:
+        UserError: data without labels, or with ones out of range; a net that takes none.
+    """
+    if not cfg.conditional:
+        return 0
+    label, classes = data.train.label, data.num_classes
+    if label is None or classes < 1:
+        raise UserError(
+            "conditional=true needs labelled data, these have no classes; take data=digits, mnist or another labelled "
+            "set, or conditional=false"
+        )
+    if not 0 <= label.min() <= label.max() < classes:
+        raise UserError(f"labels must be from 0 to {classes - 1}, the data have {label.min()} to {label.max()}")
+    if "classes" not in cfg.model:
+        raise UserError(
+            f"conditional=true needs a net that takes classes, {cfg.model._target_} is given none; add classes: "
+            f"${{derived.classes}} to its yaml, or take model=unet or mlp"
+        )
+    return classes
+
+
+def check_folder(path: Path) -> None:
+    """Makes the run's folder; refuses one that cannot be written, or that holds files of a run without its record."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {path} cannot be made ({error.strerror}); name another one") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"the folder {path} is not writable; name another one")
+    if not (path / RECORD).exists() and ((path / "metrics.csv").exists() or (path / "checkpoints").exists()):
+        raise UserError(f"{path} already holds a run, which would be overwritten; set hydra.run.dir to another folder")
+
+
+def _check_precision(cfg: DictConfig) -> None:
+    clips = cfg.trainer.gradient_clip_val
+    if str(cfg.trainer.precision) in ("16", "16-mixed") and cfg.optimizer.get("fused") and clips:
+        raise UserError(
+            "trainer.precision=16-mixed scales the loss, and a fused optimizer takes the scale off only after the "
+            "gradient was clipped; set optimizer.fused=false, or take trainer.precision=bf16-mixed"
+        )
+
+
+def _require(key: str, value: Any, fits: bool, allowed: str) -> None:
+    if not fits:
+        raise UserError(f"{key} must be {allowed}, got {value!r}")
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, (list, ListConfig)) and all(isinstance(word, str) for word in value)
+
+
+def _int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, float) or _int(value)

@@ -1,0 +1,149 @@
+"""Whether data, codec, net and sampler fit each other, asked before the work with two items that hold nothing."""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from litdiffusion.codecs import Identity
+from litdiffusion.data import Facts
+from litdiffusion.diffusion.levels import Level, Prediction, seeded_noise
+from litdiffusion.diffusion.samplers import Sampler
+from litdiffusion.diffusion.schedules import NoiseSchedule
+from litdiffusion.errors import UserError
+from litdiffusion.training import DiffusionModule
+
+TWO = 2
+"""Items of a question: one would hide what mixes up the batch with another dimension."""
+
+
+class Answer(NamedTuple):
+    """What a net gave for two items: the shape of its output, and the bytes that its gradient would need kept."""
+
+    shape: tuple[int, ...]
+    kept: int
+
+
+def check_shapes(module: DiffusionModule, data: Facts) -> Answer:
+    """Refuses parts that do not fit each other; returns the net's answer, see `ask`.
+
+    Raises:
+        UserError: the part, the shape that it gives, and the one that is needed.
+    """
+    _check_codec(module, data)
+    channels = module.shape[0] * (2 if module.denoiser.learned_variance else 1)
+    answer = ask(module.denoiser.net, module.shape, module.classes)
+    _require("the net", answer.shape, (TWO, channels, *module.shape[1:]), "out_channels: ${derived.out_channels}")
+    _check_sampler(module.sampler, module.denoiser.schedule, module.shape)
+    return answer
+
+
+def ask(net: nn.Module, shape: Sequence[int], classes: int = 0) -> Answer:
+    """Calls the net with two empty items (2, *shape) on the meta device: weights and results without memory.
+
+    A net that cannot be called there (it holds tensors that are no buffers, or looks at values) is called for real,
+    once: only then it is known whether the net is wrong.
+
+    Raises:
+        UserError: a net that fails on real tensors.
+    """
+    try:
+        return _call(net, shape, classes, torch.device("meta"))
+    except Exception:  # nets of all kinds may fail on meta in any way; the call below is the judge
+        device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return _call(net, shape, classes, device)
+        except UserError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"the net fails on x {(TWO, *shape)}, label ({TWO},) and cond {f'({TWO},)' if classes else None}: "
+                f"{reason}; give it shape: ${{derived.shape}}, or take a net made for such data"
+            ) from error
+
+
+def _call(net: nn.Module, shape: Sequence[int], classes: int, device: torch.device) -> Answer:
+    x = torch.zeros(TWO, *shape, device=device)
+    label = torch.ones(TWO, device=device)
+    cond = torch.zeros(TWO, dtype=torch.long, device=device) if classes else None
+    weights = {f"net.{name}": _on(value, device) for name, value in (*net.named_parameters(), *net.named_buffers())}
+    own = {value.untyped_storage()._cdata for value in weights.values()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    training = net.training
+    net.eval()  # nothing is learned or counted from empty items
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = functional_call(_Eager(net), weights, (x, label, cond))
+    finally:
+        net.train(training)
+    sizes = [tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own]
+    return Answer(tuple(getattr(out, "shape", ())), sum(sizes))
+
+
+def _on(value: Tensor, device: torch.device) -> Tensor:
+    return value.detach().to(device).requires_grad_(value.requires_grad)
+
+
+class _Eager(nn.Module):
+    """A net without its compiled form, whose compiling would take a minute."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None) -> Any:
+        return self.net.forward(x, label, cond)
+
+
+def _check_codec(module: DiffusionModule, data: Facts) -> None:
+    """With two real items: a codec's weights may be far from meta, and building has encoded many already."""
+    if isinstance(module.codec, Identity):
+        return
+    with torch.no_grad():
+        items = data.training_reference(TWO)
+        latent = module.codec.encode(items)
+        _require("the codec's encode", latent.shape[1:], tuple(module.shape), "what its latent_shape says")
+        decoded = module.codec.decode(latent)
+    _require("the codec's decode", decoded.shape[1:], tuple(data.shape), "the shape of the data")
+
+
+class _Nothing(nn.Module):
+    """A denoiser that always predicts x_0 = 0: a walk with it costs nothing."""
+
+    def __init__(self, schedule: NoiseSchedule):
+        super().__init__()
+        self.schedule = schedule
+
+    def forward(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Prediction:
+        spread = torch.full_like(x_t, 0.5)
+        return Prediction(torch.zeros_like(x_t), x_t / level.sigma.to(x_t.dtype), spread)
+
+
+def _check_sampler(sampler: Sampler, schedule: NoiseSchedule, shape: Sequence[int]) -> None:
+    """By its first step from two draws of its prior; levels are real tensors, so this is no question for meta."""
+    noise = seeded_noise(0)
+    try:
+        start = sampler.prior(schedule, torch.zeros(TWO, *shape), noise)
+        states = [state.x for state in islice(sampler.trajectory(_Nothing(schedule), start, None, noise), 2)]
+    except UserError:
+        raise
+    except Exception as error:  # a sampler of the user's own may fail in any way
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"the sampler fails on x {(TWO, *shape)}: {reason}; repair its step") from error
+    for x in states:
+        _require("the sampler", x.shape, (TWO, *shape), "the shape of x")
+
+
+def _require(part: str, given: Sequence[int], needed: Sequence[int], remedy: str) -> None:
+    if tuple(given) != tuple(needed):
+        raise UserError(f"{part} returns shape {tuple(given)}, {tuple(needed)} is needed; give it {remedy}")

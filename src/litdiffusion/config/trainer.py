@@ -1,0 +1,83 @@
+"""Lightning's Trainer from its node: its own arguments in its own words, with the parts of the run."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from litdiffusion.config.make import make
+from litdiffusion.errors import UserError, first_line
+from litdiffusion.training.checkpoint_io import SealedCheckpointIO
+
+BAREBONES = ("logger", "log_every_n_steps", "num_sanity_val_steps", "enable_model_summary", "profiler")
+"""Settings of the yamls that ``barebones=true`` does without."""
+
+
+def build_trainer(
+    cfg: DictConfig, loggers: list[Logger], callbacks: Sequence[L.Callback], overrides: Sequence[str] = ()
+) -> L.Trainer:
+    """The Trainer of ``cfg.trainer`` with these loggers and callbacks.
+
+    Args:
+        cfg: the whole config.
+        loggers: in their order.
+        callbacks: likewise.
+        overrides: of the command line: what was typed is never replaced.
+
+    Raises:
+        UserError: what Lightning refuses, in its own words.
+    """
+    node = OmegaConf.to_container(cfg.trainer, resolve=True)
+    typed = {word.lstrip("+~").partition("=")[0].removeprefix("trainer.") for word in overrides}
+    node |= _validation(node, typed)
+    more = [make(OmegaConf.create(extra), "trainer.callbacks") for extra in node.pop("callbacks") or []]
+    plugins = [make(OmegaConf.create(plugin), "trainer.plugins") for plugin in node.pop("plugins") or []]
+    if node["barebones"]:
+        node = {key: value for key, value in node.items() if key not in BAREBONES or key in typed}
+    else:
+        node["logger"] = loggers or bool(node["logger"])
+        if node["enable_progress_bar"] is None:  # Lightning would add a bar of its own to a run that takes out ours
+            node["enable_progress_bar"] = any(isinstance(part, ProgressBar) for part in [*callbacks, *more])
+    target, chosen = node.pop("_target_"), [*allowed(node, callbacks), *more]
+    try:
+        return _class(target)(**node, callbacks=chosen, plugins=[SealedCheckpointIO(), *plugins])
+    except UserError:
+        raise
+    except Exception as error:  # Lightning refuses settings by several kinds of exception
+        raise UserError(f"trainer: {first_line(error)}") from error
+
+
+def allowed(node: dict[str, Any], callbacks: Sequence[L.Callback]) -> list[L.Callback]:
+    """The callbacks that the Trainer's switches leave: a switch of Lightning's takes out what it forbids."""
+    off = [kind for key, kind in (("enable_checkpointing", Checkpoint), ("enable_progress_bar", ProgressBar))
+           if node.get(key) is False or node["barebones"]]  # fmt: skip
+    return [callback for callback in callbacks if not isinstance(callback, tuple(off))]
+
+
+def _validation(node: dict[str, Any], typed: set[str]) -> dict[str, Any]:
+    """The yamls count validations in batches of the whole run; who counts in epochs gets Lightning's defaults."""
+    if isinstance(node["val_check_interval"], float) and node["check_val_every_n_epoch"] is None:
+        return {"check_val_every_n_epoch": 1}
+    if node["check_val_every_n_epoch"] is not None and "val_check_interval" not in typed:
+        return {"val_check_interval": 1.0}
+    return {}
+
+
+def _class(name: str) -> type[L.Trainer]:
+    from hydra.utils import get_object
+
+    return get_object(name)
+
+
+class Quiet(logging.Filter):
+    """Lets through what Lightning says, but for its advertisements and its list of absent hardware."""
+
+    WORDS = ("Tip:", "TPU available", "HPU available", "GPU available: False", "`Trainer.fit` stopped: `max_")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(word in message for word in self.WORDS)

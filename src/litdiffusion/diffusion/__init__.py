@@ -1,0 +1,1 @@
+"""The mathematics of diffusion; torch alone, for notebooks too."""

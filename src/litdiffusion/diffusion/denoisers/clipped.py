@@ -1,0 +1,23 @@
+"""Clipping: keep the estimate of x_0 inside the range that the data can take."""
+
+from torch import Tensor, nn
+
+from litdiffusion.diffusion.denoisers.wrapper import DenoiserWrapper, with_x_0
+from litdiffusion.diffusion.levels import Level, Prediction
+
+
+class ClippedDenoiser(DenoiserWrapper):
+    """Clamps another denoiser's x_0 to ``[low, high]`` and recomputes eps from it, so that the pair still explains x_t.
+
+    ``eps = (x_t - alpha * x_0) / sigma``. Where the estimate lies inside already, nothing changes. Needs sigma > 0.
+
+    Source: Ho, Jain, Abbeel, 2020, arXiv 2006.11239 (clipping as in its published samples); static thresholding in
+    Saharia et al., "Photorealistic Text-to-Image Diffusion Models", 2022, arXiv 2205.11487, section 2.3.
+    """
+
+    def __init__(self, denoiser: nn.Module, low: float, high: float):
+        super().__init__(denoiser)
+        self.low, self.high = low, high
+
+    def correct(self, prediction: Prediction, x_t: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+        return with_x_0(prediction, prediction.x_0.clamp(self.low, self.high), x_t, level)

@@ -1,0 +1,6 @@
+"""Objectives: the loss of a batch."""
+
+from litdiffusion.diffusion.objectives.denoising import DenoisingObjective, Losses
+from litdiffusion.diffusion.objectives.hybrid import HybridObjective
+
+__all__ = ["DenoisingObjective", "HybridObjective", "Losses"]

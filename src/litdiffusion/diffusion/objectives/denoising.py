@@ -1,0 +1,75 @@
+"""The loss of a batch, in the order of the mathematics."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from litdiffusion.diffusion.denoisers import Denoiser
+from litdiffusion.diffusion.gaussian import diffuse
+from litdiffusion.diffusion.levels import Level, Noise
+from litdiffusion.diffusion.times import TimeSampler
+from litdiffusion.diffusion.weightings import Weighting
+from litdiffusion.parts.described import Described
+
+
+class Losses(NamedTuple):
+    """Per sample, each (B,): the weighted loss ``value`` and the time ``t`` that it was drawn at.
+
+    ``importance`` is what a sample counts where times were not drawn as they count (see `TimeSampler.importance`).
+    """
+
+    value: Tensor
+    t: Tensor
+    importance: Tensor | None = None
+
+    def mean(self) -> Tensor:
+        """The loss of the batch."""
+        return self.value.mean() if self.importance is None else (self.value * self.importance).mean()
+
+    def detach(self) -> "Losses":
+        """The same numbers without their gradient."""
+        return Losses(*(None if x is None else x.detach() for x in self))
+
+
+class DenoisingObjective(Described, nn.Module):
+    """``w(t) * |out(x_t, t) - target|²``, the mean over coordinates, at one drawn time and noise per sample.
+
+    Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, algorithm 1.
+    """
+
+    def __init__(self, times: TimeSampler, weighting: Weighting):
+        super().__init__()
+        self.times = times
+        self.weighting = weighting
+
+    def forward(
+        self,
+        denoiser: Denoiser,
+        x_0: Tensor,
+        cond: Tensor | None = None,
+        noise: Noise = torch.randn_like,
+        offset: Tensor | float | None = None,
+    ) -> Losses:
+        """Losses of data x_0 (B, ...); ``noise`` and ``offset`` fix the randomness where a comparison needs it."""
+        level = self.times.draw(x_0, offset)
+        eps = noise(x_0)
+        x_t = diffuse(x_0, eps, level)
+        out, spread = denoiser.outputs(x_t, level, cond)
+        target = denoiser.parameterization.target(x_0, eps, level)
+        weight = self.weighting.weight(level, denoiser.parameterization).to(out).view(-1)
+        value = weight * mse_loss(out, target, reduction="none").flatten(1).mean(1)  # w * |out - target|²
+        extra = self.extra(denoiser, x_0, x_t, level, out, spread)
+        importance = self.times.importance(level.t)
+        return Losses(
+            value if extra is None else value + extra,
+            level.t.view(-1),
+            None if importance is None else importance.to(value).view(-1),
+        )
+
+    def extra(
+        self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, spread: Tensor | None
+    ) -> Tensor | None:
+        """A further term (B,) of a subclass, which the weight does not touch; None: there is none."""
+        return None

@@ -1,0 +1,69 @@
+"""The one linear system behind every training target."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from litdiffusion.diffusion.gaussian import mix
+from litdiffusion.diffusion.levels import Level, Prediction
+from litdiffusion.diffusion.schedules import NoiseSchedule
+from litdiffusion.errors import UserError
+from litdiffusion.parts.described import Described
+
+SINGULAR = 1e-8
+"""Below this |det| a row no longer tells x_0 and eps apart in float32."""
+
+
+class Parameterization(Described, ABC):
+    """A row (a, b): the net learns ``target = a * x_0 + b * eps``.
+
+    Together with ``x_t = alpha * x_0 + sigma * eps`` this is a 2x2 system with ``det = alpha * b - sigma * a``, whose
+    solution turns any output into both unknowns:
+    ``x_0 = (b * x_t - sigma * out) / det``, ``eps = (alpha * out - a * x_t) / det``.
+    An error of the output becomes ``|Δx_0| = sigma / |det| * |Δout|`` and ``|Δeps| = alpha / |det| * |Δout|``.
+    """
+
+    @abstractmethod
+    def row(self, level: Level) -> tuple[Tensor, Tensor]:
+        """The coefficients (a, b) at a level, shaped like ``level.t``."""
+
+    def det(self, level: Level) -> Tensor:
+        """``alpha * b - sigma * a``, shaped like ``level.t``."""
+        a, b = self.row(level)
+        return level.alpha * b - level.sigma * a
+
+    def target(self, x_0: Tensor, eps: Tensor, level: Level) -> Tensor:
+        """What the net should output, shaped like x_0."""
+        a, b = self.row(level)
+        return mix(a, x_0, b, eps)
+
+    def decode(self, out: Tensor, x_t: Tensor, level: Level) -> Prediction:
+        """Both unknowns from the net's output, shaped like x_t."""
+        a, b = self.row(level)
+        det = self.det(level)
+        x_0 = mix(b / det, x_t, -level.sigma / det, out)
+        eps = mix(level.alpha / det, out, -a / det, x_t)
+        return Prediction(x_0, eps)
+
+    def input_scale(self, level: Level) -> Tensor:
+        """What x_t is multiplied by before the net sees it: ``1 / sqrt(alpha² + sigma²)``, unit variance for data of
+        unit variance; 1 on a variance-preserving schedule. Shaped like ``level.t``.
+        """
+        return 1 / level.radius
+
+    def output_scale(self, level: Level) -> Tensor:
+        """What the net's own output is multiplied by, shaped like ``level.t``; 1 where targets keep their size."""
+        return torch.ones_like(level.alpha)
+
+    def check(self, schedule: NoiseSchedule) -> None:
+        """Refuse a schedule on which the row loses one of the unknowns (|det| reaches 0 at a trained level)."""
+        level = schedule.probe()
+        det = self.det(level).abs()
+        worst = det.argmin()
+        if not det[worst] > SINGULAR:
+            raise UserError(
+                f"{type(self).__name__} cannot be decoded at t = {level.t[worst]:.4g}, where alpha = "
+                f"{level.alpha[worst]:.3g} and sigma = {level.sigma[worst]:.3g} (|det| = {det[worst]:.1e}, must exceed "
+                f"{SINGULAR:.0e}); take parameterization=v (or flow), or a schedule that ends before that"
+            )

@@ -1,0 +1,60 @@
+"""Ancestral sampling: one draw of the reverse transition after the other."""
+
+from torch import Tensor
+
+from litdiffusion.diffusion.gaussian import log_variance_between, mix, posterior, transition
+from litdiffusion.diffusion.levels import Level, Noise, Prediction
+from litdiffusion.diffusion.samplers.base import Sampler
+from litdiffusion.errors import UserError
+
+
+def _learned(after: Level, now: Level, prediction: Prediction) -> Tensor:
+    if prediction.spread is None:
+        raise UserError(
+            "sampler.variance=learned needs a denoiser that learned it; train with learned_variance=true, or take "
+            "sampler.variance=posterior or forward"
+        )
+    lower, upper = posterior(after, now).variance, transition(after, now).variance
+    return log_variance_between(lower, upper, prediction.spread).exp()
+
+
+VARIANCES = {
+    "posterior": lambda after, now, prediction: posterior(after, now).variance,
+    "forward": lambda after, now, prediction: transition(after, now).variance,
+    "learned": _learned,
+}
+
+
+class Ancestral(Sampler):
+    """``x_s = mean(x_0, x_t) + sqrt(variance) * z`` with the posterior's mean at the predicted x_0.
+
+    ``variance="posterior"`` is exact where the data are one point, ``"forward"`` (beta_t) where they are N(0, I): Ho's
+    lower and upper choice. ``"learned"`` lies between them, on a logarithmic scale, where the prediction's spread says.
+    On fewer steps than the chain has, all are taken between the levels visited. The step into clean data adds no noise
+    (there the forward variance is not zero).
+
+    Raises:
+        UserError: in the first step, "learned" with a denoiser that learned no variance.
+
+    Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, algorithm 2; learned:
+    Nichol, Dhariwal, 2021, arXiv 2102.09672, equation 15.
+    """
+
+    name = "ancestral"
+
+    def __init__(self, steps: int | None = None, variance: str = "posterior", grid: str = "uniform"):
+        super().__init__(steps, grid)
+        if variance not in VARIANCES:
+            raise UserError(f"sampler.variance must be one of {', '.join(VARIANCES)}, got {variance!r}")
+        self.variance = variance
+
+    @property
+    def needs_spread(self) -> bool:
+        return self.variance == "learned"
+
+    def step(self, x: Tensor, prediction: Prediction, now: Level, after: Level, noise: Noise) -> Tensor:
+        weight_x_0, weight_x_t, _ = posterior(after, now)
+        mean = mix(weight_x_0, prediction.x_0, weight_x_t, x)
+        if after.is_clean:
+            return mean
+        return mean + VARIANCES[self.variance](after, now, prediction).sqrt() * noise(x)

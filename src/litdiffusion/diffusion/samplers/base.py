@@ -1,0 +1,162 @@
+"""The loop that all samplers share; each writes only its own step."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from litdiffusion.diffusion.levels import Level, Noise, Prediction
+from litdiffusion.diffusion.samplers.grids import levels_for
+from litdiffusion.diffusion.schedules import NoiseSchedule
+from litdiffusion.errors import UserError
+from litdiffusion.parts.described import Described
+
+
+class State(NamedTuple):
+    """One state of a trajectory: x (B, ...), the noise level it stands at, and the number of steps taken so far."""
+
+    x: Tensor
+    level: Level
+    step: int = 0
+
+
+class Predict(NamedTuple):
+    """A denoiser with its condition, asked without gradients: ``predict(x, level) -> Prediction``."""
+
+    denoiser: nn.Module
+    cond: Tensor | None = None
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        return self.denoiser.schedule
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        return self.denoiser(x, level, self.cond)
+
+
+class Sampler(Described):
+    """Walks ``steps`` transitions from the noisiest level to clean data; None takes every level of a chain.
+
+    A subclass writes `step`, or `walk` where it asks the denoiser more than once per step or remembers earlier answers.
+
+    Args:
+        steps: transitions; None: all levels of a chain, 250 in continuous time.
+        grid: how the levels are spread, one of uniform (in time), quadratic, karras, log_snr (see `grids`).
+    """
+
+    family: ClassVar[list[type["Sampler"]]] = []
+    """Every sampler, in the order of definition."""
+    name: ClassVar[str]
+    """As in ``sampler=name``."""
+    respaceable: ClassVar[bool] = True
+    """Whether fewer steps still lead to samples of the same law, only less exactly."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Sampler.family.append(cls)
+
+    def __init__(self, steps: int | None = None, grid: str = "uniform"):
+        self.steps = steps
+        self.grid = grid
+
+    @classmethod
+    def unfit(cls, schedule: NoiseSchedule) -> str | None:
+        """Why this sampler cannot walk such a process, in a few words; None where it can."""
+        return "a single noise level has no way down to clean data" if schedule.steps == 1 else None
+
+    @property
+    def needs_spread(self) -> bool:
+        """Whether it takes the variance that the net has learned."""
+        return False
+
+    def check(self, schedule: NoiseSchedule, learned_variance: bool = True) -> None:
+        """Refuses a process that does not fit, naming the samplers that do, a number of steps that it has not, and a
+        learned variance that nobody learned.
+        """
+        if self.needs_spread and not learned_variance:
+            raise UserError(
+                "sampler.variance=learned needs a net trained with learned_variance=true; take posterior or forward"
+            )
+        if reason := self.unfit(schedule):
+            fit = [other.name for other in Sampler.family if hasattr(other, "name") and not other.unfit(schedule)]
+            raise UserError(f"sampler={self.name} does not fit this process: {reason}; take sampler={', '.join(fit)}")
+        self.levels(schedule)
+
+    def levels(self, schedule: NoiseSchedule) -> list[Level]:
+        """The levels it visits, falling, the last one clean."""
+        return levels_for(schedule, self.steps, self.grid)
+
+    def calls(self, schedule: NoiseSchedule) -> int | None:
+        """Network calls per sample; None where it is known only afterwards."""
+        return len(self.levels(schedule)) - 1
+
+    def prior(self, schedule: NoiseSchedule, like: Tensor, noise: Noise = torch.randn_like) -> Tensor:
+        """What a walk starts from: pure noise with the shape, dtype and device of ``like``."""
+        return prior(schedule, like, noise)
+
+    def step(self, x: Tensor, prediction: Prediction, now: Level, after: Level, noise: Noise) -> Tensor:
+        """x at the cleaner level ``after``, from x (B, ...) and the denoiser's prediction at the level ``now``."""
+        raise NotImplementedError
+
+    def walk(self, predict: Predict, x: Tensor, levels: list[Level], noise: Noise) -> Iterator[Tensor]:
+        """x at ``levels[1]``, ``levels[2]``, ...: one network call per step."""
+        for now, after in pairwise(levels):
+            x = self.step(x, predict(x, now), now, after, noise)
+            yield x
+
+    def trajectory(
+        self,
+        denoiser: nn.Module,
+        x: Tensor,
+        cond: Tensor | None = None,
+        noise: Noise = torch.randn_like,
+    ) -> Iterator[State]:
+        """Yields every state, beginning with x itself, a draw of the prior (see `prior`)."""
+        levels = self.levels(denoiser.schedule)
+        yield State(x, levels[0])
+        states = self.walk(Predict(denoiser, cond), x, levels, noise)
+        for index, (level, state) in enumerate(zip(levels[1:], states, strict=True)):
+            yield State(state, level, index + 1)
+
+    def sample(
+        self,
+        denoiser: nn.Module,
+        x: Tensor,
+        cond: Tensor | None = None,
+        noise: Noise = torch.randn_like,
+    ) -> Tensor:
+        """The last state of the trajectory from x: samples, shaped like x."""
+        for state in self.trajectory(denoiser, x, cond, noise):
+            x = state.x
+        return x
+
+    def respaced(self, steps: int | None) -> "Sampler":
+        """The same sampler with another number of steps."""
+        other = copy.copy(self)
+        other.steps = steps
+        other.made_by = self.made_by and self.made_by.replaced(steps=steps)
+        return other
+
+
+def blank(count: int, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """What a walk of ``count`` samples is shaped like, (count, *shape), in at least float32.
+
+    In half precision, the default dtype of a ``bf16-true`` run, the small last steps of a walk would be rounded away.
+    The denoiser casts x to its net's dtype.
+    """
+    dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+    return torch.empty(count, *shape, dtype=dtype, device=device)
+
+
+def prior(schedule: NoiseSchedule, like: Tensor, noise: Noise = torch.randn_like) -> Tensor:
+    """A draw of the Gaussian at the noisiest level, with the shape, dtype and device of ``like``."""
+    return schedule.prior_std * noise(like)
+
+
+def without_signal(schedule: NoiseSchedule) -> str | None:
+    """Why a sampler that divides by alpha cannot start where no signal is left; None where there is some."""
+    return "no signal is left at t = 1 (alpha = 0), and it divides by alpha" if schedule.loses_signal else None

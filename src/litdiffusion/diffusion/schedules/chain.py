@@ -1,0 +1,109 @@
+"""What all discrete chains share: T levels, read at t = i / T."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from litdiffusion.diffusion.levels import Level
+from litdiffusion.diffusion.schedules.base import NoiseSchedule
+from litdiffusion.errors import UserError
+
+
+class Chain(NoiseSchedule):
+    """Levels i = 1..T at t = i / T, and clean data at i = 0.
+
+    Each level is one number ``c`` that falls with i and is linear in t between two levels, so that the chain is also a
+    schedule in continuous time that passes through every level exactly. A subclass says what ``c`` is.
+
+    Args:
+        coordinates: (T + 1,) values of c in float64, the first of clean data.
+    """
+
+    def __init__(self, coordinates: Tensor):
+        self.steps: int = len(coordinates) - 1
+        # Plain tensors, not buffers: modules cast their buffers to the training precision.
+        self._tables = {coordinates.device: (coordinates, *self._scales(coordinates))}
+
+    @staticmethod
+    @abstractmethod
+    def _scales(coordinate: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) from c."""
+
+    @staticmethod
+    @abstractmethod
+    def _coordinate(log_snr: Tensor) -> Tensor:
+        """c from log SNR."""
+
+    @staticmethod
+    @abstractmethod
+    def _rates(slope: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """``(d alpha / dt, d sigma / dt)`` from ``dc / dt``."""
+
+    @property
+    def t_min(self) -> float:
+        return 1 / self.steps
+
+    @property
+    def label_range(self) -> tuple[float, float]:
+        return 1.0, float(self.steps)
+
+    def at(self, t: Tensor | float) -> Level:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        start, end, fraction = self._cell(t)
+        return Level(t, *self._scales(torch.lerp(start, end, fraction)))
+
+    def rates(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        level = self.at(t)
+        start, end, _ = self._cell(level.t)
+        return self._rates((end - start) * self.steps, level)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        coordinate = self._coordinate(log_snr.to(torch.float64))
+        table = self._on(log_snr.device)[0]
+        cell = (torch.searchsorted(-table, -coordinate) - 1).clamp(0, self.steps - 1)
+        fraction = (coordinate - table[cell]) / (table[cell + 1] - table[cell])
+        return ((cell + fraction) / self.steps).clamp(0.0, 1.0)
+
+    def snap(self, t: Tensor) -> Level:
+        index = self._position(t).ceil().clamp(1, self.steps)
+        alphas, sigmas = self._on(t.device)[1:]
+        row = index.long()
+        return Level(index / self.steps, alphas[row], sigmas[row])
+
+    def previous(self, level: Level) -> Level:
+        """The next cleaner level of the chain."""
+        return self.at((self.label(level) - 1) / self.steps)
+
+    def label(self, level: Level) -> Tensor:
+        """The index i = t * T, as the nets of discrete chains expect it (an integer on the chain's own levels)."""
+        return (level.t * self.steps).round()
+
+    def grid(self, steps: int | None = None) -> list[Level]:
+        steps = self.steps if steps is None else steps
+        if not 1 <= steps <= self.steps:
+            raise UserError(
+                f"sampler steps = {steps} must lie in 1..{self.steps}, the length of the trained chain; "
+                f"give fewer steps, or null for all of them"
+            )
+        indices = torch.linspace(self.steps, 0, steps + 1, dtype=torch.float64).round()
+        return self.at(indices / self.steps).unbind()
+
+    def probe(self) -> Level:
+        return self.at(torch.arange(1, self.steps + 1, dtype=torch.float64) / self.steps)
+
+    def _position(self, t: Tensor) -> Tensor:
+        """t * T, a hair lower: i / T * T may exceed i by the last bit, and belongs to the cell that ends at i."""
+        return t * (self.steps * (1 - 1e-14))
+
+    def _cell(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """c at both ends of the cell ((i - 1) / T, i / T]; the place of t in it."""
+        table = self._on(t.device)[0]
+        end = self._position(t).ceil().clamp(1, self.steps).long()
+        return table[end - 1], table[end], (t * self.steps - end).add(1)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """c, alpha and sigma of the levels 0..T, each (T + 1,), on a device."""
+        if device not in self._tables:
+            self._tables[device] = tuple(table.to(device) for table in next(iter(self._tables.values())))
+        return self._tables[device]

@@ -1,0 +1,61 @@
+"""How far generated samples are from data: distances with their noise floor, classical baselines, image features.
+
+Vectors: `wasserstein_1d`, `sliced_wasserstein`, `energy_distance`, `kernel_mmd`. Image features: Fréchet and kernel
+distance, precision and recall, density and coverage, class balance. For both: is it copied? Pure functions of
+tensors; a number with its uncertainty is an `Estimate`.
+"""
+
+from litdiffusion.measure.distances.baselines import gaussian_mixture_samples, kernel_density_samples
+from litdiffusion.measure.distances.classes import ClassBalance, class_balance, label_shares, total_variation
+from litdiffusion.measure.distances.copying import Copying, Nearest, copying_check, nearest
+from litdiffusion.measure.distances.distances import (
+    Distance,
+    distance_for,
+    mode_shares,
+    noise_floor,
+    share_within,
+    sliced_wasserstein,
+    wasserstein_1d,
+)
+from litdiffusion.measure.distances.estimate import Estimate, bootstrap, mean_estimate
+from litdiffusion.measure.distances.frechet import Moments, frechet_between, frechet_distance, frechet_estimate, moments
+from litdiffusion.measure.distances.kernels import data_scale, energy_distance, kernel_mmd
+from litdiffusion.measure.distances.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
+from litdiffusion.measure.distances.polynomial import kernel_distance, polynomial_mmd2
+
+__all__ = [
+    "ClassBalance",
+    "Copying",
+    "DensityCoverage",
+    "Distance",
+    "Estimate",
+    "Moments",
+    "Nearest",
+    "PrecisionRecall",
+    "bootstrap",
+    "class_balance",
+    "copying_check",
+    "data_scale",
+    "density_coverage",
+    "distance_for",
+    "energy_distance",
+    "frechet_between",
+    "frechet_distance",
+    "frechet_estimate",
+    "gaussian_mixture_samples",
+    "kernel_density_samples",
+    "kernel_distance",
+    "kernel_mmd",
+    "label_shares",
+    "mean_estimate",
+    "mode_shares",
+    "moments",
+    "nearest",
+    "noise_floor",
+    "polynomial_mmd2",
+    "precision_recall",
+    "share_within",
+    "sliced_wasserstein",
+    "total_variation",
+    "wasserstein_1d",
+]

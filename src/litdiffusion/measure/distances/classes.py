@@ -1,0 +1,61 @@
+"""Which classes a sampler draws, and how clearly, by the word of a classifier."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from litdiffusion.measure.distances.estimate import Estimate, bootstrap, mean_estimate
+
+
+class ClassBalance(NamedTuple):
+    """The outcome of `class_balance`: shares (K,), their distance from the data's, its floor, the confidence."""
+
+    shares: Tensor
+    total_variation: Estimate
+    floor: float
+    confidence: Estimate
+
+
+def label_shares(labels: Tensor, classes: int) -> Tensor:
+    """The share (K,), in float64, of each class among integer labels (n,) in 0 .. K - 1. Raises ValueError."""
+    if labels.ndim != 1 or not len(labels) or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels must be (n,) integers from 0 to {classes - 1}, n >= 1: look at the classifier's K")
+    return torch.bincount(labels, minlength=classes).double() / len(labels)
+
+
+def total_variation(p: Tensor, q: Tensor) -> float:
+    """``½ Σ_k |p_k - q_k|`` of two histograms (K,): 0 for equal ones, 1 where no class is shared."""
+    return float((p.double() - q.to(p.device).double()).abs().sum()) / 2
+
+
+def class_balance(logits: Tensor, data_shares: Tensor, repeats: int = 20, seed: int = 0) -> ClassBalance:
+    """The classes of n samples, from a classifier's logits (n, K), n >= 2, against the data's shares (K,).
+
+    Each sample counts for its likeliest class; probabilities p are given as ``log p``. The spread of the total
+    variation is a `bootstrap`'s over samples, that of the confidence (mean of the largest softmax probability)
+    its standard error; neither holds the classifier's own errors. ``floor ≈ ½ Σ_k sqrt(2 p_k (1 - p_k) / (pi
+    n))`` is what a perfect sampler scores on average, the data's shares taken as exact.
+    Raises ValueError on other shapes, non-finite logits and shares that are not a distribution.
+    """
+    if logits.ndim != 2 or len(logits) < 2 or data_shares.shape != logits.shape[1:]:
+        shapes = tuple(logits.shape), tuple(data_shares.shape)
+        raise ValueError(f"logits must be (n, K) with n >= 2 and shares (K,), got {shapes[0]} and {shapes[1]}")
+    if (data_shares < 0).any() or abs(float(data_shares.double().sum()) - 1) > 1e-6:
+        raise ValueError("the data's shares must be at least 0 and sum to 1: take them from label_shares")
+    probabilities = logits.detach().double().softmax(dim=1)
+    if probabilities.isnan().any():
+        raise ValueError("logits hold NaN or +inf: look at the samples, or at the classifier")
+    confidence, labels = probabilities.max(dim=1)
+    classes = logits.shape[1]
+    distance = bootstrap(lambda x: total_variation(label_shares(x, classes), data_shares), labels, repeats, seed)
+    return ClassBalance(
+        label_shares(labels, classes), distance, _floor(data_shares, len(labels)), mean_estimate(confidence)
+    )
+
+
+def _floor(shares: Tensor, n: int) -> float:
+    """The mean total variation of n draws from their law, each count taken as normal: E|N(0, s²)| = s sqrt(2/pi)."""
+    variance = shares.double() * (1 - shares.double()) / n
+    return float((2 * variance / math.pi).sqrt().sum()) / 2

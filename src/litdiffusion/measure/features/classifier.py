@@ -1,0 +1,92 @@
+"""Features by a classifier that is trained once on the data's own labels, and kept."""
+
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+
+from litdiffusion.data.base import DataModule
+from litdiffusion.data.digest import tensor_digest
+from litdiffusion.errors import UserError
+from litdiffusion.measure.features.cache import Kept, key_of, make_folder, read, write
+from litdiffusion.measure.features.extractor import ClassifierExtractor
+from litdiffusion.measure.features.training import ClassifierTraining, accuracy, fit_classifier, new_classifier
+
+_DEFAULT = ClassifierTraining()
+# To be raised with every change of the net or of its training that the settings do not show.
+_VERSION = 1
+
+
+class ClassifierFeatures:
+    """Trains a `Classifier` of the data's classes, or loads the one in ``cache``.
+
+    The file is ``classifier-<key>.pt``, its key a function of the data's fingerprint and of all settings; a damaged
+    or foreign file is named in a warning and replaced. Processes that train at once all get the same weights, and
+    the last whole file stays. Settings as in `ClassifierTraining`.
+
+    Features of the data's own classes see what tells those classes apart, and little else: background, colour and
+    texture may count for nothing. Compare numbers only under one name.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: str | Path,
+        seed: int = 0,
+        steps: int = _DEFAULT.steps,
+        max_epochs: int = _DEFAULT.max_epochs,
+        batch_size: int = _DEFAULT.batch_size,
+        lr: float = _DEFAULT.lr,
+        weight_decay: float = _DEFAULT.weight_decay,
+        shift: int = _DEFAULT.shift,
+        width: int = _DEFAULT.width,
+    ) -> None:
+        self.cache, self.seed = Path(cache).expanduser(), seed
+        self.training = ClassifierTraining(steps, max_epochs, batch_size, lr, weight_decay, shift, width)
+
+    def prepare(self, data: DataModule) -> ClassifierExtractor:
+        """The extractor for ``data``, named ``classifier-<data>-<8 hex digits of its weights>``.
+
+        Errors: `UserError` for an unlabelled set, images that the net cannot take, and a cache that cannot be written.
+        """
+        data.load()
+        if data.train.label is None or data.num_classes < 2:
+            raise UserError(
+                f"the set {data.name} has no classes, and a classifier for the metrics is trained on them; set "
+                f"metrics=none, or metrics=inception for images"
+            )
+        if not data.whole:
+            raise UserError(
+                f"of the set {data.name} only the first items are known, and a classifier for the metrics needs all "
+                f"of them; set metrics=none, or write it as a litdiffusion.data.DataModule"
+            )
+        key, path = self.key(data), self.path(data)
+        kept = read(path, key)
+        if kept is None:
+            kept = self._train(data)
+            write(path, key, kept)
+        net = new_classifier(data.shape, data.num_classes, self.training.width, self.seed)
+        net.load_state_dict(kept.tensors)
+        name = f"classifier-{data.name}-{tensor_digest(kept.tensors)[:8]}"
+        return ClassifierExtractor(name, net, tuple(data.shape), float(kept.record["accuracy"]))
+
+    def key(self, data: DataModule) -> str:
+        """16 hex digits that change with the data and with any setting."""
+        facts = {"shape": list(data.shape), "classes": data.num_classes, "seed": self.seed, "version": _VERSION}
+        return key_of(data=data.fingerprint(), training=asdict(self.training), **facts)
+
+    def path(self, data: DataModule) -> Path:
+        """Where the weights for ``data`` are kept."""
+        return self.cache / f"classifier-{self.key(data)}.pt"
+
+    def _train(self, data: DataModule) -> Kept:
+        make_folder(self.cache)
+        # Shown before the minute, finished after it.
+        print(f"training a classifier of {data.name} for the metrics: ", end="", flush=True)
+        start = perf_counter()
+        facts = {"shape": data.shape, "classes": data.num_classes, "seed": self.seed}
+        net = fit_classifier(data.train.data, data.train.label, **facts, training=self.training)
+        share = accuracy(net, data.test())
+        seconds = perf_counter() - start
+        print(f"{share:.1%} of the test images right, {seconds:.0f} s, cached in {self.cache}".replace("%", " %", 1))
+        record = {"data": data.name, "accuracy": share, "seed": self.seed, **asdict(self.training)}
+        return Kept(net.state_dict(), record)

@@ -1,0 +1,84 @@
+"""Features by the Inception network of the published scores, where its weights are at hand; nothing is downloaded."""
+
+import hashlib
+import pickle
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from litdiffusion.data.base import DataModule
+from litdiffusion.errors import UserError
+from litdiffusion.measure.features.extractor import Extractor, FeatureMaps
+
+FILE = "weights-inception-2015-12-05-6726825d.pth"
+_INSTEAD = "or set metrics=classifier (labelled images) or metrics=none"
+
+
+class InceptionFeatures:
+    """The Inception network of the original FID, as torch-fidelity ported it: 2048 features, 1008 logits.
+
+    ``weights`` is a path, or None for `FILE` in torch.hub's folder of checkpoints. The original file gives the name
+    ``inception-6726825d``. Its resize is that of the original code, so numbers compare with published ones that
+    used as many images.
+
+    Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017,
+    arXiv 1706.08500; Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2015,
+    arXiv 1512.00567.
+    """
+
+    def __init__(self, *, weights: str | Path | None = None) -> None:
+        self.weights = None if weights is None else Path(weights).expanduser()
+
+    def prepare(self, data: DataModule) -> "InceptionExtractor":
+        """The extractor, named ``inception-<8 hex digits of the file>``.
+
+        Errors: `UserError` for data that are no images, for absent or unreadable weights and without torch-fidelity.
+        """
+        if len(data.shape) != 3:
+            raise UserError(
+                f"Inception takes images, and the set {data.name} has items {tuple(data.shape)}; set metrics=none"
+            )
+        if find_spec("torch_fidelity") is None:
+            raise UserError(f"Inception features need a package: pip install 'torch-fidelity>=0.3', {_INSTEAD}")
+        path = self.path()
+        if not path.is_file():
+            raise UserError(
+                f"Inception features need its weights, {path}, which are absent and never downloaded here: put "
+                f"{FILE} of torch-fidelity's releases there, {_INSTEAD}"
+            )
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return InceptionExtractor(f"inception-{digest[:8]}", _network(path))
+
+    def path(self) -> Path:
+        """Where the weights are looked for."""
+        return self.weights or Path(torch.hub.get_dir()) / "checkpoints" / FILE
+
+
+class InceptionExtractor(Extractor):
+    """Pooled features and logits without bias, as the Inception score takes them; greys become three equal channels."""
+
+    def __init__(self, name: str, net: nn.Module) -> None:
+        super().__init__(name, net, batch_size=50)
+
+    def maps(self, images: Tensor) -> FeatureMaps:
+        """Features (B, 2048) and logits (B, 1008)."""
+        return FeatureMaps(*self.net(images.expand(-1, 3, -1, -1)))
+
+
+def _network(path: Path) -> nn.Module:
+    # Not torchmetrics' subclass: it gives one output only, and by default another resize than the published scores.
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    try:
+        # torch-fidelity unpickles whatever the file holds; this refuses all but tensors first.
+        torch.load(path, map_location="cpu", weights_only=True)
+        with torch.random.fork_rng(devices=[]):
+            return FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise UserError(
+            f"{path} cannot be read as Inception's weights ({reason}): put {FILE} there, {_INSTEAD}"
+        ) from error

@@ -1,0 +1,40 @@
+"""Features of real images, computed once for a data set and a feature net."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from litdiffusion.data.base import DataModule
+from litdiffusion.data.batch import Batch
+from litdiffusion.errors import UserError
+from litdiffusion.measure.features.cache import Kept, key_of, make_folder, read, write
+from litdiffusion.measure.features.extractor import Extractor, FeatureMaps, joined
+
+PARTS: dict[str, Callable[[DataModule], Batch]] = {"train": lambda data: data.train, "test": lambda data: data.test()}
+_CHUNK = 1_000
+
+
+def reference_features(extractor: Extractor, data: DataModule, part: str, n: int, cache: str | Path) -> FeatureMaps:
+    """Features of the first min(n, size) images of ``part`` ("train" or "test", see `DataModule.test`).
+
+    Kept as ``<cache>/features-<key>.pt``; the key changes with the data, the part, n and the extractor's name. A
+    damaged or foreign file is named in a warning and replaced. Errors: `UserError` for another part, n < 1, and a
+    cache that cannot be written.
+    """
+    if part not in PARTS or n < 1:
+        raise UserError(f"reference features are of the part train or test and of n >= 1 images, got {part!r}, n={n}")
+    data.load()
+    rows = PARTS[part](data).data
+    n = min(n, len(rows))
+    key = key_of(data=data.fingerprint(), part=part, n=n, extractor=extractor.name)
+    path = Path(cache).expanduser() / f"features-{key}.pt"
+    kept = read(path, key)
+    if kept is None:
+        make_folder(path.parent)
+        # In chunks: a set of files is decoded as it is asked for.
+        maps = joined([extractor(rows.index_select(0, index)) for index in torch.arange(n).split(_CHUNK)])
+        tensors = {name: tensor for name, tensor in maps._asdict().items() if tensor is not None}
+        kept = Kept(tensors, {"extractor": extractor.name, "data": data.name, "part": part, "n": n})
+        write(path, key, kept)
+    return FeatureMaps(kept.tensors["features"], kept.tensors.get("logits"))

@@ -1,0 +1,144 @@
+"""Training a small classifier of images: a plain loop whose result is a function of the images and one seed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import cross_entropy, pad
+
+from litdiffusion.data.base import to_model_space
+from litdiffusion.data.batch import Batch
+from litdiffusion.data.loaders import Rows, take
+from litdiffusion.data.order import shuffled_batches
+from litdiffusion.diffusion.seeding import fold_seed, seed_generators
+from litdiffusion.errors import UserError
+from litdiffusion.nets.classifier import Classifier
+
+# The cycle divides by the lengths of its two parts, of 30 % and 70 %.
+_FEWEST_STEPS = 10
+# Streams apart from each other and from the order of the batches, which all follow from one seed.
+_WEIGHTS, _SHIFTS = (int.from_bytes(name, "big") for name in (b"weights", b"shifts"))
+
+
+@dataclass(frozen=True)
+class ClassifierTraining:
+    """How a classifier is trained: AdamW, a one-cycle learning rate, images moved by a pixel or so.
+
+    The length is ``steps`` batches or ``max_epochs`` passes over the images, whichever is shorter: MNIST needs the
+    steps, 1500 digits have long been learned by then. ``lr`` is the cycle's peak, ``shift`` the largest move in pixels
+    along either axis. ``width`` is the net's. Errors: `UserError` for values out of range.
+    """
+
+    steps: int = 900
+    max_epochs: int = 30
+    batch_size: int = 128
+    lr: float = 1e-2
+    weight_decay: float = 1e-2
+    shift: int = 1
+    width: int = 16
+
+    def __post_init__(self) -> None:
+        least = {"steps": _FEWEST_STEPS, "max_epochs": 1, "batch_size": 2, "weight_decay": 0, "shift": 0, "width": 1}
+        for name, minimum in least.items():
+            if not getattr(self, name) >= minimum:
+                raise UserError(f"{name}={getattr(self, name)} of the classifier must be at least {minimum}")
+        if not 0 < self.lr < 1:
+            raise UserError(f"lr={self.lr} of the classifier must lie between 0 and 1; 0.01 is the default")
+
+
+@contextmanager
+def _own_mode() -> Iterator[None]:
+    """Full-precision gradients and common tensors, even for a caller in an evaluation in mixed precision."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        yield
+
+
+@_own_mode()
+def fit_classifier(
+    images: Rows,
+    labels: Tensor,
+    *,
+    shape: Sequence[int],
+    classes: int,
+    seed: int,
+    training: ClassifierTraining | None = None,
+) -> Classifier:
+    """A `Classifier` of ``images`` by the mean cross-entropy with ``labels``, in evaluation mode on the CPU.
+
+    The same arguments and number of threads give the same weights, bit for bit; neither the global random state nor
+    the caller's gradient mode is touched or matters.
+
+    Shapes: images uint8, or float in [-1, 1], (N, *shape) with N >= 2; labels (N,) integers in [0, classes).
+
+    Errors: `UserError` for labels out of range, and for a shape that the net cannot take.
+
+    Source: the cycle is that of Smith, Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large
+    Learning Rates", 2017, arXiv 1708.07120.
+    """
+    training = training or ClassifierTraining()
+    check_labels(len(images), labels, classes)
+    net = new_classifier(shape, classes, training.width, fold_seed(seed, _WEIGHTS))
+    batch_size, steps = _length(len(images), training)
+    generator = torch.Generator().manual_seed(fold_seed(seed, _SHIFTS))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=steps)
+    for index in shuffled_batches(len(images), batch_size, seed, steps):
+        batch = take(images, labels, index)
+        _, logits = net(shifted(to_model_space(batch.data), training.shift, generator))
+        optimizer.zero_grad()
+        cross_entropy(logits, batch.label).backward()
+        optimizer.step()
+        cycle.step()
+    return net.eval().requires_grad_(False)
+
+
+@_own_mode()
+def new_classifier(shape: Sequence[int], classes: int, width: int, seed: int) -> Classifier:
+    """An untrained `Classifier` whose weights follow from ``seed``; the global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        seed_generators(torch.device("cpu"), seed)
+        return Classifier(shape, classes, width)
+
+
+@_own_mode()
+@torch.no_grad()
+def accuracy(net: Classifier, part: Batch, batch_size: int = 500) -> float:
+    """The share of the labelled images of ``part`` whose largest logit is that of their label, in [0, 1]."""
+    right = 0
+    for index in torch.arange(len(part.data)).split(batch_size):
+        batch = take(part.data, part.label, index)
+        right += int((net(to_model_space(batch.data))[1].argmax(1) == batch.label).sum())
+    return right / len(part.data)
+
+
+def shifted(x: Tensor, shift: int, generator: Generator) -> Tensor:
+    """Each image of x (B, C, H, W) moved by its own whole pixels, uniform in -shift..shift along both axes.
+
+    What moves in repeats the edge; ``shift = 0`` returns x and draws nothing.
+    """
+    if shift == 0:
+        return x
+    batch, channels, height, width = x.shape
+    down, right = torch.randint(2 * shift + 1, (2, batch, 1), generator=generator)
+    rows = (down + torch.arange(height))[:, None, :, None]
+    columns = (right + torch.arange(width))[:, None, None, :]
+    item, channel = torch.arange(batch)[:, None, None, None], torch.arange(channels)[:, None, None]
+    return pad(x, (shift,) * 4, mode="replicate")[item, channel, rows, columns]
+
+
+def check_labels(n: int, labels: Tensor, classes: int) -> None:
+    """Raise a `UserError` unless ``labels`` are n integers in [0, classes)."""
+    whole = not labels.is_floating_point() and labels.shape == (n,)
+    if not whole or n < 2 or not bool(((labels >= 0) & (labels < classes)).all()):
+        raise UserError(
+            f"a classifier of {classes} classes needs at least 2 images with one whole label from 0 to {classes - 1} "
+            f"for each, got {n} images and labels of shape {tuple(labels.shape)}"
+        )
+
+
+def _length(n: int, training: ClassifierTraining) -> tuple[int, int]:
+    """Batch size and number of steps for n images."""
+    batch_size = min(training.batch_size, n)
+    return batch_size, max(_FEWEST_STEPS, min(training.steps, training.max_epochs * (n // batch_size)))

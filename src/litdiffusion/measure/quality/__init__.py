@@ -1,0 +1,7 @@
+"""The quality of samples: numbers with spread, sample count and noise floor, for vectors and for images."""
+
+from litdiffusion.measure.quality.base import Measured, Quality
+from litdiffusion.measure.quality.images import ImageQuality
+from litdiffusion.measure.quality.vectors import VectorQuality
+
+__all__ = ["ImageQuality", "Measured", "Quality", "VectorQuality"]

@@ -1,0 +1,146 @@
+"""Samples of images beside real ones, in the features of a net that suits the data."""
+
+from functools import cached_property
+from typing import NamedTuple
+
+from torch import Tensor
+
+from litdiffusion.data import DataModule
+from litdiffusion.data.batch import Batch
+from litdiffusion.diffusion.levels import CLEAN, Level
+from litdiffusion.errors import UserError
+from litdiffusion.measure.distances import (
+    Copying,
+    Estimate,
+    Moments,
+    class_balance,
+    copying_check,
+    density_coverage,
+    frechet_estimate,
+    kernel_distance,
+    label_shares,
+    mean_estimate,
+    moments,
+    precision_recall,
+)
+from litdiffusion.measure.features import Extractor, FeatureMaps, Features, reference_features
+from litdiffusion.measure.quality.base import Measured, Quality
+
+HELD_OUT = 1000
+"""Real images, never trained on, that calibrate the copying check."""
+FEWEST = 20
+"""Images on either side of a distance: the kernel distance takes ten pairs of subsets."""
+
+
+class Real(NamedTuple):
+    """What is kept of the real images: the extractor, its maps of training and of held-out images, their moments."""
+
+    extractor: Extractor
+    train: FeatureMaps
+    test: FeatureMaps
+    moments: Moments
+
+
+class ImageQuality(Quality):
+    """Fréchet and kernel distance, precision and recall, density and coverage of samples against training images.
+
+    The features come from a net of the data's own kind (`features`), so the Fréchet distance is not the FID, and
+    compares only with numbers that carry the same name of extractor, n and reference. ``frechet_over_floor`` divides by
+    the distance of as many held-out images: 1 for a perfect sampler. Where the net is a classifier also its mean
+    ``confidence``, and ``class_error``, the total variation between the classes of samples and of data; of conditional
+    samples ``label_accuracy``, the share that it recognises as the class that was asked for.
+
+    Spreads are one standard deviation: bootstrap over samples (frechet), over subsets (kernel), standard errors (the
+    others). The bias of the Fréchet distance at finite n is not in them; its floor has the same.
+
+    Args:
+        features: of images; trained or loaded at the first measurement.
+        reference: real images to compare with: the first ones of the training part.
+        cache: folder for the features of real images.
+    """
+
+    headline = "frechet_over_floor"
+    names = ("frechet", "frechet_over_floor", "kernel", "precision", "recall", "density", "coverage")
+    rising = frozenset({"precision", "recall", "density", "coverage", "confidence", "label_accuracy"})
+    live = 256
+
+    def __init__(self, features: Features, cache: str, reference: int = 10_000):
+        super().__init__()
+        if reference < 100:
+            raise UserError(f"metrics.reference must be at least 100 real images, got {reference}; 10000 is usual")
+        self.features, self.reference, self.cache = features, reference, cache
+        self._floors: dict[int, Measured] = {}
+
+    def attach(self, data: DataModule) -> "ImageQuality":
+        if len(data.shape) != 3:
+            raise UserError(f"metrics of images do not fit items of shape {tuple(data.shape)}; take metrics=vectors")
+        self._floors.clear()
+        self.__dict__.pop("real", None)
+        super().attach(data)
+        return self
+
+    @cached_property
+    def real(self) -> Real:
+        """Made at the first measurement: a run that measures nothing pays nothing."""
+        extractor = self.features.prepare(self.data)
+        parts = [
+            reference_features(extractor, self.data, part, self.reference, self.cache) for part in ("train", "test")
+        ]
+        return Real(extractor, *parts, moments(parts[0].features))
+
+    def measure(
+        self, samples: Tensor, n: int | None = None, level: Level = CLEAN, labels: Tensor | None = None
+    ) -> Measured:
+        maps = self.real.extractor(samples[:n])
+        measured = self._distances(maps)
+        floor = self.rivals(len(maps.features))["data"]["frechet"]
+        frechet = measured["frechet"]
+        ratio = Estimate(frechet.value / floor.value, frechet.spread / floor.value, frechet.n)
+        return measured | {"frechet_over_floor": ratio} | self._classes(maps, labels)
+
+    def rivals(self, n: int, level: Level = CLEAN) -> dict[str, Measured]:
+        test = self.real.test
+        n = min(n, len(test.features))
+        if n not in self._floors:
+            part = FeatureMaps(test.features[:n], None if test.logits is None else test.logits[:n])
+            measured = self._distances(part)
+            frechet = measured["frechet"]
+            ratio = {"frechet_over_floor": Estimate(1.0, frechet.spread / frechet.value, n)}
+            self._floors[n] = measured | ratio | self._classes(part, None)
+        return {"data": self._floors[n]}
+
+    def legend(self) -> str:
+        real = self.real
+        return (
+            f"features of {real.extractor.name}, {len(real.train.features)} training images as reference; the floor is "
+            f"{len(real.test.features)} held-out images, or as many as there are samples"
+        )
+
+    def copying(self, samples: Tensor) -> Copying:
+        """Whether samples repeat training images, in pixels; see `copying_check`."""
+        train, held_out = self.data.training_reference(len(self.data.train.data)), self.data.reference(HELD_OUT)
+        return copying_check(samples, train, held_out, quantile=max(0.01, 1 / len(held_out)))
+
+    def _distances(self, maps: FeatureMaps) -> dict[str, Estimate]:
+        samples, real = maps.features, self.real.train.features
+        if len(samples) < FEWEST:
+            raise UserError(
+                f"metrics of images need at least {FEWEST} samples and as many held-out images, got {len(samples)}; "
+                f"raise their number (data.val_size), or set metrics=none"
+            )
+        manifold = [precision_recall(samples, real), density_coverage(samples, real)]
+        return {
+            "frechet": frechet_estimate(samples, self.real.moments),
+            "kernel": kernel_distance(samples, real),
+            **{name: value for pair in manifold for name, value in pair._asdict().items()},
+        }
+
+    def _classes(self, maps: FeatureMaps, labels: Tensor | None) -> dict[str, Estimate]:
+        if maps.logits is None:
+            return {}
+        train: Batch = self.data.train
+        balance = class_balance(maps.logits, label_shares(train.label, self.data.num_classes))
+        found = {"class_error": balance.total_variation, "confidence": balance.confidence}
+        if labels is not None:
+            found["label_accuracy"] = mean_estimate((maps.logits.argmax(1) == labels).double())
+        return found

@@ -1,0 +1,1 @@
+"""What every part of a model can say of itself."""

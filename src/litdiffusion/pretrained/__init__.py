@@ -1,0 +1,1 @@
+"""A finished model: load it, sample, inpaint, export."""

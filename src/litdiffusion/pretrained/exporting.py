@@ -1,0 +1,80 @@
+"""A trained model without its training: weights as safetensors, the config beside them as json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from litdiffusion.errors import UserError
+from litdiffusion.training.checkpoints import read_checkpoint
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PREFIXES = {"ema": "ema.model.net.", "raw": "denoiser.net."}
+"""Of the net's tensors in a checkpoint, by the choice of weights."""
+UNNEEDED = ("callbacks", "logger", "trainer", "ckpt_path", "name", "resume")
+"""Parts of the config that only training reads."""
+
+
+def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> Path:
+    """Writes the net's weights and the config of a checkpoint into ``folder``: no pickle, nothing that runs.
+
+    ``model.safetensors`` holds the tensors under the net's own names, so that ``net.load_state_dict`` takes them;
+    ``config.json`` what `Pretrained` needs to build the net, its process and its sampler again.
+
+    Raises:
+        UserError: a checkpoint that cannot be read; unknown ``weights``; a folder that holds a model already.
+    """
+    from safetensors.torch import save_file
+
+    if weights not in PREFIXES:
+        raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
+    folder = Path(folder)
+    if any((folder / name).exists() for name in (WEIGHTS, CONFIG)):
+        raise UserError(f"{folder} already holds an exported model, which would be overwritten; name another folder")
+    content = read_checkpoint(checkpoint)
+    prefix, state = PREFIXES[weights], content["state_dict"]
+    # Clones: the format refuses tensors that share memory, and those in other orders than the plain one.
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    net = {name: value.clone().contiguous() for name, value in own.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(_record(content, weights), indent=1)
+        save_file(net, folder / WEIGHTS, {"format": "pt", "weights": weights})
+        (folder / CONFIG).write_text(text)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be written ({error.strerror}); name another one") from error
+    return folder
+
+
+def read_export(folder: str | Path, weights: str = "ema") -> dict[str, Any]:
+    """The content of an exported model in the form of a checkpoint's: ``litdiffusion`` and ``state_dict``.
+
+    Raises:
+        UserError: missing or damaged files; other weights than those that were exported.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / CONFIG).read_text())
+        exported = record["weights"]
+        if weights != exported:
+            raise UserError(f"{folder} holds the {exported} weights alone; take weights={exported}")
+        net = load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename or folder / WEIGHTS} is missing; take a folder of scripts/export.py"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{folder} holds no whole exported model ({error}); export it again") from error
+    record["value_range"] = record["value_range"] and tuple(record["value_range"])
+    return {"litdiffusion": record, "state_dict": {f"{PREFIXES[exported]}{k}": v for k, v in net.items()}}
+
+
+def _record(content: dict[str, Any], weights: str) -> dict[str, Any]:
+    record = content["litdiffusion"]
+    config = {key: value for key, value in record["config"].items() if key not in UNNEEDED}
+    config["derived"] = {**config["derived"], "run_dir": None}
+    return {"format": "litdiffusion 1", "weights": weights, "value_range": record["value_range"], "config": config}

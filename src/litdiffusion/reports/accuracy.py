@@ -1,0 +1,37 @@
+"""The classification accuracy score of a checkpoint's samples."""
+
+from torch import Tensor
+
+from litdiffusion.errors import UserError
+from litdiffusion.measure.distances import Estimate
+from litdiffusion.measure.features import classification_accuracy
+from litdiffusion.measure.quality import ImageQuality
+from litdiffusion.reports.subjects import Subject
+from litdiffusion.reports.table import Row
+
+
+def accuracy_numbers(subject: Subject, samples: Tensor, labels: Tensor | None) -> Row:
+    """``accuracy`` on real test images of a classifier trained on ``samples`` alone, and ``real_accuracy`` beside it.
+
+    Samples of an unconditional model have no classes: they get those that the metrics' own classifier sees. The score
+    then says whether they cover what tells the classes apart, not whether the model knows its classes, and the name is
+    ``pseudo_accuracy``.
+    """
+    quality = subject.quality
+    if not isinstance(quality, ImageQuality):
+        raise UserError("accuracy=true needs labelled images; leave it out")
+    name = "accuracy" if labels is not None else "pseudo_accuracy"
+    if labels is None:
+        logits = quality.real.extractor(samples).logits
+        if logits is None:
+            raise UserError("accuracy=true of an unconditional model needs metrics=classifier, which names the classes")
+        labels = logits.argmax(dim=1)
+    found = classification_accuracy(samples, labels, quality.data)
+    print(
+        f"a classifier trained on {found.n} samples alone is right on {100 * found.samples.accuracy:.1f} ± "
+        f"{100 * found.samples.error:.1f} % of the real test images, one trained on as many real images on "
+        f"{100 * found.real.accuracy:.1f} ± {100 * found.real.error:.1f} %"
+        + ("" if name == "accuracy" else " (the samples' classes are the metrics' classifier's)"),
+        flush=True,
+    )
+    return {name: Estimate(*found.samples, found.n), "real_accuracy": Estimate(*found.real, found.n)}

@@ -1,0 +1,32 @@
+"""An evaluation on W&B."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from litdiffusion.measure.distances import Estimate
+from litdiffusion.reports.subjects import Subject
+from litdiffusion.reports.table import Row
+from litdiffusion.runs.dashboards import wandb_logger
+
+
+def show_report(cfg: DictConfig, folder: Path, rows: list[Row], chosen: list[Subject]) -> None:
+    """A run of its own: the table, the pictures, the best headline as summary, the checkpoints as config."""
+    logger = wandb_logger(folder, f"evaluate {chosen[0].name}", job_type="evaluate")
+    logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = [[_plain(row.get(name)) for name in names] for row in rows]
+    logger.log_table("quality", columns=names, data=table)
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as picture:
+            logger.log_image(f"pictures/{path.stem}", [picture.convert("RGB")])
+    headline = chosen[0].quality.headline
+    values = [row[headline].value for row in rows if headline in row and "calls" in row]
+    if values:  # else no samples were finite
+        logger.experiment.summary[headline] = min(values)
+    logger.experiment.finish()
+
+
+def _plain(cell: object) -> object:
+    return cell.value if isinstance(cell, Estimate) else cell

@@ -1,0 +1,187 @@
+"""The likelihood of held-out data under a checkpoint: a table, its numbers as csv, the bound's terms as a picture."""
+
+import csv
+from collections.abc import Iterator
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from litdiffusion.codecs import Identity
+from litdiffusion.config.settings import whole
+from litdiffusion.data import Facts
+from litdiffusion.diffusion.denoisers import ClippedDenoiser
+from litdiffusion.diffusion.levels import per_sample_noise
+from litdiffusion.diffusion.likelihood import (
+    BoundTerms,
+    Exact,
+    are_bytes,
+    bits_per_dimension,
+    divergence_for,
+    flow_nats,
+    variational_bound,
+)
+from litdiffusion.errors import UserError
+from litdiffusion.plots.figures import hexed, quiet, rendered
+from litdiffusion.plots.palette import ACCENT, INK
+from litdiffusion.pretrained.sampling import Pretrained, device_for, folder_for
+
+QUARTILES = ("(0, 1/4]", "(1/4, 1/2]", "(1/2, 3/4]", "(3/4, 1]")
+
+
+class Row(NamedTuple):
+    """A term of the negative log-likelihood: nats of every item (n,)."""
+
+    name: str
+    nats: Tensor
+
+    def numbers(self, coordinates: int | None) -> tuple[float, float, float | None]:
+        """Mean, its standard error, and bits per dimension where the items have bytes for ``coordinates``."""
+        mean = self.nats.mean()
+        bits = None if coordinates is None else bits_per_dimension(mean, coordinates).item()
+        return mean.item(), self.nats.std().item() / len(self.nats) ** 0.5, bits
+
+
+class Held(NamedTuple):
+    """Held-out items in model space (n, ...), whether they are bytes, and what a reader must know of their units.
+
+    ``label`` (n,) are their classes, where the model is told them: its likelihood is then that of x given its class.
+    """
+
+    x_0: Tensor
+    bytes: bool
+    units: str
+    label: Tensor | None = None
+
+
+def likelihood_to_files(cfg: DictConfig) -> Path:
+    """Measures ``cfg.n`` validation items, prints the table, writes ``likelihood.csv`` and returns the folder.
+
+    With ``method=bound`` also ``steps.csv`` and ``likelihood.png``, the terms against t.
+    """
+    _check(cfg)
+    pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
+    data = pretrained.data()
+    held = _held(data, pretrained, cfg.n)._replace(label=pretrained.labels_of(data, cfg.n))
+    folder = folder_for(cfg, "likelihood", "likelihood.csv")
+    rows, terms = METHODS[cfg.method](cfg, pretrained, held)
+    rows += _compared(data, held, rows[-1])
+    _report(rows, held, cfg, pretrained, folder)
+    if terms is not None:
+        _write_steps(terms, folder)
+    print(f"likelihood: {folder}")
+    return folder
+
+
+def _check(cfg: DictConfig) -> None:
+    if OmegaConf.is_missing(cfg, "ckpt"):
+        raise UserError("give a checkpoint: python scripts/likelihood.py ckpt=outputs/.../checkpoints/last.ckpt")
+    if cfg.method not in METHODS:
+        raise UserError(f"method must be one of {', '.join(METHODS)}, got {cfg.method!r}")
+    optional = {name: 1 for name in ("steps", "probes") if cfg[name] is not None}
+    for name, least in {"n": 2, "batch_size": 1, "seed": 0, **optional}.items():
+        whole(cfg, name, least)
+
+
+def _held(data: Facts, pretrained: Pretrained, n: int) -> Held:
+    plain = isinstance(pretrained.codec, Identity)
+    with torch.no_grad():
+        x_0 = pretrained.codec.encode(data.reference(n))
+    if not plain:
+        return Held(x_0, False, "a density of the codec's latents, not of the data")
+    if data.value_range is not None and are_bytes(x_0):
+        return Held(x_0, True, "bits per dimension: per byte of the data, 8 without a model")
+    shift = getattr(data, "std", torch.ones(1)).log().sum().item()
+    return Held(
+        x_0, False, f"a density of the standardised data; add {shift:.4f} nats for that in the data's own units"
+    )
+
+
+def _bound(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Row], BoundTerms]:
+    denoiser: nn.Module = pretrained.denoiser
+    variance = cfg.variance or ("learned" if denoiser.learned_variance else "forward")
+    decoder = "8bit" if held.bytes else "gaussian"
+    if cfg.clip and held.bytes:
+        denoiser = ClippedDenoiser(denoiser, *pretrained.value_range)
+    measure = partial(variational_bound, denoiser, variance=variance, decoder=decoder, steps=cfg.steps)
+    parts = [
+        measure(x_0, cond=cond, noise=per_sample_noise([cfg.seed + start + i for i in range(len(x_0))]))
+        for start, x_0, cond in _batches(cfg, pretrained, held)
+    ]
+    *fields, times = zip(*parts, strict=True)
+    terms = BoundTerms(*(torch.cat(field).double().cpu() for field in fields), times[0].cpu())
+    quarter = (4 * terms.times).ceil().clamp(1, 4).long() - 1
+    steps = [Row(f"steps, t in {name}", terms.steps[:, quarter == k].sum(1)) for k, name in enumerate(QUARTILES)]
+    rows = [Row("prior", terms.prior), *steps, Row(f"decoder ({decoder})", terms.decoder)]
+    return [*rows, Row(f"bound ({variance} variance)", terms.total)], terms
+
+
+def _flow(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Row], None]:
+    coordinates, nats = prod(pretrained.shape), []
+    for start, x_0, cond in _batches(cfg, pretrained, held):
+        seed = cfg.seed + start
+        divergence = divergence_for(coordinates, cfg.probes, seed)
+        found = flow_nats(pretrained.denoiser, x_0, held.bytes, divergence, seed, cond, cfg.rtol, cfg.atol)
+        nats.append(found.double().cpu())
+    kind = "exact" if isinstance(divergence, Exact) else "estimated"
+    return [Row(f"flow ({kind} divergence)", torch.cat(nats))], None
+
+
+METHODS = {"bound": _bound, "flow": _flow}
+
+
+def _batches(cfg: DictConfig, pretrained: Pretrained, held: Held) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """(index of the first item, items and their classes on the device), while a bar counts items."""
+    device = device_for(cfg.device)
+    pretrained.denoiser.to(device).requires_grad_(False)
+    with tqdm(total=len(held.x_0), unit="item", desc=cfg.method, mininterval=0.5) as bar:
+        for start in range(0, len(held.x_0), cfg.batch_size):
+            batch = held.x_0[start : start + cfg.batch_size].to(device)
+            label = None if held.label is None else held.label[start : start + cfg.batch_size].to(device)
+            yield start, batch, label
+            bar.update(len(batch))
+
+
+def _compared(data: Facts, held: Held, total: Row) -> list[Row]:
+    """Where the data's own law is known in closed form: its nats on the same items, and what the model has more."""
+    law = getattr(data, "mixture", None)
+    if law is None or held.label is not None:
+        return []
+    truth = -law.log_density(held.x_0).double()
+    return [Row("the data's own law", truth), Row("excess over it", total.nats - truth)]
+
+
+def _report(rows: list[Row], held: Held, cfg: DictConfig, pretrained: Pretrained, folder: Path) -> None:
+    coordinates = prod(pretrained.shape) if held.bytes else None
+    what = "-log p" if held.label is None else "-log p(x | class)"
+    print(f"{what} of {len(held.x_0)} validation items, {prod(pretrained.shape)} numbers each, {cfg.weights} weights")
+    print(f"{held.units}\n{'':32}{'nats':>12}{'std. error':>12}" + (f"{'bits/dim':>12}" if held.bytes else ""))
+    with (folder / "likelihood.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["term", "nats", "standard_error", "bits_per_dimension"])
+        for row in rows:
+            mean, error, bits = row.numbers(coordinates)
+            writer.writerow([row.name, mean, error, "" if bits is None else bits])
+            print(f"{row.name:32}{mean:12.4f}{error:12.4f}" + ("" if bits is None else f"{bits:12.4f}"))
+
+
+def _write_steps(terms: BoundTerms, folder: Path) -> None:
+    from matplotlib.figure import Figure
+
+    nats = terms.steps.mean(0)
+    with (folder / "steps.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("t", "nats"), *zip(terms.times.tolist(), nats.tolist(), strict=True)])
+    figure = Figure((9, 5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.semilogy(terms.times, nats.clamp(min=1e-12), color=hexed(ACCENT), linewidth=1.6)
+    axes.set(xlabel="t", ylabel="nats per step", xlim=(0, 1))
+    title = f"Variational bound {terms.total.mean():.4g} nats: {len(nats)} steps {nats.sum():.4g}"
+    title += f", decoder {terms.decoder.mean():.4g}, prior {terms.prior.mean():.2g}"
+    axes.set_title(title, color=hexed(INK), loc="left")
+    quiet(axes)
+    rendered(figure).save(folder / "likelihood.png")

@@ -1,0 +1,41 @@
+"""What the first row of an evaluation looks like: its samples, and whether they are copies of training images."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from litdiffusion.measure.quality import ImageQuality
+from litdiffusion.plots import comparison_picture, image_grid, pairs_picture
+from litdiffusion.reports.subjects import Subject
+from litdiffusion.reports.table import Row
+
+SHOWN, PAIRS = 100, 20
+
+
+def write_checks(folder: Path, subject: Subject, samples: Tensor) -> Row:
+    """Draws ``samples.png``, and for images ``nearest.png`` with the copying check; returns the check's number."""
+    if samples.ndim != 4:
+        sets = {"data": subject.quality.data.reference(len(samples)), "samples": samples}
+        comparison_picture(sets).save(folder / "samples.png")
+        return {}
+    limits = subject.pretrained.value_range or (-1.0, 1.0)
+    shown = samples[:SHOWN]
+    image_grid(shown, max(1, round(len(shown) ** 0.5)), limits).save(folder / "samples.png")
+    if not isinstance(subject.quality, ImageQuality):
+        return {}
+    found = subject.quality.copying(samples)
+    train = subject.quality.data.training_reference(len(subject.quality.data.train.data))
+    closest = found.nearest.distances.argsort()[:PAIRS]
+    pairs_picture(
+        samples[closest],
+        train[found.nearest.indices[closest]],
+        f"the {len(closest)} samples nearest to training images (below each: the image)",
+        limits,
+    ).save(folder / "nearest.png")
+    print(
+        f"copying check: {100 * found.share.value:.1f} ± {100 * found.share.spread:.1f} % of the samples are as near "
+        f"to a training image as the nearest {100 * found.expected:.1f} % of held-out images are; median distance "
+        f"{found.ratio:.2f} of theirs",
+        flush=True,
+    )
+    return {"copies": found.share}

@@ -1,0 +1,152 @@
+"""The quality of checkpoints: sampler x steps as a table, csv, a plot of quality against network calls, W&B."""
+
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from litdiffusion.config.settings import whole
+from litdiffusion.diffusion.levels import Level
+from litdiffusion.diffusion.samplers.blocks import Blocks
+from litdiffusion.errors import UserError
+from litdiffusion.measure.distances import Estimate
+from litdiffusion.plots import Curve, quality_picture
+from litdiffusion.pretrained.sampling import device_for, folder_for
+from litdiffusion.reports.accuracy import accuracy_numbers
+from litdiffusion.reports.dashboard import show_report
+from litdiffusion.reports.pictures import write_checks
+from litdiffusion.reports.subjects import Subject, Walk, check_choices, subjects, walks
+from litdiffusion.reports.table import Row, text_table, write_csv
+from litdiffusion.training.labels import in_proportion
+
+SAMPLES = {1: 10_000, 3: 1000}
+"""By the number of dimensions of one sample: points are cheap, images are not."""
+LEADING = ("checkpoint", "weights", "sampler", "calls", "seconds")
+
+
+class Drawn(NamedTuple):
+    """Samples (N, ...) in data space on the CPU, their classes, where their walk ended, and how long it took."""
+
+    x: Tensor
+    labels: Tensor | None
+    level: Level
+    seconds: float
+
+
+def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path:
+    """Measures every checkpoint x weights x sampler x steps, prints the table and returns the folder of the files.
+
+    ``quality.csv`` holds all numbers with spread and n, ``quality.png`` shows them against network calls, and the
+    first row's samples are drawn, with their nearest training images where they are images; samples that are not
+    finite are neither measured nor drawn. ``samplers`` is the folder of the sampler group's yaml files.
+    """
+    _check(cfg, samplers)
+    chosen = list(subjects(cfg))
+    folder = folder_for(cfg, "evaluation", "quality.csv", chosen[0].path)
+    rows: list[Row] = []
+    for row in _rows(cfg, chosen, samplers, folder):
+        rows.append(row)
+        write_csv(folder / "quality.csv", rows)  # what is measured is kept, whatever comes after
+    if not rows:
+        raise UserError("no sampler of samplers= fits these checkpoints; take samplers=own")
+    _report(cfg, chosen, rows, folder)
+    return folder
+
+
+def _check(cfg: DictConfig, samplers: Path) -> None:
+    if OmegaConf.is_missing(cfg, "ckpt"):
+        raise UserError("give a checkpoint: python scripts/evaluate.py ckpt=outputs/.../checkpoints/last.ckpt")
+    optional = {"n": 20} if cfg.n is not None else {}
+    for name, least in {"sets": 1, "batch_size": 1, "seed": 0, **optional}.items():
+        whole(cfg, name, least)
+    check_choices(cfg, samplers)
+
+
+def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path) -> Iterator[Row]:
+    """One row at a time; the first of a subject carries its checks, that of all its pictures."""
+    for place, subject in enumerate(chosen):
+        for index, walk in enumerate(walks(cfg, subject.pretrained, samplers)):
+            drawn = _drawn(cfg, subject, walk)
+            row = _measured(cfg, subject, walk, drawn)
+            finite = subject.quality.headline in row
+            if finite and place == index == 0:
+                row |= write_checks(folder, subject, drawn.x)
+            if finite and cfg.accuracy and index == 0:
+                row |= accuracy_numbers(subject, drawn.x, drawn.labels)
+            yield row
+
+
+def _measured(cfg: DictConfig, subject: Subject, walk: Walk, drawn: Drawn) -> Row:
+    n = len(drawn.x) // cfg.sets
+    row: Row = {
+        "checkpoint": subject.name,
+        "weights": subject.weights,
+        "sampler": walk.name,
+        "calls": walk.sampler.calls(subject.pretrained.denoiser.schedule),
+        "seconds": drawn.seconds / cfg.sets,
+        "n": n,
+    }
+    line = f"{subject.name}, {subject.weights}, {walk.name}, {row['calls']} calls, {row['seconds']:.1f} s:"
+    if not drawn.x.isfinite().all():
+        print(f"{line} samples are not finite, not measured", flush=True)
+        return row
+    measured = subject.quality.measure(drawn.x, n, drawn.level, drawn.labels)
+    value, spread, _ = measured[subject.quality.headline]
+    print(f"{line} {subject.quality.headline} {value:.3g} ± {spread:.2g}", flush=True)
+    return row | measured
+
+
+@torch.no_grad()
+def _drawn(cfg: DictConfig, subject: Subject, walk: Walk) -> Drawn:
+    pretrained, device = subject.pretrained, device_for(cfg.device)
+    each = cfg.n or SAMPLES[len(pretrained.shape)]
+    labels = in_proportion(subject.quality.data.train.label, each) if pretrained.classes else None
+    denoiser, n, parts = pretrained.on(device, cfg.clip, cfg.guidance), each * cfg.sets, []
+    blocks = Blocks(walk.sampler, denoiser, pretrained.shape, min(cfg.batch_size, n), cfg.seed, labels, device)
+    begin = time.perf_counter()
+    with tqdm(total=n, unit="sample", desc=walk.name, mininterval=0.5, leave=False) as bar:
+        for index in count():
+            end = blocks.draw(index)
+            parts.append(pretrained.codec.decode(end.x).float().cpu())
+            bar.update(len(end.x))
+            if sum(map(len, parts)) >= n:
+                break
+    seconds = time.perf_counter() - begin
+    return Drawn(torch.cat(parts)[:n], None if labels is None else labels.repeat(cfg.sets), end.level, seconds)
+
+
+def _report(cfg: DictConfig, chosen: list[Subject], rows: list[Row], folder: Path) -> None:
+    """The table on the terminal, its csv, the plot, and W&B where it is asked for."""
+    quality = chosen[0].quality
+    rivals = quality.rivals(rows[0]["n"])
+    lines = rows + [{"checkpoint": name, **measured} for name, measured in rivals.items()]
+    measures = [name for name in dict.fromkeys(key for row in lines for key in row) if _is_measure(lines, name)]
+    print(text_table(lines, [*LEADING, *measures]))
+    print(quality.legend())
+    write_csv(folder / "quality.csv", lines)
+    levels = {name: measured[quality.headline].value for name, measured in rivals.items()}
+    quality_picture(_curves(rows, quality.headline), levels, quality.headline).save(folder / "quality.png")
+    if cfg.wandb:
+        show_report(cfg, folder, lines, chosen)
+    print(f"evaluation: {folder}")
+
+
+def _is_measure(rows: list[Row], name: str) -> bool:
+    return any(isinstance(row.get(name), Estimate) for row in rows)
+
+
+def _curves(rows: list[Row], headline: str) -> list[Curve]:
+    """A curve for each checkpoint, choice of weights and sampler, over network calls."""
+    several = len({(row["checkpoint"], row["weights"]) for row in rows}) > 1
+    groups: dict[str, list[tuple[float, float, float]]] = {}
+    for row in rows:
+        if row["calls"] and headline in row:
+            name = f"{row['sampler']}, {row['checkpoint']} {row['weights']}" if several else str(row["sampler"])
+            groups.setdefault(name, []).append((row["calls"], *row[headline][:2]))
+    return [Curve(name, sorted(points)) for name, points in groups.items()]

@@ -1,0 +1,117 @@
+"""Which checkpoints are evaluated, with which weights, samplers and steps."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from litdiffusion.config.make import make
+from litdiffusion.diffusion.samplers import Sampler
+from litdiffusion.errors import UserError, nearest
+from litdiffusion.measure.quality import Quality
+from litdiffusion.pretrained.sampling import PREFIXES, Pretrained
+
+OWN = "own"
+"""The sampler that a checkpoint was trained with."""
+
+
+class Subject(NamedTuple):
+    """A checkpoint with one choice of weights, and what its samples are measured by."""
+
+    name: str
+    path: str
+    weights: str
+    pretrained: Pretrained
+    quality: Quality
+
+
+class Walk(NamedTuple):
+    """A sampler under the name that the tables give it."""
+
+    name: str
+    sampler: Sampler
+
+
+def listed(value: Any) -> list[Any]:
+    """A setting that may be one value or several."""
+    return list(value) if isinstance(value, (list, tuple, ListConfig)) else [value]
+
+
+def subjects(cfg: DictConfig) -> Iterator[Subject]:
+    """Every checkpoint of ``cfg.ckpt`` with every choice of ``cfg.weights``; equal data are loaded and kept once."""
+    measures: dict[str, Quality] = {}
+    paths = [str(path) for path in listed(cfg.ckpt)]
+    for path, name in zip(paths, names(paths), strict=True):
+        for weights in listed(cfg.weights):
+            pretrained = Pretrained(path, weights, cfg.trust)
+            config = pretrained.config
+            pretrained.check("data")
+            asked = cfg.get("metrics") or config.get("metrics")
+            if not asked:
+                raise UserError(f"{path} was trained with metrics=none; give metrics=vectors, classifier or inception")
+            key = str((OmegaConf.to_container(config.data), OmegaConf.to_container(asked)))
+            if key not in measures:
+                measures[key] = _attached(cfg, pretrained)
+            yield Subject(name, path, weights, pretrained, measures[key])
+
+
+def walks(cfg: DictConfig, pretrained: Pretrained, folder: Path) -> Iterator[Walk]:
+    """Every sampler of ``cfg.samplers`` that fits the process, at every number of ``cfg.steps``.
+
+    The trained one also as it is. A sampler whose steps cannot be respaced (Langevin) walks its own way only. The
+    yaml files of the samplers lie in ``folder``.
+    """
+    schedule, learned = pretrained.denoiser.schedule, pretrained.denoiser.learned_variance
+    own = OmegaConf.select(pretrained.config, "sampler._target_")
+    for name in listed(cfg.samplers):
+        sampler = pretrained.sampler if name == OWN else _named(name, folder)
+        if sampler.unfit(schedule):
+            print(f"sampler={name} does not fit this process: {sampler.unfit(schedule)}; left out", flush=True)
+            continue
+        if name == OWN or not sampler.respaceable:
+            yield Walk(_title(own) if name == OWN else name, sampler)
+        for steps in listed(cfg.steps) if sampler.respaceable else []:
+            if schedule.steps is None or steps <= schedule.steps:
+                respaced = sampler.respaced(steps)
+                respaced.check(schedule, learned)
+                yield Walk(_title(own) if name == OWN else name, respaced)
+
+
+def names(paths: list[str]) -> list[str]:
+    """A short name for each path: its last parts, as many as tell the paths apart, and two at least."""
+    parts = [[part for part in Path(path).with_suffix("").parts if part != "checkpoints"] for path in paths]
+    for depth in range(2, max(map(len, parts)) + 1):
+        short = ["/".join(part[-depth:]) for part in parts]
+        if len(set(short)) == len(set(paths)):
+            return short
+    return paths
+
+
+def check_choices(cfg: DictConfig, folder: Path) -> None:
+    """Refuses names of weights and samplers that there are not, before any work."""
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    for name in listed(cfg.samplers):
+        if name != OWN and name not in known:
+            raise UserError(f"samplers={name}{nearest(str(name), known)}: must be of {OWN}, {', '.join(known)}")
+    for weights in listed(cfg.weights):
+        if weights not in PREFIXES:
+            raise UserError(f"weights must be of {', '.join(PREFIXES)}, got {weights!r}")
+    for steps in listed(cfg.steps):
+        if type(steps) is not int or steps < 1:
+            raise UserError(f"steps must be whole numbers of at least 1, got {steps!r}")
+
+
+def _attached(cfg: DictConfig, pretrained: Pretrained) -> Quality:
+    data = pretrained.data()
+    quality: Quality = make(cfg.metrics, "metrics") if cfg.get("metrics") else pretrained.made("metrics")
+    return quality.attach(data)
+
+
+def _named(name: str, folder: Path) -> Sampler:
+    return make(OmegaConf.load(folder / f"{name}.yaml"), f"samplers.{name}")
+
+
+def _title(target: str) -> str:
+    """``own`` with the class that it is."""
+    return f"{OWN} ({target.rpartition('.')[2]})"

@@ -1,0 +1,59 @@
+"""Tables of results: aligned text for the terminal, csv for everything else."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from litdiffusion.measure.distances import Estimate
+
+Cell = str | int | float | Estimate | None
+Row = Mapping[str, Cell]
+
+
+def text_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """Rows as lines of aligned columns, numbers to the right; a cell that a row lacks stays empty."""
+    lines = [list(columns), *([shown(row.get(name)) for name in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = [all(isinstance(row.get(name), str | None) for row in rows) for name in columns]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if flush else cell.rjust(width)
+            for cell, width, flush in zip(line, widths, left, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def shown(cell: Cell) -> str:
+    """A number to three significant digits, an estimate as ``value ± spread`` with the spread's first two digits."""
+    match cell:
+        case None:
+            return ""
+        case Estimate(value, spread, _):
+            digits = max(0, min(6, 1 - _magnitude(spread or value)))
+            return f"{value:.{digits}f} ± {spread:.{digits}f}"
+        case float():
+            return f"{cell:.3g}" if abs(cell) < 1000 else f"{cell:.0f}"
+        case _:
+            return str(cell)
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Every cell of every row; an estimate takes three columns, ``name``, ``name_spread`` and ``name_n``."""
+    flat = [dict(pair for name, cell in row.items() for pair in _columns(name, cell)) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(flat)
+
+
+def _columns(name: str, cell: Cell) -> list[tuple[str, Cell]]:
+    if isinstance(cell, Estimate):
+        return [(name, cell.value), (f"{name}_spread", cell.spread), (f"{name}_n", cell.n)]
+    return [(name, cell)]
+
+
+def _magnitude(x: float) -> int:
+    """The power of ten of x's first digit."""
+    return int(f"{abs(x):e}".partition("e")[2]) if x else 0

@@ -1,0 +1,161 @@
+"""Dashboards: Weights & Biases without surprises, and pictures for every logger that takes them."""
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from PIL.Image import Image
+from torch import Tensor
+
+from litdiffusion.errors import UserError
+from litdiffusion.runs.record import read_record, write_record
+
+MODES = ("auto", "online", "offline", "disabled")
+STEP = "trainer/global_step"
+SECTIONS = ("train", "val", "time", "quality", "likelihood", "samples", "pictures")
+EXIT_CODES = {"complete": 0, "pruned": 0, "failed": 1, "stopped": 255}
+"""What W&B is told at the end; it calls 255 "killed", and "crashed" a run of which it hears no more."""
+ROWS = 10_000_000
+"""Far more than an attempt logs: W&B counts rows, and the count must rise from one attempt to the next."""
+
+
+def wandb_logger(
+    run_dir: Path,
+    run_name: str,
+    group: str | None = None,
+    project: str = "litdiffusion",
+    mode: str = "auto",
+    job_type: str = "train",
+    tags: Sequence[str] = (),
+) -> WandbLogger:
+    """A W&B run in ``run_dir`` that never asks and never hangs.
+
+    "auto" and "online" go online where the server answers within two seconds and a key is known, else they work
+    offline and say how to upload. ``WANDB_MODE``, where set, replaces "auto". A multirun's jobs share ``group``.
+    The run that ``run_dir`` already has on W&B is taken up again; offline its attempts are files of one id, which
+    ``wandb sync`` joins.
+    """
+    if mode not in MODES:
+        raise UserError(f"logger.wandb.mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or "online"
+    if mode == "online" and not _reachable():
+        mode = "offline"
+    if mode == "offline":
+        _say(f"W&B works offline; upload with: wandb sync {run_dir}/wandb/offline-run-*")
+    import wandb
+
+    logger = WandbLogger(
+        save_dir=str(run_dir),
+        project=project,
+        name=run_name,
+        id=_identity(run_dir),
+        group=group,
+        job_type=job_type,
+        tags=list(tags) or None,
+        mode=mode,
+        log_model=False,
+        settings=wandb.Settings(init_timeout=20),
+    )
+    logger._wandb_init.pop("anonymous", None)  # W&B warns of this argument, which Lightning always passes
+    return logger
+
+
+def describe_run(trainer: L.Trainer, config: dict[str, Any]) -> None:
+    """Gives every logger the config, and W&B the axis of its charts, before the first step."""
+    for logger in trainer.loggers:
+        logger.log_hyperparams(config)
+        if isinstance(logger, WandbLogger):
+            _declare_axes(logger)
+            _begin_attempt(logger)
+
+
+def log_step(trainer: L.Trainer) -> int:
+    """The place of the last step on the axis of the log: Lightning counts from 0, so after k steps it is k - 1."""
+    return max(0, trainer.global_step - 1)
+
+
+def log_metrics(trainer: L.Trainer, values: Mapping[str, float | Tensor]) -> None:
+    """A row of numbers at the last step, for every logger, on the axis of Lightning's ``self.log``."""
+    row = {name: float(value) for name, value in values.items()} | {"epoch": trainer.current_epoch}
+    for logger in trainer.loggers:
+        logger.log_metrics(row, step=log_step(trainer))
+        logger.save()
+
+
+def log_picture(trainer: L.Trainer, name: str, picture: Image) -> None:
+    """Shows a picture on every active logger that can show pictures."""
+    step = log_step(trainer)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(f"pictures/{name}", [picture], step=step)
+        elif hasattr(logger.experiment, "add_image"):
+            logger.experiment.add_image(f"pictures/{name}", np.asarray(picture), step, dataformats="HWC")
+
+
+def finish(trainer: L.Trainer, status: str = "complete") -> None:
+    """Ends the W&B run, so that each job of a multirun is a finished run of its own; Lightning ends the others."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+            logger.experiment.summary["status"] = status
+            logger.experiment.finish(exit_code=EXIT_CODES[status])
+
+
+def _identity(run_dir: Path) -> str:
+    """The id of the run's W&B run: that of its record, that which a W&B agent gave, or a new one."""
+    record = read_record(run_dir)
+    known = record.wandb_id if record is not None else None
+    return known or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+
+
+@rank_zero_only
+def _begin_attempt(logger: WandbLogger) -> None:
+    """Notes the id in the run's record, and the attempt on W&B; what is killed from here on stays "running" there."""
+    folder, run = Path(logger.save_dir), logger.experiment
+    record = read_record(folder)
+    if record is None:
+        return
+    write_record(folder, replace(record, wandb_id=run.id))
+    run.summary["status"] = "running"
+    place = {"step": ROWS * (record.attempts - 1)} if run.offline and record.attempts > 1 else {}
+    run.log({"attempt": record.attempts}, **place)
+
+
+@rank_zero_only
+def _declare_axes(logger: WandbLogger) -> None:
+    logger.experiment.define_metric(STEP)
+    for section in SECTIONS:
+        logger.experiment.define_metric(f"{section}/*", step_metric=STEP)
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _reachable() -> bool:
+    """Whether W&B's server takes a connection within two seconds and a key for it is known."""
+    import wandb
+
+    url = urlparse(wandb.Settings().base_url)
+    port = url.port or (80 if url.scheme == "http" else 443)
+    try:
+        socket.create_connection((url.hostname, port), timeout=2).close()
+    except OSError:
+        return False
+    return _has_key()
+
+
+def _has_key() -> bool:
+    import wandb
+
+    return bool(wandb.login(prompt=False))

@@ -1,0 +1,32 @@
+"""How Lightning writes and reads checkpoints here: as a whole or not at all, sealed, the last one kept until then."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from litdiffusion.runs.files import seal, write_atomically
+from litdiffusion.training.checkpoints import LAST, PREVIOUS, read_whole
+
+
+class SealedCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint to a temporary file, with its checksum, and moves it into place once it is on the disk.
+
+    A ``last.ckpt`` that is replaced becomes ``previous.ckpt``. Reading refuses a file whose checksum does not fit.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Errors: OSError of a full disk; all files are then as they were."""
+        path, archive = Path(path), io.BytesIO()
+        torch.save({**checkpoint, "sealed": True}, archive)
+        seal(archive)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, archive.getbuffer(), path.with_name(PREVIOUS) if path.name == LAST else None)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """The content on the CPU; no class or function is loaded from a file, whatever ``weights_only`` says."""
+        return read_whole(path)

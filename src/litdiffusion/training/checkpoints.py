@@ -1,0 +1,116 @@
+"""Reading checkpoints: safely, and with one clear line where a file is not what it should be."""
+
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from litdiffusion.errors import UserError
+from litdiffusion.runs import record as runs
+from litdiffusion.runs.files import is_sealed, is_whole
+from litdiffusion.training.module import DiffusionModule
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint file of this project, see `read_whole`.
+
+    Raises:
+        UserError: a missing, unreadable, damaged or foreign file.
+    """
+    content = read_whole(path)
+    if not isinstance(content, dict) or "litdiffusion" not in content:
+        raise UserError(f"{path} was not written by litdiffusion; give a .ckpt file of one of its runs")
+    return content
+
+
+def read_whole(path: str | Path) -> Any:
+    """What a file holds, loaded with ``weights_only=True`` onto the CPU; its checksum, where it has one, must fit.
+
+    Raises:
+        UserError: a missing, unreadable or damaged file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}; give the path of a .ckpt file, as printed at the end of a run")
+    if is_sealed(path) and not is_whole(path):
+        raise UserError(_damaged(path, "its checksum does not fit"))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise UserError(_damaged(path, reason)) from error
+    if isinstance(content, dict) and content.get("sealed") and not is_sealed(path):
+        raise UserError(_damaged(path, "its checksum is missing"))
+    return content
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return (
+        f"{path} cannot be read as a checkpoint ({reason}); it is damaged or not one of litdiffusion's: take another "
+        f"file of the same folder"
+    )
+
+
+SAME = (
+    "data",
+    "conditional",
+    "model",
+    "codec",
+    "schedule",
+    "parameterization",
+    "times",
+    "weighting",
+    "seed",
+    "ema_decay",
+    "label_dropout",
+    "learned_variance",
+)
+FREE = {"root", "path", "num_workers", "memory_limit_gb"}
+
+
+def check_fits(content: dict[str, Any], module: DiffusionModule, path: str | Path) -> None:
+    """Refuses a checkpoint of another model or process, naming the first difference."""
+    now, then = module.record.get("config", {}), content["litdiffusion"].get("config", {})
+    for key in SAME:
+        for where, have, need in differences(then.get(key, now.get(key)), now.get(key), key):
+            raise UserError(
+                f"{path} was trained with {where}={have}, this run has {where}={need}; start with the overrides it "
+                f"was trained with"
+            )
+    stored, wanted = content["state_dict"], module.state_dict()
+    for name in sorted(stored.keys() | wanted.keys()):
+        have = tuple(stored[name].shape) if name in stored else "absent"
+        need = tuple(wanted[name].shape) if name in wanted else "absent"
+        if have != need:
+            raise UserError(
+                f"{path} holds another model: {name} is {have} there and {need} here; start with the overrides "
+                f"it was trained with"
+            )
+
+
+def differences(then: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """(path, value then, value now) wherever two plain configs differ, but for places of files."""
+    return (row for row in runs.differences(then, now, where) if FREE.isdisjoint(row[0].split(".")))
+
+
+def newest_checkpoint(folder: Path, usable: Callable[[dict[str, Any]], bool]) -> tuple[Path | None, list[str]]:
+    """The checkpoint of a run that it goes on from: the last whole one whose content is ``usable``, or None.
+
+    Beside the path a line for every damaged file, which is renamed, lest it takes the place of a good one.
+    """
+    lines = []
+    best = sorted(folder.glob("best_*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in (folder / LAST, folder / PREVIOUS, *best):
+        if not path.is_file():
+            continue
+        try:
+            if usable(read_checkpoint(path)):
+                return path, lines
+        except UserError as error:
+            path.rename(path.with_name(f"{path.name}.damaged"))
+            lines.append(f"{str(error).partition(';')[0]}; renamed to {path.name}.damaged, an older one is used")
+    return None, lines

@@ -1,0 +1,394 @@
+"""The training of a denoiser, as Lightning hooks."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Self
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from litdiffusion.codecs import Identity
+from litdiffusion.data.base import as_batch
+from litdiffusion.data.batch import Batch
+from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, OptimalOutput
+from litdiffusion.diffusion.levels import Noise, per_sample_noise, seeded_noise
+from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
+from litdiffusion.diffusion.samplers import Ancestral, Sampler, blank
+from litdiffusion.diffusion.seeding import fold_seed, seed_generators
+from litdiffusion.errors import UserError
+from litdiffusion.runs.dashboards import log_metrics
+from litdiffusion.runs.log import sync_rows
+from litdiffusion.training.clock import Clock
+from litdiffusion.training.ema import EMA
+from litdiffusion.training.guard import Health, diagnosis
+from litdiffusion.training.labels import class_labels, hidden
+from litdiffusion.training.optimizers import adamw
+from litdiffusion.training.position import Position, Progress, rewind
+from litdiffusion.training.quartiles import quartile_means
+from litdiffusion.training.record import record_of
+from litdiffusion.training.train_log import TrainLog, by_quartile
+
+MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
+MakeSchedule = Callable[[torch.optim.Optimizer, float], Any]
+
+
+class DiffusionModule(L.LightningModule):
+    """Trains ``denoiser`` on ``objective``; validates, samples and reports with the averaged weights.
+
+    Batches are a tensor x (B, *shape), a pair (x, class) or a `Batch`; bytes are read as images in [-1, 1].
+
+    Args:
+        denoiser: what is trained.
+        objective: the loss of a batch.
+        shape: of one sample in model space.
+        sampler: draws from the trained denoiser, for the callbacks and scripts.
+        codec: between data and the space that the diffusion runs in.
+        optimizer: denoiser -> optimizer.
+        lr_schedule: (optimizer, total steps) -> a scheduler of ``torch.optim``, which moves after every step, or
+            Lightning's dictionary with one, which says itself when (after every epoch, if it does not). None: the rate
+            stays.
+        ema_decay: of the weight average; 0 keeps the average equal to the weights.
+        seed: with the step, the batch and the rank it determines every random number of a training step.
+        clip: range that samples' x_0 is clamped to while sampling, or None.
+        classes: K, that the net is told; 0: labels are not used.
+        label_dropout: share of training items whose class is hidden, so that the net learns p(x) too.
+        optimum: the data's exact denoiser where it is known: its loss is the least that can be reached.
+        skip_nonfinite: how many steps without a finite gradient are skipped before the run stops.
+        record: plain values stored in every checkpoint, enough to rebuild the module from it; None: what the parts
+            remember of their constructors, see `record_of`.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        objective: DenoisingObjective,
+        shape: tuple[int, ...],
+        sampler: Sampler | None = None,
+        codec: nn.Module | None = None,
+        optimizer: MakeOptimizer = adamw,
+        lr_schedule: MakeSchedule | None = None,
+        ema_decay: float = 0.999,
+        seed: int = 0,
+        clip: tuple[float, float] | None = None,
+        classes: int = 0,
+        label_dropout: float = 0.1,
+        optimum: nn.Module | None = None,
+        skip_nonfinite: int = 0,
+        record: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.denoiser = denoiser
+        self.ema = EMA(denoiser, ema_decay)
+        self.codec = Identity() if codec is None else codec
+        self.objective = objective
+        self.sampler = Ancestral() if sampler is None else sampler
+        self.shape = tuple(shape)
+        self.seed = seed
+        self.classes = classes
+        parts = {"codec": self.codec, "sampler": self.sampler, "optimizer": optimizer, "lr_schedule": lr_schedule}
+        parts |= {"ema_decay": ema_decay, "seed": seed, "label_dropout": label_dropout}
+        parts["skip_nonfinite"] = skip_nonfinite
+        self.record = record or record_of(denoiser, objective, clip, self.shape, classes, parts)
+        self.clock = Clock()
+        self.health = Health(skip_nonfinite)
+        self.train_log = TrainLog(self.clock)
+        self.progress = Progress()
+        self._optimizer, self._lr_schedule = optimizer, lr_schedule
+        self._clip, self._label_dropout = clip, label_dropout
+        self._lr: float | None = None
+        self._attached = False
+        # In a list: the truth is nothing that is trained, moved or saved.
+        self._optimum = [] if optimum is None else [OptimalOutput(optimum, denoiser.parameterization)]
+
+    # Training
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        batch = as_batch(batch)
+        self.seed_step(batch_idx)
+        x_0 = self.codec.encode(batch.data)
+        cond = self.trained_class(batch)
+        losses = self.objective(self.denoiser, x_0, cond, offset=self.time_offset(batch_idx))
+        self.train_log.add(losses)
+        return losses.mean()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer(self.denoiser)
+        for group in optimizer.param_groups if self._lr is not None else ():
+            group["lr"] = self._lr
+        if self._lr_schedule is None:
+            return optimizer
+        schedule = self._lr_schedule(optimizer, self.trainer.estimated_stepping_batches)
+        schedule = schedule if isinstance(schedule, Mapping) else {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    @property
+    def lr(self) -> float | None:
+        """The base learning rate where one was set, by Lightning's LearningRateFinder say; else None."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = value
+        for config in self.trainer.lr_scheduler_configs if self._attached else ():
+            if hasattr(config.scheduler, "base_lrs"):  # else the schedule would go back to the old rate
+                config.scheduler.base_lrs = [value] * len(config.scheduler.base_lrs)
+
+    def seed_step(self, batch_idx: int) -> None:
+        """Every random number of a batch is a function of (seed, step, batch of the step, rank)."""
+        seed_generators(self.device, fold_seed(self.seed, *self._place(batch_idx), self.global_rank))
+
+    def time_offset(self, batch_idx: int) -> float:
+        """Of this process's times: those of all processes together cover the law evenly."""
+        shared = fold_seed(self.seed, *self._place(batch_idx)) / 2**63
+        return (self.global_rank + shared) / self.trainer.world_size
+
+    def trained_class(self, batch: Batch) -> Tensor | None:
+        """What the net is told while it learns: the class, now and then that there is none."""
+        label = self.condition(batch)
+        return None if label is None else hidden(label, self.classes, self._label_dropout)
+
+    def _place(self, batch_idx: int) -> tuple[int, int]:
+        return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Refuses or skips a gradient that is not finite while the weights are still good, else limits it.
+
+        A loss that is not finite shows here too, and on every process alike: gradients are already summed.
+        """
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        self.progress.gradient_norm = norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        # A scaled loss (16-mixed) skips steps with infinite gradients as a matter of course.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if not scaled and not math.isfinite(norm):
+            self._skip(weights)
+        elif (gradient_clip_val or 0) > 0 and gradient_clip_algorithm in (None, "norm") and self._plain_clipping():
+            nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)  # which Lightning's would measure again
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        self.progress.updating = True
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Lightning's step; then the average follows, and adaptive times learn."""
+        step, skipped = self.global_step, self.health.skipped
+        self.progress.rate = optimizer.param_groups[0]["lr"]  # after the step the scheduler sets the next one
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.ema.update(self.denoiser, step)
+        left_out = self.health.skipped > skipped
+        if self.objective.times.adaptive and not left_out:
+            self._observe(self.train_log.current)
+        self.train_log.end_step(left_out)
+        loop = self.trainer.fit_loop
+        last = loop.epoch_loop.batch_progress.is_last_batch or batch_idx + 1 == self.trainer.num_training_batches
+        self.progress.position = Position(step + 1, epoch, batch_idx + 1, loop.total_batch_idx + 1, last)
+        self.progress.updating = False
+
+    @property
+    def stepped(self) -> bool:
+        """Whether the batch that has ended led to a step of the optimizer."""
+        return self.progress.position.total == self.trainer.fit_loop.total_batch_idx + 1
+
+    def _plain_clipping(self) -> bool:
+        """Whether the trainer leaves the norm to the module: FSDP's is a sum over processes."""
+        return "fsdp" not in type(self.trainer.strategy).__name__.lower()
+
+    def _skip(self, weights: list[Tensor]) -> None:
+        where = diagnosis(self.denoiser.named_parameters(), self.train_log.current, self.denoiser.schedule)
+        self.health.skip(self.global_step, where)
+        for weight in weights:
+            weight.grad = None  # without one an optimizer leaves a weight and its moments as they are
+
+    def _observe(self, batches: list[Losses]) -> None:
+        """After the update, which refuses what is not finite: the times must not learn from it either."""
+        for losses in batches:
+            self.objective.times.observe(*(self.all_gather(x).flatten() for x in (losses.t, losses.value)))
+
+    def setup(self, stage: str) -> None:
+        self._attached = True
+
+    # The log
+
+    def on_train_start(self) -> None:
+        self.progress.finished = False
+        self.clock.start()
+        self._check_rate()
+        self.clock.enter("data")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.clock.leave()
+        self.clock.enter("step")
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.clock.leave()
+        every = self.trainer.log_every_n_steps
+        if self.stepped and every and (self.global_step % every == 0 or self.trainer.should_stop):
+            self._log_training()
+        self.clock.enter("data")  # until the next batch is there, but for what callbacks take for themselves
+
+    def on_train_epoch_end(self) -> None:
+        """Lightning leaves out ReduceLROnPlateau in the epoch that a run goes on in: no checkpoint has its number.
+
+        Where the validation lies in the rest of that epoch, the number is there all the same.
+        """
+        numbers, epochs = self.trainer.callback_metrics, self.trainer.current_epoch + 1
+        for config in self.trainer.lr_scheduler_configs if self.trainer.fit_loop.restarting else ():
+            due = config.reduce_on_plateau and config.interval == "epoch" and epochs % config.frequency == 0
+            if due and config.monitor in numbers:
+                self.lr_scheduler_step(config.scheduler, numbers[config.monitor])
+
+    def on_train_end(self) -> None:
+        self.clock.leave()
+        self.clock.stop()
+
+    def _log_training(self) -> None:
+        """The mean since the last row, straight to the loggers: ten numbers by ``self.log`` cost ten steps of a toy."""
+        row = self.train_log.row(self.denoiser.schedule.place, self.trainer.world_size)
+        if "train/loss" in row:  # for the progress bar and for callbacks
+            self.log("train/loss", row["train/loss"], prog_bar=True, logger=False)
+        if self.health.skipped:
+            row["train/skipped_steps"] = float(self.health.skipped)
+        row["train/learning_rate"] = self.progress.rate
+        row["train/gradient_norm"] = self.progress.gradient_norm
+        self._check_rate()
+        log_metrics(self.trainer, row)
+
+    def _check_rate(self) -> None:
+        groups = self.trainer.optimizers[0].param_groups
+        self.health.check_rate(groups, self.global_step, self.trainer.estimated_stepping_batches)
+
+    # Validation, test, prediction
+
+    def on_validation_start(self) -> None:
+        self.clock.enter("validation")
+
+    def on_validation_end(self) -> None:
+        self.clock.leave()
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums, self._best = torch.zeros(2, 2, 4, device=self.device)
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Adds to the sums of the epoch, over all loaders if there are several."""
+        batch = as_batch(batch)
+        x_0, cond = self.codec.encode(batch.data), self.condition(batch)
+        noise = partial(seeded_noise, fold_seed(batch_idx, self.global_rank))
+        self._sums += self._by_quartile(self.objective(self.ema.model, x_0, cond, noise(), offset=0.5))
+        if self._optimum and not self.denoiser.learned_variance:  # from the same noise again
+            self._best += self._by_quartile(self.objective(*self._optimum, x_0, None, noise(), offset=0.5))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_losses("val")
+
+    def on_test_epoch_start(self) -> None:
+        self.on_validation_epoch_start()
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_losses("test")
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """A sample in data space for each item of the batch, of the item's class where the model is told classes."""
+        batch = as_batch(batch)
+        place = fold_seed(self.seed, self.global_rank, batch_idx, dataloader_idx)
+        noise = per_sample_noise([fold_seed(place, i) for i in range(len(batch.data))])
+        return self.draw(len(batch.data), noise, self.condition(batch))
+
+    @torch.no_grad()
+    def draw(self, count: int, noise: Noise, cond: Tensor | None = None, weights: str = "ema") -> Tensor:
+        """``count`` samples in data space, in float32."""
+        denoiser = self.sampling_denoiser(weights)
+        x = self.sampler.prior(denoiser.schedule, blank(count, self.shape, self.device), noise)
+        return self.codec.decode(self.sampler.sample(denoiser, x, cond, noise)).float()
+
+    def condition(self, batch: Batch, count: int | None = None) -> Tensor | None:
+        """What the net is told of the first ``count`` items, or all: their classes; None of an unconditional model."""
+        return class_labels(batch.label, self.classes)[:count].to(self.device) if self.classes else None
+
+    def sampling_denoiser(self, weights: str = "ema") -> nn.Module:
+        """The denoiser to sample from: the averaged ("ema") or the current ("raw") weights, clipped where asked."""
+        choices = {"ema": self.ema.model, "raw": self.denoiser}
+        if weights not in choices:
+            raise UserError(f"weights must be ema or raw, got {weights!r}")
+        return choices[weights] if self._clip is None else ClippedDenoiser(choices[weights], *self._clip)
+
+    @property
+    def exact_denoiser(self) -> nn.Module | None:
+        """The truth, where it is known."""
+        return self._optimum[0].denoiser if self._optimum else None
+
+    def _by_quartile(self, losses: Losses) -> Tensor:
+        return by_quartile(losses, self.denoiser.schedule.place)
+
+    def _log_losses(self, part: str) -> None:
+        values = quartile_means(self.trainer.strategy.reduce(self._sums, reduce_op="sum"), f"{part}/loss")
+        if self._optimum and not self.denoiser.learned_variance:
+            best = self.trainer.strategy.reduce(self._best, reduce_op="sum")
+            values |= quartile_means(best, f"{part}/best_loss")
+        self.log_dict(values)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        sync_rows(self.trainer)
+        checkpoint["litdiffusion"] = self.record
+        checkpoint["progress"] = {
+            "position": list(self.progress.position),
+            "finished": self.progress.finished,
+            **self.train_log.state_dict(),
+            **self.health.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the unfinished row of the log, and sets Lightning's counters to what they are at this step."""
+        progress = checkpoint.get("progress")
+        if progress is None:
+            return
+        self.train_log.load_state_dict(progress, self.device)
+        self.health.load_state_dict(progress)
+        self.progress.position = Position(*progress["position"])
+        if "loops" in checkpoint:
+            rewind(checkpoint["loops"]["fit_loop"], self.progress.position, self.trainer.max_steps != -1)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """The module of a checkpoint with all of its weights, as Lightning's method of this name.
+
+        The parts are rebuilt from the config in the file, which may name no more than `Pretrained` allows. Files are
+        always read with ``weights_only=True``, and there is no file of hyperparameters.
+
+        Args:
+            checkpoint_path: of the file.
+            map_location: the module's device; the CPU, unless it is the name or object of one device.
+            hparams_file, weights_only: without effect.
+            strict: whether the names of all weights must fit; None: they must.
+            kwargs: ``trust``, as for `Pretrained`, and settings of the config that replace those in the file.
+
+        Raises:
+            UserError: a damaged or foreign file, or one whose config names more than it may.
+        """
+        from litdiffusion.pretrained.sampling import restored_module  # here alone a module needs what builds one
+
+        device = map_location if isinstance(map_location, str | int | torch.device) else "cpu"
+        return restored_module(checkpoint_path, kind=cls, strict=strict is not False, **kwargs).to(device)

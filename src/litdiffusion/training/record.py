@@ -1,0 +1,43 @@
+"""What a checkpoint says of a module whose parts were made in a script: the same as of one that a config describes."""
+
+from typing import Any
+
+from litdiffusion.diffusion.denoisers import Denoiser
+from litdiffusion.diffusion.objectives import DenoisingObjective
+from litdiffusion.parts.described import description
+
+
+def record_of(
+    denoiser: Denoiser,
+    objective: DenoisingObjective,
+    value_range: tuple[float, float] | None,
+    shape: tuple[int, ...],
+    classes: int,
+    parts: dict[str, Any],
+) -> dict[str, Any]:
+    """The record of a module: its parts in the form of a composed config, and the range of the data's values.
+
+    Args:
+        denoiser: with the net, the schedule and the parameterization.
+        objective: with times and weighting.
+        value_range: of the data, or None.
+        shape: of one sample in model space.
+        classes: K, that the net is told, or 0.
+        parts: further ones, and further settings, by their names in the config.
+    """
+    context = {"schedule": denoiser.schedule}
+    own = {name: getattr(objective, name) for name in ("times", "weighting")}
+    described = {"model": denoiser.net, "parameterization": denoiser.parameterization, **own, **parts}
+    config = {name: description(part, context) for name, part in described.items()}
+    derived = {
+        "shape": list(shape),
+        "out_channels": shape[0] * (2 if denoiser.learned_variance else 1),
+        "num_classes": classes,
+        "classes": classes,
+        "class_rows": classes + 1 if classes else None,
+        "label_range": list(denoiser.schedule.label_range),
+    }
+    settings = {"learned_variance": denoiser.learned_variance, "clip_samples": value_range is not None}
+    schedule, objective = description(denoiser.schedule), description(objective, own)
+    whole = {**config, **settings, "schedule": schedule, "objective": objective, "derived": derived, "compile": False}
+    return {"config": whole, "value_range": value_range}

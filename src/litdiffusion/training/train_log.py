@@ -1,0 +1,81 @@
+"""What the log says of training: the loss since the last row, by quartile of time, and the speed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litdiffusion.diffusion.objectives import Losses
+from litdiffusion.training.clock import Clock
+from litdiffusion.training.quartiles import quartile_means, quartile_sums
+
+SECTIONS = ("step", "data", "validation", "drawing", "quality", "likelihood")
+TRAINING = ("step", "data")
+
+
+class TrainLog:
+    """Collects the losses of batches; those of a step that was left out never enter a row.
+
+    ``time/samples_per_second`` counts the time of training alone since the last row. ``time/step_percent`` is the share
+    of the training step, ``time/data_percent`` that of the wait for a batch with Lightning's loop around it, both of
+    the whole time since training began.
+    """
+
+    def __init__(self, clock: Clock):
+        self.clock = clock
+        self.current: list[Losses] = []
+        """Of the batches since the last step of the optimizer."""
+        self._kept: list[Losses] = []
+        self._items, self._seconds = 0, 0.0
+
+    def add(self, losses: Losses) -> None:
+        """Takes in a batch."""
+        self.current.append(losses.detach())
+
+    def end_step(self, skipped: bool = False) -> None:
+        """The batches since the last step have led to one, or were left out."""
+        self._items += sum(len(losses.t) for losses in self.current)
+        self._kept += [] if skipped else self.current
+        self.current = []
+
+    def row(self, place: Callable[[Tensor], Tensor], processes: int) -> dict[str, Tensor | float]:
+        """The numbers since the last row; without a loss where all steps were left out.
+
+        Args:
+            place: of a time among the quartiles, see `NoiseSchedule.place`.
+            processes: that train together.
+        """
+        losses, self._kept = joined(self._kept), []
+        means = {} if losses is None else quartile_means(by_quartile(losses, place), "train/loss")
+        return means | self._times(processes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses that no row holds yet."""
+        losses = joined(self._kept)
+        return {"losses": None if losses is None else list(losses)}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Restores them."""
+        losses = state["losses"]
+        self.current = []
+        self._kept = [] if losses is None else [Losses(*(None if x is None else x.to(device) for x in losses))]
+
+    def _times(self, processes: int) -> dict[str, float]:
+        seconds = sum(self.clock.seconds[name] for name in TRAINING)
+        spent, self._seconds = max(seconds - self._seconds, 1e-9), seconds
+        items, self._items = self._items * processes, 0
+        shares = {f"time/{name}_percent": 100 * self.clock.share(name) for name in SECTIONS if self.clock.seconds[name]}
+        return {"time/samples_per_second": items / spent, **shares}
+
+
+def joined(losses: list[Losses]) -> Losses | None:
+    """Those of several batches as those of one; None of no batch."""
+    if not losses:
+        return None
+    return Losses(*(None if field[0] is None else torch.cat(field) for field in zip(*losses, strict=True)))
+
+
+def by_quartile(losses: Losses, place: Callable[[Tensor], Tensor]) -> Tensor:
+    """(2, 4) counts and sums, see `quartile_sums`."""
+    return quartile_sums(place(losses.t), losses.value, losses.importance)
