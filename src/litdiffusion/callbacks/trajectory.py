@@ -95,7 +95,9 @@ class Trajectory(L.Callback):
             self._animate(trainer, pl_module)
 
     def summary(self) -> str:
-        """One line for the end of a run."""
+        """One line for the end of a run; nothing of a process that has drawn nothing."""
+        if not self.drawn:
+            return ""
         return (
             f"trajectories: {len(self.drawn)} pictures; all drawing took {self._budget.seconds:.1f} s, "
             f"{100 * self._budget.share:.1f} % of the training time"

@@ -132,7 +132,7 @@ def _attempted(cfg: DictConfig, experiment: Experiment, run: Run, attempt: Attem
     status = "failed"
     try:
         trainer.fit(experiment.module, experiment.data, ckpt_path=start, weights_only=True)
-        check_complete(experiment)
+        steps = check_complete(experiment, run)
         status = "complete"
     except Stopped:
         status = "stopped"
@@ -149,19 +149,25 @@ def _attempted(cfg: DictConfig, experiment: Experiment, run: Run, attempt: Attem
         finish(trainer, status)
     numbers = trainer.callback_metrics.items()
     metrics = {name: float(value) for name, value in numbers if not name.startswith("time/")}
-    attempt.complete(trainer.global_step, metrics, cfg.derived.mode)
+    attempt.complete(steps, metrics, cfg.derived.mode)
     _report(experiment, run)
     value = trainer.callback_metrics.get(cfg.metric)
     return None if value is None else float(value)
 
 
-def check_complete(experiment: Experiment) -> None:
-    """Whether a run has done what was asked: all steps or epochs, its time, or until a callback ended it.
+def check_complete(experiment: Experiment, run: Run) -> int:
+    """The steps of a run that has done what was asked: all steps or epochs, its time, or until a callback ended it.
+
+    Of processes that Lightning starts and ends itself (ddp_spawn, ddp_notebook) only what they wrote is known here.
 
     Raises:
         TrainingError: it has not, although Lightning's ``fit`` returned.
     """
-    trainer = experiment.trainer
+    trainer, path = experiment.trainer, run.dir / "checkpoints" / LAST
+    if trainer.world_size > 1 and trainer.state.finished and trainer.global_step == 0 and path.is_file():
+        content = read_checkpoint(path)
+        if content["progress"]["finished"]:
+            return content["global_step"]
     steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
     epochs = trainer.max_epochs not in (None, -1) and trainer.current_epoch >= trainer.max_epochs
     if not (trainer.state.finished and (steps or epochs or trainer.should_stop)):
@@ -169,6 +175,7 @@ def check_complete(experiment: Experiment) -> None:
             f"training ended after {trainer.global_step} of {total_steps(experiment):,} steps although nothing asked "
             f"for an end; a callback or limit_train_batches={trainer.limit_train_batches} may have cut it short"
         )
+    return trainer.global_step
 
 
 def _start(cfg: DictConfig, experiment: Experiment, run: Run, config: dict[str, Any]) -> Path | None:
