@@ -201,7 +201,7 @@ def judge(status: int, out: str, err: str) -> Verdict:
     if "Traceback" in err:
         return Verdict("traceback", True, err)
     if status == 0:
-        done = "run folder: " in out or "plan of this run" in out
+        done = any(words in out for words in ("run folder: ", "plan of this run", "nothing was kept"))
         return Verdict("trained" if done else "status 0 without a run", not done, out + err)
     errors = [line for line in lines if line.startswith("error: ") and len(line) > len("error: ") + 5]
     if status not in (1, 2) or len(errors) != 1 or len(lines) != 1:
