@@ -76,7 +76,7 @@ def _class(name: str) -> type[L.Trainer]:
 class Quiet(logging.Filter):
     """Lets through what Lightning says, but for its advertisements and its list of absent hardware."""
 
-    WORDS = ("Tip:", "TPU available", "HPU available", "GPU available: False", "`Trainer.fit` stopped: `max_")
+    WORDS = ("Tip:", "TPU available", "HPU available", "GPU available: False")
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()

@@ -1,0 +1,108 @@
+"""What a trained denoiser is asked by Lightning's ``validate``, ``test`` and ``predict``: losses and samples."""
+
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from litdiffusion.data.base import as_batch
+from litdiffusion.data.batch import Batch
+from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, OptimalOutput
+from litdiffusion.diffusion.levels import Noise, per_sample_noise, seeded_noise
+from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
+from litdiffusion.diffusion.samplers import Sampler, blank
+from litdiffusion.diffusion.seeding import fold_seed
+from litdiffusion.errors import UserError
+from litdiffusion.training.clock import Clock
+from litdiffusion.training.ema import EMA
+from litdiffusion.training.labels import class_labels
+from litdiffusion.training.quartiles import quartile_means
+from litdiffusion.training.train_log import by_quartile
+
+
+class Evaluation(L.LightningModule):
+    """The half of `DiffusionModule` that changes no weight; its constructor sets what is named here."""
+
+    denoiser: Denoiser
+    ema: EMA
+    codec: nn.Module
+    objective: DenoisingObjective
+    sampler: Sampler
+    shape: tuple[int, ...]
+    seed: int
+    classes: int
+    clock: Clock
+    _clip: tuple[float, float] | None
+    _optimum: list[OptimalOutput]
+
+    def on_validation_start(self) -> None:
+        self.clock.enter("validation")
+
+    def on_validation_end(self) -> None:
+        self.clock.leave()
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums, self._best = torch.zeros(2, 2, 4, device=self.device)
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Adds to the sums of the epoch, over all loaders if there are several."""
+        batch = as_batch(batch)
+        x_0, cond = self.codec.encode(batch.data), self.condition(batch)
+        noise = partial(seeded_noise, fold_seed(batch_idx, self.global_rank))
+        self._sums += self._by_quartile(self.objective(self.ema.model, x_0, cond, noise(), offset=0.5))
+        if self._optimum and not self.denoiser.learned_variance:  # from the same noise again
+            self._best += self._by_quartile(self.objective(*self._optimum, x_0, None, noise(), offset=0.5))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_losses("val")
+
+    def on_test_epoch_start(self) -> None:
+        self.on_validation_epoch_start()
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_losses("test")
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """A sample in data space for each item of the batch, of the item's class where the model is told classes."""
+        batch = as_batch(batch)
+        place = fold_seed(self.seed, self.global_rank, batch_idx, dataloader_idx)
+        noise = per_sample_noise([fold_seed(place, i) for i in range(len(batch.data))])
+        return self.draw(len(batch.data), noise, self.condition(batch))
+
+    @torch.no_grad()
+    def draw(self, count: int, noise: Noise, cond: Tensor | None = None, weights: str = "ema") -> Tensor:
+        """``count`` samples in data space, in float32."""
+        denoiser = self.sampling_denoiser(weights)
+        x = self.sampler.prior(denoiser.schedule, blank(count, self.shape, self.device), noise)
+        return self.codec.decode(self.sampler.sample(denoiser, x, cond, noise)).float()
+
+    def condition(self, batch: Batch, count: int | None = None) -> Tensor | None:
+        """What the net is told of the first ``count`` items, or all: their classes; None of an unconditional model."""
+        return class_labels(batch.label, self.classes)[:count].to(self.device) if self.classes else None
+
+    def sampling_denoiser(self, weights: str = "ema") -> nn.Module:
+        """The denoiser to sample from: the averaged ("ema") or the current ("raw") weights, clipped where asked."""
+        choices = {"ema": self.ema.model, "raw": self.denoiser}
+        if weights not in choices:
+            raise UserError(f"weights must be ema or raw, got {weights!r}")
+        return choices[weights] if self._clip is None else ClippedDenoiser(choices[weights], *self._clip)
+
+    @property
+    def exact_denoiser(self) -> nn.Module | None:
+        """The truth, where it is known."""
+        return self._optimum[0].denoiser if self._optimum else None
+
+    def _by_quartile(self, losses: Losses) -> Tensor:
+        return by_quartile(losses, self.denoiser.schedule.place)
+
+    def _log_losses(self, part: str) -> None:
+        values = quartile_means(self.trainer.strategy.reduce(self._sums, reduce_op="sum"), f"{part}/loss")
+        if self._optimum and not self.denoiser.learned_variance:
+            best = self.trainer.strategy.reduce(self._best, reduce_op="sum")
+            values |= quartile_means(best, f"{part}/best_loss")
+        self.log_dict(values)
