@@ -325,7 +325,7 @@ def test_last_is_the_last_step_although_another_was_the_best(trained, monkeypatc
     """A validation loss that only rises: best stays with the first validation, last moves on."""
     rising = iter(range(1, 100))
     monkeypatch.setattr(
-        "litdiffusion.training.module.quartile_means", lambda sums, name: {name: torch.tensor(float(next(rising)))}
+        "litdiffusion.training.evaluation.quartile_means", lambda sums, name: {name: torch.tensor(float(next(rising)))}
     )
     folder = (
         trained("trainer.max_steps=12", "callbacks.trajectory=null", "callbacks.final_samples=null") / "checkpoints"
