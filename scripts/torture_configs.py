@@ -43,7 +43,7 @@ VALUES = {
     "ema_decay": ["0", "0.9", "1", "0.9999"],
     "learned_variance": ["true", "false"],
     "conditional": ["true", "false"],
-    "label_dropout": ["0", "0.5", "2"],
+    "class_dropout": ["0", "0.5", "2"],
     "clip_samples": ["false"],
     "trainer.gradient_clip_val": ["null", "0.1", "1e9"],
     "trainer.accumulate_grad_batches": ["2", "3"],

@@ -63,5 +63,5 @@ class Unlabelled(torch.nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x, label, cond=None):
+    def forward(self, x, noise_label, class_label=None):
         return self.net(x)

@@ -10,7 +10,7 @@ from conftest import TINY_UNET, composed
 from PIL import Image
 
 from litdiffusion.callbacks import Trajectory
-from litdiffusion.callbacks.drawing import level_names, noised_like, spread, states_of, target_name
+from litdiffusion.callbacks.drawing import evenly_spaced, level_names, noised_like, states_of, target_name
 from litdiffusion.diffusion.levels import CLEAN, seeded_noise
 from litdiffusion.diffusion.samplers import State
 from litdiffusion.diffusion.schedules import VE, VP, NoiseLadder, linear
@@ -24,7 +24,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize(("count", "shown", "kept"), [(201, 26, 26), (51, 26, 26), (9, 26, 9), (2, 26, 2), (1, 5, 1)])
 def test_shown_states_are_spread_evenly_from_first_to_last(count, shown, kept):
-    places = sorted(spread(count, shown))
+    places = sorted(evenly_spaced(count, shown))
     assert len(places) == kept
     assert (places[0], places[-1]) == (0, count - 1)
     gaps = {b - a for a, b in pairwise(places)}
@@ -32,8 +32,8 @@ def test_shown_states_are_spread_evenly_from_first_to_last(count, shown, kept):
 
 
 def test_the_source_s_every_eighth_of_200_states_is_26_shown():
-    assert sorted(spread(201, 26)) == list(range(0, 201, 8))
-    assert spread(50, 1) == {49}
+    assert sorted(evenly_spaced(201, 26)) == list(range(0, 201, 8))
+    assert evenly_spaced(50, 1) == {49}
 
 
 def test_states_are_the_samplers_own(built):

@@ -28,7 +28,7 @@ from litdiffusion.nets import MLP, UNet
 from litdiffusion.nets.classes import ClassEmbedding
 from litdiffusion.pretrained.sampling import Pretrained
 from litdiffusion.training.checkpoints import check_fits
-from litdiffusion.training.labels import columns, hidden, in_proportion, in_turn
+from litdiffusion.training.class_labels import columns, hidden, in_proportion, in_turn
 
 MEANS, STD, SHARES = torch.tensor([-1.5, 0.0, 1.5]), 0.1, (0.5, 0.3, 0.2)
 
@@ -46,8 +46,8 @@ class Modes(DataModule):
         generator = torch.Generator().manual_seed(0)
 
         def part(n: int) -> Batch:
-            label = torch.multinomial(torch.tensor(SHARES), n, replacement=True, generator=generator)
-            return Batch(MEANS[label, None] + STD * torch.randn(n, 1, generator=generator), label)
+            class_label = torch.multinomial(torch.tensor(SHARES), n, replacement=True, generator=generator)
+            return Batch(MEANS[class_label, None] + STD * torch.randn(n, 1, generator=generator), class_label)
 
         return part(self.size), part(self.val_size)
 
@@ -85,43 +85,45 @@ NETS = {
 @pytest.mark.parametrize("name", NETS)
 def test_no_class_is_the_last_row_and_none_alike(name):
     make, shape = NETS[name]
-    net, x, label = make(classes=3), torch.randn(4, *shape), torch.tensor([1.0, 2.0, 5.0, 9.0])
-    told = [net(x, label, torch.full((4,), k)) for k in range(4)]
-    assert torch.equal(net(x, label), told[3])
+    net, x, noise_label = make(num_classes=3), torch.randn(4, *shape), torch.tensor([1.0, 2.0, 5.0, 9.0])
+    told = [net(x, noise_label, torch.full((4,), k)) for k in range(4)]
+    assert torch.equal(net(x, noise_label), told[3])
     assert (told[0] - told[1]).abs().max() > 1e-2
-    mixed = net(x, label, torch.tensor([2, 0, 3, 1]))
+    mixed = net(x, noise_label, torch.tensor([2, 0, 3, 1]))
     expected = torch.stack([told[k][i] for i, k in enumerate([2, 0, 3, 1])])
     torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_conditional_unet_begins_with_the_weights_of_the_unconditional_one_and_the_classes_vectors():
-    plain, told = (NETS["unet"][0](classes=classes) for classes in (0, 5))
-    assert [name for name in told.state_dict() if name not in plain.state_dict()] == ["classes.table.weight"]
+    plain, told = (NETS["unet"][0](num_classes=num_classes) for num_classes in (0, 5))
+    assert [name for name in told.state_dict() if name not in plain.state_dict()] == ["class_embedding.table.weight"]
     assert all(torch.equal(value, told.state_dict()[name]) for name, value in plain.state_dict().items())
-    x, label = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 70.0])
-    torch.nn.init.zeros_(told.classes.table.weight)
-    assert torch.equal(plain(x, label), told(x, label, torch.tensor([4, 0])))
+    x, noise_label = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 70.0])
+    torch.nn.init.zeros_(told.class_embedding.table.weight)
+    assert torch.equal(plain(x, noise_label), told(x, noise_label, torch.tensor([4, 0])))
 
 
 def test_a_class_shifts_the_biases_of_the_unets_time_maps():
-    told, plain = NETS["unet"][0](classes=3), NETS["unet"][0]()
-    vector = told.classes.table.weight[1].detach()
+    told, plain = NETS["unet"][0](num_classes=3), NETS["unet"][0]()
+    vector = told.class_embedding.table.weight[1].detach()
     with torch.no_grad():
         for time_map in [*plain.time_down, *plain.time_up]:
             time_map.bias += time_map.weight @ vector
-    x, label = torch.randn(3, 1, 8, 8), torch.tensor([1.0, 5.0, 90.0])
-    torch.testing.assert_close(told(x, label, torch.ones(3, dtype=torch.long)), plain(x, label), rtol=1e-4, atol=1e-5)
+    x, noise_label = torch.randn(3, 1, 8, 8), torch.tensor([1.0, 5.0, 90.0])
+    torch.testing.assert_close(
+        told(x, noise_label, torch.ones(3, dtype=torch.long)), plain(x, noise_label), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_class_shifts_the_bias_of_the_mlps_first_layer():
-    told, plain = NETS["mlp"][0](classes=3), NETS["mlp"][0]()
+    told, plain = NETS["mlp"][0](num_classes=3), NETS["mlp"][0]()
     state = told.state_dict()
-    vector, first = state.pop("classes.table.weight")[2], state["layers.0.0.weight"]
+    vector, first = state.pop("class_embedding.table.weight")[2], state["layers.0.0.weight"]
     state["layers.0.0.weight"] = first[:, :3]
     state["layers.0.0.bias"] = state["layers.0.0.bias"] + first[:, 3:] @ vector
     plain.load_state_dict(state)
-    x, label = torch.randn(5, 2), torch.linspace(1, 10, 5)
-    torch.testing.assert_close(told(x, label, torch.full((5,), 2)), plain(x, label), rtol=1e-5, atol=1e-6)
+    x, noise_label = torch.randn(5, 2), torch.linspace(1, 10, 5)
+    torch.testing.assert_close(told(x, noise_label, torch.full((5,), 2)), plain(x, noise_label), rtol=1e-5, atol=1e-6)
 
 
 def test_nets_without_classes_are_what_they_were_before_classes_came():
@@ -131,8 +133,8 @@ def test_nets_without_classes_are_what_they_were_before_classes_came():
     torch.manual_seed(0)
     net = MLP((2,), (1.0, 10.0), 8, 2)
     assert [tuple(p.shape) for p in net.parameters()] == [(8, 3), (8,), (8, 8), (8,), (2, 8), (2,)]
-    x, label = torch.randn(3, 2), torch.ones(3)
-    assert torch.equal(net(x, label, torch.zeros(3, dtype=torch.long)), net(x, label))
+    x, noise_label = torch.randn(3, 2), torch.ones(3)
+    assert torch.equal(net(x, noise_label, torch.zeros(3, dtype=torch.long)), net(x, noise_label))
 
 
 def test_a_table_refuses_no_class():
@@ -145,20 +147,20 @@ def test_a_net_from_elsewhere_is_told_classes_through_the_adapter(built):
     options = ["data=digits", "data.batch_size=8", "model=diffusers_unet", "model.net.block_out_channels=[8,8]"]
     net = built(*options, "conditional=true").module.denoiser.net.eval()
     assert net.net.class_embedding.weight.shape[0] == 11
-    x, label = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 90.0])
-    assert torch.equal(net(x, label), net(x, label, torch.tensor([10, 10])))
-    assert not torch.equal(net(x, label), net(x, label, torch.tensor([10, 4])))
+    x, noise_label = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 90.0])
+    assert torch.equal(net(x, noise_label), net(x, noise_label, torch.tensor([10, 10])))
+    assert not torch.equal(net(x, noise_label), net(x, noise_label, torch.tensor([10, 4])))
 
 
 def test_hidden_labels_are_a_share_and_the_others_stay():
-    label = torch.arange(40_000) % 3
-    seen = hidden(label, 3, 0.1)
+    class_label = torch.arange(40_000) % 3
+    seen = hidden(class_label, 3, 0.1)
     share = (seen == 3).double().mean().item()
     assert share == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / 40_000))
-    assert torch.equal(seen[seen < 3], label[seen < 3])
+    assert torch.equal(seen[seen < 3], class_label[seen < 3])
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    assert hidden(label, 3, 0.0) is label
+    assert hidden(class_label, 3, 0.0) is class_label
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -166,27 +168,27 @@ def test_classes_come_in_turn_or_as_often_as_in_the_data():
     assert in_turn(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert in_turn(3, 5, start=9).tolist() == [4, 0, 1]
     assert in_turn(7, 0) is None
-    label = torch.tensor([2] * 20 + [0] * 50 + [1] * 30)
-    found = in_proportion(label, 2000)
+    class_label = torch.tensor([2] * 20 + [0] * 50 + [1] * 30)
+    found = in_proportion(class_label, 2000)
     for start, count in ((0, 2000), (0, 100), (777, 100), (1900, 100)):
         counts = found[start : start + count].bincount(minlength=3)
         assert (counts - count * torch.tensor(SHARES)).abs().max() <= 3
 
 
 @pytest.mark.parametrize(
-    ("count", "classes", "width"), [(64, 0, 8), (64, 10, 10), (64, 2, 8), (64, 100, 8), (1, 0, 1), (100, 10, 10)]
+    ("count", "num_classes", "width"), [(64, 0, 8), (64, 10, 10), (64, 2, 8), (64, 100, 8), (1, 0, 1), (100, 10, 10)]
 )
-def test_grids_put_a_class_in_a_column_where_they_can(count, classes, width):
-    assert columns(count, classes) == width
+def test_grids_put_a_class_in_a_column_where_they_can(count, num_classes, width):
+    assert columns(count, num_classes) == width
 
 
 def spied(monkeypatch):
-    """(x_0, cond) of every batch that is trained or validated on."""
+    """(x_0, class_label) of every batch that is trained or validated on."""
     seen, honest = [], DenoisingObjective.forward
 
-    def forward(self, denoiser, x_0, cond=None, *more, **others):
-        seen.append((x_0, cond))
-        return honest(self, denoiser, x_0, cond, *more, **others)
+    def forward(self, denoiser, x_0, class_label=None, *more, **others):
+        seen.append((x_0, class_label))
+        return honest(self, denoiser, x_0, class_label, *more, **others)
 
     monkeypatch.setattr(DenoisingObjective, "forward", forward)
     return seen
@@ -195,18 +197,18 @@ def spied(monkeypatch):
 def test_every_item_is_trained_with_its_own_class_or_none_and_validated_with_its_own(fitted, monkeypatch):
     seen = spied(monkeypatch)
     accumulated = ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=8"]  # 8 batches are 4 steps
-    fitted(*MODES, "data.batch_size=200", "label_dropout=0.25", *accumulated)
+    fitted(*MODES, "data.batch_size=200", "class_dropout=0.25", *accumulated)
     assert [len(x_0) for x_0, _ in seen] == [200] * 8 + [200, 100]
-    x_0, cond = (torch.cat(parts) for parts in zip(*seen[:8], strict=True))
-    assert torch.equal(cond[cond < 3], nearest_mode(x_0)[cond < 3])
-    assert (cond == 3).double().mean().item() == pytest.approx(0.25, abs=4 * math.sqrt(0.19 / 1600))
-    assert all(torch.equal(cond, nearest_mode(x_0)) for x_0, cond in seen[8:])
+    x_0, class_label = (torch.cat(parts) for parts in zip(*seen[:8], strict=True))
+    assert torch.equal(class_label[class_label < 3], nearest_mode(x_0)[class_label < 3])
+    assert (class_label == 3).double().mean().item() == pytest.approx(0.25, abs=4 * math.sqrt(0.19 / 1600))
+    assert all(torch.equal(class_label, nearest_mode(x_0)) for x_0, class_label in seen[8:])
 
 
 def test_an_unconditional_run_is_told_nothing_and_draws_no_more_numbers(fitted, monkeypatch):
     seen = spied(monkeypatch)
-    runs = [fitted(*MODES, "conditional=false", f"label_dropout={share}").module for share in (0.1, 0.5)]
-    assert {cond for _, cond in seen} == {None}
+    runs = [fitted(*MODES, "conditional=false", f"class_dropout={share}").module for share in (0.1, 0.5)]
+    assert {class_label for _, class_label in seen} == {None}
     assert all(torch.equal(value, runs[1].state_dict()[name]) for name, value in runs[0].state_dict().items())
 
 
@@ -242,7 +244,7 @@ def checkpoint(tmp_path_factory) -> Path:
         *kept,
         *["callbacks.final_samples=null", "callbacks.progress_bar=null", "logger=none"],
         *["schedule=cosine", "schedule.steps=40", "model.hidden=64", "optimizer.lr=5e-3", "data.batch_size=200"],
-        *["ema_decay=0.99", "label_dropout=0.2"],
+        *["ema_decay=0.99", "class_dropout=0.2"],
     )
     for name in cfg.callbacks:
         if name not in ("last", "best"):
@@ -259,17 +261,17 @@ def draw(command, checkpoint, tmp_path):
         status, _, err = command("scripts/sample.py", f"ckpt={checkpoint}", f"out={tmp_path / out}", *args)
         assert status == 0, err
         with np.load(tmp_path / out / "samples.npz") as file:
-            return torch.from_numpy(file["samples"])[:, 0], torch.from_numpy(file["labels"])
+            return torch.from_numpy(file["samples"])[:, 0], torch.from_numpy(file["class_labels"])
 
     return run
 
 
 def test_samples_of_a_class_lie_in_its_mode(draw):
-    x, label = draw("n=300")
-    assert torch.equal(label, torch.arange(300) % 3)
-    assert (nearest_mode(x) == label).double().mean() > 0.97
+    x, class_label = draw("n=300")
+    assert torch.equal(class_label, torch.arange(300) % 3)
+    assert (nearest_mode(x) == class_label).double().mean() > 0.97
     for k in range(3):
-        assert x[label == k].median().item() == pytest.approx(MEANS[k].item(), abs=0.08)
+        assert x[class_label == k].median().item() == pytest.approx(MEANS[k].item(), abs=0.08)
 
 
 def test_samples_of_no_class_lie_in_all_modes_as_often_as_data(draw):
@@ -279,12 +281,12 @@ def test_samples_of_no_class_lie_in_all_modes_as_often_as_data(draw):
 
 
 def test_classes_are_chosen_and_do_not_depend_on_the_batches(draw):
-    x, label = draw("n=7", "label=[2,0]", "seed=3")
-    assert label.tolist() == [2, 0, 2, 0, 2, 0, 2]
-    again, _ = draw("n=7", "label=[2,0]", "seed=3", "batch_size=3", out="again")
+    x, class_label = draw("n=7", "class_label=[2,0]", "seed=3")
+    assert class_label.tolist() == [2, 0, 2, 0, 2, 0, 2]
+    again, _ = draw("n=7", "class_label=[2,0]", "seed=3", "batch_size=3", out="again")
     torch.testing.assert_close(again, x, rtol=1e-4, atol=1e-5)
-    shifted, label = draw("n=1", "label=2", "seed=5", out="shifted")
-    assert label.tolist() == [2]
+    shifted, class_label = draw("n=1", "class_label=2", "seed=5", out="shifted")
+    assert class_label.tolist() == [2]
     torch.testing.assert_close(shifted, x[2:3], rtol=1e-4, atol=1e-5)
 
 
@@ -296,10 +298,10 @@ def test_guidance_at_weight_one_is_the_conditional_draw(draw):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["label=3"], "label must be whole numbers from 0 to 2, got 3"),
-        (["label=[0,-1]"], "label must be whole numbers from 0 to 2, got [0, -1]"),
-        (["label=one"], "label must be whole numbers from 0 to 2, got one"),
-        (["label=[]"], "label must be whole numbers from 0 to 2, got []"),
+        (["class_label=3"], "label must be whole numbers from 0 to 2, got 3"),
+        (["class_label=[0,-1]"], "label must be whole numbers from 0 to 2, got [0, -1]"),
+        (["class_label=one"], "label must be whole numbers from 0 to 2, got one"),
+        (["class_label=[]"], "label must be whole numbers from 0 to 2, got []"),
         (["guidance=much"], "guidance must be a number, 1 to 10 are usual, got 'much'"),
         (["guidance=nan"], "the guidance weight must be a finite number, got nan"),
     ],
@@ -320,17 +322,17 @@ def stored(experiment, path: Path) -> Path:
 def test_a_model_without_classes_is_asked_for_none(built, command, tmp_path):
     path = stored(built(*MODES, "conditional=false", "schedule.steps=25"), tmp_path / "x.ckpt")
     pretrained = Pretrained(path)
-    assert pretrained.classes == 0
-    assert pretrained.labels(5) is None
-    with pytest.raises(UserError, match="label=0 needs a model of classes, trained with conditional=true"):
-        pretrained.labels(5, 0)
+    assert pretrained.num_classes == 0
+    assert pretrained.class_labels(5) is None
+    with pytest.raises(UserError, match="class_label=0 needs a model of classes, trained with conditional=true"):
+        pretrained.class_labels(5, 0)
     status, _, err = command("scripts/sample.py", f"ckpt={path}", "guidance=2")
     assert "guidance=2 needs a model of classes, trained with conditional=true" in one_error(status, err)
 
 
 def test_guidance_needs_a_model_that_was_also_trained_without_classes(built, tmp_path):
-    pretrained = Pretrained(stored(built(*MODES, "label_dropout=0", "schedule.steps=25"), tmp_path / "x.ckpt"))
-    with pytest.raises(UserError, match="with label_dropout above 0; leave it out"):
+    pretrained = Pretrained(stored(built(*MODES, "class_dropout=0", "schedule.steps=25"), tmp_path / "x.ckpt"))
+    with pytest.raises(UserError, match="with class_dropout above 0; leave it out"):
         pretrained.on(torch.device("cpu"), clip=True, guidance=2)
     pretrained.on(torch.device("cpu"), clip=True, guidance=1)
 
@@ -340,7 +342,7 @@ def test_guidance_needs_a_model_that_was_also_trained_without_classes(built, tmp
     [
         (["conditional=true"], "conditional=true needs labelled data"),
         (["conditional=perhaps"], "conditional must be true or false, got 'perhaps'"),
-        (["label_dropout=1"], r"label_dropout must be a number in \[0, 1\); 0.1 is usual, got 1"),
+        (["class_dropout=1"], r"class_dropout must be a number in \[0, 1\); 0.1 is usual, got 1"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -352,7 +354,7 @@ def test_runs_that_cannot_learn_classes_are_refused(options, message, built):
 def test_a_net_that_takes_no_classes_is_refused(tmp_path):
     cfg = composed(*QUIETER, *MODES)
     with open_dict(cfg):
-        del cfg.model["classes"]
+        del cfg.model["num_classes"]
     with pytest.raises(UserError, match=r"needs a net that takes classes, litdiffusion\.nets\.MLP is given none"):
         build(cfg, Run(tmp_path))
 
@@ -365,8 +367,8 @@ def test_labels_out_of_range_are_refused(built, monkeypatch):
 
 def test_checkpoints_written_before_classes_came_still_fit(built):
     module = built().module
-    then = {key: value for key, value in module.record["config"].items() if key not in ("conditional", "label_dropout")}
-    then["model"] = {key: value for key, value in then["model"].items() if key != "classes"}
+    then = {key: value for key, value in module.record["config"].items() if key not in ("conditional", "class_dropout")}
+    then["model"] = {key: value for key, value in then["model"].items() if key != "num_classes"}
     content = {"state_dict": module.state_dict(), "litdiffusion": {"config": then}}
     check_fits(content, module, "x.ckpt")
     told, plain = built(*MODES).module, built(*MODES, "conditional=false").module
@@ -391,10 +393,14 @@ def test_pictures_draw_the_classes_in_turn_and_vectors_that_are_measured_as_ofte
     x = states_of(module, module.sampler, 300, "ema", 0, shown=1)[-1].x
     assert (nearest_mode(x) == torch.arange(300) % 3).double().mean() > 0.97
     told, honest = [], MLP.forward
-    monkeypatch.setattr(MLP, "forward", lambda net, x, t, cond=None: (told.append(cond), honest(net, x, t, cond))[1])
+    monkeypatch.setattr(
+        MLP,
+        "forward",
+        lambda net, x, t, class_label=None: (told.append(class_label), honest(net, x, t, class_label))[1],
+    )
     FinalSamples(tmp_path, points=500, sets=2).on_train_end(module.trainer, module)
-    frequency = module.trainer.datamodule.train.label.bincount() / 3000
-    assert all(torch.equal(cond, told[0]) for cond in told)
+    frequency = module.trainer.datamodule.train.class_label.bincount() / 3000
+    assert all(torch.equal(class_label, told[0]) for class_label in told)
     np.testing.assert_allclose(told[0].bincount() / 1000, frequency, atol=0.01)
     np.testing.assert_allclose(told[0][:500].bincount() / 500, frequency, atol=0.01)
 
@@ -411,10 +417,10 @@ def test_likelihood_is_measured_given_the_items_own_class(checkpoint, command, m
         return float(row.split()[-2])
 
     given = nats()
-    monkeypatch.setattr(Pretrained, "labels_of", lambda self, data, n: None)
+    monkeypatch.setattr(Pretrained, "class_labels_of", lambda self, data, n: None)
     entropy = -sum(share * math.log(share) for share in SHARES)
     assert nats() - given > 0.8 * entropy
-    monkeypatch.setattr(Pretrained, "labels_of", lambda self, data, n: (data.val.label[:n] + 1) % 3)
+    monkeypatch.setattr(Pretrained, "class_labels_of", lambda self, data, n: (data.val.class_label[:n] + 1) % 3)
     assert nats() - given > 20
 
 
@@ -422,12 +428,16 @@ def test_inpainting_tells_the_net_what_the_held_out_images_are(built, command, t
     experiment = built(*TINY_UNET, "conditional=true", "schedule.steps=25")
     path, told = stored(experiment, tmp_path / "x.ckpt"), []
     honest = UNet.forward
-    monkeypatch.setattr(UNet, "forward", lambda net, x, t, cond=None: (told.append(cond), honest(net, x, t, cond))[1])
+    monkeypatch.setattr(
+        UNet,
+        "forward",
+        lambda net, x, t, class_label=None: (told.append(class_label), honest(net, x, t, class_label))[1],
+    )
     few = ["n=3", "samples=2", "steps=2", "resample=1", "batch_size=4"]
     status, _, err = command("scripts/inpaint.py", f"ckpt={path}", *few)
     assert status == 0, err
-    first, second, third = experiment.data.val.label[:3].tolist()
-    assert [cond.tolist() for cond in told] == [[first] * 2 + [second] * 2] * 2 + [[third] * 2] * 2
+    first, second, third = experiment.data.val.class_label[:3].tolist()
+    assert [class_label.tolist() for class_label in told] == [[first] * 2 + [second] * 2] * 2 + [[third] * 2] * 2
 
 
 class Halves(torch.nn.Module):
@@ -442,8 +452,8 @@ class Halves(torch.nn.Module):
         self.parts = [GaussianMixtureDenoiser(schedule, double([1.0]), double([[m]]), stds) for m in (-1.0, 1.0)]
         self.free = GaussianMixtureDenoiser(schedule, double([1.0, 1.0]), double([[-1.0], [1.0]]), stds)
 
-    def forward(self, x_t, level, cond=None):
-        return self.free(x_t, level) if cond is None else self.parts[int(cond[0])](x_t, level)
+    def forward(self, x_t, level, class_label=None):
+        return self.free(x_t, level) if class_label is None else self.parts[int(class_label[0])](x_t, level)
 
 
 def starts(n):
@@ -453,8 +463,8 @@ def starts(n):
 
 def test_guidance_makes_samples_more_typical_and_less_varied():
     """Along the deterministic flow from the quantiles of the prior, exact denoisers: no Monte Carlo, no training."""
-    halves, cond = Halves(linear(1000)), torch.ones(2000, dtype=torch.long)
-    drawn = [DDIM(200).sample(GuidedDenoiser(halves, w), starts(2000), cond) for w in (1.0, 2.0, 4.0)]
+    halves, class_label = Halves(linear(1000)), torch.ones(2000, dtype=torch.long)
+    drawn = [DDIM(200).sample(GuidedDenoiser(halves, w), starts(2000), class_label) for w in (1.0, 2.0, 4.0)]
     mean, std = ([f(x).item() for x in drawn] for f in (torch.mean, torch.std))
     assert (mean[0], std[0]) == pytest.approx((1.0, Halves.std), abs=0.01)
     # p(class 1 | x) = sigmoid(2 x / std²) for these two modes.
@@ -474,8 +484,8 @@ def test_guided_samples_of_gaussians_are_those_of_an_affine_map():
             super().__init__()
             self.schedule = schedule
 
-        def forward(self, x_t, level, cond=None):
-            return wide(x_t, level) if cond is None else gaussian(schedule)(x_t, level)
+        def forward(self, x_t, level, class_label=None):
+            return wide(x_t, level) if class_label is None else gaussian(schedule)(x_t, level)
 
     sampler = DDIM(20)
     slope, offset = 1.0, 0.0

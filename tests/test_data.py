@@ -136,14 +136,14 @@ def test_items_in_order_go_on_from_the_batch_that_is_next():
 
 
 def test_a_loader_cuts_the_rows_of_its_sampler_and_counts_the_epoch():
-    data, label, sampler = torch.randn(50, 3), torch.arange(50), EpochSampler(50, 8, seed=0)
-    batches = loader(Batch(data, label), sampler, 8, drop_last=True)
+    data, class_label, sampler = torch.randn(50, 3), torch.arange(50), EpochSampler(50, 8, seed=0)
+    batches = loader(Batch(data, class_label), sampler, 8, drop_last=True)
     found = list(batches)
     assert len(batches) == len(found) == 6
     for index, batch in zip(torch.tensor(list(sampler)).split(8), found, strict=True):
         assert torch.equal(batch.data, data[index])
-        assert torch.equal(batch.label, index)
-    assert next(iter(loader(Batch(data), sampler, 8))).label is None
+        assert torch.equal(batch.class_label, index)
+    assert next(iter(loader(Batch(data), sampler, 8))).class_label is None
     assert [len(batch.data) for batch in loader(Batch(data), StripeSampler(50, 1, 3), 8)] == [8, 8, 1]
 
 
@@ -248,7 +248,7 @@ def test_toys_are_standardised_reproducible_and_split(toy: type[DataModule]):
     assert torch.equal(data.val.data, again.val.data)
     assert not torch.equal(x, other.train.data)
     assert not torch.isin(data.val.data[:, 0], x[:, 0]).all()
-    assert data.train.label is None
+    assert data.train.class_label is None
     assert (data.num_classes, data.value_range) == (0, None)
     torch.testing.assert_close(data._standardise(data.in_data_units(x)), x, rtol=0, atol=1e-5)
 
@@ -284,9 +284,9 @@ def test_mixture_describes_the_standardised_data(toy: type[DataModule]):
 class Given(DataModule):
     """A data module around given tensors."""
 
-    def __init__(self, train: Tensor, val: Tensor, batch_size: int = 4, label: Tensor | None = None) -> None:
+    def __init__(self, train: Tensor, val: Tensor, batch_size: int = 4, class_label: Tensor | None = None) -> None:
         super().__init__(batch_size=batch_size, val_size=len(val), seed=0)
-        self.given = Batch(train, label), Batch(val)
+        self.given = Batch(train, class_label), Batch(val)
         self.reads = 0
 
     def read(self) -> tuple[Batch, Batch]:
@@ -314,8 +314,8 @@ def test_load_reads_once_and_references_never_cycle():
 
 
 def test_a_fingerprint_tells_every_item_and_label_and_nothing_else():
-    train, val, label = torch.arange(18.0).view(9, 2), torch.zeros(3, 2), torch.arange(9)
-    last, other = train.clone(), label.clone()
+    train, val, class_label = torch.arange(18.0).view(9, 2), torch.zeros(3, 2), torch.arange(9)
+    last, other = train.clone(), class_label.clone()
     last[8, 1] += 1e-5
     other[0] = 5
     variants = [
@@ -324,8 +324,8 @@ def test_a_fingerprint_tells_every_item_and_label_and_nothing_else():
         Given(train, val + 1),
         Given(train.flip(0), val),
         Given(train.view(9, 1, 2), val),
-        Given(train, val, label=label),
-        Given(train, val, label=other),
+        Given(train, val, class_label=class_label),
+        Given(train, val, class_label=other),
     ]
     prints = [data.fingerprint() for data in variants]
     assert len(set(prints)) == len(variants)
@@ -378,8 +378,8 @@ def test_digits_spread_over_bytes_and_are_held_out():
     both = torch.cat((data.train.data, data.val.data))
     assert (int(both.min()), int(both.max()), both.dtype) == (0, 255, torch.uint8)
     assert sorted(both.unique().tolist()) == [round(k * 255 / 16) for k in range(17)]
-    assert data.train.label.bincount().sum() + data.val.label.bincount().sum() == 1_797
-    assert data.val.label.bincount(minlength=10).min() > 0
+    assert data.train.class_label.bincount().sum() + data.val.class_label.bincount().sum() == 1_797
+    assert data.val.class_label.bincount(minlength=10).min() > 0
     assert torch.equal(data.val.data, other.val.data)  # whatever the seed
     with pytest.raises(UserError, match=r"set data\.val_size between 1 and 1796"):
         Digits(batch_size=64, val_size=1_797, seed=0).load()
@@ -430,11 +430,11 @@ def test_unpacked_files_are_read_as_bytes_with_labels(raw: Path):
     assert rows.dtype == torch.uint8
     assert sorted(map(bytes, rows.numpy())) == sorted(map(bytes, pixels))
     which = [next(i for i in range(60) if (pixels[i] == row).all()) for row in data.val.data.numpy()]
-    assert data.val.label.tolist() == [i % 10 for i in which]
+    assert data.val.class_label.tolist() == [i % 10 for i in which]
     assert data.name == "mnist"
     test = data.test()
     assert test.data.shape == (20, 1, 28, 28)
-    assert test.label.tolist() == [i % 10 for i in range(20)]
+    assert test.class_label.tolist() == [i % 10 for i in range(20)]
 
 
 def test_packed_files_are_verified_and_unpacked(raw: Path, monkeypatch: pytest.MonkeyPatch):
@@ -548,14 +548,14 @@ def test_streaming_gives_the_batches_of_the_decoded_set(pictures: Path, channels
     assert isinstance(memory.train.data, Tensor)
     assert not isinstance(stream.train.data, Tensor)
     assert memory.shape == (channels, 12, 20)
-    assert (memory.num_classes, memory.classes) == (2, ["cat", "dog"])
+    assert (memory.num_classes, memory.class_names) == (2, ["cat", "dog"])
     sampler = EpochSampler(8, 2, seed=0)
     pairs = list(zip(*(data.make_loader(data.train, sampler) for data in (memory, stream)), strict=True))
     assert len(pairs) == 4
     for a, b in pairs:
         assert a.data.shape == (2, channels, 12, 20)
         assert torch.equal(a.data, b.data)
-        assert torch.equal(a.label, b.label)
+        assert torch.equal(a.class_label, b.class_label)
     for a, b in zip(memory.val_dataloader(), stream.val_dataloader(), strict=True):
         assert torch.equal(a.data, b.data)
     assert torch.equal(memory.reference(3), stream.reference(3))
@@ -603,7 +603,7 @@ def test_cover_and_centre_crop_keep_the_middle(tmp_path: Path):
     assert both[0].flatten(1).float().mean(1).tolist() == [255, 0, 100]
     assert (both[1] == 200).all()
     assert data.num_classes == 0
-    assert data.train.label is None
+    assert data.train.class_label is None
 
 
 def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path):
@@ -732,7 +732,7 @@ def test_a_run_that_was_cut_off_goes_on_with_the_same_batches(workers: int, tmp_
     assert (resumed.num_training_batches, resumed.global_step) == (3, 20)
     data = whole.seen[0].data
     assert (data.dtype, float(data.min()), float(data.max())) == (torch.uint8, 0, 255)
-    assert whole.seen[0].label.shape == (500,)
+    assert whole.seen[0].class_label.shape == (500,)
 
 
 def test_lightning_s_epochs_are_those_of_the_sampler(tmp_path: Path):

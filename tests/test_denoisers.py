@@ -162,12 +162,12 @@ def test_clipping_keeps_the_schedule_of_its_denoiser():
 
 
 class Recorder(torch.nn.Module):
-    """``tanh(x) * label / 100 + cond``, and remembers what it was told."""
+    """``tanh(x) * label / 100 + class_label``, and remembers what it was told."""
 
-    def forward(self, x, label, cond=None):
-        self.label, self.cond = label, cond
-        out = x.tanh() * label.view(-1, *[1] * (x.ndim - 1)) / 100
-        return out if cond is None else out + cond.view(-1, *[1] * (x.ndim - 1))
+    def forward(self, x, noise_label, class_label=None):
+        self.noise_label, self.class_label = noise_label, class_label
+        out = x.tanh() * noise_label.view(-1, *[1] * (x.ndim - 1)) / 100
+        return out if class_label is None else out + class_label.view(-1, *[1] * (x.ndim - 1))
 
 
 ROWS = {"epsilon": Epsilon(), "x0": X0(), "v": V(), "posterior_mean": PosteriorMean(SCHEDULE)}
@@ -180,10 +180,10 @@ def test_net_is_told_the_labels_1_to_t(dtype):
     denoiser = Denoiser(net, SCHEDULE, Epsilon())
     index = torch.arange(1, 101)
     denoiser(torch.zeros(100, 2, dtype=dtype), SCHEDULE.at(index.double().view(-1, 1) / 100))
-    assert torch.equal(net.label, index.to(dtype))
+    assert torch.equal(net.noise_label, index.to(dtype))
     for i in (1, 2, 7, 28, 57, 100):
         denoiser(torch.zeros(3, 2, dtype=dtype), SCHEDULE.at(i / 100))
-        assert net.label.tolist() == [i, i, i]
+        assert net.noise_label.tolist() == [i, i, i]
 
 
 @every_row
@@ -191,9 +191,9 @@ def test_net_is_told_the_labels_1_to_t(dtype):
 def test_one_level_and_a_level_per_sample_predict_the_same(row, shape):
     denoiser = Denoiser(Recorder(), SCHEDULE, row)
     x_t = torch.randn(5, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
-    one, cond = SCHEDULE.at(0.37), torch.arange(5, dtype=torch.float64)
+    one, class_label = SCHEDULE.at(0.37), torch.arange(5, dtype=torch.float64)
     each = SCHEDULE.at(torch.full((5, *[1] * len(shape)), 0.37, dtype=torch.float64))
-    for a, b in zip(denoiser(x_t, one, cond), denoiser(x_t, each, cond), strict=True):
+    for a, b in zip(denoiser(x_t, one, class_label), denoiser(x_t, each, class_label), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
 
 
@@ -207,14 +207,14 @@ def test_learned_prediction_is_the_decoded_output_of_the_net(row):
 
 
 def test_condition_reaches_the_net():
-    net, cond = Recorder(), torch.tensor([1.0, 2.0])
-    out = Denoiser(net, SCHEDULE, Epsilon()).output(torch.zeros(2, 3), SCHEDULE.at(0.5), cond)
-    assert net.cond is cond
+    net, class_label = Recorder(), torch.tensor([1.0, 2.0])
+    out = Denoiser(net, SCHEDULE, Epsilon()).output(torch.zeros(2, 3), SCHEDULE.at(0.5), class_label)
+    assert net.class_label is class_label
     assert out.tolist() == [[1.0] * 3, [2.0] * 3]
 
 
 class HalfNet(torch.nn.Module):
-    def forward(self, x, label, cond=None):
+    def forward(self, x, noise_label, class_label=None):
         return x.bfloat16() * 2
 
 

@@ -178,7 +178,7 @@ def test_a_conditional_model_is_scored_by_what_its_samples_teach(digits, command
     row = rows[0]
     assert 0 <= float(row["accuracy"]) < 0.4 < float(row["real_accuracy"]) <= 1
     assert row["accuracy_n"] == "60"
-    assert 0 <= float(row["label_accuracy"]) <= 1
+    assert 0 <= float(row["class_accuracy"]) <= 1
     assert float(row["copies"]) == 0
     assert "a classifier trained on 60 samples alone is right on" in out
     assert "copying check" in out
@@ -202,8 +202,8 @@ def images(tmp_path_factory) -> ImageQuality:
 def test_accuracy_of_data_in_the_place_of_samples_is_that_of_data(images, capsys):
     """Training images score as themselves; those without labels by what the metrics' classifier sees in them."""
     data, subject = images.data, Subject("", "", "ema", None, images)
-    real, labels = data.training_reference(128), data.train.label[:128]
-    right = accuracy_numbers(subject, real, labels)
+    real, class_labels = data.training_reference(128), data.train.class_label[:128]
+    right = accuracy_numbers(subject, real, class_labels)
     assert right["accuracy"] == right["real_accuracy"]
     assert right["accuracy"].value > 0.5
     seen = accuracy_numbers(subject, real, None)

@@ -17,7 +17,7 @@ BARE = ["callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
-@pytest.mark.parametrize("part", [["data.size=600"], [*TINY_UNET, "conditional=true"]], ids=["points", "classes"])
+@pytest.mark.parametrize("part", [["data.size=600"], [*TINY_UNET, "conditional=true"]], ids=["points", "num_classes"])
 def test_an_export_draws_the_same_samples_bit_for_bit(part, weights, trained, tmp_path):
     checkpoint = trained(*BARE, *part) / "checkpoints" / "last.ckpt"
     folder = export(checkpoint, tmp_path / "exported", weights)

@@ -29,7 +29,7 @@ from litdiffusion.nets.classifier import Classifier
 
 QUICK = {"steps": 60, "width": 8, "shift": 0}
 TRAINING = ClassifierTraining(**QUICK)
-FACTS = {"shape": (1, 8, 8), "classes": 10}
+FACTS = {"shape": (1, 8, 8), "num_classes": 10}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,9 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts trainings of a classifier."""
     seen: list[int] = []
 
-    def fit(images: Tensor, labels: Tensor, **facts: object) -> Classifier:
+    def fit(images: Tensor, class_labels: Tensor, **facts: object) -> Classifier:
         seen.append(len(images))
-        return fit_classifier(images, labels, **facts)
+        return fit_classifier(images, class_labels, **facts)
 
     monkeypatch.setattr(classifier_module, "fit_classifier", fit)
     return seen
@@ -65,15 +65,15 @@ class Given(DataModule):
 
     num_classes = 2
 
-    def __init__(self, images: Tensor, labels: Tensor | None, held_out: int = 4) -> None:
+    def __init__(self, images: Tensor, class_labels: Tensor | None, held_out: int = 4) -> None:
         super().__init__(batch_size=2, val_size=held_out, seed=0)
-        self.given, self.shape = (images, labels), tuple(images.shape[1:])
+        self.given, self.shape = (images, class_labels), tuple(images.shape[1:])
 
     def read(self) -> tuple[Batch, Batch]:
-        images, labels = self.given
+        images, class_labels = self.given
         cut = len(images) - self.val_size
         parts = (slice(None, cut), slice(cut, None))
-        return tuple(Batch(images[part], None if labels is None else labels[part]) for part in parts)
+        return tuple(Batch(images[part], None if class_labels is None else class_labels[part]) for part in parts)
 
 
 class Mean(Extractor):
@@ -111,7 +111,7 @@ def test_digits_are_learned_with_a_gap_to_chance_and_floats_are_bytes(digits: Di
     net = fit_classifier(*digits.train, **FACTS, seed=0, training=TRAINING)
     assert accuracy(net, digits.val) >= 0.95
     assert accuracy(net, digits.val, batch_size=7) == accuracy(net, digits.val)
-    floats = Batch(to_model_space(digits.val.data), digits.val.label)
+    floats = Batch(to_model_space(digits.val.data), digits.val.class_label)
     assert accuracy(net, floats) == accuracy(net, digits.val)
     assert not net.training
 
@@ -129,10 +129,12 @@ def test_shifts_are_whole_pixels_of_every_kind_and_repeat_the_edge():
     assert shifted(x, 0, torch.Generator()) is x
 
 
-@pytest.mark.parametrize("labels", [torch.tensor([0, 1, 10]), torch.tensor([0, 1]), torch.tensor([0.0, 1.0, 2.0])])
-def test_labels_that_do_not_fit_are_refused(labels: Tensor):
-    with pytest.raises(UserError, match="one whole label from 0 to 9"):
-        fit_classifier(torch.zeros(3, 1, 8, 8), labels, **FACTS, seed=0)
+@pytest.mark.parametrize(
+    "class_labels", [torch.tensor([0, 1, 10]), torch.tensor([0, 1]), torch.tensor([0.0, 1.0, 2.0])]
+)
+def test_labels_that_do_not_fit_are_refused(class_labels: Tensor):
+    with pytest.raises(UserError, match="one whole class label from 0 to 9"):
+        fit_classifier(torch.zeros(3, 1, 8, 8), class_labels, **FACTS, seed=0)
 
 
 def test_sizes_out_of_range_are_refused():
@@ -161,7 +163,7 @@ def test_features_of_a_row_depend_on_that_row_alone(digits: Digits, folder: Path
     extractor.batch_size = 13
     for a, b in zip(extractor(images[order]), whole, strict=True):
         torch.testing.assert_close(a, b[order], rtol=1e-4, atol=1e-4)
-    right = float((whole.logits.argmax(1) == digits.val.label).double().mean())
+    right = float((whole.logits.argmax(1) == digits.val.class_label).double().mean())
     assert right == extractor.accuracy >= 0.95
 
 
@@ -325,21 +327,21 @@ def test_damaged_reference_features_are_computed_anew(digits: Digits, folder: Pa
 
 
 def test_real_images_score_as_real_and_shuffled_labels_as_chance(digits: Digits):
-    images, labels = to_model_space(digits.train.data[:600]), digits.train.label[:600]
+    images, class_labels = to_model_space(digits.train.data[:600]), digits.train.class_label[:600]
     training = ClassifierTraining(steps=40, width=4, shift=0)
-    same = classification_accuracy(images, labels, digits, seed=1, training=training)
+    same = classification_accuracy(images, class_labels, digits, seed=1, training=training)
     assert same.samples == same.real
     assert same.n == 600
     assert same.real.accuracy >= 0.9
     p = same.real.accuracy
     assert same.real.error == pytest.approx(math.sqrt(p * (1 - p) / 297), rel=1e-12)
-    mixed = labels[torch.randperm(600, generator=torch.Generator().manual_seed(0))]
+    mixed = class_labels[torch.randperm(600, generator=torch.Generator().manual_seed(0))]
     chance = classification_accuracy(images, mixed, digits, seed=1, training=training)
     assert chance.real == same.real
     # What a net learns by heart from random labels is no longer independent between test images: a wide margin.
     assert abs(chance.samples.accuracy - 0.1) < 0.1
     with pytest.raises(UserError, match="needs labelled images"):
-        classification_accuracy(images, labels, Given(torch.zeros(9, 1, 8, 8), None))
+        classification_accuracy(images, class_labels, Given(torch.zeros(9, 1, 8, 8), None))
 
 
 # ---- Inception ----

@@ -47,7 +47,7 @@ class Plain(nn.Module):
         super().__init__()
         self.first, self.last = nn.Linear(shape[0] + 1, width), nn.Linear(width, shape[0])
 
-    def forward(self, x, label, cond=None):
+    def forward(self, x, label, class_label=None):
         return self.last(self.first(torch.cat([x, label[:, None] / 1000], dim=1)).relu())
 """
 
@@ -213,7 +213,7 @@ def test_what_is_derived_can_be_read_before_anything_is_built():
     cfg = composed("model=unet", "data=digits", "conditional=true", "recipe=edm", "metric=quality/precision")
     net = hydra.utils.instantiate(cfg.model)
     assert isinstance(net, UNet)
-    assert (cfg.derived.num_classes, cfg.derived.class_rows, list(cfg.derived.shape)) == (10, 11, [1, 8, 8])
+    assert (cfg.derived.num_classes, cfg.derived.num_class_embeds, list(cfg.derived.shape)) == (10, 11, [1, 8, 8])
     assert (cfg.derived.monitor, cfg.derived.mode) == ("quality/precision", "max")
     assert 0.5 < cfg.parameterization.sigma_data < 1
     assert cfg.derived.run_dir is None
@@ -365,7 +365,10 @@ def test_every_argument_of_the_trainer_stands_in_the_yaml():
             ["lr_schedule={_target_: torch.optim.lr_scheduler.OneCycleLR, max_lr: 0.01}"],
             "lr_schedule.warmup_steps, lr_schedule.final",
         ),
-        (["model._target_=habitparts.Plain"], "model.label_range, model.hidden, model.layers, model.out_channels"),
+        (
+            ["model._target_=habitparts.Plain"],
+            "model.noise_label_range, model.hidden, model.layers, model.out_channels",
+        ),
         (
             ["data={_target_: habitparts.Points}"],
             "data.size, data.val_size, data.batch_size, data.standardise",

@@ -31,15 +31,15 @@ def test_the_best_spread_makes_the_bound_of_a_gaussian_exact_and_is_found_by_min
     x_0, eps = TWO_BY_TWO.repeat(30, 1), signs(None).repeat(30, 1)
     for _ in range(12):  # Newton's method: each spread has a term of its own
         bound = bound_term(schedule, x_0, net(diffuse(x_0, eps, level), level), level, "gaussian").sum()
-        (slope,) = torch.autograd.grad(bound, net.spread, create_graph=True)
-        (curvature,) = torch.autograd.grad(slope.sum(), net.spread)
-        net.spread.data -= (slope / curvature).detach()
+        (slope,) = torch.autograd.grad(bound, net.variance_fraction, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.sum(), net.variance_fraction)
+        net.variance_fraction.data -= (slope / curvature).detach()
     best = true_spreads(schedule)
     assert ((best > 0) & (best < 1)).all()
-    torch.testing.assert_close(net.spread.detach(), best, rtol=0, atol=1e-6)
+    torch.testing.assert_close(net.variance_fraction.detach(), best, rtol=0, atol=1e-6)
     end = schedule.at(1.0)
     ends = Normal(end.alpha * MEAN, (end.alpha**2 * STD**2 + end.sigma**2).sqrt()), Normal(0.0, 1.0)
-    net.spread.data = best
+    net.variance_fraction.data = best
     gap = variational_bound(net, TWO_BY_TWO, "learned", "gaussian", noise=signs).total.mean().item() - ENTROPY
     assert gap == pytest.approx(kl_divergence(*ends).item(), abs=1e-10)
 
@@ -50,11 +50,11 @@ class Spreads(torch.nn.Module):
     def __init__(self, schedule):
         super().__init__()
         self.schedule, self.exact = schedule, GAUSSIAN.denoiser(schedule)
-        self.spread = torch.nn.Parameter(torch.full((schedule.steps,), 0.5, dtype=torch.float64))
+        self.variance_fraction = torch.nn.Parameter(torch.full((schedule.steps,), 0.5, dtype=torch.float64))
 
-    def forward(self, x_t, level, cond=None):
-        spread = self.spread[self.schedule.label(level).long() - 1]
-        return self.exact(x_t, level)._replace(spread=spread.expand_as(x_t))
+    def forward(self, x_t, level, class_label=None):
+        variance_fraction = self.variance_fraction[self.schedule.noise_label(level).long() - 1]
+        return self.exact(x_t, level)._replace(variance_fraction=variance_fraction.expand_as(x_t))
 
 
 def test_the_logarithm_of_the_variance_is_interpolated():
@@ -64,11 +64,13 @@ def test_the_logarithm_of_the_variance_is_interpolated():
 
 
 @pytest.mark.parametrize("schedule", [linear(24), ladder(24), VP()], ids=["linear", "ladder", "vp"])
-@pytest.mark.parametrize(("spread", "variance"), [(0.0, "posterior"), (1.0, "forward")])
-def test_ancestral_with_the_spread_at_its_ends_is_ancestral_with_a_fixed_variance(schedule, spread, variance):
+@pytest.mark.parametrize(("variance_fraction", "variance"), [(0.0, "posterior"), (1.0, "forward")])
+def test_ancestral_with_the_spread_at_its_ends_is_ancestral_with_a_fixed_variance(
+    schedule, variance_fraction, variance
+):
     x = schedule.prior_std * torch.randn(6, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     exact = GAUSSIAN.denoiser(schedule)
-    told = Told(exact, spread)
+    told = Told(exact, variance_fraction)
     learned = Ancestral(20, "learned").sample(told, x, noise=seeded_noise(1))
     fixed = Ancestral(20, variance).sample(exact, x, noise=seeded_noise(1))
     torch.testing.assert_close(learned, fixed, rtol=1e-10, atol=1e-10)
@@ -77,31 +79,31 @@ def test_ancestral_with_the_spread_at_its_ends_is_ancestral_with_a_fixed_varianc
 
 
 class Told(torch.nn.Module):
-    def __init__(self, denoiser, spread):
+    def __init__(self, denoiser, variance_fraction):
         super().__init__()
-        self.denoiser, self.schedule, self.spread = denoiser, denoiser.schedule, spread
+        self.denoiser, self.schedule, self.variance_fraction = denoiser, denoiser.schedule, variance_fraction
 
-    def forward(self, x_t, level, cond=None):
-        return self.denoiser(x_t, level)._replace(spread=torch.full_like(x_t, self.spread))
+    def forward(self, x_t, level, class_label=None):
+        return self.denoiser(x_t, level)._replace(variance_fraction=torch.full_like(x_t, self.variance_fraction))
 
 
 def test_the_true_spread_draws_the_exact_variance_where_the_fixed_ones_miss_it():
     """On N(1, 1/4) the walk is affine; with Var(x_s | x_t) itself only the last step's missing noise is left."""
     schedule = linear(50)
     found = {}
-    for variance, spreads in (("posterior", None), ("forward", None), ("learned", true_spreads(schedule))):
-        sampler, denoiser, spread = Ancestral(variance=variance), GAUSSIAN.denoiser(schedule), 1.0
+    for variance, variance_fractions in (("posterior", None), ("forward", None), ("learned", true_spreads(schedule))):
+        sampler, denoiser, variance_fraction = Ancestral(variance=variance), GAUSSIAN.denoiser(schedule), 1.0
         probe = double([[0.0], [1.0], [0.0]])
         levels = sampler.levels(schedule)
         for now, after in pairwise(levels[:-1]):
             prediction = denoiser(probe, now)
-            if spreads is not None:
-                step = spreads[schedule.label(now).long() - 1]
-                prediction = prediction._replace(spread=step.expand_as(probe))
+            if variance_fractions is not None:
+                step = variance_fractions[schedule.noise_label(now).long() - 1]
+                prediction = prediction._replace(variance_fraction=step.expand_as(probe))
             out = sampler.step(probe, prediction, now, after, lambda x: double([[0.0], [0.0], [1.0]]))
             slope, gain = (out[1] - out[0]).item(), (out[2] - out[0]).item()
-            spread = slope**2 * spread + gain**2
-        found[variance] = spread - (levels[-2].alpha ** 2 * STD**2 + levels[-2].sigma ** 2).item()
+            variance_fraction = slope**2 * variance_fraction + gain**2
+        found[variance] = variance_fraction - (levels[-2].alpha ** 2 * STD**2 + levels[-2].sigma ** 2).item()
     assert found["posterior"] < -0.01 < 0.005 < found["forward"]
     assert abs(found["learned"]) < 1e-4  # the prior's variance, 1 for 0.99995 at t = 1
 
@@ -121,7 +123,7 @@ class TwoHalves(torch.nn.Module):
             torch.nn.Parameter(0.5 * torch.randn(3, 3, dtype=torch.float64, generator=generator)) for _ in range(2)
         )
 
-    def forward(self, x, label, cond=None):
+    def forward(self, x, noise_label, class_label=None):
         return torch.cat([x @ self.mean, (x @ self.variance).tanh()], 1)
 
 
@@ -178,7 +180,7 @@ def per_coordinate_bound(case):
         upper = transition(after, now).variance
         if i == 1:
             lower = posterior(now, case.schedule.at(2 / 24)).variance
-        variance = lower ** (1 - guess.spread) * upper**guess.spread
+        variance = lower ** (1 - guess.variance_fraction) * upper**guess.variance_fraction
         if i > 1:
             q, p = Normal(weight * x_0, lower.sqrt()), Normal(weight * guess.x_0, variance.sqrt())
             nats.append(kl_divergence(q, p).sum())

@@ -32,7 +32,7 @@ def gaussian_bound(schedule, variance, denoiser=None):
     return variational_bound(denoiser, TWO_BY_TWO, variance, "gaussian", noise=signs)
 
 
-def expected_terms(schedule, spread):
+def expected_terms(schedule, variance_fraction):
     """The mean bound of N(MEAN, STD²) under the perfect denoiser, from Ho's formulas, in closed form per step."""
     alphas = torch.stack([level.alpha for level in schedule.grid()[::-1]])
     betas = 1 - (alphas[1:] / alphas[:-1]) ** 2
@@ -42,7 +42,7 @@ def expected_terms(schedule, spread):
         beta, bar, last = betas[i], bars[i], bars[i - 1]
         unexplained = STD**2 * (1 - bar) / (bar * STD**2 + 1 - bar)  # Var(x_0 | x_t)
         true, upper = beta * (1 - last) / (1 - bar), beta
-        model = true ** (1 - spread) * upper**spread
+        model = true ** (1 - variance_fraction) * upper**variance_fraction
         mean = last * (beta / (1 - bar)) ** 2 * unexplained
         total = total + 0.5 * ((true + mean) / model - 1 + (model / true).log())
     first = betas[0]
@@ -50,14 +50,14 @@ def expected_terms(schedule, spread):
     return total + 0.5 * (2 * math.pi * first).log() + unexplained / (2 * first)
 
 
-@pytest.mark.parametrize(("variance", "spread"), [("posterior", 0.0), ("forward", 1.0)])
+@pytest.mark.parametrize(("variance", "variance_fraction"), [("posterior", 0.0), ("forward", 1.0)])
 @pytest.mark.parametrize("make", [linear, cosine], ids=["linear", "cosine"])
-def test_the_bound_of_a_perfect_denoiser_on_a_gaussian_is_the_closed_form(make, variance, spread):
+def test_the_bound_of_a_perfect_denoiser_on_a_gaussian_is_the_closed_form(make, variance, variance_fraction):
     schedule = make(60)
     terms = gaussian_bound(schedule, variance)
     assert terms.steps.shape == (4, 59)
     torch.testing.assert_close(terms.times * 60, torch.arange(2.0, 61.0, dtype=torch.float64))
-    assert terms.total.mean().item() == pytest.approx(expected_terms(schedule, spread).item(), abs=1e-9)
+    assert terms.total.mean().item() == pytest.approx(expected_terms(schedule, variance_fraction).item(), abs=1e-9)
 
 
 def test_the_bound_with_forward_variances_closes_in_as_the_steps_become_many():
@@ -133,7 +133,7 @@ class Poor(torch.nn.Module):
         super().__init__()
         self.schedule = schedule
 
-    def forward(self, x_t, level, cond=None):
+    def forward(self, x_t, level, class_label=None):
         return Prediction(0.8 * x_t.tanh(), x_t, x_t.sigmoid())
 
 
@@ -159,7 +159,7 @@ def test_every_step_of_the_bound_is_the_divergence_of_two_normals(variance):
         step, guess = posterior(after, now), denoiser(x_t, now)
         lower, upper = step.variance, transition(after, now).variance
         model = {"posterior": lower, "forward": upper}.get(variance)
-        model = lower ** (1 - guess.spread) * upper**guess.spread if model is None else model
+        model = lower ** (1 - guess.variance_fraction) * upper**guess.variance_fraction if model is None else model
         q = Normal(step.weight_x_0 * x_0 + step.weight_x_t * x_t, lower.sqrt())
         p = Normal(step.weight_x_0 * guess.x_0 + step.weight_x_t * x_t, model.sqrt())
         torch.testing.assert_close(terms.steps[:, 23 - column], kl_divergence(q, p).sum(1), rtol=1e-7, atol=1e-9)
@@ -211,10 +211,10 @@ def test_the_8_bit_decoder_has_a_gradient_far_from_the_value():
 def test_uniform_bytes_cost_8_bits_and_a_flat_density_codes_them_as_well():
     assert bits_per_dimension(double(3 * math.log(256)), 3).item() == pytest.approx(8)
     x_0 = BYTES[torch.randint(256, (2000, 3), generator=torch.Generator().manual_seed(0))]
-    spread = dequantised(x_0, seed=1)
-    assert torch.equal(spread, dequantised(x_0, seed=1))
-    assert ((spread - x_0).abs() <= 1 / 255).all()
-    assert (spread - x_0).std().item() == pytest.approx(2 / 255 / 12**0.5, rel=0.03)
+    variance_fraction = dequantised(x_0, seed=1)
+    assert torch.equal(variance_fraction, dequantised(x_0, seed=1))
+    assert ((variance_fraction - x_0).abs() <= 1 / 255).all()
+    assert (variance_fraction - x_0).std().item() == pytest.approx(2 / 255 / 12**0.5, rel=0.03)
     flat = torch.full((2000,), -3 * math.log(256 * 2 / 255), dtype=torch.float64)  # on the bins' 256 * 2 / 255
     assert bits_per_dimension(byte_nats(flat, 3), 3).mean().item() == pytest.approx(8)
 

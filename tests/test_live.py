@@ -32,7 +32,7 @@ from litdiffusion.measure.distances import Estimate
 from litdiffusion.measure.quality import Measured, Quality, VectorQuality
 from litdiffusion.reports.likelihood import likelihood_to_files
 from litdiffusion.training import DiffusionModule, clock
-from litdiffusion.training.labels import in_proportion
+from litdiffusion.training.class_labels import in_proportion
 from litdiffusion.training.quartiles import NAMES, quartile_sums
 
 SMALL = ["data=gaussian_mixture", "model.hidden=8", "model.layers=1", "data.batch_size=200", "schedule.steps=25"]
@@ -54,7 +54,7 @@ class Scripted(Quality):
         self.scores = iter(scores)
 
     def measure(
-        self, samples: Tensor, n: int | None = None, level: Level = CLEAN, labels: Tensor | None = None
+        self, samples: Tensor, n: int | None = None, level: Level = CLEAN, class_labels: Tensor | None = None
     ) -> Measured:
         value = next(self.scores)
         return {name: Estimate(value, 0.0, len(samples)) for name in self.names}
@@ -156,12 +156,12 @@ def test_the_classes_of_blocks_are_those_of_the_samples_places():
     asked = []
 
     class Asked(GaussianMixtureDenoiser):
-        def forward(self, x_t, level, cond=None):
-            asked.append(cond.tolist())
+        def forward(self, x_t, level, class_label=None):
+            asked.append(class_label.tolist())
             return super().forward(x_t, level)
 
     denoiser = Asked(linear(25), torch.ones(1), torch.zeros(1, 1), torch.tensor(1.0))
-    blocks = Blocks(Ancestral(steps=2), denoiser, (1,), 4, 0, labels=torch.arange(6))
+    blocks = Blocks(Ancestral(steps=2), denoiser, (1,), 4, 0, class_labels=torch.arange(6))
     for index in (0, 1, 2):
         blocks.draw(index)
     assert [asked[0], asked[2], asked[4]] == [[0, 1, 2, 3], [4, 5, 0, 1], [2, 3, 4, 5]]
@@ -414,11 +414,13 @@ def test_classes_are_drawn_in_their_proportions(built):
     module = experiment.module
     module.trainer = experiment.trainer
     trainer = SimpleNamespace(world_size=1, global_rank=0, datamodule=experiment.data)
-    x, _, labels = LiveQuality(None, steps=2)._drawn(trainer, module, 40)
-    assert len(x) == len(labels) == 40
-    assert torch.equal(labels, in_proportion(experiment.data.train.label, 40))
-    shares = torch.bincount(labels, minlength=10) / 40
-    assert (shares - torch.bincount(experiment.data.train.label) / len(experiment.data.train.label)).abs().max() < 0.06
+    x, _, class_labels = LiveQuality(None, steps=2)._drawn(trainer, module, 40)
+    assert len(x) == len(class_labels) == 40
+    assert torch.equal(class_labels, in_proportion(experiment.data.train.class_label, 40))
+    shares = torch.bincount(class_labels, minlength=10) / 40
+    assert (
+        shares - torch.bincount(experiment.data.train.class_label) / len(experiment.data.train.class_label)
+    ).abs().max() < 0.06
     assert at_most(module, 2).calls(module.denoiser.schedule) <= 2
 
 

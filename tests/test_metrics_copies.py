@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from litdiffusion.measure.distances import class_balance, copying_check, label_shares, nearest, total_variation
+from litdiffusion.measure.distances import class_balance, class_shares, copying_check, nearest, total_variation
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:
@@ -78,10 +78,15 @@ def test_the_threshold_is_a_held_out_distance() -> None:
     assert (fewest.threshold, fewest.expected) == (1, 1 / 50)
 
 
-def logits_for(labels: list[int], classes: int, confidence: float) -> Tensor:
+def logits_for(class_labels: list[int], num_classes: int, confidence: float) -> Tensor:
     """Log probabilities that give each label ``confidence`` and share the rest evenly."""
-    rest = (1 - confidence) / (classes - 1)
-    return torch.tensor([[math.log(confidence if k == label else rest) for k in range(classes)] for label in labels])
+    rest = (1 - confidence) / (num_classes - 1)
+    return torch.tensor(
+        [
+            [math.log(confidence if k == class_label else rest) for k in range(num_classes)]
+            for class_label in class_labels
+        ]
+    )
 
 
 def test_the_histogram_by_hand() -> None:
@@ -97,7 +102,7 @@ def test_total_variation_from_zero_to_one() -> None:
     p = torch.tensor([0.5, 0.5, 0.0])
     assert total_variation(p, p) == 0
     assert total_variation(p, torch.tensor([0.0, 0.0, 1.0])) == 1
-    assert label_shares(torch.tensor([2, 0, 2, 2]), 4).tolist() == [0.25, 0, 0.75, 0]
+    assert class_shares(torch.tensor([2, 0, 2, 2]), 4).tolist() == [0.25, 0, 0.75, 0]
 
 
 def test_draws_of_the_data_are_on_the_floor_and_the_spread_is_true() -> None:
@@ -107,10 +112,10 @@ def test_draws_of_the_data_are_on_the_floor_and_the_spread_is_true() -> None:
     def draw(law: Tensor, seed: int) -> Tensor:
         return torch.multinomial(law, 2000, replacement=True, generator=torch.Generator().manual_seed(seed))
 
-    perfect = torch.tensor([total_variation(label_shares(draw(shares, i), 4), shares) for i in range(300)])
+    perfect = torch.tensor([total_variation(class_shares(draw(shares, i), 4), shares) for i in range(300)])
     one = class_balance(torch.eye(4)[draw(shares.flip(0), 500)], shares)
     assert float(perfect.mean()) == pytest.approx(one.floor, rel=0.1)
-    skewed = torch.tensor([total_variation(label_shares(draw(shares.flip(0), i), 4), shares) for i in range(300)])
+    skewed = torch.tensor([total_variation(class_shares(draw(shares.flip(0), i), 4), shares) for i in range(300)])
     assert one.total_variation.value == pytest.approx(0.4, abs=0.05)
     assert one.total_variation.spread == pytest.approx(float(skewed.std()), rel=0.5)
 
@@ -132,4 +137,4 @@ def test_bad_input_is_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match="NaN"):
         class_balance(logits / 0, torch.ones(3) / 3)
     with pytest.raises(ValueError, match="from 0 to 2"):
-        label_shares(torch.tensor([0, 3]), 3)
+        class_shares(torch.tensor([0, 3]), 3)

@@ -59,27 +59,27 @@ def test_unet_treats_height_and_width_alike_at_odd_and_non_square_sizes(size):
     """Kernels transposed and image transposed: the output is transposed."""
     net, turned = UNet((2, *size), 8, 2), UNet((2, *size[::-1]), 8, 2)
     turned.load_state_dict({k: v.transpose(-1, -2) if v.ndim == 4 else v for k, v in net.state_dict().items()})
-    x, label = torch.randn(2, 2, *size), torch.tensor([3.0, 80.0])
-    torch.testing.assert_close(turned(x.mT, label), net(x, label).mT, rtol=1e-4, atol=1e-5)
+    x, noise_label = torch.randn(2, 2, *size), torch.tensor([3.0, 80.0])
+    torch.testing.assert_close(turned(x.mT, noise_label), net(x, noise_label).mT, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", list(NORMS))
 def test_unet_output_of_a_sample_does_not_depend_on_its_batch(norm):
     net = UNet((1, 9, 12), 8, 2, norm=norm)
-    x, label = torch.randn(3, 1, 9, 12), torch.tensor([1.0, 40.0, 900.0])
-    alone = torch.cat([net(x[i : i + 1], label[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(net(x, label), alone, rtol=1e-4, atol=1e-5)
+    x, noise_label = torch.randn(3, 1, 9, 12), torch.tensor([1.0, 40.0, 900.0])
+    alone = torch.cat([net(x[i : i + 1], noise_label[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(net(x, noise_label), alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("dim", "base"), [(16, 100_000.0), (4, 100.0), (2, 10_000.0)])
 def test_sinusoidal_embedding_has_the_values_of_its_formula(dim, base):
-    label = torch.tensor([0.0, 1.0, 2.5, 17.0, 1000.0])
+    noise_label = torch.tensor([0.0, 1.0, 2.5, 17.0, 1000.0])
     expected = [
         [f(t * base ** (-2 * i / dim)) for f in (math.sin, math.cos) for i in range(1, dim // 2 + 1)]
-        for t in label.tolist()
+        for t in noise_label.tolist()
     ]
-    np.testing.assert_allclose(SinusoidalEmbedding(dim, base)(label), expected, atol=2e-4)
-    np.testing.assert_allclose(SinusoidalEmbedding(dim, base)(label[:3]), expected[:3], atol=1e-6)
+    np.testing.assert_allclose(SinusoidalEmbedding(dim, base)(noise_label), expected, atol=2e-4)
+    np.testing.assert_allclose(SinusoidalEmbedding(dim, base)(noise_label[:3]), expected[:3], atol=1e-6)
 
 
 def test_embedding_tells_all_labels_of_a_chain_apart():
@@ -176,10 +176,10 @@ def test_the_depth_that_the_refusal_names_is_the_deepest_that_works(side, depth)
     assert torch.isfinite(net(torch.randn(2, 1, side, side), torch.ones(2))).all()
 
 
-@pytest.mark.parametrize("label_range", [(1.0, 1000.0), (1.0, 2.0), (-3.0, 5.0)])
-def test_mlp_appends_the_label_rescaled_to_minus_half_and_half(label_range):
-    low, high = label_range
-    net, seen = MLP((3,), label_range), []
+@pytest.mark.parametrize("noise_label_range", [(1.0, 1000.0), (1.0, 2.0), (-3.0, 5.0)])
+def test_mlp_appends_the_label_rescaled_to_minus_half_and_half(noise_label_range):
+    low, high = noise_label_range
+    net, seen = MLP((3,), noise_label_range), []
     net.layers[0][0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     x = torch.randn(3, 3)
     net(x, torch.tensor([low, (low + high) / 2, high]))
@@ -194,18 +194,18 @@ def test_mlp_is_a_chain_of_linear_maps_and_relus(hidden, layers):
     assert [(m.in_features, m.out_features) for m in maps] == [(3, hidden)] + [(hidden, hidden)] * (layers - 1) + [
         (hidden, 2)
     ]
-    x, label = torch.randn(5, 2), torch.tensor([1.0, 3.0, 6.0, 8.5, 11.0])
-    h = torch.cat([x, ((label - 6) / 10)[:, None]], 1)
+    x, noise_label = torch.randn(5, 2), torch.tensor([1.0, 3.0, 6.0, 8.5, 11.0])
+    h = torch.cat([x, ((noise_label - 6) / 10)[:, None]], 1)
     for m in maps[:-1]:
         h = (h @ m.weight.T + m.bias).clamp(min=0)
-    torch.testing.assert_close(net(x, label), h @ maps[-1].weight.T + maps[-1].bias, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(net(x, noise_label), h @ maps[-1].weight.T + maps[-1].bias, rtol=1e-5, atol=1e-6)
 
 
 def test_mlp_flattens_images_and_restores_them():
     image, flat = MLP((2, 3, 4), (1.0, 10.0), 16), MLP((24,), (1.0, 10.0), 16)
     flat.load_state_dict(image.state_dict())
-    x, label = torch.randn(5, 2, 3, 4), torch.arange(1.0, 6)
-    assert torch.equal(image(x, label), flat(x.flatten(1), label).view(5, 2, 3, 4))
+    x, noise_label = torch.randn(5, 2, 3, 4), torch.arange(1.0, 6)
+    assert torch.equal(image(x, noise_label), flat(x.flatten(1), noise_label).view(5, 2, 3, 4))
 
 
 @pytest.mark.parametrize(("hidden", "layers"), [(0, 3), (8, 0), (-1, -1)])
@@ -217,20 +217,20 @@ def test_mlp_refuses_no_hidden_layer(hidden, layers):
 class Foreign(nn.Module):
     """A net from elsewhere: takes a condition only where there is one, returns a record."""
 
-    def forward(self, x, label, *more):
-        out = x * label.view(-1, 1) + sum(more)
+    def forward(self, x, noise_label, *more):
+        out = x * noise_label.view(-1, 1) + sum(more)
         return SimpleNamespace(sample=out, arguments=len(more) + 2)
 
 
 def test_adapter_unpacks_a_record_and_passes_the_condition_only_where_there_is_one():
-    x, label, cond = torch.ones(2, 3), torch.tensor([2.0, 5.0]), torch.tensor(10.0)
+    x, noise_label, class_label = torch.ones(2, 3), torch.tensor([2.0, 5.0]), torch.tensor(10.0)
     net, arguments = Adapter(Foreign(), output="sample"), Adapter(Foreign(), output="arguments")
-    assert net(x, label).tolist() == [[2.0] * 3, [5.0] * 3]
-    assert net(x, label, cond).tolist() == [[12.0] * 3, [15.0] * 3]
-    assert (arguments(x, label), arguments(x, label, cond)) == (2, 3)
+    assert net(x, noise_label).tolist() == [[2.0] * 3, [5.0] * 3]
+    assert net(x, noise_label, class_label).tolist() == [[12.0] * 3, [15.0] * 3]
+    assert (arguments(x, noise_label), arguments(x, noise_label, class_label)) == (2, 3)
 
 
 def test_adapter_without_a_field_returns_the_output_itself():
     inner = MLP((2,), (1.0, 10.0), 8)
-    x, label = torch.randn(4, 2), torch.arange(1.0, 5)
-    assert torch.equal(Adapter(inner)(x, label), inner(x, label))
+    x, noise_label = torch.randn(4, 2), torch.arange(1.0, 5)
+    assert torch.equal(Adapter(inner)(x, noise_label), inner(x, noise_label))

@@ -26,10 +26,10 @@ class Mine(L.LightningDataModule):
     """Vectors or images, with labels or without; it declares nothing."""
 
     def __init__(
-        self, images: bool = False, labels: bool = False, bytes: bool = False, workers: int = 0, size: int = SIZE
+        self, images: bool = False, class_labels: bool = False, bytes: bool = False, workers: int = 0, size: int = SIZE
     ):
         super().__init__()
-        self.images, self.labels, self.bytes, self.workers, self.size = images, labels, bytes, workers, size
+        self.images, self.class_labels, self.bytes, self.workers, self.size = images, class_labels, bytes, workers, size
         self.stages: list[str] = []
 
     def setup(self, stage: str) -> None:
@@ -37,7 +37,7 @@ class Mine(L.LightningDataModule):
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(self.size, *((1, 8, 8) if self.images else (2,)), generator=generator)
         x = (255 * x).to(torch.uint8) if self.bytes else x if self.images else 3 * x - 1
-        parts = (x, torch.arange(self.size) % 3) if self.labels else (x,)
+        parts = (x, torch.arange(self.size) % 3) if self.class_labels else (x,)
         self.set = Halved(TensorDataset(*parts)) if self.workers else TensorDataset(*parts)
 
     def train_dataloader(self) -> DataLoader:
@@ -67,8 +67,8 @@ class Halved(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        x, *label = self.items[index]
-        return (x * (0.5 + 0.1 * torch.rand(())), *label)
+        x, *class_label = self.items[index]
+        return (x * (0.5 + 0.1 * torch.rand(())), *class_label)
 
 
 class Stream(IterableDataset):
@@ -136,11 +136,11 @@ def ran(tmp_path: Path) -> Callable[..., tuple[Path, list[str]]]:
 UNET = ["model=unet", "model.base_channels=4", "model.depth=1"]
 KINDS = {
     "vectors": ("Mine", [], {}),
-    "labelled vectors": ("Validated", ["conditional=true"], {"labels": True}),
-    "shaped": ("Shaped", [], {"labels": True}),
+    "labelled vectors": ("Validated", ["conditional=true"], {"class_labels": True}),
+    "shaped": ("Shaped", [], {"class_labels": True}),
     "workers": ("Validated", [], {"workers": 1}),
     "images": ("Validated", UNET, {"images": True}),
-    "labelled images": ("Mine", [*UNET, "conditional=true"], {"images": True, "labels": True}),
+    "labelled images": ("Mine", [*UNET, "conditional=true"], {"images": True, "class_labels": True}),
     "bytes": ("Validated", UNET, {"images": True, "bytes": True}),
     "no length": ("Endless", [], {}),
     "learned variance": ("Validated", [*UNET, "learned_variance=true", "sampler.variance=learned"], {"images": True}),
@@ -164,12 +164,12 @@ def test_data_of_ones_own_train_and_all_callbacks_draw(kind, overrides, settings
     assert any("samples are not measured: metrics=vectors" in line for line in lines) is images
     model = Pretrained(folder / "checkpoints" / "last.ckpt", trust=HERE)
     assert model.sample(n=2).shape == (2, *model.shape)
-    assert model.classes == (3 if "conditional=true" in overrides else 0)
+    assert model.num_classes == (3 if "conditional=true" in overrides else 0)
     assert model.value_range == (((-1.0, 1.0) if settings.get("bytes") else (0.0, 1.0)) if images else None)
 
 
 def test_the_scripts_find_the_data_again(ran, command):
-    folder, _ = ran("Validated", "callbacks.trajectory=null", "callbacks.final_samples=null", labels=True)
+    folder, _ = ran("Validated", "callbacks.trajectory=null", "callbacks.final_samples=null", class_labels=True)
     ckpt = [f"ckpt={folder}/checkpoints/last.ckpt", f"trust={HERE}", "device=cpu"]
     for script, *options in (
         ("sample", "n=3"),
@@ -224,11 +224,11 @@ def test_facts_are_declared_or_found_and_looking_changes_no_random_number():
     with pytest.warns(
         UserWarning, match=r"validated is read as items of shape \(1, 8, 8\), values in \[0, 1\], 3 classes"
     ):
-        found = facts_of(Validated(images=True, labels=True))
+        found = facts_of(Validated(images=True, class_labels=True))
     assert torch.equal(torch.rand(3), expected)
-    assert (found.shape, found.num_classes, found.value_range, found.whole) == ((1, 8, 8), 3, (0.0, 1.0), True)
+    assert (found.shape, found.num_classes, found.value_range, found.complete) == ((1, 8, 8), 3, (0.0, 1.0), True)
     assert (len(found.train.data), len(found.val.data), found.name) == (SIZE, SIZE, "validated")
-    declared = Validated(images=True, labels=True)
+    declared = Validated(images=True, class_labels=True)
     declared.num_classes, declared.value_range = 10, (-1.0, 1.0)
     with pytest.warns(UserWarning, match=r"values in \[-1, 1\], 10 classes"):
         assert facts_of(declared).fingerprint() == found.fingerprint()
@@ -237,7 +237,7 @@ def test_facts_are_declared_or_found_and_looking_changes_no_random_number():
 def test_only_the_first_items_of_much_data_are_kept():
     with pytest.warns(UserWarning, match="is read as"):
         found = facts_of(DataLoader(torch.zeros(2500, 1, 2, 2), batch_size=100))
-    assert (len(found.train.data), found.whole) == (2000, False)
+    assert (len(found.train.data), found.complete) == (2000, False)
 
 
 @pytest.mark.parametrize("metrics", ["classifier", "inception"])
@@ -254,7 +254,7 @@ def test_metrics_that_cannot_be_had_are_left_out_in_one_line(metrics, ran, tmp_p
 def test_a_small_labelled_set_has_the_metrics_of_its_classes(ran, tmp_path):
     quick = ["metrics.features.steps=10", "callbacks.live_quality.samples=20", "callbacks.live_quality.steps=2"]
     overrides = [*UNET, "metrics=classifier", f"metrics.cache={tmp_path}", *(f"+{quick[0]}", *quick[1:])]
-    folder, _ = ran("Validated", *overrides, images=True, labels=True)
+    folder, _ = ran("Validated", *overrides, images=True, class_labels=True)
     assert "quality/frechet" in (folder / "metrics.csv").read_text().splitlines()[0]
 
 

@@ -43,8 +43,8 @@ class Own(nn.Module):
         super().__init__()
         self.inner = nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2))
 
-    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
-        return self.inner(torch.cat([x, label[:, None] / 50], dim=1))
+    def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
+        return self.inner(torch.cat([x, noise_label[:, None] / 50], dim=1))
 
 
 class OwnDescribed(Described, Own):
@@ -60,7 +60,7 @@ def made(shape: tuple[int, ...] = (2,), net: nn.Module | None = None, **settings
     if net is None and len(shape) == 3:
         net = UNet(shape, base_channels=4, depth=1)
     elif net is None:
-        net = MLP(shape, schedule.label_range, hidden=8, classes=settings.get("classes", 0))
+        net = MLP(shape, schedule.noise_label_range, hidden=8, num_classes=settings.get("num_classes", 0))
     objective = DenoisingObjective(UniformTimes(schedule), Simple())
     return DiffusionModule(Denoiser(net, schedule, Epsilon()), objective, shape=shape, **settings)
 
@@ -89,7 +89,7 @@ LOADERS = {
     "digits": (lambda: Digits(batch_size=600, val_size=300, seed=0), {"shape": (1, 8, 8)}),
     "one tensor": (lambda: DataLoader(TensorDataset(POINTS), batch_size=16), {}),
     "pairs": (pairs, {}),
-    "classes": (pairs, {"classes": 3}),
+    "num_classes": (pairs, {"num_classes": 3}),
     "plain tensors": (lambda: DataLoader(POINTS, batch_size=16), {}),
     "float64": (lambda: DataLoader(POINTS.double(), batch_size=16), {}),
     "bytes": (lambda: DataLoader(TensorDataset(IMAGES, CLASSES), batch_size=16), {"shape": (1, 8, 8)}),
@@ -129,10 +129,14 @@ def test_train_and_validation_loaders_and_several_of_them(trainer):
 
 
 def test_labels_that_a_model_of_classes_does_not_know_are_refused_in_one_line(trainer):
-    for labels, message in ((None, "needs batches"), (CLASSES.float(), "needs batches"), (CLASSES + 1, "from 0 to 2")):
-        data = TensorDataset(POINTS) if labels is None else TensorDataset(POINTS, labels)
+    for class_labels, message in (
+        (None, "needs batches"),
+        (CLASSES.float(), "needs batches"),
+        (CLASSES + 1, "from 0 to 2"),
+    ):
+        data = TensorDataset(POINTS) if class_labels is None else TensorDataset(POINTS, class_labels)
         with pytest.raises(UserError, match=message) as error:
-            trainer(logger=False).fit(made(classes=3), DataLoader(data, batch_size=16))
+            trainer(logger=False).fit(made(num_classes=3), DataLoader(data, batch_size=16))
         assert "\n" not in str(error.value)
 
 
@@ -140,14 +144,14 @@ def test_predictions_are_of_the_classes_of_the_items(trainer):
     """A net that returns its class, told of no noise: x_0 estimated as v is the class at every step's end."""
 
     class Echo(nn.Module):
-        def forward(self, x, label, cond=None):
-            return torch.full_like(x, 0.0) + cond[:, None]
+        def forward(self, x, noise_label, class_label=None):
+            return torch.full_like(x, 0.0) + class_label[:, None]
 
     schedule = linear(50)
     denoiser = Denoiser(Echo(), schedule, V())
     denoiser.net.weight = nn.Parameter(torch.zeros(1))
     objective = DenoisingObjective(UniformTimes(schedule), Simple())
-    module = DiffusionModule(denoiser, objective, shape=(2,), classes=3, sampler=DDIM(), ema_decay=0)
+    module = DiffusionModule(denoiser, objective, shape=(2,), num_classes=3, sampler=DDIM(), ema_decay=0)
     found = torch.cat(trainer().predict(module, pairs()))
     alike = [found[k == CLASSES].mean() for k in range(3)]
     assert alike == sorted(alike, reverse=True)  # x_0 = alpha x_t - sigma v falls with v
@@ -231,7 +235,7 @@ def stored(module: DiffusionModule, path: Path) -> Path:
 
 def edm() -> DiffusionModule:
     schedule = LinearSigma()
-    net = Adapter(MLP((2,), schedule.label_range, hidden=8), classes=0)
+    net = Adapter(MLP((2,), schedule.noise_label_range, hidden=8), num_classes=0)
     objective = DenoisingObjective(LogNormalSigma(schedule, sigma_data=1.0), Simple())
     return DiffusionModule(Denoiser(net, schedule, EDM(0.7)), objective, (2,), sampler=Heun(5).respaced(7))
 
@@ -239,7 +243,7 @@ def edm() -> DiffusionModule:
 def flow() -> DiffusionModule:
     schedule = LinearFlow()
     objective = DenoisingObjective(UniformTimes(schedule), Likelihood(schedule))
-    denoiser = Denoiser(MLP((3,), schedule.label_range, hidden=8), schedule, Flow(schedule))
+    denoiser = Denoiser(MLP((3,), schedule.noise_label_range, hidden=8), schedule, Flow(schedule))
     return DiffusionModule(denoiser, objective, (3,), sampler=Heun(5), clip=(-2.0, 2.0))
 
 
@@ -264,7 +268,7 @@ def test_a_checkpoint_describes_the_parts_of_a_script(make, tmp_path):
     assert same(loaded.state_dict(), module.state_dict())
     for part in ("net", "schedule", "parameterization"):
         assert type(getattr(loaded.denoiser, part)) is type(getattr(module.denoiser, part))
-    assert loaded.denoiser.schedule.label_range == module.denoiser.schedule.label_range
+    assert loaded.denoiser.schedule.noise_label_range == module.denoiser.schedule.noise_label_range
     assert torch.equal(loaded.denoiser.schedule.at(0.3).sigma, module.denoiser.schedule.at(0.3).sigma)
     assert loaded.sampler.steps == module.sampler.steps
     assert type(loaded.objective) is type(module.objective)

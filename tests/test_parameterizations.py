@@ -226,7 +226,7 @@ def test_other_rows_show_and_ask_of_the_net_unit_variance_for_data_of_unit_varia
 
 
 class Constant(torch.nn.Module):
-    def forward(self, x, label, cond=None):
+    def forward(self, x, noise_label, class_label=None):
         return torch.ones_like(x)
 
 

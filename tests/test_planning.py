@@ -26,7 +26,7 @@ class Linear(nn.Module):
         self.first, self.last = nn.Linear(3, 5), nn.Linear(5, out)
         self.calls = []
 
-    def forward(self, x, label, cond=None):
+    def forward(self, x, noise_label, class_label=None):
         self.calls.append(x.device.type)
         return self.last(torch.relu(self.first(x)))
 
@@ -57,8 +57,8 @@ class Looking(Linear):
         super().__init__()
         self.table = torch.ones(3)
 
-    def forward(self, x, label, cond=None):
-        return super().forward(x + self.table + float(label[0].item() > 2), label, cond)
+    def forward(self, x, noise_label, class_label=None):
+        return super().forward(x + self.table + float(noise_label[0].item() > 2), noise_label, class_label)
 
 
 def test_a_net_that_cannot_run_on_meta_is_called_for_real():
@@ -71,16 +71,16 @@ def test_a_net_that_cannot_run_on_meta_is_called_for_real():
 
 
 def test_conditions_are_asked_with_classes():
-    net = MLP(shape=(2,), label_range=(1, 10), classes=4)
-    assert ask(net, (2,), classes=4).shape == (2, 2)
+    net = MLP(shape=(2,), noise_label_range=(1, 10), num_classes=4)
+    assert ask(net, (2,), num_classes=4).shape == (2, 2)
     with pytest.raises(UserError, match=r"the net fails on x \(2, 7\)"):
-        ask(net, (7,), classes=4)
+        ask(net, (7,), num_classes=4)
 
 
 def test_parts_that_do_not_fit_are_named_with_both_shapes(built):
     experiment = built("data.size=600")
     check_shapes(experiment.module, experiment.data)
-    experiment.module.denoiser.net = MLP(shape=(2,), label_range=(1, 1000), out_channels=3)
+    experiment.module.denoiser.net = MLP(shape=(2,), noise_label_range=(1, 1000), out_channels=3)
     with pytest.raises(UserError, match=r"the net returns shape \(2, 3\), \(2, 2\) is needed"):
         check_shapes(experiment.module, experiment.data)
 

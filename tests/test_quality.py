@@ -165,7 +165,7 @@ def test_worse_images_score_worse(images, digits):
     """Noise on the images raises the distances and lowers precision; a single repeated class lowers the recall."""
     good = scaled(digits.test().data)
     noisy = (good + 0.8 * torch.randn(good.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
-    ones = scaled(digits.train.data[digits.train.label == 1])
+    ones = scaled(digits.train.data[digits.train.class_label == 1])
     base, noise, single = (images.measure(x) for x in (good, noisy, ones))
     assert noise["frechet"].value > 3 * base["frechet"].value
     assert noise["kernel"].value > base["kernel"].value + 5 * noise["kernel"].spread
@@ -177,8 +177,8 @@ def test_worse_images_score_worse(images, digits):
 
 def test_labels_that_were_asked_for_are_recognised(images, digits):
     test = digits.test()
-    right = images.measure(scaled(test.data), labels=test.label)["label_accuracy"].value
-    wrong = images.measure(scaled(test.data), labels=(test.label + 1) % 10)["label_accuracy"].value
+    right = images.measure(scaled(test.data), class_labels=test.class_label)["class_accuracy"].value
+    wrong = images.measure(scaled(test.data), class_labels=(test.class_label + 1) % 10)["class_accuracy"].value
     assert right > 0.9
     assert wrong < 0.05
 

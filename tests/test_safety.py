@@ -76,7 +76,7 @@ class Net(nn.Module):
     def __init__(self, shape):
         super().__init__()
         self.net = nn.Linear(shape[0], shape[0])
-    def forward(self, x, label, cond=None):
+    def forward(self, x, label, class_label=None):
         return self.net(x)
 """
 

@@ -218,8 +218,8 @@ class FixedNet(torch.nn.Module):
     def eps(self, x, i):
         return torch.sin(2 * x + i / 7) + 0.3 * torch.cos(i / T * x)
 
-    def forward(self, x, level, cond=None):
-        eps = self.eps(x, self.schedule.label(level))
+    def forward(self, x, level, class_label=None):
+        eps = self.eps(x, self.schedule.noise_label(level))
         return Prediction((x - level.sigma * eps) / level.alpha, eps)
 
 

@@ -33,7 +33,7 @@ class FixedNet(torch.nn.Module):
         super().__init__()
         self.schedule = schedule
 
-    def forward(self, x, level, cond=None):
+    def forward(self, x, level, class_label=None):
         radius, angle = torch.hypot(level.alpha, level.sigma), torch.atan2(level.sigma, level.alpha)
         return ROW.decode(torch.sin(2 * x / radius + 3 * angle) + 0.3 * torch.cos(angle * x), x, level)
 
@@ -185,7 +185,7 @@ def test_heun_on_the_straight_path_is_diffusers_flow_match_heun(scheduler):
 
 
 class Bounded(torch.nn.Module):
-    def forward(self, x, label, cond=None):
+    def forward(self, x, noise_label, class_label=None):
         return torch.sin(2 * x) + 0.3 * x
 
 

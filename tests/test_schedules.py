@@ -105,12 +105,12 @@ def test_snap_keeps_trained_times_and_takes_all_others_to_the_nearest_one_above(
 
 @every_preset
 def test_labels_rise_over_the_label_range_from_the_first_trained_time_to_1(schedule):
-    labels = schedule.label(schedule.probe())
-    assert labels.isfinite().all()
-    assert (labels.diff() > 0).all()
+    noise_labels = schedule.noise_label(schedule.probe())
+    assert noise_labels.isfinite().all()
+    assert (noise_labels.diff() > 0).all()
     ends = schedule.at(torch.tensor([schedule.t_min, 1.0], dtype=torch.float64))
-    assert schedule.label_range == pytest.approx(schedule.label(ends).tolist(), rel=1e-12)
-    assert schedule.label_range == pytest.approx((labels[0].item(), labels[-1].item()), rel=1e-12)
+    assert schedule.noise_label_range == pytest.approx(schedule.noise_label(ends).tolist(), rel=1e-12)
+    assert schedule.noise_label_range == pytest.approx((noise_labels[0].item(), noise_labels[-1].item()), rel=1e-12)
 
 
 @every_preset
@@ -138,7 +138,7 @@ def test_grids_fall_from_the_noisiest_level_to_clean_data(schedule):
 def test_everything_is_float64_whatever_it_is_asked_with(schedule):
     for t in (0.5, torch.tensor(0.5), torch.full((2, 1, 1), 0.5), torch.full((2, 1, 1), 0.5, dtype=torch.float64)):
         level = schedule.at(t)
-        answers = [*level, *schedule.rates(t), schedule.time(level.log_snr.float()), schedule.label(level)]
+        answers = [*level, *schedule.rates(t), schedule.time(level.log_snr.float()), schedule.noise_label(level)]
         answers += [*schedule.snap(torch.as_tensor(t, dtype=torch.float64))]
         assert {answer.dtype for answer in answers} == {torch.float64}
         assert {answer.shape for answer in answers} == {torch.as_tensor(t).shape}
@@ -206,9 +206,9 @@ def test_sigma_of_edm_is_linear_in_time_and_its_label_in_log_sigma():
     level = schedule.at(sigma / 40)
     torch.testing.assert_close(level.sigma, sigma, rtol=1e-14, atol=0)
     place = (sigma.log() - np.log(0.01)) / (np.log(40) - np.log(0.01))
-    torch.testing.assert_close(schedule.label(level), 1000 * place, rtol=1e-10, atol=1e-9)
+    torch.testing.assert_close(schedule.noise_label(level), 1000 * place, rtol=1e-10, atol=1e-9)
     assert schedule.t_min == 0.01 / 40
-    assert schedule.label_range == pytest.approx((0.0, 1000.0), abs=1e-9)
+    assert schedule.noise_label_range == pytest.approx((0.0, 1000.0), abs=1e-9)
 
 
 def test_flow_is_the_straight_path_whose_grid_needs_no_first_trained_time():
@@ -260,7 +260,7 @@ def test_single_is_a_ladder_of_one_rung_exact_in_float64(sigma):
 def test_ladder_counts_its_rungs_as_chains_do():
     schedule = ladder(7)
     assert isinstance(schedule, Chain)
-    assert torch.equal(schedule.label(schedule.probe()), indices(7))
+    assert torch.equal(schedule.noise_label(schedule.probe()), indices(7))
     assert torch.equal(schedule.previous(schedule.probe()).sigma[1:], schedule.probe().sigma[:-1])
     assert schedule.previous(schedule.probe()).sigma[0] == 0
 
@@ -368,12 +368,12 @@ def test_label_counts_the_levels_and_previous_goes_one_down(path, steps):
     schedule = load(path, steps=steps)
     levels = schedule.at(indices(steps) / steps)
     previous = schedule.previous(levels)
-    assert torch.equal(schedule.label(levels), indices(steps))
-    assert torch.equal(schedule.label(previous), indices(steps) - 1)
+    assert torch.equal(schedule.noise_label(levels), indices(steps))
+    assert torch.equal(schedule.noise_label(previous), indices(steps) - 1)
     torch.testing.assert_close(previous.alpha[1:], levels.alpha[:-1], rtol=1e-13, atol=0)
     assert previous.alpha[0] == 1
     assert previous.sigma[0] == 0
-    assert schedule.label_range == (1.0, float(steps))
+    assert schedule.noise_label_range == (1.0, float(steps))
 
 
 @every_schedule

@@ -202,13 +202,13 @@ def test_every_batch_of_a_step_has_its_own_noise_and_times_and_the_step_is_a_fun
     """All batches hold the same single item, so that only the random numbers differ."""
     honest, drawn = DenoisingObjective.forward, []
 
-    def recorded(self, denoiser, x_0, cond=None, noise=torch.randn_like, offset=None):
+    def recorded(self, denoiser, x_0, class_label=None, noise=torch.randn_like, offset=None):
         if denoiser.training:
             kept = []
-            losses = honest(self, denoiser, x_0, cond, lambda x: kept.append(noise(x)) or kept[0], offset)
+            losses = honest(self, denoiser, x_0, class_label, lambda x: kept.append(noise(x)) or kept[0], offset)
             drawn.append((losses.t.tolist(), kept[0].tolist()))
             return losses
-        return honest(self, denoiser, x_0, cond, noise, offset)
+        return honest(self, denoiser, x_0, class_label, noise, offset)
 
     monkeypatch.setattr(DenoisingObjective, "forward", recorded)
     for seed in (0, 99):  # of the process, which must not matter

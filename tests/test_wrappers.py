@@ -37,9 +37,9 @@ class Conditioned(torch.nn.Module):
     schedule, calls = SCHEDULE, 0
     free, bound = (0.0, 2.0), (1.0, 0.5)
 
-    def forward(self, x_t, level, cond=None):
+    def forward(self, x_t, level, class_label=None):
         self.calls += 1
-        mean, std = self.free if cond is None else self.bound
+        mean, std = self.free if class_label is None else self.bound
         return gaussian(self.schedule, [mean], [std])(x_t, level)
 
 
@@ -58,13 +58,13 @@ def test_guidance_denoises_the_geometric_mix_of_both_noised_densities(t, weight)
     torch.testing.assert_close(diffuse(found.x_0, found.eps, now), x_t, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("weight", "cond", "calls"), [(2.0, True, 2), (1.0, True, 1), (2.0, False, 1)])
-def test_guidance_asks_twice_only_where_it_must(weight, cond, calls):
-    inner, cond = Conditioned(), torch.ones(3) if cond else None
-    found = GuidedDenoiser(inner, weight)(some_x(3), SCHEDULE.at(0.5), cond)
+@pytest.mark.parametrize(("weight", "class_label", "calls"), [(2.0, True, 2), (1.0, True, 1), (2.0, False, 1)])
+def test_guidance_asks_twice_only_where_it_must(weight, class_label, calls):
+    inner, class_label = Conditioned(), torch.ones(3) if class_label else None
+    found = GuidedDenoiser(inner, weight)(some_x(3), SCHEDULE.at(0.5), class_label)
     assert inner.calls == calls
     if calls == 1:
-        assert torch.equal(found.x_0, Conditioned()(some_x(3), SCHEDULE.at(0.5), cond).x_0)
+        assert torch.equal(found.x_0, Conditioned()(some_x(3), SCHEDULE.at(0.5), class_label).x_0)
 
 
 def test_guidance_refuses_a_weight_that_is_no_number():
@@ -87,10 +87,10 @@ class Observed(DenoiserWrapper):
 
     y, error, std = 0.2, 0.3, 0.5
 
-    def forward(self, x_t, level, cond=None):
+    def forward(self, x_t, level, class_label=None):
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
-            prediction = self.denoiser(x_t, level, cond)
+            prediction = self.denoiser(x_t, level, class_label)
             unexplained = self.std**2 * level.sigma**2 / (level.alpha**2 * self.std**2 + level.sigma**2)
             log_likelihood = -((self.y - prediction.x_0) ** 2) / (2 * (unexplained + self.error**2))
             (slope,) = torch.autograd.grad(log_likelihood.sum(), x_t)

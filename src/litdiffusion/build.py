@@ -118,8 +118,8 @@ def assemble(
         clip=value_range if cfg.clip_samples else None,
         optimum=truth(schedule),
         skip_nonfinite=cfg.skip_nonfinite,
-        classes=cfg.derived.classes,
-        label_dropout=cfg.label_dropout,
+        num_classes=cfg.derived.num_classes,
+        class_dropout=cfg.class_dropout,
         record={"config": OmegaConf.to_container(cfg, resolve=True), "value_range": value_range},
     )
 

@@ -19,8 +19,8 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.runs.dashboards import log_picture
 from litdiffusion.training import DiffusionModule
+from litdiffusion.training.class_labels import in_turn
 from litdiffusion.training.guard import odd_samples
-from litdiffusion.training.labels import in_turn
 
 LEAST, ODD_SHARE = 64, 0.01
 """Data that samples are compared with, at least; share of the random start in the average that is worth a word."""
@@ -33,21 +33,21 @@ def states_of(
     weights: str,
     seed: int,
     shown: int,
-    label: Tensor | None = None,
+    class_label: Tensor | None = None,
     data: Any = None,
 ) -> list[State]:
     """``shown`` states, evenly spread, of ``count`` chains from one seed, in data space on the CPU.
 
-    A conditional model draws the classes ``label`` (count,), by default ``i % classes`` for chain i. Samples that look
-    broken beside ``data`` are told of.
+    A conditional model draws the classes ``class_label`` (count,); by default chain i is of class ``i % num_classes``.
+    A warning names samples that look broken beside ``data``.
     """
     schedule, noise = module.denoiser.schedule, seeded_noise(seed)
-    label = in_turn(count, module.classes) if label is None else label
-    cond = None if label is None else label.to(module.device)
+    class_label = in_turn(count, module.num_classes) if class_label is None else class_label
+    class_label = None if class_label is None else class_label.to(module.device)
     x = sampler.prior(schedule, blank(count, module.shape, module.device), noise)
-    kept = spread(len(sampler.levels(schedule)), shown)
+    kept = evenly_spaced(len(sampler.levels(schedule)), shown)
     with evaluating(module, weights) as denoiser:
-        states = [state for state in sampler.trajectory(denoiser, x, cond, noise) if state.step in kept]
+        states = [state for state in sampler.trajectory(denoiser, x, class_label, noise) if state.step in kept]
     states = [state._replace(x=module.codec.decode(state.x).float().cpu()) for state in states]
     if data is not None:
         watch(module, states[-1], weights, data)
@@ -80,7 +80,7 @@ def evaluating(module: DiffusionModule, weights: str) -> Iterator[nn.Module]:
         module.denoiser.train(training)
 
 
-def spread(count: int, shown: int) -> set[int]:
+def evenly_spaced(count: int, shown: int) -> set[int]:
     """At most ``shown`` of the places 0..count-1, evenly spread, the last always among them."""
     if shown == 1:
         return {count - 1}
@@ -140,7 +140,7 @@ def level_names(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
     if schedule.explodes:
         return [f"σ = {level.sigma.item():.3g}" for level in levels]
     if schedule.steps is not None:
-        return [f"t = {round(schedule.label(level).item())}" for level in levels]
+        return [f"t = {round(schedule.noise_label(level).item())}" for level in levels]
     return [f"t = {level.t.item():.2f}" for level in levels]
 
 

@@ -15,7 +15,7 @@ from litdiffusion.measure.quality import Measured, Quality
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.labels import columns, in_proportion
+from litdiffusion.training.class_labels import columns, in_proportion
 
 
 class FinalSamples(L.Callback):
@@ -74,12 +74,12 @@ class FinalSamples(L.Callback):
     def _grid(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
         data = facts_of(self, trainer)
         samples = self._draw(module, self.images, None, data).x
-        return image_grid(samples, columns(len(samples), module.classes), display_range(data))
+        return image_grid(samples, columns(len(samples), module.num_classes), display_range(data))
 
     def _compare(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
         data = facts_of(self, trainer)
-        label = in_proportion(data.train.label, self.points * self.sets) if module.classes else None
-        end = self._draw(module, self.points * self.sets, label, data)
+        class_label = in_proportion(data.train.class_label, self.points * self.sets) if module.num_classes else None
+        end = self._draw(module, self.points * self.sets, class_label, data)
         first = end.x[: self.points]
         name, quality = target_name(end), self.quality
         finite = end.x.isfinite().all(1)
@@ -100,8 +100,10 @@ class FinalSamples(L.Callback):
             f"Wasserstein distance to fresh {name}, in units of the distance of two data draws",
         )
 
-    def _draw(self, module: DiffusionModule, count: int, label: Tensor | None, data: Any) -> State:
-        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed + 1, 1, label, data)[-1]
+    def _draw(self, module: DiffusionModule, count: int, class_label: Tensor | None, data: Any) -> State:
+        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed + 1, 1, class_label, data)[
+            -1
+        ]
 
     def _told(self, measured: Measured, rivals: dict[str, Measured], name: str) -> str:
         distance, ratio = measured["wasserstein"], measured["wasserstein_over_floor"]

@@ -15,8 +15,8 @@ from litdiffusion.diffusion.samplers.blocks import Blocks
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training import DiffusionModule
+from litdiffusion.training.class_labels import in_proportion
 from litdiffusion.training.clock import Budget
-from litdiffusion.training.labels import in_proportion
 
 BLOCK = {1: 500, 3: 32}
 """Samples drawn together, by the number of dimensions of one: points are cheap, images take memory."""
@@ -87,20 +87,20 @@ class LiveQuality(L.Callback):
     def _measured(self, trainer: L.Trainer, module: DiffusionModule) -> tuple[dict[str, float], str]:
         """The numbers, and why there are none where the metrics refuse; the same on all processes."""
         count = self.samples or self.quality.live
-        x, level, labels = self._drawn(trainer, module, count)
+        x, level, class_labels = self._drawn(trainer, module, count)
         values, failure = {}, ""
         if trainer.is_global_zero:
             try:
-                values = self._values(x, level, labels)
+                values = self._values(x, level, class_labels)
             except UserError as error:
                 failure = str(error)
         return trainer.strategy.broadcast((values, failure))
 
-    def _values(self, x: Tensor, level: Level, labels: Tensor | None) -> dict[str, float]:
+    def _values(self, x: Tensor, level: Level, class_labels: Tensor | None) -> dict[str, float]:
         if not x.isfinite().all():
             # Not nothing: a callback that monitors one of them must find it.
             return {f"quality/{name}": math.nan for name in self.quality.names}
-        measured = self.quality.measure(x, level=level, labels=labels)
+        measured = self.quality.measure(x, level=level, class_labels=class_labels)
         return {f"quality/{name}": estimate.value for name, estimate in measured.items()}
 
     def _give_up(self, trainer: L.Trainer, reason: str) -> None:
@@ -115,15 +115,15 @@ class LiveQuality(L.Callback):
         """The first ``count`` samples in data space on the CPU, where they stand, and their classes."""
         size, world = min(count, BLOCK.get(len(module.shape), 32)), trainer.world_size
         each = math.ceil(count / (size * world))
-        labels = in_proportion(facts_of(self, trainer).train.label, count) if module.classes else None
+        class_labels = in_proportion(facts_of(self, trainer).train.class_label, count) if module.num_classes else None
         sampler = at_most(module, self.steps)
         with evaluating(module, self.weights) as denoiser:
-            blocks = Blocks(sampler, denoiser, module.shape, size, self.seed, labels, module.device)
+            blocks = Blocks(sampler, denoiser, module.shape, size, self.seed, class_labels, module.device)
             ends = [_end(blocks, k * world + trainer.global_rank) for k in range(each)]
         mine = torch.stack([module.codec.decode(end.x).float() for end in ends])  # (each, size, ...)
         # With several processes (world, each, size, ...): block k * world + rank lies at [rank, k].
         whole = module.all_gather(mine).transpose(0, 1) if world > 1 else mine
-        return whole.reshape(-1, *mine.shape[2:])[:count].cpu(), ends[-1].level, labels
+        return whole.reshape(-1, *mine.shape[2:])[:count].cpu(), ends[-1].level, class_labels
 
 
 def _end(blocks: Blocks, index: int) -> State:

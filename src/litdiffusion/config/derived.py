@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from litdiffusion.config.make import make_a
-from litdiffusion.config.settings import METRICS, classes_of
+from litdiffusion.config.settings import METRICS, num_classes_of
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.schedules import NoiseSchedule
 
@@ -20,20 +20,19 @@ _KNOWN: dict[tuple[Callable, str], dict[str, Any]] = {}
 
 def of_data(cfg: DictConfig, data: Facts, codec: nn.Module) -> dict[str, Any]:
     """What the data declare, in the codec's space."""
-    shape, classes = codec.latent_shape(data.shape), classes_of(cfg, data)
+    shape, num_classes = codec.latent_shape(data.shape), num_classes_of(cfg, data)
     return {
         "shape": list(shape),
         "out_channels": shape[0] * (2 if cfg.learned_variance else 1),
-        "num_classes": data.num_classes,
-        "classes": classes,
-        "class_rows": classes + 1 if classes else None,
+        "num_classes": num_classes,
+        "num_class_embeds": num_classes + 1 if num_classes else None,
         "sigma_data": _deviation(codec.encode(data.training_reference(DEVIATION_ITEMS))),
     }
 
 
 def of_schedule(schedule: NoiseSchedule) -> dict[str, Any]:
     """What the noise schedule declares."""
-    return {"label_range": list(schedule.label_range)}
+    return {"noise_label_range": list(schedule.noise_label_range)}
 
 
 def of_metric(cfg: DictConfig, rising: Collection[str]) -> dict[str, Any]:
@@ -58,7 +57,7 @@ def look_up(name: str, cfg: DictConfig) -> Any:
 
     It is computed once for each content of the config.
     """
-    compute = {"label_range": _schedule, "monitor": _metric, "mode": _metric}.get(name, _data)
+    compute = {"noise_label_range": _schedule, "monitor": _metric, "mode": _metric}.get(name, _data)
     key = compute, _content(cfg)
     if key not in _KNOWN:
         _KNOWN[key] = compute(cfg)

@@ -20,28 +20,28 @@ LARGEST_SEED = 2**32 - 1  # of numpy
 
 def check_settings(cfg: DictConfig) -> None:
     """Refuses values of the wrong kind or out of range, with the allowed ones."""
-    whole(cfg, "seed", 0)
+    require_int(cfg, "seed", 0)
     steps = cfg.trainer.max_steps
     fits = _int(steps) and (steps == -1 or steps > 0)
     _require(
         "trainer.max_steps", steps, fits, "a whole number of at least 1, or -1 for as many as trainer.max_epochs has"
     )
-    whole(cfg, "trainer.accumulate_grad_batches", 1)
+    require_int(cfg, "trainer.accumulate_grad_batches", 1)
     if cfg.save_every is not None:
-        whole(cfg, "save_every", 1)
+        require_int(cfg, "save_every", 1)
     for name in cfg.callbacks:
         if OmegaConf.select(cfg, f"callbacks.{name}.every_n_steps") is not None:
-            whole(cfg, f"callbacks.{name}.every_n_steps", 1)
+            require_int(cfg, f"callbacks.{name}.every_n_steps", 1)
     _require("seed", cfg.seed, cfg.seed <= LARGEST_SEED, f"at most {LARGEST_SEED}")
     path = cfg.ckpt_path
     _require("ckpt_path", path, path is None or isinstance(path, str), "the path of a checkpoint, or null")
     decay = cfg.ema_decay
     _require("ema_decay", decay, _number(decay) and 0 <= decay < 1, "a number in [0, 1); 0.999 is usual, 0 is none")
-    hidden = cfg.label_dropout
-    _require("label_dropout", hidden, _number(hidden) and 0 <= hidden < 1, "a number in [0, 1); 0.1 is usual")
+    hidden = cfg.class_dropout
+    _require("class_dropout", hidden, _number(hidden) and 0 <= hidden < 1, "a number in [0, 1); 0.1 is usual")
     threads = cfg.threads
     _require("threads", threads, threads == "auto" or (_int(threads) and threads > 0), "auto or a positive number")
-    whole(cfg, "skip_nonfinite", 0)
+    require_int(cfg, "skip_nonfinite", 0)
     for key in ("clip_samples", "compile", "conditional", "dry_run", "learned_variance", "print_config", "resume"):
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
     trusted = cfg.trusted
@@ -77,13 +77,13 @@ def check_monitors(cfg: DictConfig, quality: Quality | None) -> None:
             )
 
 
-def whole(cfg: DictConfig, key: str, least: int) -> None:
+def require_int(cfg: DictConfig, key: str, least: int) -> None:
     """Refuses a value that is not a whole number of at least ``least``."""
     value = OmegaConf.select(cfg, key)
     _require(key, value, _int(value) and value >= least, f"a whole number of at least {least}")
 
 
-def classes_of(cfg: DictConfig, data: Facts) -> int:
+def num_classes_of(cfg: DictConfig, data: Facts) -> int:
     """How many classes the net is told: those of loaded ``data`` where the run is conditional, else 0.
 
     Raises:
@@ -91,20 +91,22 @@ def classes_of(cfg: DictConfig, data: Facts) -> int:
     """
     if not cfg.conditional:
         return 0
-    label, classes = data.train.label, data.num_classes
-    if label is None or classes < 1:
+    class_label, num_classes = data.train.class_label, data.num_classes
+    if class_label is None or num_classes < 1:
         raise UserError(
             "conditional=true needs labelled data, these have no classes; take data=digits, mnist or another labelled "
             "set, or conditional=false"
         )
-    if not 0 <= label.min() <= label.max() < classes:
-        raise UserError(f"labels must be from 0 to {classes - 1}, the data have {label.min()} to {label.max()}")
-    if "classes" not in cfg.model:
+    if not 0 <= class_label.min() <= class_label.max() < num_classes:
+        raise UserError(
+            f"labels must be from 0 to {num_classes - 1}, the data have {class_label.min()} to {class_label.max()}"
+        )
+    if "num_classes" not in cfg.model:
         raise UserError(
             f"conditional=true needs a net that takes classes, {cfg.model._target_} is given none; add classes: "
-            f"${{derived.classes}} to its yaml, or take model=unet or mlp"
+            f"${{derived.num_classes}} to its yaml, or take model=unet or mlp"
         )
-    return classes
+    return num_classes
 
 
 def check_folder(path: Path) -> None:

@@ -35,13 +35,13 @@ def check_shapes(module: DiffusionModule, data: Facts) -> Answer:
     """
     _check_codec(module, data)
     channels = module.shape[0] * (2 if module.denoiser.learned_variance else 1)
-    answer = ask(module.denoiser.net, module.shape, module.classes)
+    answer = ask(module.denoiser.net, module.shape, module.num_classes)
     _require("the net", answer.shape, (TWO, channels, *module.shape[1:]), "out_channels: ${derived.out_channels}")
     _check_sampler(module.sampler, module.denoiser.schedule, module.shape)
     return answer
 
 
-def ask(net: nn.Module, shape: Sequence[int], classes: int = 0) -> Answer:
+def ask(net: nn.Module, shape: Sequence[int], num_classes: int = 0) -> Answer:
     """Calls the net with two empty items (2, *shape) on the meta device: weights and results without memory.
 
     A net that cannot be called there (it holds tensors that are no buffers, or looks at values) is called for real,
@@ -51,26 +51,27 @@ def ask(net: nn.Module, shape: Sequence[int], classes: int = 0) -> Answer:
         UserError: a net that fails on real tensors.
     """
     try:
-        return _call(net, shape, classes, torch.device("meta"))
+        return _call(net, shape, num_classes, torch.device("meta"))
     except Exception:  # nets of all kinds may fail on meta in any way; the call below is the judge
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
     with torch.random.fork_rng(devices=[]):
         try:
-            return _call(net, shape, classes, device)
+            return _call(net, shape, num_classes, device)
         except UserError:
             raise
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
-                f"the net fails on x {(TWO, *shape)}, label ({TWO},) and cond {f'({TWO},)' if classes else None}: "
-                f"{reason}; give it shape: ${{derived.shape}}, or take a net made for such data"
+                f"the net fails on x {(TWO, *shape)}, noise_label ({TWO},) and class_label "
+                f"{f'({TWO},)' if num_classes else None}: {reason}; give it shape: ${{derived.shape}}, or take a net "
+                f"made for such data"
             ) from error
 
 
-def _call(net: nn.Module, shape: Sequence[int], classes: int, device: torch.device) -> Answer:
+def _call(net: nn.Module, shape: Sequence[int], num_classes: int, device: torch.device) -> Answer:
     x = torch.zeros(TWO, *shape, device=device)
-    label = torch.ones(TWO, device=device)
-    cond = torch.zeros(TWO, dtype=torch.long, device=device) if classes else None
+    noise_label = torch.ones(TWO, device=device)
+    class_label = torch.zeros(TWO, dtype=torch.long, device=device) if num_classes else None
     weights = {f"net.{name}": _on(value, device) for name, value in (*net.named_parameters(), *net.named_buffers())}
     own = {value.untyped_storage()._cdata for value in weights.values()}
     kept: dict[int, Tensor] = {}
@@ -83,7 +84,7 @@ def _call(net: nn.Module, shape: Sequence[int], classes: int, device: torch.devi
     net.eval()  # nothing is learned or counted from empty items
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            out = functional_call(_Eager(net), weights, (x, label, cond))
+            out = functional_call(_Eager(net), weights, (x, noise_label, class_label))
     finally:
         net.train(training)
     sizes = [tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own]
@@ -101,8 +102,8 @@ class _Eager(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None) -> Any:
-        return self.net.forward(x, label, cond)
+    def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None) -> Any:
+        return self.net.forward(x, noise_label, class_label)
 
 
 def _check_codec(module: DiffusionModule, data: Facts) -> None:
@@ -124,9 +125,9 @@ class _Nothing(nn.Module):
         super().__init__()
         self.schedule = schedule
 
-    def forward(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Prediction:
-        spread = torch.full_like(x_t, 0.5)
-        return Prediction(torch.zeros_like(x_t), x_t / level.sigma.to(x_t.dtype), spread)
+    def forward(self, x_t: Tensor, level: Level, class_label: Tensor | None = None) -> Prediction:
+        variance_fraction = torch.full_like(x_t, 0.5)
+        return Prediction(torch.zeros_like(x_t), x_t / level.sigma.to(x_t.dtype), variance_fraction)
 
 
 def _check_sampler(sampler: Sampler, schedule: NoiseSchedule, shape: Sequence[int]) -> None:

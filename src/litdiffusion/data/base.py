@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.digest import tensor_digest
-from litdiffusion.data.loaders import Rows, loader
+from litdiffusion.data.loaders import Sliceable, loader
 from litdiffusion.data.order import EpochSampler, InOrderSampler, StripeSampler
 from litdiffusion.errors import UserError
 
@@ -66,7 +66,7 @@ def as_batch(batch: Any) -> Batch:
     return Batch(data.to(torch.get_default_dtype()), *parts[1:])
 
 
-def check_finite(part: str, data: Rows) -> None:
+def check_finite(part: str, data: Sliceable) -> None:
     """Raise a `UserError` that counts a float tensor's NaN and infinite values and names the first item."""
     if not isinstance(data, Tensor) or not data.is_floating_point():
         return
@@ -92,7 +92,7 @@ class DataModule(LightningDataModule):
     """How many classes the labels have; 0 for an unlabelled set."""
     value_range: tuple[float, float] | None = None
     """The closed interval of model space that data lie in, (-1, 1) for images; None where unbounded."""
-    whole: bool = True
+    complete: bool = True
     """Whether `train` and `val` are all items, and not only the first ones."""
     num_workers: int = 0
     """Processes that make the batches; 0: this one."""
@@ -181,8 +181,10 @@ class DataModule(LightningDataModule):
 
     def _digest(self) -> str:
         rows = {f"{name}.data": part.data for name, part in (("train", self.train), ("val", self.val))}
-        labels = {"train.label": self.train.label, "val.label": self.val.label}
-        return tensor_digest(rows | {name: label for name, label in labels.items() if label is not None})
+        class_labels = {"train.label": self.train.class_label, "val.label": self.val.class_label}
+        return tensor_digest(
+            rows | {name: class_label for name, class_label in class_labels.items() if class_label is not None}
+        )
 
     def _in_order(self, part: Batch) -> DataLoader:
         (rank, world), size = self._process(), len(part.data)

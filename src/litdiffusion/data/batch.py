@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """A training batch: ``data`` (B, *shape), integer class ``label`` (B,) or None where the set has no classes."""
+    """A batch of items: ``data`` (B, *shape) and integer ``class_label`` (B,), or None for a set without classes."""
 
     data: Tensor
-    label: Tensor | None = None
+    class_label: Tensor | None = None

@@ -30,7 +30,7 @@ class Facts(Protocol):
     shape: tuple[int, ...]
     num_classes: int
     value_range: tuple[float, float] | None
-    whole: bool
+    complete: bool
     train: Batch
     val: Batch
 
@@ -97,7 +97,7 @@ class LoaderFacts:
         with _own_randomness():
             kept = _kept(train, "training")
             kept_val = kept if val is None else _kept(val, "validation")
-        self.train, self.val, self.whole = kept.items, kept_val.items, kept.whole and kept_val.whole
+        self.train, self.val, self.complete = kept.items, kept_val.items, kept.complete and kept_val.complete
         first = self.train.data
         self.shape: tuple[int, ...] = tuple(getattr(declared, "shape", None) or first.shape[1:])
         if self.shape != tuple(first.shape[1:]):
@@ -106,7 +106,7 @@ class LoaderFacts:
                 f"declare that, or leave shape out"
             )
         self.value_range: tuple[float, float] | None = getattr(declared, "value_range", None) or _range_of(first)
-        self.num_classes: int = getattr(declared, "num_classes", None) or _classes_of(self.train.label)
+        self.num_classes: int = getattr(declared, "num_classes", None) or _num_classes_of(self.train.class_label)
         self._warn()
 
     def _warn(self) -> None:
@@ -147,7 +147,7 @@ class Kept(NamedTuple):
     """The first items of a loader, in model space, and whether they are all that it has."""
 
     items: Batch
-    whole: bool
+    complete: bool
 
 
 def _validation(data: L.LightningDataModule) -> Any:
@@ -168,7 +168,7 @@ def _own_randomness() -> Iterator[None]:
 
 def _kept(loaders: Any, part: str) -> Kept:
     loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
-    batches, whole = _first_batches(loader)
+    batches, complete = _first_batches(loader)
     if not batches:
         raise UserError(
             f"data: the {part} loader gives no batch; it needs at least one (drop_last=true leaves none of a set that "
@@ -179,7 +179,7 @@ def _kept(loaders: Any, part: str) -> Kept:
         raise UserError(f"data: {part} items have several shapes, {sorted(shapes)[:3]}; make them equal by a transform")
     data = torch.cat([batch.data for batch in batches])
     check_finite(part, data)
-    return Kept(Batch(data, _labels(batches)), whole)
+    return Kept(Batch(data, _class_labels(batches)), complete)
 
 
 def _first_batches(loader: Iterable[Any]) -> tuple[list[Batch], bool]:
@@ -195,12 +195,14 @@ def _first_batches(loader: Iterable[Any]) -> tuple[list[Batch], bool]:
     return batches, True
 
 
-def _labels(batches: list[Batch]) -> Tensor | None:
-    """Those of all batches where they can be classes: one whole number for each item."""
-    labels = [batch.label for batch in batches]
-    if not all(isinstance(x, Tensor) and x.ndim == 1 and not (x.is_floating_point() or x.is_complex()) for x in labels):
+def _class_labels(batches: list[Batch]) -> Tensor | None:
+    """Those of all batches where they can be classes: one complete number for each item."""
+    class_labels = [batch.class_label for batch in batches]
+    if not all(
+        isinstance(x, Tensor) and x.ndim == 1 and not (x.is_floating_point() or x.is_complex()) for x in class_labels
+    ):
         return None
-    return torch.cat(labels).long()
+    return torch.cat(class_labels).long()
 
 
 def _range_of(x: Tensor) -> tuple[float, float] | None:
@@ -211,5 +213,5 @@ def _range_of(x: Tensor) -> tuple[float, float] | None:
     return next((ends for ends in RANGES if ends[0] <= low and high <= ends[1]), None)
 
 
-def _classes_of(label: Tensor | None) -> int:
-    return 0 if label is None or label.min() < 0 else int(label.max()) + 1
+def _num_classes_of(class_label: Tensor | None) -> int:
+    return 0 if class_label is None or class_label.min() < 0 else int(class_label.max()) + 1

@@ -60,16 +60,16 @@ class ImageFiles:
 
     def decode_all(self) -> Tensor:
         """All of them (N, C, H, W), by threads: Pillow lets go of the interpreter while it decodes."""
-        whole = torch.empty(self.shape, dtype=torch.uint8)
+        images = torch.empty(self.shape, dtype=torch.uint8)
         with ThreadPoolExecutor() as pool:
             tasks = [pool.submit(decode, path, self.item_shape) for path in self.paths]
             try:
-                for row, task in zip(whole, tasks, strict=True):
+                for row, task in zip(images, tasks, strict=True):
                     row.copy_(task.result())
             except UserError:
                 pool.shutdown(cancel_futures=True)
                 raise
-        return whole
+        return images
 
 
 class ImageFolder(DataModule):
@@ -119,7 +119,7 @@ class ImageFolder(DataModule):
         return visible
 
     @cached_property
-    def classes(self) -> list[str]:
+    def class_names(self) -> list[str]:
         """The names of the first-level subfolders, if every picture lies in one; else empty."""
         nested = all(len(file.parts) > 1 for file in self.paths)
         return sorted({file.parts[0] for file in self.paths}) if nested else []
@@ -132,7 +132,7 @@ class ImageFolder(DataModule):
     @property
     def num_classes(self) -> int:
         """The number of classes; lists the folder, so it may raise its errors."""
-        return len(self.classes)
+        return len(self.class_names)
 
     @property
     def num_workers(self) -> int:
@@ -158,7 +158,7 @@ class ImageFolder(DataModule):
 
     def _part(self, index: Tensor) -> Batch:
         paths = [self.paths[i] for i in index.tolist()]
-        number = {name: i for i, name in enumerate(self.classes)}
-        label = torch.tensor([number[file.parts[0]] for file in paths]) if number else None
+        number = {name: i for i, name in enumerate(self.class_names)}
+        class_label = torch.tensor([number[file.parts[0]] for file in paths]) if number else None
         files = ImageFiles([str(self.path / file) for file in paths], self.shape)
-        return Batch(files.decode_all() if self.in_memory else files, label)
+        return Batch(files.decode_all() if self.in_memory else files, class_label)

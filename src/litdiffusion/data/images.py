@@ -86,10 +86,10 @@ class TorchvisionImages(DataModule):
         data = torch.as_tensor(part.data)
         # torchvision keeps grey images as (N, H, W) and colour ones as (N, H, W, C).
         images = data.unsqueeze(1) if data.ndim == 3 else data.permute(0, 3, 1, 2).contiguous()
-        label = torch.as_tensor(part.targets, dtype=torch.long)
-        if len(label) != len(images) or not bool(((label >= 0) & (label < self.num_classes)).all()):
-            raise ValueError(f"{len(label)} labels, {len(images)} images: not one label from 0 to 9 for each")
-        return Batch(images, label)
+        class_label = torch.as_tensor(part.targets, dtype=torch.long)
+        if len(class_label) != len(images) or not bool(((class_label >= 0) & (class_label < self.num_classes)).all()):
+            raise ValueError(f"{len(class_label)} labels, {len(images)} images: not one label from 0 to 9 for each")
+        return Batch(images, class_label)
 
 
 class Digits(DataModule):
@@ -110,12 +110,12 @@ class Digits(DataModule):
         """Values 0..16 spread over 0..255; ``val_size`` images held out."""
         from sklearn.datasets import load_digits
 
-        images, label = load_digits(return_X_y=True)
+        images, class_label = load_digits(return_X_y=True)
         data = torch.from_numpy(np.rint(images * (255 / 16)).astype(np.uint8)).reshape(-1, *self.shape)
-        return split(Batch(data, torch.from_numpy(label).long()), self.val_size)
+        return split(Batch(data, torch.from_numpy(class_label).long()), self.val_size)
 
 
-def split(whole: Batch, val_size: int) -> tuple[Batch, Batch]:
+def split(everything: Batch, val_size: int) -> tuple[Batch, Batch]:
     """A labelled set (N, ...) as its training and its held-out part, see `hold_out`."""
-    train, val = hold_out(len(whole.data), val_size)
-    return take(whole.data, whole.label, train), take(whole.data, whole.label, val)
+    train, val = hold_out(len(everything.data), val_size)
+    return take(everything.data, everything.class_label, train), take(everything.data, everything.class_label, val)

@@ -11,7 +11,7 @@ from litdiffusion.data.batch import Batch
 from litdiffusion.errors import UserError
 
 
-class Rows(Protocol):
+class Sliceable(Protocol):
     """What a batch is cut from: a Tensor (N, *shape), or files that are decoded when asked for."""
 
     def __len__(self) -> int: ...
@@ -19,10 +19,10 @@ class Rows(Protocol):
     def index_select(self, dim: int, index: Tensor) -> Tensor: ...
 
 
-def take(data: Rows, label: Tensor | None, index: Tensor) -> Batch:
+def take(data: Sliceable, class_label: Tensor | None, index: Tensor) -> Batch:
     """The items ``index`` (B,) as a `Batch`: one gather for the whole batch, no Python per item."""
     # index_select copies whole rows; indexing by a tensor takes five times as long on bytes.
-    return Batch(data.index_select(0, index), None if label is None else label[index])
+    return Batch(data.index_select(0, index), None if class_label is None else class_label[index])
 
 
 class Items(Dataset[Batch]):
@@ -71,7 +71,7 @@ class EpochLoader(DataLoader):
         """Nothing to restore, see `state_dict`."""
 
 
-def whole_batch(batch: Any) -> Any:
+def as_fetched(batch: Any) -> Any:
     """What a loader collates where batches are fetched whole: the batch as it is."""
     return batch
 
@@ -84,7 +84,7 @@ def loader(part: Batch, sampler: Sampler, batch_size: int, num_workers: int = 0,
         sampler=sampler,
         drop_last=drop_last,
         num_workers=num_workers,
-        collate_fn=whole_batch,
+        collate_fn=as_fetched,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         # Without its own generator each iter() would draw from, and so shift, the run's global stream.

@@ -76,11 +76,11 @@ def posterior(s: Level, t: Level) -> Posterior:
     )
 
 
-def log_variance_between(lower: Tensor, upper: Tensor, spread: Tensor) -> Tensor:
+def log_variance_between(lower: Tensor, upper: Tensor, variance_fraction: Tensor) -> Tensor:
     """``(1 - spread) * log(lower) + spread * log(upper)``: a reverse step's, from the posterior's to the forward one.
 
-    Shaped like ``spread``, which may leave [0, 1]: the interval is not enforced. lower > 0.
+    Shaped like ``variance_fraction``, which may leave [0, 1]: the interval is not enforced. lower > 0.
 
     Source: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv 2102.09672, equation 15.
     """
-    return mix(lower.log(), 1 - spread, upper.log(), spread)
+    return mix(lower.log(), 1 - variance_fraction, upper.log(), variance_fraction)

@@ -64,13 +64,13 @@ CLEAN = Level(*(torch.tensor(value, dtype=torch.float64) for value in (0.0, 1.0,
 class Prediction(NamedTuple):
     """What a denoiser says of x_t: estimates of ``x_0`` and ``eps``, both shaped like x_t.
 
-    ``spread``, where the variance of the reverse step is learned too, says where between the posterior (0) and the
-    forward variance (1) its logarithm lies, shaped like x_t; else None.
+    ``variance_fraction``, shaped like x_t, is given where the variance of the reverse step is learned too: its
+    logarithm lies at this fraction of the way from the posterior variance (0) to the forward one (1). Else it is None.
     """
 
     x_0: Tensor
     eps: Tensor
-    spread: Tensor | None = None
+    variance_fraction: Tensor | None = None
 
 
 def seeded_noise(seed: int) -> Noise:

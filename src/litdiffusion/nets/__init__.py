@@ -1,4 +1,4 @@
-"""Networks ``net(x, label, cond) -> tensor shaped like x``; none of them knows that it is used for diffusion."""
+"""Networks ``net(x, label, class_label) -> tensor shaped like x``; none of them knows that it is used for diffusion."""
 
 from litdiffusion.nets.adapter import Adapter
 from litdiffusion.nets.mlp import MLP

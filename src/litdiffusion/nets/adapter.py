@@ -7,21 +7,21 @@ from litdiffusion.parts.described import Described
 
 
 class Adapter(Described, nn.Module):
-    """Calls ``net(x, label)``, or ``net(x, label, cond)`` where there is a condition, and unpacks its output.
+    """Calls ``net(x, label)``, or ``net(x, label, class_label)`` where there is a condition, and unpacks its output.
 
     Args:
-        net: any module; a net that already returns a tensor and takes ``(x, label, cond)`` needs no adapter.
+        net: any module; a net that already returns a tensor and takes ``(x, label, class_label)`` needs no adapter.
         output: the attribute that holds the tensor, for nets that return a record.
         classes: K, of a net that always wants a condition: K, its last row, then stands for None (see `nets.classes`).
     """
 
-    def __init__(self, net: nn.Module, output: str | None = None, classes: int = 0):
+    def __init__(self, net: nn.Module, output: str | None = None, num_classes: int = 0):
         super().__init__()
         self.net = net
         self.output = output
-        self.classes = classes
+        self.num_classes = num_classes
 
-    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
-        cond = as_classes(cond, label, self.classes) if self.classes else cond
-        out = self.net(x, label) if cond is None else self.net(x, label, cond)
+    def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
+        class_label = as_classes(class_label, noise_label, self.num_classes) if self.num_classes else class_label
+        out = self.net(x, noise_label) if class_label is None else self.net(x, noise_label, class_label)
         return getattr(out, self.output) if self.output else out

@@ -32,9 +32,9 @@ class Classifier(nn.Module):
     Shift", 2015, arXiv 1502.03167.
     """
 
-    def __init__(self, shape: Sequence[int], classes: int, width: int = 16, dim: int = 64):
+    def __init__(self, shape: Sequence[int], num_classes: int, width: int = 16, dim: int = 64):
         super().__init__()
-        _check(shape, classes, width, dim)
+        _check(shape, num_classes, width, dim)
         self.cells = nn.Sequential(
             *_stage(shape[0], width, nn.MaxPool2d(2)),
             *_stage(width, 2 * width, nn.MaxPool2d(2)),
@@ -43,7 +43,7 @@ class Classifier(nn.Module):
             nn.Flatten(),
         )
         self.features = nn.Sequential(nn.Linear(16 * width, dim, bias=False), nn.BatchNorm1d(dim), nn.ReLU())
-        self.logits = nn.Linear(dim, classes)
+        self.logits = nn.Linear(dim, num_classes)
         # Half the time of the default layout on a CPU.
         self.to(memory_format=torch.channels_last)
 
@@ -57,13 +57,14 @@ def _stage(inputs: int, outputs: int, pool: nn.Module) -> tuple[nn.Module, ...]:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), pool, nn.BatchNorm2d(outputs), nn.ReLU()
 
 
-def _check(shape: Sequence[int], classes: int, width: int, dim: int) -> None:
+def _check(shape: Sequence[int], num_classes: int, width: int, dim: int) -> None:
     if len(shape) != 3 or min(shape[1:]) < _SMALLEST:
         raise UserError(
             f"a classifier needs images (channels, height, width) with sides of at least {_SMALLEST}, got "
             f"{tuple(shape)}; vectors have metrics of their own: set metrics=none"
         )
-    if classes < 2 or width < 1 or dim < 1:
+    if num_classes < 2 or width < 1 or dim < 1:
         raise UserError(
-            f"a classifier needs at least 2 classes, width 1 and dim 1, got classes={classes}, width={width}, dim={dim}"
+            f"a classifier needs at least 2 classes, width 1 and dim 1, got "
+            f"num_classes={num_classes}, width={width}, dim={dim}"
         )

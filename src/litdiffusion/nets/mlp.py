@@ -19,42 +19,42 @@ class MLP(Described, nn.Module):
 
     Args:
         shape: of one sample; anything but a vector is flattened and restored.
-        label_range: the smallest and largest label, mapped to -1/2 and +1/2.
+        noise_label_range: the smallest and largest label, mapped to -1/2 and +1/2.
         hidden: width of each hidden layer.
         layers: number of hidden layers.
         out_channels: size of the output's first dimension, where it is not shape[0] (learned variances).
-        classes: K; a learned vector for the class is then appended too. 0: ``cond`` is not used.
+        classes: K; a learned vector for the class is then appended too. 0: ``class_label`` is not used.
         class_dim: size of that vector.
 
-    Shapes: x (B, *shape), label (B,), cond (B,) or None (see `nets.classes`) -> (B, out_channels, *shape[1:]).
+    Shapes: x (B, *shape), label (B,), class_label (B,) or None (see `nets.classes`) -> (B, out_channels, *shape[1:]).
     """
 
     def __init__(
         self,
         shape: Sequence[int],
-        label_range: tuple[float, float],
+        noise_label_range: tuple[float, float],
         hidden: int = 128,
         layers: int = 3,
         out_channels: int | None = None,
-        classes: int = 0,
+        num_classes: int = 0,
         class_dim: int = 16,
     ):
         super().__init__()
         if hidden < 1 or layers < 1:
             raise UserError(f"model.hidden and model.layers must be at least 1, got {hidden} and {layers}")
-        self.low, self.high = label_range
+        self.low, self.high = noise_label_range
         size, self.out_shape = math.prod(shape), (out_channels or shape[0], *shape[1:])
         self.timed = self.high > self.low
-        widths = [size + self.timed + (class_dim if classes else 0)] + [hidden] * layers
+        widths = [size + self.timed + (class_dim if num_classes else 0)] + [hidden] * layers
         blocks = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(widths)]
         self.layers = nn.Sequential(*blocks, nn.Linear(hidden, math.prod(self.out_shape)))
-        self.classes = ClassEmbedding(classes, class_dim) if classes else None
+        self.class_embedding = ClassEmbedding(num_classes, class_dim) if num_classes else None
 
-    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
         h = x.flatten(1)
         if self.timed:
-            time = (label - self.low) / (self.high - self.low) - 0.5
+            time = (noise_label - self.low) / (self.high - self.low) - 0.5
             h = torch.cat([h, time[:, None].to(h.dtype)], dim=1)
-        if self.classes is not None:
-            h = torch.cat([h, self.classes(cond, label)], dim=1)
+        if self.class_embedding is not None:
+            h = torch.cat([h, self.class_embedding(class_label, noise_label)], dim=1)
         return self.layers(h).view(-1, *self.out_shape)

@@ -48,10 +48,10 @@ class SinusoidalEmbedding(nn.Module):
             raise UserError(f"model.embedding_dim must be even and at least 2, got {dim}")
         self.dim, self.base = dim, base
 
-    def forward(self, label: Tensor) -> Tensor:
+    def forward(self, noise_label: Tensor) -> Tensor:
         # No buffer, which would be rounded where the net's weights are in half precision.
-        exponents = 2 * torch.arange(1, self.dim // 2 + 1, device=label.device).to(label.dtype) / self.dim
-        phase = label[:, None] * self.base**-exponents
+        exponents = 2 * torch.arange(1, self.dim // 2 + 1, device=noise_label.device).to(noise_label.dtype) / self.dim
+        phase = noise_label[:, None] * self.base**-exponents
         return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
@@ -72,9 +72,9 @@ class UNet(Described, nn.Module):
         norm: "group" (8 groups, fewer where 8 does not divide the width), "instance" or "none". Instance norm removes
             each channel's mean, and with it the overall brightness: some samples then stand on grey.
         out_channels: of the output, where they are not shape[0] (learned variances).
-        classes: K; a vector for the class is then added to the embedding of the label. 0: ``cond`` is not used.
+        classes: K; a vector for the class is then added to the embedding of the label. 0: ``class_label`` is not used.
 
-    Shapes: x (B, *shape), label (B,), cond (B,) or None (see `nets.classes`) -> (B, out_channels, *shape[1:]).
+    Shapes: x (B, *shape), label (B,), class_label (B,) or None (see `nets.classes`) -> (B, out_channels, *shape[1:]).
 
     Source: Ronneberger, Fischer, Brox, "U-Net", 2015, arXiv 1505.04597.
     """
@@ -88,7 +88,7 @@ class UNet(Described, nn.Module):
         embedding_base: float = 100_000.0,
         norm: str = "group",
         out_channels: int | None = None,
-        classes: int = 0,
+        num_classes: int = 0,
     ):
         super().__init__()
         _check(shape, base_channels, depth, norm)
@@ -104,12 +104,12 @@ class UNet(Described, nn.Module):
         self.expand = nn.ModuleList(ResidualBlock(i, o, norm) for i, o in zip(arriving, widths, strict=True))
         self.merge = nn.ModuleList(ResidualBlock(2 * width, width // 2, norm) for width in widths)
         self.last = nn.Conv2d(base_channels // 2, out_channels or shape[0], 1)
-        self.classes = ClassEmbedding(classes, embedding_dim) if classes else None
+        self.class_embedding = ClassEmbedding(num_classes, embedding_dim) if num_classes else None
 
-    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
-        time = self.embedding(label).to(x.dtype)
-        if self.classes is not None:
-            time = time + self.classes(cond, label)
+    def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
+        time = self.embedding(noise_label).to(x.dtype)
+        if self.class_embedding is not None:
+            time = time + self.class_embedding(class_label, noise_label)
         skips = []
         h = self.first(x)
         for block, time_map in zip(self.contract, self.time_down, strict=True):

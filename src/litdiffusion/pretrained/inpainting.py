@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from litdiffusion.codecs import Identity
-from litdiffusion.config.settings import whole
+from litdiffusion.config.settings import require_int
 from litdiffusion.data import Facts
 from litdiffusion.diffusion.levels import Noise
 from litdiffusion.diffusion.samplers import RePaint
@@ -61,8 +61,8 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     repaint(cfg, pretrained, problem).check(pretrained.denoiser.schedule, pretrained.denoiser.learned_variance)
     folder = folder_for(cfg, "inpainting", "inpainting.npz")
     begin = time.perf_counter()
-    labels = pretrained.labels_of(data, len(problem.items)) if images else None
-    samples = inpaintings(cfg, pretrained, problem, labels)
+    class_labels = pretrained.class_labels_of(data, len(problem.items)) if images else None
+    samples = inpaintings(cfg, pretrained, problem, class_labels)
     seconds = time.perf_counter() - begin
     np.savez_compressed(folder / "inpainting.npz", items=problem.items, mask=problem.mask, samples=samples)
     draw = image_picture if images else point_picture
@@ -96,10 +96,10 @@ def fixed_points(cfg: DictConfig, data: Facts) -> Problem:
     return Problem(items, (torch.arange(*data.shape) == 0).expand_as(items))
 
 
-def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, labels: Tensor | None) -> Tensor:
+def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class_labels: Tensor | None) -> Tensor:
     """(n, samples, *shape) on the CPU; those of item i depend on ``cfg.seed + i`` and ``cfg.samples`` alone.
 
-    A conditional model is told the items' ``labels`` (n,), where they have any.
+    A conditional model is told the items' ``class_labels`` (n,), where they have any.
     """
     device = device_for(cfg.device)
     denoiser = pretrained.on(device, cfg.clip)
@@ -111,8 +111,10 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, label
             part = Problem(*(x[chosen].repeat_interleave(cfg.samples, 0) for x in problem))
             noise = _noise_per_item([cfg.seed + start + i for i in range(len(part.items) // cfg.samples)])
             sampler = repaint(cfg, pretrained, part)
-            cond = None if labels is None else labels[chosen].repeat_interleave(cfg.samples).to(device)
-            parts.append(drawn(sampler, denoiser, part.items.to(device), noise, bar, cond).float().cpu())
+            class_label = (
+                None if class_labels is None else class_labels[chosen].repeat_interleave(cfg.samples).to(device)
+            )
+            parts.append(drawn(sampler, denoiser, part.items.to(device), noise, bar, class_label).float().cpu())
     return torch.cat(parts).unflatten(0, (-1, cfg.samples))
 
 
@@ -130,8 +132,8 @@ def image_picture(problem: Problem, samples: Tensor, data: Facts, title: str) ->
     veil = low + (high - low) * torch.tensor(DENSITY[2]).view(3, 1, 1) / 255
     shown = samples[:, :MOST].unbind(1)
     states = [problem.items, torch.where(problem.mask, problem.items, veil), *shown]
-    labels = ["held out", "given", *(f"drawn {k + 1}" for k in range(len(shown)))]
-    return trajectory_sheet(states, labels, title, (low, high))
+    titles = ["held out", "given", *(f"drawn {k + 1}" for k in range(len(shown)))]
+    return trajectory_sheet(states, titles, title, (low, high))
 
 
 def point_picture(problem: Problem, samples: Tensor, data: Facts, title: str) -> Image:
@@ -184,7 +186,7 @@ def _check(cfg: DictConfig) -> None:
         raise UserError(f"mask must be one of {', '.join(HIDDEN)}, got {cfg.mask!r}{nearest(str(cfg.mask), [*HIDDEN])}")
     optional = {name: 1 for name in ("n", "samples", "steps") if cfg[name] is not None}
     for name, least in {"resample": 1, "batch_size": 1, "seed": 0, **optional}.items():
-        whole(cfg, name, least)
+        require_int(cfg, name, least)
     numbers = isinstance(cfg.x, ListConfig) and all(isinstance(v, (int, float)) and isfinite(v) for v in cfg.x)
     if cfg.x is not None and not (numbers and len(cfg.x)):
         raise UserError(f"x must be a list of numbers, as in x=[-1,0,1], got {cfg.x!r}")

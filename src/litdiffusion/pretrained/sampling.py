@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from litdiffusion.build import assemble, build_denoiser
 from litdiffusion.config.make import make
-from litdiffusion.config.settings import check_folder, whole
+from litdiffusion.config.settings import check_folder, require_int
 from litdiffusion.config.trust import check_sent
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser
@@ -26,7 +26,7 @@ from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.pretrained.exporting import read_export
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint
-from litdiffusion.training.labels import columns, in_turn
+from litdiffusion.training.class_labels import columns, in_turn
 
 PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
 
@@ -34,7 +34,7 @@ PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
 class Pretrained:
     """What a checkpoint holds for sampling: the denoiser with the chosen weights, its sampler and its codec.
 
-    ``classes`` is the number of those that its net is told, 0 of an unconditional model.
+    ``num_classes`` is the number of those that its net is told, 0 of an unconditional model.
 
     Args:
         path: of a checkpoint, or the folder of an exported model.
@@ -63,7 +63,7 @@ class Pretrained:
         self.config.compile = False
         self.value_range: tuple[float, float] | None = record["value_range"]
         self.shape = tuple(self.config.derived.shape)
-        self.classes: int = self.config.derived.get("classes") or 0
+        self.num_classes: int = self.config.derived.get("num_classes") or 0
         self.codec: nn.Module
         self.sampler: Sampler
         self.codec, self.sampler, self.denoiser = self._parts() if module is None else _copies(module)
@@ -94,7 +94,7 @@ class Pretrained:
         self,
         n: int,
         seed: int = 0,
-        label: int | Sequence[int] | None = None,
+        class_label: int | Sequence[int] | None = None,
         *,
         clip: bool = True,
         guidance: float | None = None,
@@ -104,7 +104,7 @@ class Pretrained:
         """Samples (n, ...) in data space, those of ``scripts/sample.py`` with the same settings."""
         cfg = OmegaConf.create({"n": n, "seed": seed, "batch_size": batch_size, "device": device})
         denoiser = self.on(device_for(device), clip, guidance)
-        return torch.cat(list(batches(cfg, self, denoiser, self.sampler, self.labels(n, label))))
+        return torch.cat(list(batches(cfg, self, denoiser, self.sampler, self.class_labels(n, class_label))))
 
     def check(self, part: str) -> None:
         if part not in self.config:
@@ -122,35 +122,41 @@ class Pretrained:
             denoiser = GuidedDenoiser(denoiser, guidance)
         return ClippedDenoiser(denoiser, *self.value_range) if clip and self.value_range is not None else denoiser
 
-    def labels(self, n: int, label: int | Sequence[int] | None = None) -> Tensor | None:
-        """The classes (n,) that n samples are drawn of: those of ``label``, one or several, in turn, or all in turn.
+    def class_labels(self, n: int, class_label: int | Sequence[int] | None = None) -> Tensor | None:
+        """The classes (n,) of n samples: those of ``class_label``, one or several, in turn; None takes all in turn.
 
         None of an unconditional model, which every part takes for no condition.
 
         Raises:
             UserError: classes that the model does not have.
         """
-        if label is None:
-            return in_turn(n, self.classes)
-        if not self.classes:
-            raise UserError(f"label={label} needs a model of classes, trained with conditional=true; leave it out")
-        asked = list(label) if isinstance(label, (Sequence, ListConfig)) and not isinstance(label, str) else [label]
-        if not asked or not all(type(k) is int and 0 <= k < self.classes for k in asked):
-            raise UserError(f"label must be whole numbers from 0 to {self.classes - 1}, got {label}")
+        if class_label is None:
+            return in_turn(n, self.num_classes)
+        if not self.num_classes:
+            raise UserError(
+                f"class_label={class_label} needs a model of classes, trained with conditional=true; leave it out"
+            )
+        asked = (
+            list(class_label)
+            if isinstance(class_label, (Sequence, ListConfig)) and not isinstance(class_label, str)
+            else [class_label]
+        )
+        if not asked or not all(type(k) is int and 0 <= k < self.num_classes for k in asked):
+            raise UserError(f"class_label must be whole numbers from 0 to {self.num_classes - 1}, got {class_label}")
         return torch.tensor(asked)[torch.arange(n) % len(asked)]
 
-    def labels_of(self, data: Facts, n: int) -> Tensor | None:
+    def class_labels_of(self, data: Facts, n: int) -> Tensor | None:
         """The classes of the first n validation items, as `DataModule.reference` has them; None without classes."""
-        return data.val.label[:n] if self.classes else None
+        return data.val.class_label[:n] if self.num_classes else None
 
     def _check_guidance(self, weight: float) -> None:
         if type(weight) not in (int, float):
             raise UserError(f"guidance must be a number, 1 to 10 are usual, got {weight!r}")
-        if not self.classes:
+        if not self.num_classes:
             raise UserError(f"guidance={weight} needs a model of classes, trained with conditional=true; leave it out")
-        if weight != 1 and not self.config.label_dropout:
+        if weight != 1 and not self.config.class_dropout:
             raise UserError(
-                f"guidance={weight} needs a model that was trained without its class too, with label_dropout above 0; "
+                f"guidance={weight} needs a model that was trained without its class too, with class_dropout above 0; "
                 f"leave it out"
             )
 
@@ -188,22 +194,22 @@ def sample_to_files(cfg: DictConfig) -> Path:
     if OmegaConf.is_missing(cfg, "ckpt"):
         raise UserError("give a checkpoint: python scripts/sample.py ckpt=outputs/.../checkpoints/last.ckpt")
     for name, least in {"n": 1, "batch_size": 1, "seed": 0, **({"steps": 1} if cfg.steps is not None else {})}.items():
-        whole(cfg, name, least)
+        require_int(cfg, name, least)
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     sampler = _sampler(cfg, pretrained)
-    labels = pretrained.labels(cfg.n, cfg.label)
+    class_labels = pretrained.class_labels(cfg.n, cfg.class_label)
     denoiser = pretrained.on(device_for(cfg.device), cfg.clip, cfg.guidance)
     folder = folder_for(cfg, "samples", "samples.npz")
     begin = time.perf_counter()
-    samples = torch.cat(list(batches(cfg, pretrained, denoiser, sampler, labels)))
+    samples = torch.cat(list(batches(cfg, pretrained, denoiser, sampler, class_labels)))
     seconds = time.perf_counter() - begin
-    _write(folder, samples, labels, cfg, pretrained)
+    _write(folder, samples, class_labels, cfg, pretrained)
     print(f"{len(samples)} samples in {seconds:.1f} s, {len(samples) / seconds:.1f} samples/s: {folder}")
     return folder
 
 
 def batches(
-    cfg: DictConfig, pretrained: Pretrained, denoiser: nn.Module, sampler: Sampler, labels: Tensor | None
+    cfg: DictConfig, pretrained: Pretrained, denoiser: nn.Module, sampler: Sampler, class_labels: Tensor | None
 ) -> Iterator[Tensor]:
     """Batches of samples in data space on the CPU; sample i depends on ``cfg.seed + i`` and its label alone."""
     device = device_for(cfg.device)
@@ -211,17 +217,17 @@ def batches(
         for start in range(0, cfg.n, cfg.batch_size):
             seeds = [cfg.seed + i for i in range(start, min(start + cfg.batch_size, cfg.n))]
             like = torch.empty(len(seeds), *pretrained.shape, device=device)
-            cond = None if labels is None else labels[start : start + len(seeds)].to(device)
-            x = drawn(sampler, denoiser, like, per_sample_noise(seeds), bar, cond)
+            class_label = None if class_labels is None else class_labels[start : start + len(seeds)].to(device)
+            x = drawn(sampler, denoiser, like, per_sample_noise(seeds), bar, class_label)
             yield pretrained.codec.decode(x).float().cpu()
 
 
 def drawn(
-    sampler: Sampler, denoiser: nn.Module, like: Tensor, noise: Noise, bar: tqdm, cond: Tensor | None = None
+    sampler: Sampler, denoiser: nn.Module, like: Tensor, noise: Noise, bar: tqdm, class_label: Tensor | None = None
 ) -> Tensor:
     """One batch of samples shaped like ``like`` (B, ...), in model space, while ``bar`` counts their steps."""
     x = sampler.prior(denoiser.schedule, like, noise)
-    for state in sampler.trajectory(denoiser, x, cond, noise):
+    for state in sampler.trajectory(denoiser, x, class_label, noise):
         x = state.x
         bar.update(len(x) if state.step > 0 else 0)
     return x
@@ -239,12 +245,15 @@ def _sampler(cfg: DictConfig, pretrained: Pretrained) -> Sampler:
     return sampler
 
 
-def _write(folder: Path, samples: Tensor, labels: Tensor | None, cfg: DictConfig, pretrained: Pretrained) -> None:
-    beside = {"seeds": np.arange(cfg.n) + cfg.seed, **({} if labels is None else {"labels": labels.numpy()})}
+def _write(folder: Path, samples: Tensor, class_labels: Tensor | None, cfg: DictConfig, pretrained: Pretrained) -> None:
+    beside = {
+        "seeds": np.arange(cfg.n) + cfg.seed,
+        **({} if class_labels is None else {"class_labels": class_labels.numpy()}),
+    }
     np.savez_compressed(folder / "samples.npz", samples=samples.numpy(), **beside)
     if samples.ndim == 4:
         shown = samples[:400]
-        side = columns(len(shown), 0 if labels is None else len(labels.unique()))
+        side = columns(len(shown), 0 if class_labels is None else len(class_labels.unique()))
         picture = image_grid(shown, side, pretrained.value_range or (-1.0, 1.0))
     else:
         picture = comparison_picture({"samples": samples})

@@ -10,7 +10,7 @@ from litdiffusion.reports.subjects import Subject
 from litdiffusion.reports.table import Row
 
 
-def accuracy_numbers(subject: Subject, samples: Tensor, labels: Tensor | None) -> Row:
+def accuracy_numbers(subject: Subject, samples: Tensor, class_labels: Tensor | None) -> Row:
     """``accuracy`` on real test images of a classifier trained on ``samples`` alone, and ``real_accuracy`` beside it.
 
     Samples of an unconditional model have no classes: they get those that the metrics' own classifier sees. The score
@@ -20,13 +20,13 @@ def accuracy_numbers(subject: Subject, samples: Tensor, labels: Tensor | None) -
     quality = subject.quality
     if not isinstance(quality, ImageQuality):
         raise UserError("accuracy=true needs labelled images; leave it out")
-    name = "accuracy" if labels is not None else "pseudo_accuracy"
-    if labels is None:
+    name = "accuracy" if class_labels is not None else "pseudo_accuracy"
+    if class_labels is None:
         logits = quality.real.extractor(samples).logits
         if logits is None:
             raise UserError("accuracy=true of an unconditional model needs metrics=classifier, which names the classes")
-        labels = logits.argmax(dim=1)
-    found = classification_accuracy(samples, labels, quality.data)
+        class_labels = logits.argmax(dim=1)
+    found = classification_accuracy(samples, class_labels, quality.data)
     print(
         f"a classifier trained on {found.n} samples alone is right on {100 * found.samples.accuracy:.1f} ± "
         f"{100 * found.samples.error:.1f} % of the real test images, one trained on as many real images on "

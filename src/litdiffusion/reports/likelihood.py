@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from litdiffusion.codecs import Identity
-from litdiffusion.config.settings import whole
+from litdiffusion.config.settings import require_int
 from litdiffusion.data import Facts
 from litdiffusion.diffusion.denoisers import ClippedDenoiser
 from litdiffusion.diffusion.levels import per_sample_noise
@@ -50,13 +50,14 @@ class Row(NamedTuple):
 class Held(NamedTuple):
     """Held-out items in model space (n, ...), whether they are bytes, and what a reader must know of their units.
 
-    ``label`` (n,) are their classes, where the model is told them: its likelihood is then that of x given its class.
+    ``class_label`` (n,) are their classes, where the model is conditional: its likelihood is then that of x given its
+    class.
     """
 
     x_0: Tensor
     bytes: bool
     units: str
-    label: Tensor | None = None
+    class_label: Tensor | None = None
 
 
 def likelihood_to_files(cfg: DictConfig) -> Path:
@@ -67,7 +68,7 @@ def likelihood_to_files(cfg: DictConfig) -> Path:
     _check(cfg)
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     data = pretrained.data()
-    held = _held(data, pretrained, cfg.n)._replace(label=pretrained.labels_of(data, cfg.n))
+    held = _held(data, pretrained, cfg.n)._replace(class_label=pretrained.class_labels_of(data, cfg.n))
     folder = folder_for(cfg, "likelihood", "likelihood.csv")
     rows, terms = METHODS[cfg.method](cfg, pretrained, held)
     rows += _compared(data, held, rows[-1])
@@ -85,7 +86,7 @@ def _check(cfg: DictConfig) -> None:
         raise UserError(f"method must be one of {', '.join(METHODS)}, got {cfg.method!r}")
     optional = {name: 1 for name in ("steps", "probes") if cfg[name] is not None}
     for name, least in {"n": 2, "batch_size": 1, "seed": 0, **optional}.items():
-        whole(cfg, name, least)
+        require_int(cfg, name, least)
 
 
 def _held(data: Facts, pretrained: Pretrained, n: int) -> Held:
@@ -110,8 +111,8 @@ def _bound(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Ro
         denoiser = ClippedDenoiser(denoiser, *pretrained.value_range)
     measure = partial(variational_bound, denoiser, variance=variance, decoder=decoder, steps=cfg.steps)
     parts = [
-        measure(x_0, cond=cond, noise=per_sample_noise([cfg.seed + start + i for i in range(len(x_0))]))
-        for start, x_0, cond in _batches(cfg, pretrained, held)
+        measure(x_0, class_label=class_label, noise=per_sample_noise([cfg.seed + start + i for i in range(len(x_0))]))
+        for start, x_0, class_label in _batches(cfg, pretrained, held)
     ]
     *fields, times = zip(*parts, strict=True)
     terms = BoundTerms(*(torch.cat(field).double().cpu() for field in fields), times[0].cpu())
@@ -123,10 +124,10 @@ def _bound(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Ro
 
 def _flow(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Row], None]:
     coordinates, nats = prod(pretrained.shape), []
-    for start, x_0, cond in _batches(cfg, pretrained, held):
+    for start, x_0, class_label in _batches(cfg, pretrained, held):
         seed = cfg.seed + start
         divergence = divergence_for(coordinates, cfg.probes, seed)
-        found = flow_nats(pretrained.denoiser, x_0, held.bytes, divergence, seed, cond, cfg.rtol, cfg.atol)
+        found = flow_nats(pretrained.denoiser, x_0, held.bytes, divergence, seed, class_label, cfg.rtol, cfg.atol)
         nats.append(found.double().cpu())
     kind = "exact" if isinstance(divergence, Exact) else "estimated"
     return [Row(f"flow ({kind} divergence)", torch.cat(nats))], None
@@ -142,15 +143,17 @@ def _batches(cfg: DictConfig, pretrained: Pretrained, held: Held) -> Iterator[tu
     with tqdm(total=len(held.x_0), unit="item", desc=cfg.method, mininterval=0.5) as bar:
         for start in range(0, len(held.x_0), cfg.batch_size):
             batch = held.x_0[start : start + cfg.batch_size].to(device)
-            label = None if held.label is None else held.label[start : start + cfg.batch_size].to(device)
-            yield start, batch, label
+            class_label = (
+                None if held.class_label is None else held.class_label[start : start + cfg.batch_size].to(device)
+            )
+            yield start, batch, class_label
             bar.update(len(batch))
 
 
 def _compared(data: Facts, held: Held, total: Row) -> list[Row]:
     """Where the data's own law is known in closed form: its nats on the same items, and what the model has more."""
     law = getattr(data, "mixture", None)
-    if law is None or held.label is not None:
+    if law is None or held.class_label is not None:
         return []
     truth = -law.log_density(held.x_0).double()
     return [Row("the data's own law", truth), Row("excess over it", total.nats - truth)]
@@ -158,7 +161,7 @@ def _compared(data: Facts, held: Held, total: Row) -> list[Row]:
 
 def _report(rows: list[Row], held: Held, cfg: DictConfig, pretrained: Pretrained, folder: Path) -> None:
     coordinates = prod(pretrained.shape) if held.bytes else None
-    what = "-log p" if held.label is None else "-log p(x | class)"
+    what = "-log p" if held.class_label is None else "-log p(x | class)"
     print(f"{what} of {len(held.x_0)} validation items, {prod(pretrained.shape)} numbers each, {cfg.weights} weights")
     print(f"{held.units}\n{'':32}{'nats':>12}{'std. error':>12}" + (f"{'bits/dim':>12}" if held.bytes else ""))
     with (folder / "likelihood.csv").open("w", newline="") as file:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from litdiffusion.config.settings import whole
+from litdiffusion.config.settings import require_int
 from litdiffusion.diffusion.levels import Level
 from litdiffusion.diffusion.samplers.blocks import Blocks
 from litdiffusion.errors import UserError
@@ -23,7 +23,7 @@ from litdiffusion.reports.dashboard import show_report
 from litdiffusion.reports.pictures import write_checks
 from litdiffusion.reports.subjects import Subject, Walk, check_choices, subjects, walks
 from litdiffusion.reports.table import Row, text_table, write_csv
-from litdiffusion.training.labels import in_proportion
+from litdiffusion.training.class_labels import in_proportion
 
 SAMPLES = {1: 10_000, 3: 1000}
 """By the number of dimensions of one sample: points are cheap, images are not."""
@@ -34,7 +34,7 @@ class Drawn(NamedTuple):
     """Samples (N, ...) in data space on the CPU, their classes, where their walk ended, and how long it took."""
 
     x: Tensor
-    labels: Tensor | None
+    class_labels: Tensor | None
     level: Level
     seconds: float
 
@@ -64,7 +64,7 @@ def _check(cfg: DictConfig, samplers: Path) -> None:
         raise UserError("give a checkpoint: python scripts/evaluate.py ckpt=outputs/.../checkpoints/last.ckpt")
     optional = {"n": 20} if cfg.n is not None else {}
     for name, least in {"sets": 1, "batch_size": 1, "seed": 0, **optional}.items():
-        whole(cfg, name, least)
+        require_int(cfg, name, least)
     check_choices(cfg, samplers)
 
 
@@ -78,7 +78,7 @@ def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path) 
             if finite and place == index == 0:
                 row |= write_checks(folder, subject, drawn.x)
             if finite and cfg.accuracy and index == 0:
-                row |= accuracy_numbers(subject, drawn.x, drawn.labels)
+                row |= accuracy_numbers(subject, drawn.x, drawn.class_labels)
             yield row
 
 
@@ -96,7 +96,7 @@ def _measured(cfg: DictConfig, subject: Subject, walk: Walk, drawn: Drawn) -> Ro
     if not drawn.x.isfinite().all():
         print(f"{line} samples are not finite, not measured", flush=True)
         return row
-    measured = subject.quality.measure(drawn.x, n, drawn.level, drawn.labels)
+    measured = subject.quality.measure(drawn.x, n, drawn.level, drawn.class_labels)
     value, spread, _ = measured[subject.quality.headline]
     print(f"{line} {subject.quality.headline} {value:.3g} ± {spread:.2g}", flush=True)
     return row | measured
@@ -106,9 +106,9 @@ def _measured(cfg: DictConfig, subject: Subject, walk: Walk, drawn: Drawn) -> Ro
 def _drawn(cfg: DictConfig, subject: Subject, walk: Walk) -> Drawn:
     pretrained, device = subject.pretrained, device_for(cfg.device)
     each = cfg.n or SAMPLES[len(pretrained.shape)]
-    labels = in_proportion(subject.quality.data.train.label, each) if pretrained.classes else None
+    class_labels = in_proportion(subject.quality.data.train.class_label, each) if pretrained.num_classes else None
     denoiser, n, parts = pretrained.on(device, cfg.clip, cfg.guidance), each * cfg.sets, []
-    blocks = Blocks(walk.sampler, denoiser, pretrained.shape, min(cfg.batch_size, n), cfg.seed, labels, device)
+    blocks = Blocks(walk.sampler, denoiser, pretrained.shape, min(cfg.batch_size, n), cfg.seed, class_labels, device)
     begin = time.perf_counter()
     with tqdm(total=n, unit="sample", desc=walk.name, mininterval=0.5, leave=False) as bar:
         for index in count():
@@ -118,7 +118,9 @@ def _drawn(cfg: DictConfig, subject: Subject, walk: Walk) -> Drawn:
             if sum(map(len, parts)) >= n:
                 break
     seconds = time.perf_counter() - begin
-    return Drawn(torch.cat(parts)[:n], None if labels is None else labels.repeat(cfg.sets), end.level, seconds)
+    return Drawn(
+        torch.cat(parts)[:n], None if class_labels is None else class_labels.repeat(cfg.sets), end.level, seconds
+    )
 
 
 def _report(cfg: DictConfig, chosen: list[Subject], rows: list[Row], folder: Path) -> None:

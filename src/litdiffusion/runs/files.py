@@ -62,7 +62,7 @@ def is_sealed(path: Path) -> bool:
     return MARK in _tail(path)
 
 
-def is_whole(path: Path) -> bool:
+def seal_fits(path: Path) -> bool:
     """Whether the file ends with a seal that fits: one flipped bit or a missing byte anywhere breaks it."""
     tail = _tail(path)
     if not tail.startswith(MARK):

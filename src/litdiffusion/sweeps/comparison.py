@@ -67,7 +67,7 @@ class Comparison:
         """Failed, stopped, interrupted or still running."""
         return [job for job in self.jobs if job.status not in DONE]
 
-    def label(self, job: Job) -> str:
+    def title(self, job: Job) -> str:
         """The overrides in which it differs from the others."""
         return " ".join(f"{key}={job.overrides[key]}" for key in self.varied if key in job.overrides) or job.name
 
@@ -101,7 +101,7 @@ def text(comparison: Comparison) -> str:
     rows = [_short(comparison, job) for job in comparison.jobs]
     lines = [text_table(rows, list(rows[0]))]
     wrong = [job for job in comparison.unfinished if job.record.error]
-    lines += [f"{job.status}: {comparison.label(job)}: {job.record.error}" for job in wrong]
+    lines += [f"{job.status}: {comparison.title(job)}: {job.record.error}" for job in wrong]
     return "\n".join(lines)
 
 
@@ -112,7 +112,7 @@ def write_files(comparison: Comparison) -> list[Path]:
 
     csv, picture = comparison.folder / CSV, comparison.folder / PICTURE
     write_csv(csv, comparison.rows())
-    bars = [Bar(comparison.label(job), job.value, job.status) for job in comparison.jobs]
+    bars = [Bar(comparison.title(job), job.value, job.status) for job in comparison.jobs]
     jobs_picture(bars, comparison.jobs[0].metric, comparison.rising).save(picture)
     return [csv, picture]
 

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from litdiffusion.runs.files import seal, write_atomically
-from litdiffusion.training.checkpoints import LAST, PREVIOUS, read_whole
+from litdiffusion.training.checkpoints import LAST, PREVIOUS, read_file
 
 
 class SealedCheckpointIO(TorchCheckpointIO):
@@ -29,4 +29,4 @@ class SealedCheckpointIO(TorchCheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """The content on the CPU; no class or function is loaded from a file, whatever ``weights_only`` says."""
-        return read_whole(path)
+        return read_file(path)

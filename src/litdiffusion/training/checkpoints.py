@@ -9,25 +9,25 @@ import torch
 
 from litdiffusion.errors import UserError
 from litdiffusion.runs import record as runs
-from litdiffusion.runs.files import is_sealed, is_whole
+from litdiffusion.runs.files import is_sealed, seal_fits
 from litdiffusion.training.module import DiffusionModule
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file of this project, see `read_whole`.
+    """The content of a checkpoint file of this project, see `read_file`.
 
     Raises:
         UserError: a missing, unreadable, damaged or foreign file.
     """
-    content = read_whole(path)
+    content = read_file(path)
     if not isinstance(content, dict) or "litdiffusion" not in content:
         raise UserError(f"{path} was not written by litdiffusion; give a .ckpt file of one of its runs")
     return content
 
 
-def read_whole(path: str | Path) -> Any:
+def read_file(path: str | Path) -> Any:
     """What a file holds, loaded with ``weights_only=True`` onto the CPU; its checksum, where it has one, must fit.
 
     Raises:
@@ -36,7 +36,7 @@ def read_whole(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; give the path of a .ckpt file, as printed at the end of a run")
-    if is_sealed(path) and not is_whole(path):
+    if is_sealed(path) and not seal_fits(path):
         raise UserError(_damaged(path, "its checksum does not fit"))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -66,7 +66,7 @@ SAME = (
     "weighting",
     "seed",
     "ema_decay",
-    "label_dropout",
+    "class_dropout",
     "learned_variance",
 )
 FREE = {"root", "path", "num_workers", "memory_limit_gb"}

@@ -15,9 +15,9 @@ from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.diffusion.samplers import Sampler, blank
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
+from litdiffusion.training.class_labels import class_labels
 from litdiffusion.training.clock import Clock
 from litdiffusion.training.ema import EMA
-from litdiffusion.training.labels import class_labels
 from litdiffusion.training.quartiles import quartile_means
 from litdiffusion.training.train_log import by_quartile
 
@@ -32,7 +32,7 @@ class Evaluation(L.LightningModule):
     sampler: Sampler
     shape: tuple[int, ...]
     seed: int
-    classes: int
+    num_classes: int
     clock: Clock
     _clip: tuple[float, float] | None
     _optimum: list[OptimalOutput]
@@ -49,9 +49,9 @@ class Evaluation(L.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds to the sums of the epoch, over all loaders if there are several."""
         batch = as_batch(batch)
-        x_0, cond = self.codec.encode(batch.data), self.condition(batch)
+        x_0, class_label = self.codec.encode(batch.data), self.condition(batch)
         noise = partial(seeded_noise, fold_seed(batch_idx, self.global_rank))
-        self._sums += self._by_quartile(self.objective(self.ema.model, x_0, cond, noise(), offset=0.5))
+        self._sums += self._by_quartile(self.objective(self.ema.model, x_0, class_label, noise(), offset=0.5))
         if self._optimum and not self.denoiser.learned_variance:  # from the same noise again
             self._best += self._by_quartile(self.objective(*self._optimum, x_0, None, noise(), offset=0.5))
 
@@ -75,15 +75,15 @@ class Evaluation(L.LightningModule):
         return self.draw(len(batch.data), noise, self.condition(batch))
 
     @torch.no_grad()
-    def draw(self, count: int, noise: Noise, cond: Tensor | None = None, weights: str = "ema") -> Tensor:
+    def draw(self, count: int, noise: Noise, class_label: Tensor | None = None, weights: str = "ema") -> Tensor:
         """``count`` samples in data space, in float32."""
         denoiser = self.sampling_denoiser(weights)
         x = self.sampler.prior(denoiser.schedule, blank(count, self.shape, self.device), noise)
-        return self.codec.decode(self.sampler.sample(denoiser, x, cond, noise)).float()
+        return self.codec.decode(self.sampler.sample(denoiser, x, class_label, noise)).float()
 
     def condition(self, batch: Batch, count: int | None = None) -> Tensor | None:
         """What the net is told of the first ``count`` items, or all: their classes; None of an unconditional model."""
-        return class_labels(batch.label, self.classes)[:count].to(self.device) if self.classes else None
+        return class_labels(batch.class_label, self.num_classes)[:count].to(self.device) if self.num_classes else None
 
     def sampling_denoiser(self, weights: str = "ema") -> nn.Module:
         """The denoiser to sample from: the averaged ("ema") or the current ("raw") weights, clipped where asked."""

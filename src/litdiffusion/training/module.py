@@ -16,11 +16,11 @@ from litdiffusion.diffusion.samplers import Ancestral, Sampler
 from litdiffusion.diffusion.seeding import fold_seed, seed_generators
 from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.runs.log import sync_rows
+from litdiffusion.training.class_labels import hidden
 from litdiffusion.training.clock import Clock
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.evaluation import Evaluation
 from litdiffusion.training.guard import Health, diagnosis
-from litdiffusion.training.labels import hidden
 from litdiffusion.training.optimizers import adamw
 from litdiffusion.training.position import Position, Progress, rewind
 from litdiffusion.training.record import record_of
@@ -49,7 +49,7 @@ class DiffusionModule(Evaluation):
         seed: with the step, the batch and the rank it determines every random number of a training step.
         clip: range that samples' x_0 is clamped to while sampling, or None.
         classes: K, that the net is told; 0: labels are not used.
-        label_dropout: share of training items whose class is hidden, so that the net learns p(x) too.
+        class_dropout: share of training items whose class is hidden, so that the net learns p(x) too.
         optimum: the data's exact denoiser where it is known: its loss is the least that can be reached.
         skip_nonfinite: how many steps without a finite gradient are skipped before the run stops.
         record: plain values stored in every checkpoint, enough to rebuild the module from it; None: what the parts
@@ -68,8 +68,8 @@ class DiffusionModule(Evaluation):
         ema_decay: float = 0.999,
         seed: int = 0,
         clip: tuple[float, float] | None = None,
-        classes: int = 0,
-        label_dropout: float = 0.1,
+        num_classes: int = 0,
+        class_dropout: float = 0.1,
         optimum: nn.Module | None = None,
         skip_nonfinite: int = 0,
         record: dict[str, Any] | None = None,
@@ -82,17 +82,17 @@ class DiffusionModule(Evaluation):
         self.sampler = Ancestral() if sampler is None else sampler
         self.shape = tuple(shape)
         self.seed = seed
-        self.classes = classes
+        self.num_classes = num_classes
         parts = {"codec": self.codec, "sampler": self.sampler, "optimizer": optimizer, "lr_schedule": lr_schedule}
-        parts |= {"ema_decay": ema_decay, "seed": seed, "label_dropout": label_dropout}
+        parts |= {"ema_decay": ema_decay, "seed": seed, "class_dropout": class_dropout}
         parts["skip_nonfinite"] = skip_nonfinite
-        self.record = record or record_of(denoiser, objective, clip, self.shape, classes, parts)
+        self.record = record or record_of(denoiser, objective, clip, self.shape, num_classes, parts)
         self.clock = Clock()
         self.health = Health(skip_nonfinite)
         self.train_log = TrainLog(self.clock)
         self.progress = Progress()
         self._optimizer, self._lr_schedule = optimizer, lr_schedule
-        self._clip, self._label_dropout = clip, label_dropout
+        self._clip, self._class_dropout = clip, class_dropout
         self._lr: float | None = None
         self._attached = False
         # In a list: the truth is nothing that is trained, moved or saved.
@@ -104,8 +104,8 @@ class DiffusionModule(Evaluation):
         batch = as_batch(batch)
         self.seed_step(batch_idx)
         x_0 = self.codec.encode(batch.data)
-        cond = self.trained_class(batch)
-        losses = self.objective(self.denoiser, x_0, cond, offset=self.time_offset(batch_idx))
+        class_label = self.trained_class(batch)
+        losses = self.objective(self.denoiser, x_0, class_label, offset=self.time_offset(batch_idx))
         self.train_log.add(losses)
         return losses.mean()
 
@@ -142,8 +142,8 @@ class DiffusionModule(Evaluation):
 
     def trained_class(self, batch: Batch) -> Tensor | None:
         """What the net is told while it learns: the class, now and then that there is none."""
-        label = self.condition(batch)
-        return None if label is None else hidden(label, self.classes, self._label_dropout)
+        class_label = self.condition(batch)
+        return None if class_label is None else hidden(class_label, self.num_classes, self._class_dropout)
 
     def _place(self, batch_idx: int) -> tuple[int, int]:
         return self.global_step, batch_idx % self.trainer.accumulate_grad_batches

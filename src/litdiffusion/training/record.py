@@ -12,7 +12,7 @@ def record_of(
     objective: DenoisingObjective,
     value_range: tuple[float, float] | None,
     shape: tuple[int, ...],
-    classes: int,
+    num_classes: int,
     parts: dict[str, Any],
 ) -> dict[str, Any]:
     """The record of a module: its parts in the form of a composed config, and the range of the data's values.
@@ -32,12 +32,11 @@ def record_of(
     derived = {
         "shape": list(shape),
         "out_channels": shape[0] * (2 if denoiser.learned_variance else 1),
-        "num_classes": classes,
-        "classes": classes,
-        "class_rows": classes + 1 if classes else None,
-        "label_range": list(denoiser.schedule.label_range),
+        "num_classes": num_classes,
+        "num_class_embeds": num_classes + 1 if num_classes else None,
+        "noise_label_range": list(denoiser.schedule.noise_label_range),
     }
     settings = {"learned_variance": denoiser.learned_variance, "clip_samples": value_range is not None}
     schedule, objective = description(denoiser.schedule), description(objective, own)
-    whole = {**config, **settings, "schedule": schedule, "objective": objective, "derived": derived, "compile": False}
-    return {"config": whole, "value_range": value_range}
+    config |= {**settings, "schedule": schedule, "objective": objective, "derived": derived, "compile": False}
+    return {"config": config, "value_range": value_range}

@@ -36,7 +36,7 @@ class GaussianMixtureDenoiser(nn.Module):
         self.register_buffer("means", means)
         self.register_buffer("variances", torch.as_tensor(stds).to(means).square().expand_as(means).clone())
 
-    def forward(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, level: Level, class_label: Tensor | None = None) -> Prediction:
         means, variances = self.means.to(x_t), self.variances.to(x_t)
         alpha, sigma = (field.reshape(-1, 1, 1).to(x_t) for field in (level.alpha, level.sigma))
         noised = alpha**2 * variances + sigma**2
@@ -58,9 +58,9 @@ class OptimalOutput(nn.Module):
         self.denoiser = denoiser
         self.parameterization = parameterization
 
-    def outputs(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> tuple[Tensor, None]:
+    def outputs(self, x_t: Tensor, level: Level, class_label: Tensor | None = None) -> tuple[Tensor, None]:
         """The output; there is no spread."""
-        x_0, eps, _ = self.denoiser(x_t, level, cond)
+        x_0, eps, _ = self.denoiser(x_t, level, class_label)
         return self.parameterization.target(x_0, eps, level), None
 
 

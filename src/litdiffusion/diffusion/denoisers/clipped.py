@@ -19,5 +19,5 @@ class ClippedDenoiser(DenoiserWrapper):
         super().__init__(denoiser)
         self.low, self.high = low, high
 
-    def correct(self, prediction: Prediction, x_t: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+    def correct(self, prediction: Prediction, x_t: Tensor, level: Level, class_label: Tensor | None) -> Prediction:
         return with_x_0(prediction, prediction.x_0.clamp(self.low, self.high), x_t, level)

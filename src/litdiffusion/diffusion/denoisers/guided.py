@@ -10,21 +10,21 @@ from litdiffusion.errors import UserError
 
 
 class GuidedDenoiser(DenoiserWrapper):
-    """Classifier-free guidance: ``x_0 = x_0(x_t) + weight * (x_0(x_t, cond) - x_0(x_t))``, and eps alike.
+    """Classifier-free guidance: ``x_0 = x_0(x_t) + weight * (x_0(x_t, class) - x_0(x_t))``, and eps alike.
 
-    Both weights add up to 1, so the pair still explains x_t. weight = 1 is the conditional denoiser, 0 the
-    unconditional one. Beyond 1 the score is that of ``p(x_t | cond) * p(cond | x_t)^(weight - 1)`` at every level,
-    which is not one density noised. Costs two calls of the denoiser; one without a condition, or at weight = 1. The
-    spread of a learned variance is the conditional one. Clipping goes around it, not inside.
+    The two weights sum to 1, so the pair still explains x_t. weight = 1 is the conditional denoiser, 0 the
+    unconditional one. Above 1 the score is that of ``p(x_t | class) * p(class | x_t)^(weight - 1)`` at every level;
+    these laws are not one density with growing noise. It costs two calls of the denoiser, and one where there is no
+    class or weight = 1. A learned variance is that of the conditional denoiser. Clip outside of guidance, not inside.
 
     Args:
-        denoiser: one that was trained with and without conditions, and takes ``cond=None`` for without.
+        denoiser: one that was trained with and without classes, and takes ``class_label=None`` for without.
         weight: finite; 1 to 10 are usual. (The source's w is weight - 1.)
 
     Raises:
         UserError: a weight that is not finite.
 
-    The MLP and the U-Net of this project learn both from ``conditional=true`` with a label_dropout above 0.
+    The MLP and the U-Net of this project learn both from ``conditional=true`` with a class_dropout above 0.
 
     Source: Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv 2207.12598, equation 6.
     """
@@ -35,8 +35,8 @@ class GuidedDenoiser(DenoiserWrapper):
             raise UserError(f"the guidance weight must be a finite number, got {weight}; 1 to 10 are usual")
         self.weight = torch.as_tensor(weight, dtype=torch.float64)
 
-    def correct(self, prediction: Prediction, x_t: Tensor, level: Level, cond: Tensor | None) -> Prediction:
-        if cond is None or self.weight == 1:
+    def correct(self, prediction: Prediction, x_t: Tensor, level: Level, class_label: Tensor | None) -> Prediction:
+        if class_label is None or self.weight == 1:
             return prediction
         free = self.denoiser(x_t, level)
         x_0 = mix(1 - self.weight, free.x_0, self.weight, prediction.x_0)

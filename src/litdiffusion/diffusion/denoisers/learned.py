@@ -11,13 +11,13 @@ from litdiffusion.errors import UserError
 
 
 class Denoiser(nn.Module):
-    """``(x_t, level, cond) -> Prediction(x_0, eps)``, the expectations of both given x_t, as the net has learned them.
+    """``(x_t, level, class_label) -> Prediction(x_0, eps)``: the learned expectations of both, given x_t.
 
-    The net is any module ``net(x, label, cond) -> tensor shaped like x`` with ``label`` (B,), and knows no diffusion:
-    its input and output are scaled here, as the parameterization says, and cast: x to the dtype of the net's weights,
-    the output back to that of x_t. The label is in at least float32, which a net of half precision casts itself. With
-    ``learned_variance`` the net's output has twice the channels (dimension 1); the second half v gives the spread
-    (v + 1) / 2 of `Prediction`.
+    The net is any module ``net(x, noise_label, class_label) -> out``, out shaped like x, noise_label (B,). It knows no
+    diffusion: its input and output are scaled here, as the parameterization says. x is cast to the dtype of the net's
+    weights, the output back to that of x_t. The noise label is at least float32; a net in half precision casts it
+    itself. With ``learned_variance`` the output has twice the channels (dimension 1), and its second half v gives
+    ``variance_fraction = (v + 1) / 2`` of `Prediction`.
 
     Raises:
         UserError: where the parameterization cannot be decoded on this schedule, or variances are to be learned where
@@ -48,18 +48,18 @@ class Denoiser(nn.Module):
         self._scales_input = not _is_one(parameterization.input_scale(probe))
         self._scales_output = not _is_one(parameterization.output_scale(probe))
 
-    def output(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Tensor:
+    def output(self, x_t: Tensor, level: Level, class_label: Tensor | None = None) -> Tensor:
         """What is compared with the target, (B, ...) in x_t's dtype even where the net ran under autocast."""
-        return self.outputs(x_t, level, cond)[0]
+        return self.outputs(x_t, level, class_label)[0]
 
-    def outputs(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """The output and, with learned variances, the spread."""
+    def outputs(self, x_t: Tensor, level: Level, class_label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The output and, with learned variances, the variance fraction."""
         weights = next((weight.dtype for weight in self.net.parameters()), x_t.dtype)
         # At least float32: in bfloat16 the labels 1..1000 would collapse to half as many.
         precise = torch.promote_types(weights, torch.float32)
-        label = self.schedule.label(level).to(x_t.device, precise).reshape(-1).expand(len(x_t))
+        noise_label = self.schedule.noise_label(level).to(x_t.device, precise).reshape(-1).expand(len(x_t))
         x = scaled(self.parameterization.input_scale(level), x_t) if self._scales_input else x_t
-        out = self.net(x.to(weights), label, cond).to(x_t.dtype)
+        out = self.net(x.to(weights), noise_label, class_label).to(x_t.dtype)
         out, raw = self._halves(out, x_t) if self.learned_variance else (out, None)
         if self._scales_output:
             out = scaled(self.parameterization.output_scale(level), out)
@@ -74,9 +74,9 @@ class Denoiser(nn.Module):
         out, raw = out.chunk(2, dim=1)
         return out, raw
 
-    def forward(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Prediction:
-        out, spread = self.outputs(x_t, level, cond)
-        return self.parameterization.decode(out, x_t, level)._replace(spread=spread)
+    def forward(self, x_t: Tensor, level: Level, class_label: Tensor | None = None) -> Prediction:
+        out, variance_fraction = self.outputs(x_t, level, class_label)
+        return self.parameterization.decode(out, x_t, level)._replace(variance_fraction=variance_fraction)
 
 
 def _is_one(scale: Tensor) -> bool:

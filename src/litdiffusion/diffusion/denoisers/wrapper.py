@@ -14,7 +14,7 @@ class DenoiserWrapper(nn.Module):
     prediction overrides ``forward`` and asks for it there, under ``torch.enable_grad()`` on a detached x_t.
 
     Args:
-        denoiser: (x_t, level, cond) -> Prediction, with a ``schedule``.
+        denoiser: (x_t, level, class_label) -> Prediction, with a ``schedule``.
     """
 
     def __init__(self, denoiser: nn.Module):
@@ -26,10 +26,10 @@ class DenoiserWrapper(nn.Module):
         """That of the denoiser inside."""
         return self.denoiser.schedule
 
-    def forward(self, x_t: Tensor, level: Level, cond: Tensor | None = None) -> Prediction:
-        return self.correct(self.denoiser(x_t, level, cond), x_t, level, cond)
+    def forward(self, x_t: Tensor, level: Level, class_label: Tensor | None = None) -> Prediction:
+        return self.correct(self.denoiser(x_t, level, class_label), x_t, level, class_label)
 
-    def correct(self, prediction: Prediction, x_t: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+    def correct(self, prediction: Prediction, x_t: Tensor, level: Level, class_label: Tensor | None) -> Prediction:
         """The corrected prediction; like the given one it must explain x_t, see `with_x_0`."""
         raise NotImplementedError
 

@@ -3,7 +3,7 @@
 In the mean over the noise, with i = 2..T, t = i/T and s = (i - 1)/T,
 ``-log p(x_0) <= KL(q(x_T | x_0) || prior) + sum_i KL(q(x_s | x_t, x_0) || p(x_s | x_t)) - log p(x_0 | x_1)``.
 ``p(x_s | x_t)`` is normal around the posterior's mean at the predicted x_0; its variance lies between the posterior's
-(spread 0) and the forward one (spread 1).
+(fraction 0) and the forward one (fraction 1).
 
 Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, equation 5; learned
 variances: Nichol, Dhariwal, 2021, arXiv 2102.09672.
@@ -61,7 +61,7 @@ def variational_bound(
     x_0: Tensor,
     variance: str = "forward",
     decoder: str = "8bit",
-    cond: Tensor | None = None,
+    class_label: Tensor | None = None,
     noise: Noise = torch.randn_like,
     steps: int | None = None,
 ) -> BoundTerms:
@@ -70,18 +70,18 @@ def variational_bound(
     The last step, into clean data, is the decoder p(x_0 | x_1), normal around the predicted x_0. "8bit" codes values
     ``k / 127.5 - 1`` by the mass of their bins: the total is then a code length. "gaussian" is a density, and the total
     a negative log density. The posterior variance of that step is 0; in its place stands the second step's for bytes,
-    and for densities the forward one, sigma_1²: given x_1 smooth data still spread by sigma_1.
+    and for densities the forward one, sigma_1²: given x_1 smooth data still vary by sigma_1.
 
     As the steps become many, the bound of an exact denoiser with "forward" or well "learned" variances closes in on
     ``-log p(x_0)`` of smooth data as 1/T. With "posterior" ones it stays above by half of Euler's constant, 0.29 nats
     per coordinate, which the first steps cost: those variances are right for points alone.
 
     Args:
-        denoiser: (x_t, level, cond) -> `Prediction`, with a ``schedule``.
+        denoiser: (x_t, level, class_label) -> `Prediction`, with a ``schedule``.
         x_0: data in model space.
         variance: of the reverse steps: "posterior", "forward" or "learned".
         decoder: "8bit" or "gaussian".
-        cond: what the denoiser is told.
+        class_label: what the denoiser is told.
         noise: drawn anew at every level, from the noisiest down.
         steps: the bound of the shorter chain that visits so many levels, of a process in continuous time too; None
             takes all of a chain.
@@ -95,9 +95,9 @@ def variational_bound(
     decoding = "forward" if (variance, decoder) == ("posterior", "gaussian") else variance
     terms = []
     for now, after in pairwise(levels):
-        prediction = denoiser(diffuse(x_0, noise(x_0), now), now, cond)
+        prediction = denoiser(diffuse(x_0, noise(x_0), now), now, class_label)
         nats, kind = (_decoder_nats, decoding) if after.is_clean else (_step_nats, variance)
-        reverse = _reverse(after, now, floor, _spread(prediction, kind), x_0)
+        reverse = _reverse(after, now, floor, _variance_fraction(prediction, kind), x_0)
         terms.append(nats(x_0, prediction, reverse, decoder))
     times = torch.stack([level.t for level in levels[-3::-1]])
     prior = prior_divergence(x_0, levels[0], denoiser.schedule.prior_std)
@@ -108,11 +108,11 @@ def bound_term(schedule: Chain, x_0: Tensor, prediction: Prediction, level: Leve
     """The term (B,) of the step down from ``level``, in nats per sample, with the variance that the prediction holds.
 
     With i uniform on 1..T, T times its mean is an unbiased estimate of the bound less the prior's term: the form to
-    train on, differentiable in ``prediction.x_0`` and ``prediction.spread``. Levels (B, 1, ..., 1) of the chain.
+    train on, differentiable in the prediction's x_0 and variance fraction. Levels (B, 1, ..., 1) of the chain.
     """
     previous = schedule.previous(level)
     floor = posterior(schedule.at(1 / schedule.steps), schedule.at(2 / schedule.steps)).variance
-    reverse = _reverse(previous, level, floor, _spread(prediction, "learned"), x_0)
+    reverse = _reverse(previous, level, floor, _variance_fraction(prediction, "learned"), x_0)
     step, last = (nats(x_0, prediction, reverse, decoder) for nats in (_step_nats, _decoder_nats))
     return torch.where(previous.sigma.view(-1) == 0, last, step)
 
@@ -124,13 +124,13 @@ def prior_divergence(x_0: Tensor, level: Level, prior_std: float) -> Tensor:
     return kl_divergence(scaled(level.alpha, x_0), log_ratio.to(x_0), log_prior.to(x_0)).flatten(1).sum(1)
 
 
-def _reverse(after: Level, now: Level, floor: Tensor, spread: Tensor, like: Tensor) -> Reverse:
+def _reverse(after: Level, now: Level, floor: Tensor, variance_fraction: Tensor, like: Tensor) -> Reverse:
     """Of the step from ``now`` to ``after``; ``floor`` replaces the posterior variance where that is 0."""
     weight_x_0, _, lower = posterior(after, now)
     lower = torch.where(after.sigma == 0, floor.to(lower.device), lower)
     upper = transition(after, now).variance
-    log_variance = log_variance_between(lower, upper, spread)
-    return Reverse(weight_x_0, log_variance.to(like), scaled((upper / lower).log(), spread).to(like))
+    log_variance = log_variance_between(lower, upper, variance_fraction)
+    return Reverse(weight_x_0, log_variance.to(like), scaled((upper / lower).log(), variance_fraction).to(like))
 
 
 def _step_nats(x_0: Tensor, prediction: Prediction, reverse: Reverse, decoder: str) -> Tensor:
@@ -146,15 +146,15 @@ def _decoder_nats(x_0: Tensor, prediction: Prediction, reverse: Reverse, decoder
     return -log_p.flatten(1).sum(1)
 
 
-def _spread(prediction: Prediction, variance: str) -> Tensor:
+def _variance_fraction(prediction: Prediction, variance: str) -> Tensor:
     if variance in FIXED:
         return torch.tensor(FIXED[variance], dtype=torch.float64)
-    if prediction.spread is None:
+    if prediction.variance_fraction is None:
         raise UserError(
             "variance=learned needs a denoiser that learned one, this has none; take variance=forward or posterior, "
             "or train with learned_variance=true"
         )
-    return prediction.spread
+    return prediction.variance_fraction
 
 
 def _levels(denoiser: nn.Module, steps: int | None) -> list[Level]:

@@ -25,7 +25,7 @@ class FlowLikelihood(NamedTuple):
 def flow_log_likelihood(
     denoiser: nn.Module,
     x_0: Tensor,
-    cond: Tensor | None = None,
+    class_label: Tensor | None = None,
     divergence: Divergence | None = None,
     rtol: float = 1e-5,
     atol: float = 1e-5,
@@ -52,10 +52,10 @@ def flow_log_likelihood(
     levels of a chain is asked between them too, by the nearest one's label.
 
     Args:
-        denoiser: (x_t, level, cond) -> `Prediction`, differentiable in x_t, with a ``schedule``; not clipped, which
-            would put kinks into the flow.
+        denoiser: (x_t, level, class_label) -> `Prediction`, differentiable in x_t, with a ``schedule``. Clipping would
+            put kinks into the flow.
         x_0: data in model space; its dtype is the solver's.
-        cond: what the denoiser is told.
+        class_label: what the denoiser is told.
         divergence: `Exact` (the default) or `Hutchinson`.
         rtol: tolerated relative error of a step, of y and of the log density, the root mean square over the batch.
         atol: tolerated absolute error, likewise.
@@ -74,7 +74,7 @@ def flow_log_likelihood(
     if schedule.steps == 1:
         raise UserError("a single noise level has no flow: its model has no likelihood; take schedule=linear, say")
     start, end = schedule.at(schedule.t_min), schedule.at(1.0)
-    flow = _Flow(denoiser, cond, (divergence or Exact()).directions(x_0), start.angle, end.angle)
+    flow = _Flow(denoiser, class_label, (divergence or Exact()).directions(x_0), start.angle, end.angle)
     y, change = flow.solve(mix(start.alpha / start.radius, x_0, start.alpha * 0, x_0), rtol, atol)
     latent = float(end.radius) * y
     log_prior = normal_log_density(latent, schedule.prior_std) if prior is None else prior(latent)
@@ -90,8 +90,8 @@ def normal_log_density(x: Tensor, std: float) -> Tensor:
 class _Flow:
     """The right-hand side in the angle, and its solution."""
 
-    def __init__(self, denoiser: nn.Module, cond: Tensor | None, directions: Tensor, low: Tensor, high: Tensor):
-        self.denoiser, self.cond, self.directions = denoiser, cond, directions
+    def __init__(self, denoiser: nn.Module, class_label: Tensor | None, directions: Tensor, low: Tensor, high: Tensor):
+        self.denoiser, self.class_label, self.directions = denoiser, class_label, directions
         self.low, self.high = low, high
         self.calls = 0
 
@@ -101,7 +101,7 @@ class _Flow:
         level = self.denoiser.schedule.at_angle(angle.cpu().double().clamp(self.low, self.high))
         with torch.enable_grad():
             y = state[0].detach().requires_grad_()
-            prediction = self.denoiser(level.radius * y, level, self.cond)
+            prediction = self.denoiser(level.radius * y, level, self.class_label)
             field = V().target(prediction.x_0, prediction.eps, level)
         return field.detach(), divergence(field, y, self.directions)
 

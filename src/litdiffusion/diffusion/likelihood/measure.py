@@ -27,18 +27,18 @@ def flow_nats(
     bytes: bool,
     divergence: Divergence,
     seed: int = 0,
-    cond: Tensor | None = None,
+    class_label: Tensor | None = None,
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> Tensor:
     """``-log p(x_0)`` (B,) in nats by the probability flow; of ``bytes`` an upper bound on their code length."""
     x = dequantised(x_0, seed) if bytes else x_0
-    found = flow_log_likelihood(denoiser, x, cond, divergence, rtol, atol).log_density
+    found = flow_log_likelihood(denoiser, x, class_label, divergence, rtol, atol).log_density
     return byte_nats(found, prod(x_0.shape[1:])) if bytes else -found
 
 
 def quick_nats(
-    denoiser: nn.Module, x_0: Tensor, bytes: bool, steps: int, seed: int = 0, cond: Tensor | None = None
+    denoiser: nn.Module, x_0: Tensor, bytes: bool, steps: int, seed: int = 0, class_label: Tensor | None = None
 ) -> Tensor | None:
     """``-log p`` (B,) in nats at the cost of some ``steps`` network calls, good enough to follow a training.
 
@@ -51,8 +51,8 @@ def quick_nats(
         return None
     if schedule.steps is None and not bytes:
         divergence = divergence_for(prod(x_0.shape[1:]), None, seed)
-        return flow_nats(denoiser, x_0, bytes, divergence, seed, cond, rtol=1e-3, atol=1e-3)
+        return flow_nats(denoiser, x_0, bytes, divergence, seed, class_label, rtol=1e-3, atol=1e-3)
     variance = "learned" if getattr(denoiser, "learned_variance", False) else "forward"
     decoder = "8bit" if bytes else "gaussian"
     steps = min(steps, schedule.steps or steps)
-    return variational_bound(denoiser, x_0, variance, decoder, cond, seeded_noise(seed), steps).total
+    return variational_bound(denoiser, x_0, variance, decoder, class_label, seeded_noise(seed), steps).total

@@ -48,7 +48,7 @@ class DenoisingObjective(Described, nn.Module):
         self,
         denoiser: Denoiser,
         x_0: Tensor,
-        cond: Tensor | None = None,
+        class_label: Tensor | None = None,
         noise: Noise = torch.randn_like,
         offset: Tensor | float | None = None,
     ) -> Losses:
@@ -56,11 +56,11 @@ class DenoisingObjective(Described, nn.Module):
         level = self.times.draw(x_0, offset)
         eps = noise(x_0)
         x_t = diffuse(x_0, eps, level)
-        out, spread = denoiser.outputs(x_t, level, cond)
+        out, variance_fraction = denoiser.outputs(x_t, level, class_label)
         target = denoiser.parameterization.target(x_0, eps, level)
         weight = self.weighting.weight(level, denoiser.parameterization).to(out).view(-1)
         value = weight * mse_loss(out, target, reduction="none").flatten(1).mean(1)  # w * |out - target|²
-        extra = self.extra(denoiser, x_0, x_t, level, out, spread)
+        extra = self.extra(denoiser, x_0, x_t, level, out, variance_fraction)
         importance = self.times.importance(level.t)
         return Losses(
             value if extra is None else value + extra,
@@ -69,7 +69,7 @@ class DenoisingObjective(Described, nn.Module):
         )
 
     def extra(
-        self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, spread: Tensor | None
+        self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, variance_fraction: Tensor | None
     ) -> Tensor | None:
         """A further term (B,) of a subclass, which the weight does not touch; None: there is none."""
         return None

@@ -43,11 +43,13 @@ class HybridObjective(DenoisingObjective):
         self.decoder, self.factor = decoder, factor
 
     def extra(
-        self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, spread: Tensor | None
+        self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, variance_fraction: Tensor | None
     ) -> Tensor:
         """``factor * T * L_i / d`` (B,)."""
-        if spread is None:
+        if variance_fraction is None:
             raise UserError("the hybrid objective learns a variance, this denoiser has none; set learned_variance=true")
-        prediction = denoiser.parameterization.decode(out.detach(), x_t, level)._replace(spread=spread)
+        prediction = denoiser.parameterization.decode(out.detach(), x_t, level)._replace(
+            variance_fraction=variance_fraction
+        )
         nats = bound_term(denoiser.schedule, x_0, prediction, level, self.decoder)
         return self.factor * denoiser.schedule.steps / x_0[0].numel() * nats

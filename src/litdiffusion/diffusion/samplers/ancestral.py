@@ -9,13 +9,13 @@ from litdiffusion.errors import UserError
 
 
 def _learned(after: Level, now: Level, prediction: Prediction) -> Tensor:
-    if prediction.spread is None:
+    if prediction.variance_fraction is None:
         raise UserError(
             "sampler.variance=learned needs a denoiser that learned it; train with learned_variance=true, or take "
             "sampler.variance=posterior or forward"
         )
     lower, upper = posterior(after, now).variance, transition(after, now).variance
-    return log_variance_between(lower, upper, prediction.spread).exp()
+    return log_variance_between(lower, upper, prediction.variance_fraction).exp()
 
 
 VARIANCES = {
@@ -49,7 +49,7 @@ class Ancestral(Sampler):
         self.variance = variance
 
     @property
-    def needs_spread(self) -> bool:
+    def needs_learned_variance(self) -> bool:
         return self.variance == "learned"
 
     def step(self, x: Tensor, prediction: Prediction, now: Level, after: Level, noise: Noise) -> Tensor:

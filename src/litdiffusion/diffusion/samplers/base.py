@@ -27,7 +27,7 @@ class Predict(NamedTuple):
     """A denoiser with its condition, asked without gradients: ``predict(x, level) -> Prediction``."""
 
     denoiser: nn.Module
-    cond: Tensor | None = None
+    class_label: Tensor | None = None
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -35,7 +35,7 @@ class Predict(NamedTuple):
 
     @torch.no_grad()
     def __call__(self, x: Tensor, level: Level) -> Prediction:
-        return self.denoiser(x, level, self.cond)
+        return self.denoiser(x, level, self.class_label)
 
 
 class Sampler(Described):
@@ -69,7 +69,7 @@ class Sampler(Described):
         return "a single noise level has no way down to clean data" if schedule.steps == 1 else None
 
     @property
-    def needs_spread(self) -> bool:
+    def needs_learned_variance(self) -> bool:
         """Whether it takes the variance that the net has learned."""
         return False
 
@@ -77,7 +77,7 @@ class Sampler(Described):
         """Refuses a process that does not fit, naming the samplers that do, a number of steps that it has not, and a
         learned variance that nobody learned.
         """
-        if self.needs_spread and not learned_variance:
+        if self.needs_learned_variance and not learned_variance:
             raise UserError(
                 "sampler.variance=learned needs a net trained with learned_variance=true; take posterior or forward"
             )
@@ -112,13 +112,13 @@ class Sampler(Described):
         self,
         denoiser: nn.Module,
         x: Tensor,
-        cond: Tensor | None = None,
+        class_label: Tensor | None = None,
         noise: Noise = torch.randn_like,
     ) -> Iterator[State]:
         """Yields every state, beginning with x itself, a draw of the prior (see `prior`)."""
         levels = self.levels(denoiser.schedule)
         yield State(x, levels[0])
-        states = self.walk(Predict(denoiser, cond), x, levels, noise)
+        states = self.walk(Predict(denoiser, class_label), x, levels, noise)
         for index, (level, state) in enumerate(zip(levels[1:], states, strict=True)):
             yield State(state, level, index + 1)
 
@@ -126,11 +126,11 @@ class Sampler(Described):
         self,
         denoiser: nn.Module,
         x: Tensor,
-        cond: Tensor | None = None,
+        class_label: Tensor | None = None,
         noise: Noise = torch.randn_like,
     ) -> Tensor:
         """The last state of the trajectory from x: samples, shaped like x."""
-        for state in self.trajectory(denoiser, x, cond, noise):
+        for state in self.trajectory(denoiser, x, class_label, noise):
             x = state.x
         return x
 

@@ -13,8 +13,8 @@ from litdiffusion.diffusion.seeding import fold_seed
 class Blocks:
     """Samples 0, 1, 2, ... of a denoiser in blocks of ``size``; block k is a function of (seed, k) alone.
 
-    So any split of the blocks over processes gives the same samples, to the rounding of the device. ``labels`` (N,)
-    are the classes of samples 0, 1, ... of a conditional denoiser, cycled.
+    So any split of the blocks over processes gives the same samples, to the rounding of the device.
+    ``class_labels`` (N,) are the classes of samples 0, 1, ... of a conditional denoiser, cycled.
     """
 
     def __init__(
@@ -24,11 +24,11 @@ class Blocks:
         shape: Sequence[int],
         size: int,
         seed: int,
-        labels: Tensor | None = None,
+        class_labels: Tensor | None = None,
         device: torch.device | None = None,
     ):
         self.sampler, self.denoiser, self.shape = sampler, denoiser, tuple(shape)
-        self.size, self.seed, self.labels, self.device = size, seed, labels, device
+        self.size, self.seed, self.class_labels, self.device = size, seed, class_labels, device
 
     def draw(self, index: int) -> State:
         """The last state, x (size, *shape) in model space, of block ``index``."""
@@ -39,7 +39,7 @@ class Blocks:
         return end
 
     def _cond(self, index: int, device: torch.device) -> Tensor | None:
-        if self.labels is None:
+        if self.class_labels is None:
             return None
-        places = torch.arange(index * self.size, (index + 1) * self.size) % len(self.labels)
-        return self.labels[places].to(device)
+        places = torch.arange(index * self.size, (index + 1) * self.size) % len(self.class_labels)
+        return self.class_labels[places].to(device)

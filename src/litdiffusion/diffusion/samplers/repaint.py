@@ -66,8 +66,8 @@ class RePaint(Sampler):
         self.reverse = Ancestral(steps, variance, grid)
 
     @property
-    def needs_spread(self) -> bool:
-        return self.reverse.needs_spread
+    def needs_learned_variance(self) -> bool:
+        return self.reverse.needs_learned_variance
 
     def check(self, schedule: NoiseSchedule, learned_variance: bool = True) -> None:
         """Refuses a process of a single level, a number of steps that it has not, a variance that nobody learned."""

@@ -34,7 +34,7 @@ class NoiseSchedule(Described, ABC):
 
     @property
     @abstractmethod
-    def label_range(self) -> tuple[float, float]:
+    def noise_label_range(self) -> tuple[float, float]:
         """The noise labels of the cleanest and the noisiest level that are trained on."""
 
     @abstractmethod
@@ -60,7 +60,7 @@ class NoiseSchedule(Described, ABC):
         """The level that training at time t uses: the one at t, or the next noisier one of a discrete chain."""
 
     @abstractmethod
-    def label(self, level: Level) -> Tensor:
+    def noise_label(self, level: Level) -> Tensor:
         """What the net is told of the level, shaped like ``level.t``."""
 
     @abstractmethod

@@ -45,7 +45,7 @@ class Chain(NoiseSchedule):
         return 1 / self.steps
 
     @property
-    def label_range(self) -> tuple[float, float]:
+    def noise_label_range(self) -> tuple[float, float]:
         return 1.0, float(self.steps)
 
     def at(self, t: Tensor | float) -> Level:
@@ -73,9 +73,9 @@ class Chain(NoiseSchedule):
 
     def previous(self, level: Level) -> Level:
         """The next cleaner level of the chain."""
-        return self.at((self.label(level) - 1) / self.steps)
+        return self.at((self.noise_label(level) - 1) / self.steps)
 
-    def label(self, level: Level) -> Tensor:
+    def noise_label(self, level: Level) -> Tensor:
         """The index i = t * T, as the nets of discrete chains expect it (an integer on the chain's own levels)."""
         return (level.t * self.steps).round()
 

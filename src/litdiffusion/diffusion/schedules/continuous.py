@@ -25,13 +25,13 @@ class ContinuousSchedule(NoiseSchedule):
     def snap(self, t: Tensor) -> Level:
         return self.at(t.clamp(self.t_min, 1.0))
 
-    def label(self, level: Level) -> Tensor:
+    def noise_label(self, level: Level) -> Tensor:
         return LABELS * self.place(level.t)
 
     @property
-    def label_range(self) -> tuple[float, float]:
+    def noise_label_range(self) -> tuple[float, float]:
         ends = self.at(torch.tensor([self.t_min, 1.0], dtype=torch.float64))
-        low, high = self.label(ends).tolist()
+        low, high = self.noise_label(ends).tolist()
         return low, high
 
     def grid(self, steps: int | None = None) -> list[Level]:

@@ -6,7 +6,7 @@ tensors; a number with its uncertainty is an `Estimate`.
 """
 
 from litdiffusion.measure.distances.baselines import gaussian_mixture_samples, kernel_density_samples
-from litdiffusion.measure.distances.classes import ClassBalance, class_balance, label_shares, total_variation
+from litdiffusion.measure.distances.classes import ClassBalance, class_balance, class_shares, total_variation
 from litdiffusion.measure.distances.copying import Copying, Nearest, copying_check, nearest
 from litdiffusion.measure.distances.distances import (
     Distance,
@@ -34,6 +34,7 @@ __all__ = [
     "PrecisionRecall",
     "bootstrap",
     "class_balance",
+    "class_shares",
     "copying_check",
     "data_scale",
     "density_coverage",
@@ -46,7 +47,6 @@ __all__ = [
     "kernel_density_samples",
     "kernel_distance",
     "kernel_mmd",
-    "label_shares",
     "mean_estimate",
     "mode_shares",
     "moments",

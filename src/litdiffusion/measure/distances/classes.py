@@ -18,11 +18,13 @@ class ClassBalance(NamedTuple):
     confidence: Estimate
 
 
-def label_shares(labels: Tensor, classes: int) -> Tensor:
+def class_shares(class_labels: Tensor, num_classes: int) -> Tensor:
     """The share (K,), in float64, of each class among integer labels (n,) in 0 .. K - 1. Raises ValueError."""
-    if labels.ndim != 1 or not len(labels) or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels must be (n,) integers from 0 to {classes - 1}, n >= 1: look at the classifier's K")
-    return torch.bincount(labels, minlength=classes).double() / len(labels)
+    if class_labels.ndim != 1 or not len(class_labels) or class_labels.min() < 0 or class_labels.max() >= num_classes:
+        raise ValueError(
+            f"labels must be (n,) integers from 0 to {num_classes - 1}, n >= 1: look at the classifier's K"
+        )
+    return torch.bincount(class_labels, minlength=num_classes).double() / len(class_labels)
 
 
 def total_variation(p: Tensor, q: Tensor) -> float:
@@ -47,11 +49,16 @@ def class_balance(logits: Tensor, data_shares: Tensor, repeats: int = 20, seed: 
     probabilities = logits.detach().double().softmax(dim=1)
     if probabilities.isnan().any():
         raise ValueError("logits hold NaN or +inf: look at the samples, or at the classifier")
-    confidence, labels = probabilities.max(dim=1)
-    classes = logits.shape[1]
-    distance = bootstrap(lambda x: total_variation(label_shares(x, classes), data_shares), labels, repeats, seed)
+    confidence, class_labels = probabilities.max(dim=1)
+    num_classes = logits.shape[1]
+    distance = bootstrap(
+        lambda x: total_variation(class_shares(x, num_classes), data_shares), class_labels, repeats, seed
+    )
     return ClassBalance(
-        label_shares(labels, classes), distance, _floor(data_shares, len(labels)), mean_estimate(confidence)
+        class_shares(class_labels, num_classes),
+        distance,
+        _floor(data_shares, len(class_labels)),
+        mean_estimate(confidence),
     )
 
 

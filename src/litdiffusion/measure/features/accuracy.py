@@ -11,7 +11,7 @@ from litdiffusion.data.batch import Batch
 from litdiffusion.data.loaders import take
 from litdiffusion.errors import UserError
 from litdiffusion.measure.features.extractor import to_bytes
-from litdiffusion.measure.features.training import ClassifierTraining, accuracy, check_labels, fit_classifier
+from litdiffusion.measure.features.training import ClassifierTraining, accuracy, check_class_labels, fit_classifier
 
 
 class Score(NamedTuple):
@@ -31,7 +31,12 @@ class ClassificationAccuracy(NamedTuple):
 
 
 def classification_accuracy(
-    samples: Tensor, labels: Tensor, data: DataModule, *, seed: int = 0, training: ClassifierTraining | None = None
+    samples: Tensor,
+    class_labels: Tensor,
+    data: DataModule,
+    *,
+    seed: int = 0,
+    training: ClassifierTraining | None = None,
 ) -> ClassificationAccuracy:
     """The accuracy on real test images of a classifier trained on ``samples`` alone, beside one trained on real ones.
 
@@ -48,19 +53,19 @@ def classification_accuracy(
     arXiv 1905.10887.
     """
     data.load()
-    if data.train.label is None or data.num_classes < 2:
+    if data.train.class_label is None or data.num_classes < 2:
         raise UserError(f"the set {data.name} has no classes; the classification accuracy score needs labelled images")
-    check_labels(len(samples), labels, data.num_classes)
+    check_class_labels(len(samples), class_labels, data.num_classes)
     first = torch.arange(min(len(samples), len(data.train.data)))
-    real = take(data.train.data, data.train.label, first)
-    drawn = Batch(to_bytes(samples[first]).cpu(), labels[first].cpu())
+    real = take(data.train.data, data.train.class_label, first)
+    drawn = Batch(to_bytes(samples[first]).cpu(), class_labels[first].cpu())
     drawn_score, real_score = (_score(batch, data, seed, training) for batch in (drawn, real))
     return ClassificationAccuracy(drawn_score, real_score, len(first))
 
 
 def _score(batch: Batch, data: DataModule, seed: int, training: ClassifierTraining | None) -> Score:
-    facts = {"shape": data.shape, "classes": data.num_classes, "seed": seed}
-    net = fit_classifier(batch.data, batch.label, **facts, training=training)
+    facts = {"shape": data.shape, "num_classes": data.num_classes, "seed": seed}
+    net = fit_classifier(batch.data, batch.class_label, **facts, training=training)
     test = data.test()
     share = accuracy(net, test)
     return Score(share, sqrt(share * (1 - share) / len(test.data)))

@@ -21,7 +21,7 @@ class ClassifierFeatures:
 
     The file is ``classifier-<key>.pt``, its key a function of the data's fingerprint and of all settings; a damaged
     or foreign file is named in a warning and replaced. Processes that train at once all get the same weights, and
-    the last whole file stays. Settings as in `ClassifierTraining`.
+    the last complete file stays. Settings as in `ClassifierTraining`.
 
     Features of the data's own classes see what tells those classes apart, and little else: background, colour and
     texture may count for nothing. Compare numbers only under one name.
@@ -49,12 +49,12 @@ class ClassifierFeatures:
         Errors: `UserError` for an unlabelled set, images that the net cannot take, and a cache that cannot be written.
         """
         data.load()
-        if data.train.label is None or data.num_classes < 2:
+        if data.train.class_label is None or data.num_classes < 2:
             raise UserError(
                 f"the set {data.name} has no classes, and a classifier for the metrics is trained on them; set "
                 f"metrics=none, or metrics=inception for images"
             )
-        if not data.whole:
+        if not data.complete:
             raise UserError(
                 f"of the set {data.name} only the first items are known, and a classifier for the metrics needs all "
                 f"of them; set metrics=none, or write it as a litdiffusion.data.DataModule"
@@ -71,7 +71,7 @@ class ClassifierFeatures:
 
     def key(self, data: DataModule) -> str:
         """16 hex digits that change with the data and with any setting."""
-        facts = {"shape": list(data.shape), "classes": data.num_classes, "seed": self.seed, "version": _VERSION}
+        facts = {"shape": list(data.shape), "num_classes": data.num_classes, "seed": self.seed, "version": _VERSION}
         return key_of(data=data.fingerprint(), training=asdict(self.training), **facts)
 
     def path(self, data: DataModule) -> Path:
@@ -83,8 +83,8 @@ class ClassifierFeatures:
         # Shown before the minute, finished after it.
         print(f"training a classifier of {data.name} for the metrics: ", end="", flush=True)
         start = perf_counter()
-        facts = {"shape": data.shape, "classes": data.num_classes, "seed": self.seed}
-        net = fit_classifier(data.train.data, data.train.label, **facts, training=self.training)
+        facts = {"shape": data.shape, "num_classes": data.num_classes, "seed": self.seed}
+        net = fit_classifier(data.train.data, data.train.class_label, **facts, training=self.training)
         share = accuracy(net, data.test())
         seconds = perf_counter() - start
         print(f"{share:.1%} of the test images right, {seconds:.0f} s, cached in {self.cache}".replace("%", " %", 1))

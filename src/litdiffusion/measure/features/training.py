@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from litdiffusion.data.base import to_model_space
 from litdiffusion.data.batch import Batch
-from litdiffusion.data.loaders import Rows, take
+from litdiffusion.data.loaders import Sliceable, take
 from litdiffusion.data.order import shuffled_batches
 from litdiffusion.diffusion.seeding import fold_seed, seed_generators
 from litdiffusion.errors import UserError
@@ -57,15 +57,15 @@ def _own_mode() -> Iterator[None]:
 
 @_own_mode()
 def fit_classifier(
-    images: Rows,
-    labels: Tensor,
+    images: Sliceable,
+    class_labels: Tensor,
     *,
     shape: Sequence[int],
-    classes: int,
+    num_classes: int,
     seed: int,
     training: ClassifierTraining | None = None,
 ) -> Classifier:
-    """A `Classifier` of ``images`` by the mean cross-entropy with ``labels``, in evaluation mode on the CPU.
+    """A `Classifier` of ``images`` by the mean cross-entropy with ``class_labels``, in evaluation mode on the CPU.
 
     The same arguments and number of threads give the same weights, bit for bit; neither the global random state nor
     the caller's gradient mode is touched or matters.
@@ -78,28 +78,28 @@ def fit_classifier(
     Learning Rates", 2017, arXiv 1708.07120.
     """
     training = training or ClassifierTraining()
-    check_labels(len(images), labels, classes)
-    net = new_classifier(shape, classes, training.width, fold_seed(seed, _WEIGHTS))
+    check_class_labels(len(images), class_labels, num_classes)
+    net = new_classifier(shape, num_classes, training.width, fold_seed(seed, _WEIGHTS))
     batch_size, steps = _length(len(images), training)
     generator = torch.Generator().manual_seed(fold_seed(seed, _SHIFTS))
     optimizer = torch.optim.AdamW(net.parameters(), lr=training.lr, weight_decay=training.weight_decay)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=steps)
     for index in shuffled_batches(len(images), batch_size, seed, steps):
-        batch = take(images, labels, index)
+        batch = take(images, class_labels, index)
         _, logits = net(shifted(to_model_space(batch.data), training.shift, generator))
         optimizer.zero_grad()
-        cross_entropy(logits, batch.label).backward()
+        cross_entropy(logits, batch.class_label).backward()
         optimizer.step()
         cycle.step()
     return net.eval().requires_grad_(False)
 
 
 @_own_mode()
-def new_classifier(shape: Sequence[int], classes: int, width: int, seed: int) -> Classifier:
+def new_classifier(shape: Sequence[int], num_classes: int, width: int, seed: int) -> Classifier:
     """An untrained `Classifier` whose weights follow from ``seed``; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         seed_generators(torch.device("cpu"), seed)
-        return Classifier(shape, classes, width)
+        return Classifier(shape, num_classes, width)
 
 
 @_own_mode()
@@ -108,8 +108,8 @@ def accuracy(net: Classifier, part: Batch, batch_size: int = 500) -> float:
     """The share of the labelled images of ``part`` whose largest logit is that of their label, in [0, 1]."""
     right = 0
     for index in torch.arange(len(part.data)).split(batch_size):
-        batch = take(part.data, part.label, index)
-        right += int((net(to_model_space(batch.data))[1].argmax(1) == batch.label).sum())
+        batch = take(part.data, part.class_label, index)
+        right += int((net(to_model_space(batch.data))[1].argmax(1) == batch.class_label).sum())
     return right / len(part.data)
 
 
@@ -128,13 +128,13 @@ def shifted(x: Tensor, shift: int, generator: Generator) -> Tensor:
     return pad(x, (shift,) * 4, mode="replicate")[item, channel, rows, columns]
 
 
-def check_labels(n: int, labels: Tensor, classes: int) -> None:
-    """Raise a `UserError` unless ``labels`` are n integers in [0, classes)."""
-    whole = not labels.is_floating_point() and labels.shape == (n,)
-    if not whole or n < 2 or not bool(((labels >= 0) & (labels < classes)).all()):
+def check_class_labels(n: int, class_labels: Tensor, num_classes: int) -> None:
+    """Raise a `UserError` unless ``class_labels`` are n integers in [0, classes)."""
+    whole = not class_labels.is_floating_point() and class_labels.shape == (n,)
+    if not whole or n < 2 or not bool(((class_labels >= 0) & (class_labels < num_classes)).all()):
         raise UserError(
-            f"a classifier of {classes} classes needs at least 2 images with one whole label from 0 to {classes - 1} "
-            f"for each, got {n} images and labels of shape {tuple(labels.shape)}"
+            f"a classifier of {num_classes} classes needs at least 2 images with one whole class label from 0 to "
+            f"{num_classes - 1} for each, got {n} images and class labels of shape {tuple(class_labels.shape)}"
         )
 
 

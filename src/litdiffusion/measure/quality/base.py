@@ -45,12 +45,12 @@ class Quality(ABC):
 
     @abstractmethod
     def measure(
-        self, samples: Tensor, n: int | None = None, level: Level = CLEAN, labels: Tensor | None = None
+        self, samples: Tensor, n: int | None = None, level: Level = CLEAN, class_labels: Tensor | None = None
     ) -> Measured:
         """The numbers of samples (N, ...) in data space, on sets of n of them (None: all in one).
 
         ``level`` is where the walk that drew them ended: the data are noised to it before they are compared.
-        ``labels`` (N,) are the classes that were asked for, of a conditional model.
+        ``class_labels`` (N,) are the classes that were asked for, of a conditional model.
         """
 
     @abstractmethod

@@ -14,11 +14,11 @@ from litdiffusion.measure.distances import (
     Estimate,
     Moments,
     class_balance,
+    class_shares,
     copying_check,
     density_coverage,
     frechet_estimate,
     kernel_distance,
-    label_shares,
     mean_estimate,
     moments,
     precision_recall,
@@ -48,7 +48,7 @@ class ImageQuality(Quality):
     compares only with numbers that carry the same name of extractor, n and reference. ``frechet_over_floor`` divides by
     the distance of as many held-out images: 1 for a perfect sampler. Where the net is a classifier also its mean
     ``confidence``, and ``class_error``, the total variation between the classes of samples and of data; of conditional
-    samples ``label_accuracy``, the share that it recognises as the class that was asked for.
+    samples ``class_accuracy``, the share that it recognises as the class that was asked for.
 
     Spreads are one standard deviation: bootstrap over samples (frechet), over subsets (kernel), standard errors (the
     others). The bias of the Fréchet distance at finite n is not in them; its floor has the same.
@@ -61,7 +61,7 @@ class ImageQuality(Quality):
 
     headline = "frechet_over_floor"
     names = ("frechet", "frechet_over_floor", "kernel", "precision", "recall", "density", "coverage")
-    rising = frozenset({"precision", "recall", "density", "coverage", "confidence", "label_accuracy"})
+    rising = frozenset({"precision", "recall", "density", "coverage", "confidence", "class_accuracy"})
     live = 256
 
     def __init__(self, features: Features, cache: str, reference: int = 10_000):
@@ -89,14 +89,14 @@ class ImageQuality(Quality):
         return Real(extractor, *parts, moments(parts[0].features))
 
     def measure(
-        self, samples: Tensor, n: int | None = None, level: Level = CLEAN, labels: Tensor | None = None
+        self, samples: Tensor, n: int | None = None, level: Level = CLEAN, class_labels: Tensor | None = None
     ) -> Measured:
         maps = self.real.extractor(samples[:n])
         measured = self._distances(maps)
         floor = self.rivals(len(maps.features))["data"]["frechet"]
         frechet = measured["frechet"]
         ratio = Estimate(frechet.value / floor.value, frechet.spread / floor.value, frechet.n)
-        return measured | {"frechet_over_floor": ratio} | self._classes(maps, labels)
+        return measured | {"frechet_over_floor": ratio} | self._classes(maps, class_labels)
 
     def rivals(self, n: int, level: Level = CLEAN) -> dict[str, Measured]:
         test = self.real.test
@@ -135,12 +135,12 @@ class ImageQuality(Quality):
             **{name: value for pair in manifold for name, value in pair._asdict().items()},
         }
 
-    def _classes(self, maps: FeatureMaps, labels: Tensor | None) -> dict[str, Estimate]:
+    def _classes(self, maps: FeatureMaps, class_labels: Tensor | None) -> dict[str, Estimate]:
         if maps.logits is None:
             return {}
         train: Batch = self.data.train
-        balance = class_balance(maps.logits, label_shares(train.label, self.data.num_classes))
+        balance = class_balance(maps.logits, class_shares(train.class_label, self.data.num_classes))
         found = {"class_error": balance.total_variation, "confidence": balance.confidence}
-        if labels is not None:
-            found["label_accuracy"] = mean_estimate((maps.logits.argmax(1) == labels).double())
+        if class_labels is not None:
+            found["class_accuracy"] = mean_estimate((maps.logits.argmax(1) == class_labels).double())
         return found

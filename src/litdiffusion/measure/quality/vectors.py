@@ -77,7 +77,7 @@ class VectorQuality(Quality):
         return self
 
     def measure(
-        self, samples: Tensor, n: int | None = None, level: Level = CLEAN, labels: Tensor | None = None
+        self, samples: Tensor, n: int | None = None, level: Level = CLEAN, class_labels: Tensor | None = None
     ) -> Measured:
         samples = samples.detach().cpu()
         n = min(n or len(samples), len(samples))
