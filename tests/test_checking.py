@@ -9,9 +9,10 @@ from conftest import CONF, QUIET, TINY, composed
 from test_cli import one_error
 from test_live import ALONE, SMALL, UNLIKELY, scripted
 
-from litdiffusion.build import Run, build_quality
+from litdiffusion.build import Run
 from litdiffusion.commands.checking import FIELDS, check
 from litdiffusion.config.make import make
+from litdiffusion.config.metrics import check_metric, make_quality
 from litdiffusion.data import DataModule
 from litdiffusion.errors import TrainingError, UserError
 
@@ -35,7 +36,7 @@ def test_every_experiment_expects_a_number_that_its_run_has(name, tmp_path, monk
     assert len(cfg.expected.hardware) > 3
     cfg.metric = cfg.expected.metric
     data: DataModule = make(cfg.data, "data")
-    build_quality(cfg, data)  # refuses a metric that the run will not have
+    check_metric(cfg, make_quality(cfg, data))
     if len(data.shape) == 1:  # a loss says little of samples, and those of points are cheap to measure
         assert cfg.expected.metric.startswith(("samples/", "quality/"))
 

@@ -17,6 +17,7 @@ from litdiffusion.build import Run, build
 from litdiffusion.callbacks import FinalSamples
 from litdiffusion.callbacks.drawing import states_of
 from litdiffusion.commands.training import train
+from litdiffusion.config.identity import check_fits
 from litdiffusion.data import DataModule
 from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.denoisers import GaussianMixtureDenoiser, GuidedDenoiser
@@ -27,7 +28,6 @@ from litdiffusion.errors import UserError
 from litdiffusion.nets import MLP, UNet
 from litdiffusion.nets.classes import ClassEmbedding
 from litdiffusion.pretrained.sampling import Pretrained
-from litdiffusion.training.checkpoints import check_fits
 from litdiffusion.training.class_labels import columns, hidden, in_proportion, in_turn
 
 MEANS, STD, SHARES = torch.tensor([-1.5, 0.0, 1.5]), 0.1, (0.5, 0.3, 0.2)

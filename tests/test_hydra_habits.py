@@ -18,8 +18,9 @@ from hydra import compose, initialize_config_dir
 from wandb_records import records
 
 from litdiffusion.config.hints import candidates, did_you_mean
+from litdiffusion.config.identity import changes
 from litdiffusion.nets import MLP, UNet
-from litdiffusion.runs.record import changes, read_record
+from litdiffusion.runs.record import read_record
 from litdiffusion.sweeps import job_name
 
 SMALL = [*(word for word in TINY if "warmup" not in word), "trainer.enable_progress_bar=false", "data.size=600"]

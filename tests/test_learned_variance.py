@@ -231,7 +231,7 @@ def test_the_hybrid_objective_refuses_what_it_cannot_learn():
     times = UniformTimes(linear(24))
     plain = Denoiser(Unlabelled(torch.nn.Identity()), linear(24), Epsilon())
     with pytest.raises(UserError, match=r"this denoiser has none; set learned_variance=true"):
-        HybridObjective(times, Simple(), "8bit")(plain, torch.zeros(2, 3))
+        HybridObjective(times, Simple(), "8bit").check(plain)
     with pytest.raises(UserError, match=r"objective\.decoder must be one of 8bit, gaussian, got 'bytes'"):
         HybridObjective(times, Simple(), "bytes")
     with pytest.raises(UserError, match=r"objective\.factor must be positive, got 0"):

@@ -143,7 +143,7 @@ KINDS = {
     "labelled images": ("Mine", [*UNET, "conditional=true"], {"images": True, "class_labels": True}),
     "bytes": ("Validated", UNET, {"images": True, "bytes": True}),
     "no length": ("Endless", [], {}),
-    "learned variance": ("Validated", [*UNET, "learned_variance=true", "sampler.variance=learned"], {"images": True}),
+    "learned variance": ("Validated", [*UNET, "objective=hybrid", "sampler.variance=learned"], {"images": True}),
 }
 
 

@@ -8,7 +8,10 @@ from conftest import QUIET, TINY, TINY_UNET, UNMEASURED, composed
 from torch import nn
 
 from litdiffusion.build import Run, build
-from litdiffusion.commands.planning import check_room, make_plan, size, state_per_weight
+from litdiffusion.codecs import Codec
+from litdiffusion.commands.planning import make_plan
+from litdiffusion.config.checks import check_disk, size
+from litdiffusion.config.optimizer import state_per_weight
 from litdiffusion.config.shapes import ask, check_shapes
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.errors import UserError
@@ -92,7 +95,7 @@ class Halved(Sampler):
         return x[:, :1]
 
 
-class Halving(nn.Module):
+class Halving(Codec):
     """A codec that does not give what it promises."""
 
     def latent_shape(self, shape):
@@ -124,7 +127,7 @@ def test_an_optimizer_s_memory_per_weight_is_seen_from_one_step(optimizer, numbe
 def test_the_size_of_a_checkpoint_is_foretold(part, trained, tmp_path):
     cfg = composed(*TINY, *BARE, *part)
     experiment = build(cfg, Run(tmp_path / "planned"))
-    plan = make_plan(cfg, experiment)
+    plan = make_plan(experiment)
     checkpoints = trained(*BARE, *part) / "checkpoints"
     written = (checkpoints / "last.ckpt").stat().st_size
     assert 0.9 <= plan.checkpoint / written <= 1.1
@@ -135,17 +138,17 @@ def test_the_size_of_a_checkpoint_is_foretold(part, trained, tmp_path):
 
 def test_a_full_disk_is_refused_with_what_is_needed_and_free(built, tmp_path, monkeypatch):
     cfg = composed(*TINY, *BARE, "data.size=600")
-    plan = make_plan(cfg, build(cfg, Run(tmp_path / "planned")))
+    plan = make_plan(build(cfg, Run(tmp_path / "planned")))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, plan.disk))
-    check_room(plan, tmp_path / "not" / "there" / "yet")
+    check_disk(plan.disk, plan.disk_use, tmp_path / "not" / "there" / "yet")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 2048))
     with pytest.raises(UserError, match=rf"need {size(plan.disk)} .* has 2\.0 kB free"):
-        check_room(plan, tmp_path)
+        check_disk(plan.disk, plan.disk_use, tmp_path)
 
 
 def test_a_run_without_checkpoints_needs_no_room(tmp_path):
     cfg = composed(*TINY, *QUIET, "data.size=600")
-    assert make_plan(cfg, build(cfg, Run(tmp_path))).disk == 0
+    assert make_plan(build(cfg, Run(tmp_path))).disk == 0
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_no_folder(command, tmp_path):

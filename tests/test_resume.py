@@ -15,10 +15,11 @@ from litdiffusion.build import Run
 from litdiffusion.callbacks import Interrupts, Stopped
 from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
 from litdiffusion.commands.training import plain, train
+from litdiffusion.config.identity import action_for, changes
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.runs.log import Rows, keep_rows
-from litdiffusion.runs.record import RunRecord, action_for, changes, fresh_folder, locked, read_record, write_record
+from litdiffusion.runs.record import RunRecord, fresh_folder, locked, read_record, write_record
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import newest_checkpoint, read_checkpoint
 
@@ -90,7 +91,7 @@ VARIANTS = {
     ),
     "half epochs": ("trainer.max_epochs=2", "trainer.val_check_interval=0.5", "trainer.accumulate_grad_batches=2"),
     "adaptive": ("times=loss_aware", "times.bins=4", "times.warmup=1", "trainer.max_steps=26"),
-    "variance": ("learned_variance=true", "sampler.variance=learned", "trainer.max_steps=26"),
+    "variance": ("objective=hybrid", "sampler.variance=learned", "trainer.max_steps=26"),
     "one batch": ("trainer.overfit_batches=2", "trainer.max_steps=9", "trainer.val_check_interval=3"),
     "images": (
         *("data=digits", "model=unet", "model.base_channels=8", "model.depth=1", "conditional=true"),

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from litdiffusion.callbacks.drawing import evaluating, facts_of
-from litdiffusion.codecs import Identity
 from litdiffusion.data import BYTES
 from litdiffusion.diffusion.likelihood import are_bytes, bits_per_dimension, quick_nats
 from litdiffusion.errors import UserError
@@ -46,7 +45,7 @@ class LiveLikelihood(L.Callback):
         self._warned = False
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
-        if trainer.sanity_checking or not isinstance(pl_module.codec, Identity):
+        if trainer.sanity_checking or not pl_module.codec.in_data_space:
             return
         # All processes must agree, and their clocks do not.
         if not trainer.strategy.broadcast(self._budget.allows()):
@@ -86,5 +85,5 @@ class LiveLikelihood(L.Callback):
         return {"likelihood/nats": nats.mean().item(), **self._best(data, x_0.cpu())}
 
     def _best(self, data: Any, x_0: Tensor) -> dict[str, float]:
-        law = getattr(data, "mixture", None)
+        law = data.mixture
         return {} if law is None else {"likelihood/nats_best": -law.log_density(x_0).mean().item()}

@@ -34,10 +34,12 @@ class LiveQuality(L.Callback):
         samples: how many, at least 20; null: 2000 points or 256 images.
         steps: network calls per sample, at most.
         weights: "ema" or "raw".
-        max_share: largest share of the run's time: a measurement that would exceed it is left out, the first never is;
-            None: no limit, which the run sets where its ``metric`` is one of these numbers.
+        max_share: largest share of the run's time: a measurement that would exceed it is left out, the first never is.
+            None: no limit.
         seed: of the noise.
         data: what is known of the data; None: the trainer's data module.
+        metric: of the run. Where it is one of these numbers there is no limit: a checkpoint must not be chosen by a
+            number of earlier weights.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class LiveQuality(L.Callback):
         max_share: float | None = 0.1,
         seed: int = 0,
         data: Any = None,
+        metric: str = "",
     ):
         for name, value, least in (("samples", samples, 20), ("steps", steps, 2)):
             if value is not None and value < least:
@@ -56,7 +59,8 @@ class LiveQuality(L.Callback):
         if weights not in ("ema", "raw"):
             raise UserError(f"callbacks.live_quality.weights must be ema or raw, got {weights!r}")
         self.quality, self.samples, self.steps = quality, samples, steps
-        self.weights, self.max_share, self.seed, self.data = weights, max_share, seed, data
+        self.weights, self.seed, self.data = weights, seed, data
+        self.max_share = None if metric.startswith("quality/") else max_share
         self._last = ""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:

@@ -1,17 +1,19 @@
 """Diffusion in data space."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from litdiffusion.parts.described import Described
+from litdiffusion.codecs.base import Codec
 
 
-class Identity(Described, nn.Module):
+class Identity(Codec):
     """Model space is data space; both directions return their argument."""
 
+    in_data_space = True
+
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape of one encoded sample of this shape."""
         return tuple(shape)
 
     def encode(self, data: Tensor) -> Tensor:
@@ -19,3 +21,6 @@ class Identity(Described, nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         return latent
+
+    def latent_law(self, law: Any) -> Any:
+        return law

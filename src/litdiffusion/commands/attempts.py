@@ -5,7 +5,6 @@ import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from litdiffusion.build import Run
@@ -86,13 +85,6 @@ class Attempt:
                 record = read_record(self.run.dir)
                 if record is not None:
                     write_record(self.run.dir, replace(record, status=status, error=error))
-
-
-def how_to_continue(run_dir: Path, named: bool) -> str:
-    """What to type."""
-    return (
-        "the same command goes on from there" if named else f"go on with the same command and hydra.run.dir={run_dir}"
-    )
 
 
 def refusal(error: Exception) -> str | None:

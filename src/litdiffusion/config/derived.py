@@ -1,24 +1,40 @@
-"""``derived``: what parts declare for others. Each value is computed here, for a run and for an earlier reader."""
+"""``derived``: facts that one part declares for others. Each is computed here, for a run and for a notebook alike."""
 
 import json
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 
+from litdiffusion.codecs import Codec
 from litdiffusion.config.make import make_a
-from litdiffusion.config.settings import METRICS, num_classes_of
+from litdiffusion.config.metrics import METRICS
+from litdiffusion.config.settings import num_classes_of
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.schedules import NoiseSchedule
+from litdiffusion.measure.quality import Quality
+from litdiffusion.training.hardware import precision_for
 
 DEVIATION_ITEMS = 2000
 _KNOWN: dict[tuple[Callable, str], dict[str, Any]] = {}
 
 
-def of_data(cfg: DictConfig, data: Facts, codec: nn.Module) -> dict[str, Any]:
+def merged(
+    cfg: DictConfig, run_dir: Path, data: Facts, codec: Codec, schedule: NoiseSchedule, quality: Quality | None
+) -> DictConfig:
+    """A read-only copy of ``cfg`` with every value of ``derived``: the one merge after composition."""
+    values = {"run_dir": str(run_dir), **of_data(cfg, data, codec), **of_schedule(schedule)}
+    values |= {**of_metric(cfg, quality.rising if quality else ()), **of_hardware(cfg, data)}
+    result = OmegaConf.merge(cfg, {"derived": values})
+    OmegaConf.set_readonly(result, True)
+    return result
+
+
+def of_data(cfg: DictConfig, data: Facts, codec: Codec) -> dict[str, Any]:
     """What the data declare, in the codec's space."""
     shape, num_classes = codec.latent_shape(data.shape), num_classes_of(cfg, data)
     return {
@@ -38,11 +54,16 @@ def of_schedule(schedule: NoiseSchedule) -> dict[str, Any]:
 def of_metric(cfg: DictConfig, rising: Collection[str]) -> dict[str, Any]:
     """What chooses the best checkpoint, where the metrics in ``rising`` are better when larger."""
     monitor = cfg.metric if cfg.metric.startswith("quality/") or cfg.metric in METRICS else METRICS[0]
-    return {"monitor": monitor, "mode": way_up(monitor, rising)}
+    return {"monitor": monitor, "mode": better(monitor, rising)}
 
 
-def way_up(metric: str, rising: Collection[str]) -> str:
-    """``max`` or ``min``: which way ``quality/NAME`` or ``samples/NAME`` is better."""
+def of_hardware(cfg: DictConfig, data: Facts) -> dict[str, Any]:
+    """What ``trainer.precision=auto`` means on this machine for these data."""
+    return {"precision": precision_for(cfg.trainer.precision, cfg.trainer.accelerator, data.shape)}
+
+
+def better(metric: str, rising: Collection[str]) -> str:
+    """``max`` or ``min``: which of two values of ``quality/NAME`` or ``samples/NAME`` is better."""
     return "max" if metric.partition("/")[2] in rising else "min"
 
 
@@ -62,12 +83,12 @@ def look_up(name: str, cfg: DictConfig) -> Any:
     if key not in _KNOWN:
         _KNOWN[key] = compute(cfg)
     value = _KNOWN[key][name]
-    return OmegaConf.create(value) if isinstance(value, list) else value  # so that ${derived.shape.0} finds its way
+    return OmegaConf.create(value) if isinstance(value, list) else value  # so that ${derived.shape.0} is found
 
 
 def _data(cfg: DictConfig) -> dict[str, Any]:
-    data = make_a(L.LightningDataModule, cfg.data, "data")
-    return of_data(cfg, facts_of(data), make_a(nn.Module, cfg.codec, "codec"))
+    data = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
+    return of_data(cfg, data, make_a(Codec, cfg.codec, "codec")) | of_hardware(cfg, data)
 
 
 def _schedule(cfg: DictConfig) -> dict[str, Any]:
@@ -84,6 +105,6 @@ def _content(cfg: DictConfig) -> str:
 
 
 def _deviation(x: Tensor) -> float:
-    """Of all numbers of the data together, in model space; four digits, so that it does not hang on a rounding."""
+    """Of all numbers of the data together, in model space, to four digits: a rounding then changes nothing."""
     deviation = float(f"{x.double().std(correction=0).item():.4g}")
     return deviation or 1.0

@@ -4,20 +4,16 @@ import hashlib
 import re
 from collections.abc import Iterable
 
+from litdiffusion.config.keys import relevant
 from litdiffusion.errors import UserError
 
-BESIDES = (
-    *("sweep", "retries", "resume", "name", "logger", "tags", "print_config", "threads"),
-    *("trainer.accelerator", "trainer.devices"),
-)
-"""Keys that say where and how a job runs, not what it computes; with all that lies below them."""
 LONGEST = 100
 
 
 def job_name(overrides: Iterable[str]) -> str:
     """``schedule-linear_seed-1`` for ``["seed=1", "schedule=linear", "sweep=..."]``: sorted, with safe characters only.
 
-    Overrides that do not change the result (`BESIDES`, ``hydra.*``) leave no trace. A name that is too long for a
+    Overrides that do not change the result (see `keys.relevant`) leave no trace. A name that is too long for a
     folder, or whose values had to be rewritten, ends in a digest of the whole, so that two jobs never share it.
     """
     words = sorted(word.lstrip("+~") for word in relevant(overrides))
@@ -49,16 +45,7 @@ def job_folder(sweep: object, overrides: Iterable[str], unnamed: str) -> str:
     return unnamed if sweep is None else f"{sweep_folder(sweep, unnamed)}/{job_name(overrides)}"
 
 
-def relevant(overrides: Iterable[str]) -> list[str]:
-    """Those that decide what a job computes, in the order given."""
-    return [word for word in overrides if not _beside(word.lstrip("+~").partition("=")[0])]
-
-
 def columns(overrides: Iterable[str]) -> dict[str, str]:
     """Key and value of each override that decides what a job computes."""
     pairs = (word.lstrip("+~").partition("=") for word in relevant(overrides))
     return {key: value for key, _, value in pairs}
-
-
-def _beside(key: str) -> bool:
-    return key.startswith("hydra") or any(key == word or key.startswith(f"{word}.") for word in BESIDES)

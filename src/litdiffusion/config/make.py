@@ -59,6 +59,15 @@ def make(node: DictConfig, path: str, **context: Any) -> Any:
         raise cause if isinstance(cause, UserError) else UserError(f"{path}: {first_line(cause)}") from error
 
 
+def nodes(cfg: DictConfig, group: str) -> dict[str, DictConfig]:
+    """The parts of a group of named parts (callbacks, logger), by name.
+
+    A node without a target is left out: it holds settings of a part that ``callbacks=none`` took away.
+    """
+    named = (cfg.get(group) or {}).items()
+    return {name: node for name, node in named if node is not None and "_target_" in node}
+
+
 def accepts(name: str, argument: str, path: str) -> bool:
     """Whether the target of this name takes an argument.
 

@@ -7,14 +7,9 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from litdiffusion.data import Facts
-from litdiffusion.errors import UserError, nearest
-from litdiffusion.measure.quality import Quality
+from litdiffusion.errors import UserError
 from litdiffusion.runs.record import FILE as RECORD
-from litdiffusion.training.quartiles import NAMES
 
-LOGGED = (*("val/best_loss", "likelihood/bits_per_dimension", "likelihood/nats", "likelihood/nats_best"),)
-"""Numbers that callbacks can watch beside `METRICS`."""
-METRICS = ("val/loss", *(f"val/loss_{name}" for name in NAMES), "train/loss")
 LARGEST_SEED = 2**32 - 1  # of numpy
 
 
@@ -29,7 +24,7 @@ def check_settings(cfg: DictConfig) -> None:
     require_int(cfg, "trainer.accumulate_grad_batches", 1)
     if cfg.save_every is not None:
         require_int(cfg, "save_every", 1)
-    for name in cfg.callbacks:
+    for name in cfg.get("callbacks") or ():
         if OmegaConf.select(cfg, f"callbacks.{name}.every_n_steps") is not None:
             require_int(cfg, f"callbacks.{name}.every_n_steps", 1)
     _require("seed", cfg.seed, cfg.seed <= LARGEST_SEED, f"at most {LARGEST_SEED}")
@@ -48,33 +43,6 @@ def check_settings(cfg: DictConfig) -> None:
     _require("trusted", trusted, _words(trusted), "a list of packages, trusted=[mynets]")
     _require("tags", cfg.tags, _words(cfg.tags), "a list of words, tags=[trial]")
     _check_precision(cfg)
-
-
-def check_metric(cfg: DictConfig, quality: Quality | None) -> None:
-    """Refuses a ``metric`` that this run will not have."""
-    live = [f"quality/{name}" for name in quality.names] if quality and cfg.callbacks.get("live_quality") else []
-    final = [f"samples/{name}" for name in quality.names] if quality and len(quality.data.shape) == 1 else []
-    final = final if cfg.callbacks.get("final_samples") else []
-    known = [*METRICS, *live, *final]
-    _require("metric", cfg.metric, cfg.metric in known, f"one of {', '.join(known)}")
-
-
-def check_monitors(cfg: DictConfig, quality: Quality | None) -> None:
-    """Refuses a callback of Lightning's that watches a number which this run will not have.
-
-    Where a callback or a logger of the user's own takes part, it may log any number, so nothing is refused.
-    """
-    nodes = {name: node for name, node in cfg.callbacks.items() if node is not None and "_target_" in node}
-    if any(str(node._target_).partition(".")[0] not in ("lightning", "litdiffusion") for node in nodes.values()):
-        return
-    known = [*METRICS, *LOGGED, *(f"quality/{name}" for name in (quality.names if quality else ()))]
-    for name, node in nodes.items():
-        monitor = node.get("monitor")
-        if monitor is not None and not str(monitor).startswith(("quality/", "lr-")) and monitor not in known:
-            raise UserError(
-                f"callbacks.{name}.monitor={monitor} is not logged by this run{nearest(str(monitor), known)} (it logs "
-                f"{', '.join(known)})"
-            )
 
 
 def require_int(cfg: DictConfig, key: str, least: int) -> None:

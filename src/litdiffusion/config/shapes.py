@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from litdiffusion.codecs import Identity
 from litdiffusion.data import Facts
 from litdiffusion.diffusion.levels import Level, Prediction, seeded_noise
 from litdiffusion.diffusion.samplers import Sampler
@@ -108,8 +107,6 @@ class _Eager(nn.Module):
 
 def _check_codec(module: DiffusionModule, data: Facts) -> None:
     """With two real items: a codec's weights may be far from meta, and building has encoded many already."""
-    if isinstance(module.codec, Identity):
-        return
     with torch.no_grad():
         items = data.training_reference(TWO)
         latent = module.codec.encode(items)

@@ -9,15 +9,16 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from litdiffusion.config.make import make
+from litdiffusion.config.make import make, nodes
 from litdiffusion.errors import UserError, first_line
+from litdiffusion.runs.log import RowsLogger
 from litdiffusion.training.checkpoint_io import SealedCheckpointIO
 
 BAREBONES = ("logger", "log_every_n_steps", "num_sanity_val_steps", "enable_model_summary", "profiler")
 """Settings of the yamls that ``barebones=true`` does without."""
 
 
-def build_trainer(
+def make_trainer(
     cfg: DictConfig, loggers: list[Logger], callbacks: Sequence[L.Callback], overrides: Sequence[str] = ()
 ) -> L.Trainer:
     """The Trainer of ``cfg.trainer`` with these loggers and callbacks.
@@ -33,7 +34,7 @@ def build_trainer(
     """
     node = OmegaConf.to_container(cfg.trainer, resolve=True)
     typed = {word.lstrip("+~").partition("=")[0].removeprefix("trainer.") for word in overrides}
-    node |= _validation(node, typed)
+    node |= {**_validation(node, typed), "precision": cfg.derived.precision}
     more = [make(OmegaConf.create(extra), "trainer.callbacks") for extra in node.pop("callbacks") or []]
     plugins = [make(OmegaConf.create(plugin), "trainer.plugins") for plugin in node.pop("plugins") or []]
     if node["barebones"]:
@@ -49,6 +50,17 @@ def build_trainer(
         raise
     except Exception as error:  # Lightning refuses settings by several kinds of exception
         raise UserError(f"trainer: {first_line(error)}") from error
+
+
+def make_loggers(cfg: DictConfig, **context: Any) -> list[Logger]:
+    """The dashboards, then the table, so that ``trainer.logger`` is a dashboard where there is one.
+
+    None where nothing may be written, since they make folders. ``context``: of the run, see `make`.
+    """
+    if cfg.dry_run or cfg.trainer.logger is False or cfg.trainer.barebones:
+        return []
+    loggers = [make(node, f"logger.{name}", **context) for name, node in nodes(cfg, "logger").items()]
+    return sorted(loggers, key=lambda logger: isinstance(logger, RowsLogger))
 
 
 def allowed(node: dict[str, Any], callbacks: Sequence[L.Callback]) -> list[L.Callback]:

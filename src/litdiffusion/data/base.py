@@ -13,6 +13,7 @@ from litdiffusion.data.batch import Batch
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.data.loaders import Sliceable, loader
 from litdiffusion.data.order import EpochSampler, InOrderSampler, StripeSampler
+from litdiffusion.data.toys import Mixture
 from litdiffusion.errors import UserError
 
 # A constant, so that runs with different seeds are compared on the same validation items.
@@ -92,6 +93,8 @@ class DataModule(LightningDataModule):
     """How many classes the labels have; 0 for an unlabelled set."""
     value_range: tuple[float, float] | None = None
     """The closed interval of model space that data lie in, (-1, 1) for images; None where unbounded."""
+    mixture: Mixture | None = None
+    """The law of the data in closed form, in model space, where it is a mixture of Gaussians."""
     complete: bool = True
     """Whether `train` and `val` are all items, and not only the first ones."""
     num_workers: int = 0

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from litdiffusion.data.base import DataModule, as_batch, check_finite
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.digest import tensor_digest
+from litdiffusion.data.toys import Mixture
 from litdiffusion.errors import UserError
 
 KEPT, KEPT_IMAGES, KEPT_BYTES = 10_000, 2_000, 2**28
@@ -31,6 +32,7 @@ class Facts(Protocol):
     num_classes: int
     value_range: tuple[float, float] | None
     complete: bool
+    mixture: Mixture | None
     train: Batch
     val: Batch
 
@@ -91,6 +93,9 @@ class LoaderFacts:
         val: of the validation items; None: training items stand in for them.
         declared: the data module that the loaders belong to, if any.
     """
+
+    mixture = None
+    """Nobody knows the law of the data."""
 
     def __init__(self, train: Any, val: Any = None, declared: Any = None):
         self.name: str = type(train if declared is None else declared).__name__.lower()

@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from litdiffusion.config.keys import Use, has
 from litdiffusion.errors import UserError
 from litdiffusion.training.checkpoints import read_checkpoint
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PREFIXES = {"ema": "ema.model.net.", "raw": "denoiser.net."}
 """Of the net's tensors in a checkpoint, by the choice of weights."""
-UNNEEDED = ("callbacks", "logger", "trainer", "ckpt_path", "name", "resume")
-"""Parts of the config that only training reads."""
 
 
 def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> Path:
@@ -75,6 +74,6 @@ def read_export(folder: str | Path, weights: str = "ema") -> dict[str, Any]:
 
 def _record(content: dict[str, Any], weights: str) -> dict[str, Any]:
     record = content["litdiffusion"]
-    config = {key: value for key, value in record["config"].items() if key not in UNNEEDED}
+    config = {key: value for key, value in record["config"].items() if has(key, Use.EXPORT)}
     config["derived"] = {**config["derived"], "run_dir": None}
     return {"format": "litdiffusion 1", "weights": weights, "value_range": record["value_range"], "config": config}

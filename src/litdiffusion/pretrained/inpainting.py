@@ -12,7 +12,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from PIL.Image import Image
 from torch import Tensor
 
-from litdiffusion.codecs import Identity
 from litdiffusion.config.settings import require_int
 from litdiffusion.data import Facts
 from litdiffusion.diffusion.levels import Noise
@@ -148,7 +147,7 @@ def point_picture(problem: Problem, samples: Tensor, data: Facts, title: str) ->
 
 def conditional_truth(data: Facts, pool: Tensor, x: float) -> Tensor:
     """Second coordinates (m,) of data whose first is ``x``: by the law in closed form, or the nearest in ``pool``."""
-    law = getattr(data, "mixture", None)
+    law = data.mixture
     if law is None:
         return pool[(pool[:, 0] - x).abs().topk(max(1, len(pool) // 100), largest=False).indices, 1]
     weights = (law.weights.log() - 0.5 * ((x - law.means[:, 0]) / law.std[0]) ** 2).softmax(0)
@@ -194,7 +193,7 @@ def _check(cfg: DictConfig) -> None:
 
 def _has_images(cfg: DictConfig, pretrained: Pretrained) -> bool:
     """Whether the checkpoint's data are images; refuses data without parts, and settings for the other kind."""
-    if not isinstance(pretrained.codec, Identity):
+    if not pretrained.codec.in_data_space:
         raise UserError(
             "inpainting hides pixels, this checkpoint works on a codec's latents; train with codec=identity"
         )

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from litdiffusion.build import assemble, build_denoiser
+from litdiffusion.build import build_denoiser, build_module
+from litdiffusion.codecs import Codec
 from litdiffusion.config.make import make
 from litdiffusion.config.settings import check_folder, require_int
 from litdiffusion.config.trust import check_sent
@@ -59,12 +60,11 @@ class Pretrained:
         content = read_export(path, weights) if Path(path).is_dir() else read_checkpoint(path)
         record = content["litdiffusion"]
         self._trust = [trust] if isinstance(trust, str) else list(trust)
-        self.config: DictConfig = OmegaConf.create(record["config"])
-        self.config.compile = False
+        self.config: DictConfig = OmegaConf.create({**record["config"], "compile": False})
         self.value_range: tuple[float, float] | None = record["value_range"]
         self.shape = tuple(self.config.derived.shape)
         self.num_classes: int = self.config.derived.get("num_classes") or 0
-        self.codec: nn.Module
+        self.codec: Codec
         self.sampler: Sampler
         self.codec, self.sampler, self.denoiser = self._parts() if module is None else _copies(module)
         self.denoiser.eval()
@@ -75,11 +75,11 @@ class Pretrained:
             owner = "its own config" if module is None else "this module"
             raise UserError(f"the weights of {path} do not fit {owner} ({reason}); take another file") from error
 
-    def _parts(self) -> tuple[nn.Module, Sampler, Denoiser]:
+    def _parts(self) -> tuple[Codec, Sampler, Denoiser]:
         """Codec, sampler and denoiser as the config describes them."""
-        for part in ("schedule", "parameterization", "model"):
+        for part in ("parameterization", "model"):
             self.check(part)
-        return self.made("codec"), self.made("sampler"), build_denoiser(self.config)
+        return self.made("codec"), self.made("sampler"), build_denoiser(self.config, self.made("schedule"))
 
     def made(self, part: str) -> Any:
         """A part that the stored config describes, "data" say, made if it names no more than it may."""
@@ -183,7 +183,8 @@ def restored_module(
         if pretrained.config.get(part):
             pretrained.check(part)
     config = OmegaConf.merge(pretrained.config, settings)
-    module = assemble(config, pretrained.codec, pretrained.value_range, kind=kind)
+    schedule = make(config.schedule, "schedule")
+    module = build_module(config, pretrained.codec, schedule, pretrained.value_range, kind=kind)
     module.load_state_dict(content["state_dict"], strict=strict)
     module.on_load_checkpoint({key: value for key, value in content.items() if key != "loops"})
     return module.eval()
@@ -289,7 +290,7 @@ def device_for(setting: str) -> torch.device:
         raise UserError(f"device={setting} is not to be had here ({reason}); take device=auto or cpu") from error
 
 
-def _copies(module: DiffusionModule) -> tuple[nn.Module, Sampler, Denoiser]:
+def _copies(module: DiffusionModule) -> tuple[Codec, Sampler, Denoiser]:
     return copy.deepcopy((module.codec, module.sampler, module.denoiser))
 
 

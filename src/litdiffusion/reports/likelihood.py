@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from litdiffusion.codecs import Identity
 from litdiffusion.config.settings import require_int
 from litdiffusion.data import Facts
 from litdiffusion.diffusion.denoisers import ClippedDenoiser
@@ -90,10 +89,9 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _held(data: Facts, pretrained: Pretrained, n: int) -> Held:
-    plain = isinstance(pretrained.codec, Identity)
     with torch.no_grad():
         x_0 = pretrained.codec.encode(data.reference(n))
-    if not plain:
+    if not pretrained.codec.in_data_space:
         return Held(x_0, False, "a density of the codec's latents, not of the data")
     if data.value_range is not None and are_bytes(x_0):
         return Held(x_0, True, "bits per dimension: per byte of the data, 8 without a model")
@@ -152,7 +150,7 @@ def _batches(cfg: DictConfig, pretrained: Pretrained, held: Held) -> Iterator[tu
 
 def _compared(data: Facts, held: Held, total: Row) -> list[Row]:
     """Where the data's own law is known in closed form: its nats on the same items, and what the model has more."""
-    law = getattr(data, "mixture", None)
+    law = data.mixture
     if law is None or held.class_label is not None:
         return []
     truth = -law.log_density(held.x_0).double()

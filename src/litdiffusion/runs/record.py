@@ -1,6 +1,5 @@
 """A run's folder: what stands in its ``run.json``, and what the same command does with it. Imports no torch."""
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,20 +12,6 @@ from litdiffusion.runs.files import write_atomically
 
 FILE, LOCK = "run.json", ".lock"
 Status = Literal["running", "complete", "stopped", "failed", "pruned"]
-Action = Literal["fresh", "resume", "complete"]
-
-LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
-PICTURES = ("trajectory", "forward_process", "field", "langevin_path", "final_samples", "progress_bar")
-MAY_DIFFER = (
-    *LENGTH,
-    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "plugins", "default_root_dir")),
-    *(f"trainer.{key}" for key in ("enable_progress_bar", "enable_model_summary", "profiler", "logger", "callbacks")),
-    *(f"callbacks.{name}" for name in PICTURES),
-    *("data.root", "data.num_workers", "data.memory_limit_gb", "threads", "logger", "tags", "print_config"),
-    *("name", "resume", "save_every", "callbacks.last.every_n_steps", "callbacks.last.minutes"),
-    *("ckpt_path", "expected", "skip_nonfinite", "trusted", "dry_run", "sweep", "retries", "derived"),
-)
-"""Settings, with all below them, that may change between two attempts at one run: its length, hardware and pictures."""
 
 
 @dataclass(frozen=True)
@@ -88,51 +73,6 @@ def note_progress(folder: Path, step: int, seconds: float) -> None:
         write_record(folder, replace(record, step=step, minutes=record.minutes + seconds / 60))
 
 
-def action_for(folder: Path, config: dict[str, Any]) -> Action:
-    """What a command with this ``config`` does in ``folder``: start, go on, or nothing since all is done.
-
-    A run that failed before its first step is started again, with whatever config. A complete one goes on where the
-    new config makes it longer.
-
-    Raises:
-        UserError: a run of another config, with a line for each difference.
-    """
-    record = read_record(folder)
-    if record is None or (record.status == "failed" and record.step == 0):
-        return "fresh"
-    if lines := changes(record.config, config):
-        raise UserError(
-            f"{folder} holds a run of another config:\n"
-            + "".join(f"  {line}\n" for line in lines)
-            + "take the same overrides to go on with it, resume=false to start afresh beside it, or another name"
-        )
-    return "complete" if record.status == "complete" and not longer(record, config) else "resume"
-
-
-def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """``key: value then -> value now`` for every setting that differs and may not, see `MAY_DIFFER`."""
-    lines = ((where, f"{where}: {_short(old)} -> {_short(new)}") for where, old, new in differences(then, now))
-    return [line for where, line in lines if not any(f"{where}.".startswith(f"{key}.") for key in MAY_DIFFER)]
-
-
-def differences(then: Any, now: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted key, value then, value now) wherever two plain configs differ.
-
-    A setting newer than the record, and off, changes nothing.
-    """
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in sorted(then.keys() | now.keys()):
-            if key in then or now[key]:
-                yield from differences(then.get(key), now.get(key), f"{where}.{key}" if where else key)
-    elif then != now:
-        yield where, then, now
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def fresh_folder(folder: Path) -> Path:
     """``folder``, or where that holds a run already the first of ``folder_2``, ``folder_3``, ... that does not."""
     candidate, number = folder, 1
@@ -149,14 +89,13 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process is at work there.
     """
-    with (folder / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{folder} is being trained by another process; wait for it, or take another name"
-            ) from error
-        yield
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(f"{folder} is being trained by another process; wait for it, or take another name") from error
 
 
 def is_locked(folder: Path) -> bool:
@@ -166,13 +105,3 @@ def is_locked(folder: Path) -> bool:
             return False
     except UserError:
         return True
-
-
-def longer(record: RunRecord, config: dict[str, Any]) -> bool:
-    """Whether ``config`` asks for more steps, passes or time than the run of ``record`` had."""
-    then, now = (plain.get("trainer", {}) for plain in (record.config, config))
-    lengths = [key.partition(".")[2] for key in LENGTH]
-    if all(then.get(key) == now.get(key) for key in lengths):
-        return False
-    steps = now.get("max_steps")
-    return now.get("max_epochs") is not None or steps == -1 or not isinstance(steps, int) or steps > record.step

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from litdiffusion.config.job_names import relevant
+from litdiffusion.config.keys import relevant
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import read_record
 
@@ -134,9 +134,9 @@ def watchers(cfg: DictConfig, folder: Path) -> tuple[Callback, ...]:
 
 def direction_of(config: DictConfig) -> str:
     """Which way ``metric`` is better, before any data are loaded."""
-    from litdiffusion.config.derived import rising_of, way_up
+    from litdiffusion.config.derived import better, rising_of
 
-    return way_up(config.metric, rising_of(config))
+    return better(config.metric, rising_of(config))
 
 
 def _distribution(override: Override) -> BaseDistribution:

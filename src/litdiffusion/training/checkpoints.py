@@ -1,16 +1,14 @@
 """Reading checkpoints: safely, and with one clear line where a file is not what it should be."""
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from litdiffusion.errors import UserError
-from litdiffusion.runs import record as runs
 from litdiffusion.runs.files import is_sealed, seal_fits
-from litdiffusion.training.module import DiffusionModule
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -53,48 +51,6 @@ def _damaged(path: Path, reason: str) -> str:
         f"{path} cannot be read as a checkpoint ({reason}); it is damaged or not one of litdiffusion's: take another "
         f"file of the same folder"
     )
-
-
-SAME = (
-    "data",
-    "conditional",
-    "model",
-    "codec",
-    "schedule",
-    "parameterization",
-    "times",
-    "weighting",
-    "seed",
-    "ema_decay",
-    "class_dropout",
-    "learned_variance",
-)
-FREE = {"root", "path", "num_workers", "memory_limit_gb"}
-
-
-def check_fits(content: dict[str, Any], module: DiffusionModule, path: str | Path) -> None:
-    """Refuses a checkpoint of another model or process, naming the first difference."""
-    now, then = module.record.get("config", {}), content["litdiffusion"].get("config", {})
-    for key in SAME:
-        for where, have, need in differences(then.get(key, now.get(key)), now.get(key), key):
-            raise UserError(
-                f"{path} was trained with {where}={have}, this run has {where}={need}; start with the overrides it "
-                f"was trained with"
-            )
-    stored, wanted = content["state_dict"], module.state_dict()
-    for name in sorted(stored.keys() | wanted.keys()):
-        have = tuple(stored[name].shape) if name in stored else "absent"
-        need = tuple(wanted[name].shape) if name in wanted else "absent"
-        if have != need:
-            raise UserError(
-                f"{path} holds another model: {name} is {have} there and {need} here; start with the overrides "
-                f"it was trained with"
-            )
-
-
-def differences(then: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
-    """(path, value then, value now) wherever two plain configs differ, but for places of files."""
-    return (row for row in runs.differences(then, now, where) if FREE.isdisjoint(row[0].split(".")))
 
 
 def newest_checkpoint(folder: Path, usable: Callable[[dict[str, Any]], bool]) -> tuple[Path | None, list[str]]:

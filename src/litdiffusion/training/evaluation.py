@@ -7,6 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from litdiffusion.codecs import Codec
 from litdiffusion.data.base import as_batch
 from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, OptimalOutput
@@ -27,7 +28,7 @@ class Evaluation(L.LightningModule):
 
     denoiser: Denoiser
     ema: EMA
-    codec: nn.Module
+    codec: Codec
     objective: DenoisingObjective
     sampler: Sampler
     shape: tuple[int, ...]

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from litdiffusion.codecs import Identity
+from litdiffusion.codecs import Codec, Identity
 from litdiffusion.data.base import as_batch
 from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.denoisers import Denoiser, OptimalOutput
@@ -62,7 +62,7 @@ class DiffusionModule(Evaluation):
         objective: DenoisingObjective,
         shape: tuple[int, ...],
         sampler: Sampler | None = None,
-        codec: nn.Module | None = None,
+        codec: Codec | None = None,
         optimizer: MakeOptimizer = adamw,
         lr_schedule: MakeSchedule | None = None,
         ema_decay: float = 0.999,
@@ -80,6 +80,8 @@ class DiffusionModule(Evaluation):
         self.codec = Identity() if codec is None else codec
         self.objective = objective
         self.sampler = Ancestral() if sampler is None else sampler
+        objective.check(denoiser)
+        self.sampler.check(denoiser.schedule, denoiser.learned_variance)
         self.shape = tuple(shape)
         self.seed = seed
         self.num_classes = num_classes

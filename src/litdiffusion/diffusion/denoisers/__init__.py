@@ -1,6 +1,11 @@
 """Denoisers: (x_t, level) -> Prediction(x_0, eps), learned or in closed form, and wrappers around them."""
 
-from litdiffusion.diffusion.denoisers.analytic import GaussianMixtureDenoiser, OptimalOutput, empirical_denoiser
+from litdiffusion.diffusion.denoisers.analytic import (
+    GaussianMixtureDenoiser,
+    OptimalOutput,
+    empirical_denoiser,
+    exact_denoiser,
+)
 from litdiffusion.diffusion.denoisers.clipped import ClippedDenoiser
 from litdiffusion.diffusion.denoisers.guided import GuidedDenoiser
 from litdiffusion.diffusion.denoisers.learned import Denoiser
@@ -14,5 +19,6 @@ __all__ = [
     "GuidedDenoiser",
     "OptimalOutput",
     "empirical_denoiser",
+    "exact_denoiser",
     "with_x_0",
 ]

@@ -1,5 +1,7 @@
 """Denoisers in closed form: the truth that samplers and trained nets are measured against."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,14 @@ from litdiffusion.diffusion.levels import Level, Prediction
 from litdiffusion.diffusion.parameterizations import Parameterization
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
+
+
+class MixtureLaw(Protocol):
+    """A mixture of K axis-aligned Gaussians: weights (K,), means (K, d), std broadcastable to (K, d)."""
+
+    weights: Tensor
+    means: Tensor
+    std: Tensor
 
 
 class GaussianMixtureDenoiser(nn.Module):
@@ -45,6 +55,11 @@ class GaussianMixtureDenoiser(nn.Module):
         per_component = means + alpha * variances / noised * offset
         x_0 = (log_density.softmax(-1)[..., None] * per_component).sum(1)
         return Prediction(x_0, mix(1 / level.sigma, x_t, -level.alpha / level.sigma, x_0))
+
+
+def exact_denoiser(schedule: NoiseSchedule, law: MixtureLaw | None) -> GaussianMixtureDenoiser | None:
+    """The exact denoiser of data whose law is a known mixture; None where it is not known."""
+    return None if law is None else GaussianMixtureDenoiser(schedule, law.weights, law.means, law.std)
 
 
 class OptimalOutput(nn.Module):

@@ -152,7 +152,7 @@ def _variance_fraction(prediction: Prediction, variance: str) -> Tensor:
     if prediction.variance_fraction is None:
         raise UserError(
             "variance=learned needs a denoiser that learned one, this has none; take variance=forward or posterior, "
-            "or train with learned_variance=true"
+            "or train with objective=hybrid"
         )
     return prediction.variance_fraction
 

@@ -11,6 +11,7 @@ from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import Level, Noise
 from litdiffusion.diffusion.times import TimeSampler
 from litdiffusion.diffusion.weightings import Weighting
+from litdiffusion.errors import UserError
 from litdiffusion.parts.described import Described
 
 
@@ -67,6 +68,11 @@ class DenoisingObjective(Described, nn.Module):
             level.t.view(-1),
             None if importance is None else importance.to(value).view(-1),
         )
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Refuses a denoiser whose learned variance this loss would not train."""
+        if denoiser.learned_variance:
+            raise UserError("learned_variance=true needs the loss that trains it; take objective=hybrid")
 
     def extra(
         self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, variance_fraction: Tensor | None

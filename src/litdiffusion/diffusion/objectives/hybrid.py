@@ -10,6 +10,9 @@ from litdiffusion.diffusion.times import TimeSampler
 from litdiffusion.diffusion.weightings import Weighting
 from litdiffusion.errors import UserError
 
+BYTES = (-1.0, 1.0)
+"""The range of values that stand for bytes, ``k / 127.5 - 1``."""
+
 
 class HybridObjective(DenoisingObjective):
     """``w(t) * |out - target|² + factor * T * L_i / d``: the denoising loss, and the variational bound for the spread.
@@ -24,30 +27,44 @@ class HybridObjective(DenoisingObjective):
     Args:
         times: which levels to train on.
         weighting: of the first part; the source takes 1 on epsilon.
-        decoder: of the first step: "8bit" for bytes in [-1, 1], "gaussian" for other data.
+        decoder: of the first step: "8bit" for bytes in [-1, 1], "gaussian" for other data; None decides by the range.
         factor: the source's lambda, 0.001. Its program counts bits: the same number there weighs 1.44 times more.
+        value_range: of the data, where ``decoder`` is None; that of bytes is (-1, 1).
 
     Raises:
-        UserError: an unknown decoder, a factor that is not positive; in the first batch a denoiser without learned
-            variance.
+        UserError: an unknown decoder, or a factor that is not positive.
 
     Source: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv 2102.09672, equation 16.
     """
 
-    def __init__(self, times: TimeSampler, weighting: Weighting, decoder: str, factor: float = 0.001):
+    def __init__(
+        self,
+        times: TimeSampler,
+        weighting: Weighting,
+        decoder: str | None = None,
+        factor: float = 0.001,
+        value_range: tuple[float, float] | None = None,
+    ):
         super().__init__(times, weighting)
+        decoder = decoder or ("8bit" if value_range is not None and tuple(value_range) == BYTES else "gaussian")
         if decoder not in DECODERS:
             raise UserError(f"objective.decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
         if not factor > 0:
             raise UserError(f"objective.factor must be positive, got {factor}; 0.001 is usual")
         self.decoder, self.factor = decoder, factor
 
+    def check(self, denoiser: Denoiser) -> None:
+        """Refuses a denoiser without a learned variance."""
+        if not denoiser.learned_variance:
+            raise UserError(
+                "the hybrid objective learns a variance, this denoiser has none; set learned_variance=true, or take "
+                "objective=denoising"
+            )
+
     def extra(
-        self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, variance_fraction: Tensor | None
+        self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, variance_fraction: Tensor
     ) -> Tensor:
         """``factor * T * L_i / d`` (B,)."""
-        if variance_fraction is None:
-            raise UserError("the hybrid objective learns a variance, this denoiser has none; set learned_variance=true")
         prediction = denoiser.parameterization.decode(out.detach(), x_t, level)._replace(
             variance_fraction=variance_fraction
         )

@@ -11,7 +11,7 @@ from litdiffusion.errors import UserError
 def _learned(after: Level, now: Level, prediction: Prediction) -> Tensor:
     if prediction.variance_fraction is None:
         raise UserError(
-            "sampler.variance=learned needs a denoiser that learned it; train with learned_variance=true, or take "
+            "sampler.variance=learned needs a denoiser that learned it; train with objective=hybrid, or take "
             "sampler.variance=posterior or forward"
         )
     lower, upper = posterior(after, now).variance, transition(after, now).variance

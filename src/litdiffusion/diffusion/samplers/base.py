@@ -79,7 +79,7 @@ class Sampler(Described):
         """
         if self.needs_learned_variance and not learned_variance:
             raise UserError(
-                "sampler.variance=learned needs a net trained with learned_variance=true; take posterior or forward"
+                "sampler.variance=learned needs a net trained with objective=hybrid; take posterior or forward"
             )
         if reason := self.unfit(schedule):
             fit = [other.name for other in Sampler.family if hasattr(other, "name") and not other.unfit(schedule)]

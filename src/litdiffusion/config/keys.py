@@ -1,0 +1,76 @@
+"""The one table of the config's keys: what each one decides about a run, a checkpoint, an export and a sweep's job.
+
+A new key of ``conf/`` needs a row here; a test over all yamls fails without one.
+"""
+
+from collections.abc import Iterable
+from enum import Flag, auto
+
+
+class Use(Flag):
+    """What a key decides; a row of `KEYS` joins several with ``|``."""
+
+    NOTHING = 0
+    RUN = auto()
+    """Identity of a run: an attempt with another value is refused, since it would be another run."""
+    LENGTH = auto()
+    """Length of a run: a complete run whose new value is larger goes on."""
+    MODEL = auto()
+    """Identity of a model: a checkpoint is continued only with the same value."""
+    EXPORT = auto()
+    """Written into an exported model, which needs it to sample, or to find its data and metrics."""
+    JOB = auto()
+    """Part of the name of a sweep's job, since it changes what the job computes."""
+
+
+PART = Use.RUN | Use.MODEL | Use.EXPORT | Use.JOB
+TRAINING = Use.RUN | Use.JOB
+
+KEYS: dict[str, Use] = {
+    # the model and its process
+    **dict.fromkeys(("model", "codec", "schedule", "parameterization", "conditional", "learned_variance"), PART),
+    **dict.fromkeys(("class_dropout", "times", "weighting", "objective", "data"), PART),
+    "data.path": Use.RUN | Use.EXPORT | Use.JOB,
+    **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb"), Use.EXPORT | Use.JOB),
+    **dict.fromkeys(("seed", "ema_decay"), TRAINING | Use.MODEL | Use.EXPORT),
+    # sampling and measuring
+    **dict.fromkeys(("sampler", "clip_samples", "metrics", "recipe"), TRAINING | Use.EXPORT),
+    **dict.fromkeys(("metric", "experiment"), TRAINING),
+    # training
+    **dict.fromkeys(("optimizer", "lr_schedule", "compile"), TRAINING),
+    **dict.fromkeys(("trainer", "callbacks"), TRAINING),
+    **dict.fromkeys(("trainer.max_steps", "trainer.max_epochs", "trainer.max_time"), Use.LENGTH | Use.JOB),
+    # where and on what a run works, what it shows and how often it saves
+    **dict.fromkeys(("trainer.accelerator", "trainer.devices", "threads", "logger", "tags"), Use.NOTHING),
+    **dict.fromkeys(("trainer.num_nodes", "trainer.strategy", "trainer.plugins", "trainer.default_root_dir"), Use.JOB),
+    **dict.fromkeys(("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler"), Use.JOB),
+    **dict.fromkeys(("trainer.logger", "trainer.callbacks", "callbacks.progress_bar", "callbacks.trajectory"), Use.JOB),
+    **dict.fromkeys(("callbacks.forward_process", "callbacks.field", "callbacks.langevin_path"), Use.JOB),
+    **dict.fromkeys(("callbacks.final_samples", "callbacks.last.every_n_steps", "callbacks.last.minutes"), Use.JOB),
+    **dict.fromkeys(("save_every", "skip_nonfinite", "ckpt_path", "trusted", "expected", "dry_run"), Use.JOB),
+    # the name of a run, and how it is started
+    **dict.fromkeys(("name", "resume", "sweep", "retries", "print_config"), Use.NOTHING),
+    # facts that are computed from the others
+    "derived": Use.EXPORT,
+}
+
+
+def has(key: str, use: Use) -> bool:
+    """Whether a dotted key decides ``use``: its own row in `KEYS`, or that of the nearest key above it.
+
+    A key without any row (of a yaml of the user's own) identifies the run and the job, and nothing else.
+    """
+    parts = key.split(".")
+    rows = (KEYS.get(".".join(parts[:length])) for length in range(len(parts), 0, -1))
+    return use in next((row for row in rows if row is not None), TRAINING)
+
+
+def keys_for(use: Use) -> list[str]:
+    """Every key of the table whose own row decides ``use``."""
+    return [key for key, row in KEYS.items() if use in row]
+
+
+def relevant(overrides: Iterable[str]) -> list[str]:
+    """The overrides that change what a job computes, in the order given; ``hydra.*`` never does."""
+    keys = ((word, word.lstrip("+~").partition("=")[0]) for word in overrides)
+    return [word for word, key in keys if not key.startswith("hydra") and has(key, Use.JOB)]

@@ -1,0 +1,34 @@
+"""How long a training is, as far as its trainer and its data say."""
+
+import math
+
+import lightning as L
+from lightning.fabric.utilities.data import sized_len
+
+from litdiffusion.data import DataModule, Facts
+
+
+def num_items(data: L.LightningDataModule, facts: Facts) -> int:
+    """How many items are trained on; of a loader without a length, those that are known."""
+    if isinstance(data, DataModule):
+        return len(data.train.data)
+    count = sized_len(getattr(data.train_dataloader(), "dataset", None))
+    return len(facts.train.data) if count is None else count
+
+
+def batches_per_epoch(trainer: L.Trainer, data: L.LightningDataModule) -> float:
+    """Batches of one process in one epoch; inf where the loader has no length."""
+    limit = trainer.overfit_batches or trainer.limit_train_batches
+    if isinstance(data, DataModule):
+        count = len(data.train.data) // (data.batch_size * trainer.world_size)
+    else:
+        length = sized_len(data.train_dataloader())
+        count = math.inf if length is None else length
+    return max(1, int(count * limit) if isinstance(limit, float) and count < math.inf else min(count, limit or count))
+
+
+def total_steps(trainer: L.Trainer, data: L.LightningDataModule) -> float:
+    """Steps of the optimizer until ``max_steps`` or ``max_epochs`` ends the run, whichever comes first; else inf."""
+    per_epoch = math.ceil(batches_per_epoch(trainer, data) / trainer.accumulate_grad_batches)
+    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs * per_epoch
+    return min(epochs, math.inf if trainer.max_steps == -1 else trainer.max_steps)
