@@ -23,8 +23,7 @@ from litdiffusion.data.toys import Mixture
 from litdiffusion.diffusion.denoisers import GaussianMixtureDenoiser, OptimalOutput
 from litdiffusion.diffusion.levels import CLEAN, Level, seeded_noise
 from litdiffusion.diffusion.parameterizations import Epsilon
-from litdiffusion.diffusion.samplers import Ancestral
-from litdiffusion.diffusion.samplers.blocks import Blocks
+from litdiffusion.diffusion.samplers import Ancestral, Draws
 from litdiffusion.diffusion.schedules import linear
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
@@ -145,11 +144,11 @@ def law_denoiser() -> GaussianMixtureDenoiser:
 
 
 def test_a_block_is_a_function_of_its_place_alone():
-    blocks = Blocks(Ancestral(), law_denoiser(), (1,), 6, seed=3)
-    in_order = [blocks.draw(k).x for k in range(4)]
-    assert all(torch.equal(blocks.draw(k).x, in_order[k]) for k in (3, 1, 2, 0))
+    draws = Draws(Ancestral(), law_denoiser(), (1,))
+    in_order = [draws.block(k, 6, seed=3).x for k in range(4)]
+    assert all(torch.equal(draws.block(k, 6, seed=3).x, in_order[k]) for k in (3, 1, 2, 0))
     assert torch.cat(in_order).unique().numel() == 24
-    assert not torch.equal(Blocks(Ancestral(), law_denoiser(), (1,), 6, seed=4).draw(0).x, in_order[0])
+    assert not torch.equal(draws.block(0, 6, seed=4).x, in_order[0])
 
 
 def test_the_classes_of_blocks_are_those_of_the_samples_places():
@@ -161,9 +160,9 @@ def test_the_classes_of_blocks_are_those_of_the_samples_places():
             return super().forward(x_t, level)
 
     denoiser = Asked(linear(25), torch.ones(1), torch.zeros(1, 1), torch.tensor(1.0))
-    blocks = Blocks(Ancestral(steps=2), denoiser, (1,), 4, 0, class_labels=torch.arange(6))
+    draws = Draws(Ancestral(steps=2), denoiser, (1,))
     for index in (0, 1, 2):
-        blocks.draw(index)
+        draws.block(index, 4, seed=0, class_labels=torch.arange(6))
     assert [asked[0], asked[2], asked[4]] == [[0, 1, 2, 3], [4, 5, 0, 1], [2, 3, 4, 5]]
 
 
@@ -225,13 +224,13 @@ def test_a_run_that_no_longer_improves_is_stopped(scores, tmp_path):
 
 def test_samples_that_are_not_finite_are_nan_and_no_improvement(tmp_path, monkeypatch):
     """The second of three drawings diverges; the run, its best checkpoint and its callbacks go on."""
-    honest, calls = Blocks.draw, iter(range(100))
+    honest, calls = Draws.block, iter(range(100))
 
-    def diverging(self, index):
-        end = honest(self, index)
+    def diverging(self, *args):
+        end = honest(self, *args)
         return end._replace(x=end.x * math.nan) if next(calls) == 1 else end
 
-    monkeypatch.setattr(Blocks, "draw", diverging)
+    monkeypatch.setattr(Draws, "block", diverging)
     options = [*scripted(3.0, 4.0), "trainer.max_steps=6", "trainer.val_check_interval=2"]
     assert train(composed(*options, "callbacks=early_stopping", "metric=quality/loss"), Run(tmp_path)) == 4.0
     found = rows(tmp_path, "quality/loss")
@@ -245,7 +244,7 @@ def test_a_flow_that_cannot_be_solved_yet_stops_nothing(tmp_path, monkeypatch):
         raise UserError("the flow cannot be solved")
 
     monkeypatch.setattr("litdiffusion.callbacks.live_likelihood.quick_nats", refuse)
-    monkeypatch.setattr(Blocks, "draw", refuse)
+    monkeypatch.setattr(Draws, "block", refuse)
     with pytest.warns(UserWarning, match="the flow cannot be solved") as told:
         experiment = fit(tmp_path, *LIVE)
     assert experiment.trainer.global_step == 8
@@ -288,8 +287,8 @@ ABSENT = "metrics.features.weights=/nowhere/inception.pth"
 
 def test_missing_weights_are_one_line_and_the_run_goes_on(tmp_path, monkeypatch):
     draws = []
-    honest = Blocks.draw
-    monkeypatch.setattr(Blocks, "draw", lambda self, index: draws.append(index) or honest(self, index))
+    honest = Draws.block
+    monkeypatch.setattr(Draws, "block", lambda self, index, *more: draws.append(index) or honest(self, index, *more))
     images = [*TINY, *TINY_UNET, *ALONE, UNLIKELY, "metrics=inception", ABSENT, "schedule.steps=25", "logger=csv"]
     images += ["callbacks.live_quality.samples=20", "callbacks.live_quality.steps=2", "trainer.max_steps=8"]
     with pytest.warns(UserWarning, match="goes on without live quality: Inception features need") as told:

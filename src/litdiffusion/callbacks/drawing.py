@@ -8,13 +8,13 @@ from typing import Any
 import lightning as L
 import torch
 from PIL.Image import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from litdiffusion.data import Facts
 from litdiffusion.data import facts_of as found_facts
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import Level, seeded_noise
-from litdiffusion.diffusion.samplers import Sampler, State, blank
+from litdiffusion.diffusion.samplers import Sampler, State
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.runs.dashboards import log_picture
@@ -41,14 +41,11 @@ def states_of(
     A conditional model draws the classes ``class_label`` (count,); by default chain i is of class ``i % num_classes``.
     A warning names samples that look broken beside ``data``.
     """
-    schedule, noise = module.denoiser.schedule, seeded_noise(seed)
     class_label = in_turn(count, module.num_classes) if class_label is None else class_label
-    class_label = None if class_label is None else class_label.to(module.device)
-    x = sampler.prior(schedule, blank(count, module.shape, module.device), noise)
-    kept = evenly_spaced(len(sampler.levels(schedule)), shown)
-    with evaluating(module, weights) as denoiser:
-        states = [state for state in sampler.trajectory(denoiser, x, class_label, noise) if state.step in kept]
-    states = [state._replace(x=module.codec.decode(state.x).float().cpu()) for state in states]
+    keep = evenly_spaced(len(sampler.levels(module.denoiser.schedule)), shown)
+    with evaluating(module):
+        states = module.draws(sampler, weights).states(count, seeded_noise(seed), class_label, keep)
+    states = [state._replace(x=state.x.cpu()) for state in states]
     if data is not None:
         watch(module, states[-1], weights, data)
     return states
@@ -69,13 +66,13 @@ def watch(module: DiffusionModule, end: State, weights: str, data: Any) -> None:
 
 
 @contextmanager
-def evaluating(module: DiffusionModule, weights: str) -> Iterator[nn.Module]:
-    """The denoiser to sample from, in evaluation mode and the run's precision; what is trained returns to its mode."""
+def evaluating(module: DiffusionModule) -> Iterator[None]:
+    """Inside the block the module is in evaluation mode and the run's precision; after it in the mode it had."""
     training = module.denoiser.training
     module.denoiser.eval()
     try:
         with module.trainer.precision_plugin.forward_context():
-            yield module.sampling_denoiser(weights)
+            yield
     finally:
         module.denoiser.train(training)
 

@@ -92,8 +92,10 @@ class Field(L.Callback):
         levels = self._levels(schedule, data.std(dim=0).square().mean().sqrt().item())
         samples = [diffuse(data, noise(data), level) for level in levels]
         grids = field_grids(samples, self.arrows if len(data[0]) == 2 else LINE)
-        with evaluating(module, self.weights) as denoiser:
-            learned = self._on(denoiser, [grid.to(module.device, data.dtype) for grid in grids], levels)
+        with evaluating(module):
+            learned = self._on(
+                module.sampling_denoiser(self.weights), [grid.to(module.device, data.dtype) for grid in grids], levels
+            )
         exact = module.exact_denoiser
         truths = [None] * len(levels) if exact is None else self._on(exact, grids, levels)
         return [FieldPanel(*row) for row in zip(named(schedule, levels), samples, grids, learned, truths, strict=True)]

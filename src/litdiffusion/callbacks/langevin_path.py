@@ -11,7 +11,7 @@ from litdiffusion.callbacks.drawing import evaluating, facts_of, save_picture
 from litdiffusion.callbacks.field import has_plane
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import seeded_noise
-from litdiffusion.diffusion.samplers import Langevin
+from litdiffusion.diffusion.samplers import Draws, Langevin
 from litdiffusion.errors import UserError
 from litdiffusion.plots import path_picture
 from litdiffusion.training import DiffusionModule
@@ -28,7 +28,7 @@ class LangevinPath(L.Callback):
         run_dir: folder of the run.
         steps: of the chain, each one network call for a single point.
         step_size: h, in squared units of the data.
-        keep_every: every so manieth state is drawn.
+        keep_every: every n-th state is drawn.
         points: of the noised data.
         weights: "ema" or "raw".
         seed: of the chain and of the noise on the data.
@@ -68,11 +68,11 @@ class LangevinPath(L.Callback):
         picture = path_picture(noised, self.path(pl_module), title, self.keep_every, "noised data")
         save_picture(trainer, self.run_dir, "langevin_path", picture, "langevin_path.png")
 
-    @torch.inference_mode()
     def path(self, module: DiffusionModule) -> Tensor:
         """Every ``keep_every``-th state (k, d) of the chain, the first of them the origin, on the CPU."""
         chain = Langevin(self.steps, self.step_size)
         start = torch.zeros(1, *module.shape, device=module.device)
-        with evaluating(module, self.weights) as denoiser:
-            states = chain.trajectory(denoiser, start, noise=seeded_noise(self.seed))
-            return torch.cat([state.x.cpu() for state in states if state.step % self.keep_every == 0])
+        keep = range(0, self.steps + 1, self.keep_every)
+        with evaluating(module):
+            draws = Draws(chain, module.sampling_denoiser(self.weights), module.shape)  # in model space, as its data
+            return torch.cat([state.x.cpu() for state in draws.states_from(start, seeded_noise(self.seed), keep=keep)])

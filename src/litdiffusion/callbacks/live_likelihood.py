@@ -69,9 +69,9 @@ class LiveLikelihood(L.Callback):
         data = facts_of(self, trainer)
         x_0 = data.reference(self.items).to(module.device)
         bytes = data.value_range == BYTES and are_bytes(x_0)
-        with evaluating(module, "ema") as denoiser:
+        with evaluating(module):
             nats = quick_nats(
-                denoiser,
+                module.sampling_denoiser(),
                 x_0,
                 bytes,
                 self.steps,

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -10,8 +11,7 @@ from torch import Tensor
 
 from litdiffusion.callbacks.drawing import at_most, evaluating, facts_of
 from litdiffusion.diffusion.levels import CLEAN, Level
-from litdiffusion.diffusion.samplers import State
-from litdiffusion.diffusion.samplers.blocks import Blocks
+from litdiffusion.diffusion.samplers import Draws, State
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training import DiffusionModule
@@ -120,20 +120,20 @@ class LiveQuality(L.Callback):
         size, world = min(count, BLOCK.get(len(module.shape), 32)), trainer.world_size
         each = math.ceil(count / (size * world))
         class_labels = in_proportion(facts_of(self, trainer).train.class_label, count) if module.num_classes else None
-        sampler = at_most(module, self.steps)
-        with evaluating(module, self.weights) as denoiser:
-            blocks = Blocks(sampler, denoiser, module.shape, size, self.seed, class_labels, module.device)
-            ends = [_end(blocks, k * world + trainer.global_rank) for k in range(each)]
-        mine = torch.stack([module.codec.decode(end.x).float() for end in ends])  # (each, size, ...)
+        draws = module.draws(at_most(module, self.steps), self.weights)
+        block = partial(_block, draws, size=size, seed=self.seed, class_labels=class_labels)
+        with evaluating(module):
+            ends = [block(k * world + trainer.global_rank) for k in range(each)]
+        mine = torch.stack([end.x for end in ends])  # (each, size, ...)
         # With several processes (world, each, size, ...): block k * world + rank lies at [rank, k].
-        whole = module.all_gather(mine).transpose(0, 1) if world > 1 else mine
-        return whole.reshape(-1, *mine.shape[2:])[:count].cpu(), ends[-1].level, class_labels
+        blocks = module.all_gather(mine).transpose(0, 1) if world > 1 else mine
+        return blocks.reshape(-1, *mine.shape[2:])[:count].cpu(), ends[-1].level, class_labels
 
 
-def _end(blocks: Blocks, index: int) -> State:
-    """Where a block's walk ends; of a flow that cannot be solved yet, nan."""
+def _block(draws: Draws, index: int, size: int, seed: int, class_labels: Tensor | None) -> State:
+    """A block of samples; nan for a flow that cannot be solved yet."""
     try:
-        return blocks.draw(index)
+        return draws.block(index, size, seed, class_labels)
     except UserError as error:
         warnings.warn(str(error), stacklevel=2)
-        return State(torch.full((blocks.size, *blocks.shape), torch.nan, device=blocks.device), CLEAN)
+        return State(draws.decode(torch.full((size, *draws.shape), torch.nan, device=draws.device)), CLEAN)

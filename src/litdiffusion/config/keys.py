@@ -28,7 +28,7 @@ TRAINING = Use.RUN | Use.JOB
 
 KEYS: dict[str, Use] = {
     # the model and its process
-    **dict.fromkeys(("model", "codec", "schedule", "parameterization", "conditional", "learned_variance"), PART),
+    **dict.fromkeys(("conditional", "learned_variance", "model", "codec", "schedule", "parameterization"), PART),
     **dict.fromkeys(("class_dropout", "times", "weighting", "objective", "data"), PART),
     "data.path": Use.RUN | Use.EXPORT | Use.JOB,
     **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb"), Use.EXPORT | Use.JOB),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
@@ -15,14 +16,14 @@ from torch import Tensor
 from litdiffusion.config.settings import require_int
 from litdiffusion.data import Facts
 from litdiffusion.diffusion.levels import Noise
-from litdiffusion.diffusion.samplers import RePaint
+from litdiffusion.diffusion.samplers import Draws, RePaint
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError, nearest
 from litdiffusion.measure.distances import wasserstein_1d
 from litdiffusion.plots import trajectory_sheet
 from litdiffusion.plots.conditionals import Conditional, conditional_picture
 from litdiffusion.plots.palette import DENSITY
-from litdiffusion.pretrained.sampling import Pretrained, device_for, drawn, folder_for, progress
+from litdiffusion.pretrained.sampling import Pretrained, counted, device_for, folder_for
 
 HIDDEN: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "left": lambda row, column, chance: column < 0.5,
@@ -100,20 +101,17 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class
 
     A conditional model is told the items' ``class_labels`` (n,), where they have any.
     """
-    device = device_for(cfg.device)
-    denoiser = pretrained.on(device, cfg.clip)
-    together = max(1, cfg.batch_size // cfg.samples)
+    known = Draws(repaint(cfg, pretrained, problem), pretrained.on(device_for(cfg.device), cfg.clip), pretrained.shape)
+    together, count = max(1, cfg.batch_size // cfg.samples), len(problem.items)
+    chosen = None if class_labels is None else class_labels.repeat_interleave(cfg.samples)
     parts = []
-    with progress(len(problem.items) * cfg.samples * _steps(cfg, pretrained)) as bar:
-        for start in range(0, len(problem.items), together):
-            chosen = slice(start, start + together)
-            part = Problem(*(x[chosen].repeat_interleave(cfg.samples, 0) for x in problem))
-            noise = _noise_per_item([cfg.seed + start + i for i in range(len(part.items) // cfg.samples)])
-            sampler = repaint(cfg, pretrained, part)
-            class_label = (
-                None if class_labels is None else class_labels[chosen].repeat_interleave(cfg.samples).to(device)
-            )
-            parts.append(drawn(sampler, denoiser, part.items.to(device), noise, bar, class_label).float().cpu())
+    with counted(replace(known, device=device_for(cfg.device)), count * cfg.samples) as draws:
+        for start in range(0, count, together):
+            items = range(start, min(start + together, count))
+            part = Problem(*(x[items.start : items.stop].repeat_interleave(cfg.samples, 0) for x in problem))
+            places = range(items.start * cfg.samples, items.stop * cfg.samples)
+            noise = _noise_per_item([cfg.seed + i for i in items])
+            parts.append(replace(draws, sampler=repaint(cfg, pretrained, part)).batch(places, noise, chosen).x.cpu())
     return torch.cat(parts).unflatten(0, (-1, cfg.samples))
 
 

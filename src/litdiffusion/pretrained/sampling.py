@@ -3,6 +3,8 @@
 import copy
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ from litdiffusion.config.settings import check_folder, require_int
 from litdiffusion.config.trust import check_sent
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser
-from litdiffusion.diffusion.levels import Noise, per_sample_noise
-from litdiffusion.diffusion.samplers import Sampler
+from litdiffusion.diffusion.levels import per_sample_noise
+from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.errors import UserError
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.pretrained.exporting import read_export
@@ -102,9 +104,12 @@ class Pretrained:
         device: str = "auto",
     ) -> Tensor:
         """Samples (n, ...) in data space, those of ``scripts/sample.py`` with the same settings."""
-        cfg = OmegaConf.create({"n": n, "seed": seed, "batch_size": batch_size, "device": device})
-        denoiser = self.on(device_for(device), clip, guidance)
-        return torch.cat(list(batches(cfg, self, denoiser, self.sampler, self.class_labels(n, class_label))))
+        draws = self.draws(self.sampler, device_for(device), clip, guidance)
+        return drawn(draws, n, seed, batch_size, self.class_labels(n, class_label))
+
+    def draws(self, sampler: Sampler, device: torch.device, clip: bool = True, guidance: float | None = None) -> Draws:
+        """What draws samples in data space by ``sampler``, see `on`."""
+        return Draws(sampler, self.on(device, clip, guidance), self.shape, self.codec.decode, device)
 
     def check(self, part: str) -> None:
         if part not in self.config:
@@ -199,44 +204,33 @@ def sample_to_files(cfg: DictConfig) -> Path:
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     sampler = _sampler(cfg, pretrained)
     class_labels = pretrained.class_labels(cfg.n, cfg.class_label)
-    denoiser = pretrained.on(device_for(cfg.device), cfg.clip, cfg.guidance)
+    draws = pretrained.draws(sampler, device_for(cfg.device), cfg.clip, cfg.guidance)
     folder = folder_for(cfg, "samples", "samples.npz")
     begin = time.perf_counter()
-    samples = torch.cat(list(batches(cfg, pretrained, denoiser, sampler, class_labels)))
+    samples = drawn(draws, cfg.n, cfg.seed, cfg.batch_size, class_labels)
     seconds = time.perf_counter() - begin
     _write(folder, samples, class_labels, cfg, pretrained)
     print(f"{len(samples)} samples in {seconds:.1f} s, {len(samples) / seconds:.1f} samples/s: {folder}")
     return folder
 
 
-def batches(
-    cfg: DictConfig, pretrained: Pretrained, denoiser: nn.Module, sampler: Sampler, class_labels: Tensor | None
-) -> Iterator[Tensor]:
-    """Batches of samples in data space on the CPU; sample i depends on ``cfg.seed + i`` and its label alone."""
-    device = device_for(cfg.device)
-    with progress(cfg.n * (len(sampler.levels(denoiser.schedule)) - 1)) as bar:
-        for start in range(0, cfg.n, cfg.batch_size):
-            seeds = [cfg.seed + i for i in range(start, min(start + cfg.batch_size, cfg.n))]
-            like = torch.empty(len(seeds), *pretrained.shape, device=device)
-            class_label = None if class_labels is None else class_labels[start : start + len(seeds)].to(device)
-            x = drawn(sampler, denoiser, like, per_sample_noise(seeds), bar, class_label)
-            yield pretrained.codec.decode(x).float().cpu()
+def drawn(draws: Draws, n: int, seed: int, batch_size: int, class_labels: Tensor | None) -> Tensor:
+    """n samples on the CPU, with a progress bar; sample i depends on ``seed + i`` and its class alone."""
+    parts = []
+    with counted(draws, n) as draws:
+        for start in range(0, n, batch_size):
+            places = range(start, min(start + batch_size, n))
+            noise = per_sample_noise([seed + i for i in places])
+            parts.append(draws.batch(places, noise, class_labels).x.cpu())
+    return torch.cat(parts)
 
 
-def drawn(
-    sampler: Sampler, denoiser: nn.Module, like: Tensor, noise: Noise, bar: tqdm, class_label: Tensor | None = None
-) -> Tensor:
-    """One batch of samples shaped like ``like`` (B, ...), in model space, while ``bar`` counts their steps."""
-    x = sampler.prior(denoiser.schedule, like, noise)
-    for state in sampler.trajectory(denoiser, x, class_label, noise):
-        x = state.x
-        bar.update(len(x) if state.step > 0 else 0)
-    return x
-
-
-def progress(steps: int) -> tqdm:
-    """A bar over the steps of all samples."""
-    return tqdm(total=steps, unit="step", unit_scale=True, desc="sampling", mininterval=0.5)
+@contextmanager
+def counted(draws: Draws, n: int) -> Iterator[Draws]:
+    """The same draws, with a progress bar over the steps of all ``n`` samples."""
+    steps = n * (len(draws.sampler.levels(draws.denoiser.schedule)) - 1)
+    with tqdm(total=steps, unit="step", unit_scale=True, desc="sampling", mininterval=0.5) as bar:
+        yield replace(draws, on_state=lambda state: bar.update(len(state.x) if state.step > 0 else 0))
 
 
 def _sampler(cfg: DictConfig, pretrained: Pretrained) -> Sampler:

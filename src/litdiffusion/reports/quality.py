@@ -1,8 +1,8 @@
 """The quality of checkpoints: sampler x steps as a table, csv, a plot of quality against network calls, W&B."""
 
+import math
 import time
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from litdiffusion.config.settings import require_int
 from litdiffusion.diffusion.levels import Level
-from litdiffusion.diffusion.samplers.blocks import Blocks
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import Estimate
 from litdiffusion.plots import Curve, quality_picture
@@ -102,21 +101,19 @@ def _measured(cfg: DictConfig, subject: Subject, walk: Walk, drawn: Drawn) -> Ro
     return row | measured
 
 
-@torch.no_grad()
 def _drawn(cfg: DictConfig, subject: Subject, walk: Walk) -> Drawn:
     pretrained, device = subject.pretrained, device_for(cfg.device)
     each = cfg.n or SAMPLES[len(pretrained.shape)]
     class_labels = in_proportion(subject.quality.data.train.class_label, each) if pretrained.num_classes else None
-    denoiser, n, parts = pretrained.on(device, cfg.clip, cfg.guidance), each * cfg.sets, []
-    blocks = Blocks(walk.sampler, denoiser, pretrained.shape, min(cfg.batch_size, n), cfg.seed, class_labels, device)
+    n, parts = each * cfg.sets, []
+    size = min(cfg.batch_size, n)
+    draws = pretrained.draws(walk.sampler, device, cfg.clip, cfg.guidance)
     begin = time.perf_counter()
     with tqdm(total=n, unit="sample", desc=walk.name, mininterval=0.5, leave=False) as bar:
-        for index in count():
-            end = blocks.draw(index)
-            parts.append(pretrained.codec.decode(end.x).float().cpu())
+        for index in range(math.ceil(n / size)):
+            end = draws.block(index, size, cfg.seed, class_labels)
+            parts.append(end.x.cpu())
             bar.update(len(end.x))
-            if sum(map(len, parts)) >= n:
-                break
     seconds = time.perf_counter() - begin
     return Drawn(
         torch.cat(parts)[:n], None if class_labels is None else class_labels.repeat(cfg.sets), end.level, seconds

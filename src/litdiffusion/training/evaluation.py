@@ -13,7 +13,7 @@ from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, OptimalOutput
 from litdiffusion.diffusion.levels import Noise, per_sample_noise, seeded_noise
 from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
-from litdiffusion.diffusion.samplers import Sampler, blank
+from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.training.class_labels import class_labels
@@ -75,12 +75,15 @@ class Evaluation(L.LightningModule):
         noise = per_sample_noise([fold_seed(place, i) for i in range(len(batch.data))])
         return self.draw(len(batch.data), noise, self.condition(batch))
 
-    @torch.no_grad()
     def draw(self, count: int, noise: Noise, class_label: Tensor | None = None, weights: str = "ema") -> Tensor:
         """``count`` samples in data space, in float32."""
-        denoiser = self.sampling_denoiser(weights)
-        x = self.sampler.prior(denoiser.schedule, blank(count, self.shape, self.device), noise)
-        return self.codec.decode(self.sampler.sample(denoiser, x, class_label, noise)).float()
+        return self.draws(weights=weights).states(count, noise, class_label)[-1].x
+
+    def draws(self, sampler: Sampler | None = None, weights: str = "ema") -> Draws:
+        """What draws samples of the "ema" or the "raw" weights, by the module's own sampler or another."""
+        return Draws(
+            sampler or self.sampler, self.sampling_denoiser(weights), self.shape, self.codec.decode, self.device
+        )
 
     def condition(self, batch: Batch, count: int | None = None) -> Tensor | None:
         """What the net is told of the first ``count`` items, or all: their classes; None of an unconditional model."""

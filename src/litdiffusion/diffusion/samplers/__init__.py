@@ -4,6 +4,7 @@ from litdiffusion.diffusion.samplers.adaptive import AdaptiveODE
 from litdiffusion.diffusion.samplers.ancestral import Ancestral
 from litdiffusion.diffusion.samplers.base import Sampler, State, blank
 from litdiffusion.diffusion.samplers.ddim import DDIM
+from litdiffusion.diffusion.samplers.draws import Draws
 from litdiffusion.diffusion.samplers.langevin import AnnealedLangevin, Langevin
 from litdiffusion.diffusion.samplers.multistep import DPMSolver2M, SDEDPMSolver2M, UniPC
 from litdiffusion.diffusion.samplers.ode import Euler, Heun
@@ -16,6 +17,7 @@ __all__ = [
     "Ancestral",
     "AnnealedLangevin",
     "DPMSolver2M",
+    "Draws",
     "Euler",
     "EulerMaruyama",
     "Heun",

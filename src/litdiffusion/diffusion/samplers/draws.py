@@ -1,0 +1,77 @@
+"""The driver that draws samples: callbacks, measures and scripts all go through it."""
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from litdiffusion.diffusion.levels import Noise, seeded_noise
+from litdiffusion.diffusion.samplers.base import Sampler, State, blank
+from litdiffusion.diffusion.seeding import fold_seed
+
+
+def unchanged(x: Tensor) -> Tensor:
+    """x itself: the decoder of a model in data space."""
+    return x
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws of a denoiser by a sampler.
+
+    Args:
+        sampler: from noise to data.
+        denoiser: (x_t, level, class_label) -> `Prediction`, with a ``schedule``.
+        shape: of one sample in model space.
+        decode: from model space to data space.
+        device: that samples are drawn on; None: the CPU.
+        on_state: called with every state on the way, for a progress bar.
+    """
+
+    sampler: Sampler
+    denoiser: nn.Module
+    shape: Sequence[int]
+    decode: Callable[[Tensor], Tensor] = unchanged
+    device: torch.device | None = None
+    on_state: Callable[[State], Any] = unchanged
+
+    def states(
+        self, count: int, noise: Noise, class_label: Tensor | None = None, keep: Container[int] | None = None
+    ) -> list[State]:
+        """States of ``count`` chains that start from the prior, see `states_from`."""
+        x = self.sampler.prior(self.denoiser.schedule, blank(count, self.shape, self.device), noise)
+        return self.states_from(x, noise, class_label, keep)
+
+    @torch.no_grad()
+    def states_from(
+        self, x: Tensor, noise: Noise, class_label: Tensor | None = None, keep: Container[int] | None = None
+    ) -> list[State]:
+        """The states of a walk from x (B, *shape), decoded and in float32.
+
+        Args:
+            x: where the chains start, in model space.
+            noise: of the walk.
+            class_label: (B,), of a conditional denoiser.
+            keep: which numbers of steps to keep; None: the last state alone.
+        """
+        class_label = None if class_label is None else class_label.to(x.device)
+        kept = []
+        for state in self.sampler.trajectory(self.denoiser, x, class_label, noise):
+            self.on_state(state)
+            kept = [state] if keep is None else [*kept, state] if state.step in keep else kept
+        return [state._replace(x=self.decode(state.x).float()) for state in kept]
+
+    def batch(self, places: range, noise: Noise, class_labels: Tensor | None = None) -> State:
+        """The samples at ``places`` of a long row of them; sample i is of class ``class_labels[i % N]``, of (N,)."""
+        chosen = None if class_labels is None else class_labels[torch.tensor(places) % len(class_labels)]
+        return self.states(len(places), noise, chosen)[-1]
+
+    def block(self, index: int, size: int, seed: int, class_labels: Tensor | None = None) -> State:
+        """Block ``index`` of ``size`` samples, a function of (seed, index) alone, see `batch` for the classes.
+
+        So any split of the blocks over processes gives the same samples, to the rounding of the device.
+        """
+        places = range(index * size, (index + 1) * size)
+        return self.batch(places, seeded_noise(fold_seed(seed, index)), class_labels)
