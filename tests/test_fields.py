@@ -140,7 +140,7 @@ def test_an_exact_denoiser_lies_on_the_truth(panels_of, data: str, kind: str) ->
 def test_default_levels_are_geometric_in_the_noise_of_the_data(panels_of) -> None:
     """0.05 to 3 deviations of the standardised data, four equal factors of 60^(1/4) = 2.78 between."""
     panels, _ = panels_of("schedule=ve", "data=two_gaussians", points=500)
-    ratios = [float(panel.label.removeprefix("σ = ")) for panel in panels]
+    ratios = [float(panel.title.removeprefix("σ = ")) for panel in panels]
     assert ratios == pytest.approx([0.05 * 60 ** (k / 4) for k in range(5)], rel=0.02)
     noised = [float(panel.density.var(dim=0).mean()) ** 0.5 for panel in panels]
     assert noised == pytest.approx([math.hypot(1, ratio) for ratio in ratios], rel=0.06)
@@ -148,9 +148,9 @@ def test_default_levels_are_geometric_in_the_noise_of_the_data(panels_of) -> Non
 
 def test_levels_that_coincide_are_drawn_once_and_the_cleanest_first(panels_of) -> None:
     panels, _ = panels_of("recipe=dsm", "schedule.sigma=0.5", "data=two_gaussians", points=100)
-    assert [panel.label for panel in panels] == ["σ = 0.5"]
+    assert [panel.title for panel in panels] == ["σ = 0.5"]
     panels, _ = panels_of("schedule.steps=100", "data=two_gaussians", points=100, levels=(1.0, 0.195, 0.2))
-    assert [panel.label.split(",")[0] for panel in panels] == ["t = 20", "t = 100"]
+    assert [panel.title.split(",")[0] for panel in panels] == ["t = 20", "t = 100"]
 
 
 def test_other_data_have_no_truth_and_the_net_returns_to_its_mode(panels_of) -> None:
