@@ -52,8 +52,11 @@ def trajectory_gif(
 
 
 def image_frames(states: list[Tensor], titles: Sequence[str], value_range: Range) -> list[Image]:
-    """One picture per state (n, C, H, W): a grid of up to ten chains under its title."""
-    grids = [enlarged_grid(_within_budget(state[:10].float()), 5, value_range) for state in states]
+    """One picture per state (n, C, H, W): a grid of up to ten chains under its title, averaged down to the budget."""
+    count, _, height, width = states[0][:10].shape
+    scale = min(1.0, (BUDGET / (count * height * width)) ** 0.5)
+    size = max(1, int(height * scale)), max(1, int(width * scale))
+    grids = [enlarged_grid(adaptive_avg_pool2d(state[:10].float(), size), 5, value_range) for state in states]
     return pixel_sheets(grids, [[title] for title in titles], grids[0].shape[2])
 
 
@@ -74,12 +77,3 @@ def shared_palette(frames: list[Image]) -> Image:
 
     chosen = (frames[0], frames[len(frames) * 3 // 4], frames[-1])
     return Image.fromarray(np.concatenate([np.asarray(frame)[::2, ::2] for frame in chosen])).quantize(64)
-
-
-def _within_budget(images: Tensor) -> Tensor:
-    """The images (n, C, H, W), averaged down where all their pixels together pass the budget."""
-    count, _, height, width = images.shape
-    scale = (BUDGET / (count * height * width)) ** 0.5
-    if scale >= 1:
-        return images
-    return adaptive_avg_pool2d(images, (max(1, int(height * scale)), max(1, int(width * scale))))

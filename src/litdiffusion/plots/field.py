@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 ACROSS = 3
 """Most panels in a row."""
-LEFT, GAP = 0.55, 0.85
-"""Inches: left of the panels, and between two rows."""
+PLANE, LINE = (5.0, 5.0, 0.25), (4.6, 3.2, 0.75)
+"""Inches: width and height of a panel with arrows, or with a line, and right of it."""
+LEFT, PITCH, GAP = 0.55, 5.6, 0.85
+"""Inches: left of the panels, from one to the next, and between two rows."""
 BINS = 60
 """Of the density along an axis: fewer than in its own pictures, since arrows lie over it."""
 SHORTEST, LONGEST = 0.35, 1.1
@@ -60,16 +62,16 @@ def field_picture(panels: list[FieldPanel], title: str = "", name: str = "field"
     entries = _entries(plane, name, any(panel.truth is not None for panel in panels))
     full = rows * columns == len(panels)
     above, below = 1.1 if title else 0.55, 0.75 + 0.45 * math.ceil(len(entries) / columns) if full else 0.45
-    width, height, pitch, right = (5.0, 5.0, 5.6, 0.25) if plane else (4.6, 3.2, 5.6, 0.75)
-    size = (LEFT + (columns - 1) * pitch + width + right, below + rows * (height + GAP) - GAP + above)
+    width, height, right = PLANE if plane else LINE
+    size = (LEFT + (columns - 1) * PITCH + width + right, below + rows * (height + GAP) - GAP + above)
     figure = Figure(size, dpi=DPI)
     for place, panel in enumerate(panels):
         row, column = divmod(place, columns)
-        axes = axes_at(figure, LEFT + column * pitch, below + (rows - 1 - row) * (height + GAP), width, height)
+        axes = axes_at(figure, LEFT + column * PITCH, below + (rows - 1 - row) * (height + GAP), width, height)
         (_draw_plane if plane else _draw_line)(axes, panel)
         axes.set_title(panel.title, fontsize=17, color=hexed(INK), pad=8)
     headline(figure, title, 22)
-    _explain(figure, entries, columns, None if full else LEFT + (columns - 1) * pitch, below + height / 2)
+    _explain(figure, entries, columns, None if full else LEFT + (columns - 1) * PITCH, below + height / 2)
     return rendered(figure)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL.Image import Image
 
-SIDE, GAP, LEFT, RIGHT, ABOVE, BELOW = 3.8, 0.28, 0.7, 0.25, 0.65, 1.05
+SIDE, GAP, LEFT, RIGHT, ABOVE, BELOW = 3.8, 0.28, 0.7, 0.25, 0.75, 1.05
 """Inches: a panel of a comparison, between two, and around them."""
 BINS = 64
 
@@ -94,15 +94,14 @@ def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
     window = common_window(list(samples.values()), reference)
     width = LEFT + len(samples) * (SIDE + GAP) - GAP + RIGHT
     figure = Figure((width, BELOW + SIDE + ABOVE), dpi=DPI)
+    draw = _draw_histogram if reference.shape[1] == 1 else _draw_density
     for place, (name, sample) in enumerate(samples.items()):
         axes = axes_at(figure, LEFT + place * (SIDE + GAP), BELOW, SIDE, SIDE)
-        (_draw_histogram if sample.shape[1] == 1 else _draw_density)(axes, sample, reference, window)
+        if place:
+            axes.sharey(figure.axes[0])
+            axes.tick_params(labelleft=False)
+        draw(axes, sample, reference, window)
         axes.set_xlabel(_in_lines(name), fontsize=13, color=hexed(INK), labelpad=8)
-        axes.tick_params(labelleft=place == 0)
-    if reference.shape[1] == 1:
-        top = max(axes.get_ylim()[1] for axes in figure.axes)
-        for axes in figure.axes:
-            axes.set_ylim(0, top)
     headline(figure, titled(title, next(iter(panels.values()))), 16)
     return rendered(figure)
 

@@ -123,25 +123,33 @@ def panel_sheets(
     width = width or min(380, WIDTH // columns - GAP)
     height = width if isinstance(pictures[0][0], DensityPanel) else width * 2 // 3
     head = 6 + LINE * max(len(wrapped(words, HEADING, width)) for words in titles)
-    wide = "; (×k): axes k times as wide" if note and any("(×" in words for words in titles) else ""
     drop = head + height + GAP
+    wide = "; (×k): axes k times as wide" if note and any("(×" in words for words in titles) else ""
     axes, sheets = sheet(columns * (width + GAP) - GAP, rows * drop - GAP, title, note + wide), []
     for panels in pictures:
         for i, panel in enumerate(panels):
-            corner = (i % columns) * (width + GAP), (i // columns) * drop + head
-            panel.draw(axes, _box(axes, panel.title, corner, (width, height), framed and i == count - 1))
+            box = _box(axes, (i % columns) * (width + GAP), (i // columns) * drop + head, width, height)
+            panel.draw(axes, box)
+            _frame(axes, box, panel.title, framed and i == count - 1)
         sheets.append(drawn(axes))
     return sheets
 
 
-def _box(axes: Axes, title: str, corner: tuple[int, int], size: tuple[int, int], data: bool) -> Rectangle:
-    """The box of a panel (y downwards) from its upper left corner, with its edge ruled inside and its title above."""
+def _box(axes: Axes, left: int, top: int, width: int, height: int) -> Rectangle:
+    """Where a panel is drawn, not seen itself; y downwards."""
     from matplotlib.patches import Rectangle
 
-    edge, colour, text, weight = (4, ACCENT, ACCENT, "bold") if data else (1, RULE, INK, "normal")
-    (left, top), (width, height) = corner, size
-    looks = {"edgecolor": hexed(colour), "linewidth": edge, "zorder": 3, "snap": False, "fill": False}
-    axes.add_artist(Rectangle((left + edge / 2, top + edge / 2), width - edge, height - edge, **looks))
-    for i, words in enumerate(reversed(wrapped(title, HEADING, width))):
-        write(axes, left + width / 2, top - 9 - LINE * i, words, text, weight)
     return axes.add_artist(Rectangle((left, top + height), width, -height, visible=False))
+
+
+def _frame(axes: Axes, box: Rectangle, title: str, data: bool) -> None:
+    """Rules the edge of a panel inside its box and writes the title above; both stand out for the data."""
+    from matplotlib.patches import Rectangle
+
+    left, bottom, right, top = box.get_bbox().extents
+    edge, colour, text, weight = (4, ACCENT, ACCENT, "bold") if data else (1, RULE, INK, "normal")
+    size = (right - left - edge, bottom - top - edge)
+    looks = {"edgecolor": hexed(colour), "linewidth": edge, "zorder": 3, "snap": False, "fill": False}
+    axes.add_artist(Rectangle((left + edge / 2, top + edge / 2), *size, **looks))
+    for i, words in enumerate(reversed(wrapped(title, HEADING, right - left))):
+        write(axes, (left + right) / 2, top - 9 - LINE * i, words, text, weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,7 +53,7 @@ def write(axes: Axes, x: float, y: float, text: str, colour: Colour = INK, weigh
     axes.text(x, y, text, ha="center", parse_math=False, **looks)
 
 
-@cache
+@lru_cache(1000)
 def text_width(text: str, size: int, bold: bool = False) -> float:
     """The width of one line of text in pixels of a sheet."""
     from matplotlib.font_manager import FontProperties
