@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 WIDTH, GAP, LINE = 2000, 14, 25
 """Pixels: of all panels in a row at most, between two panels, from one line of a title to the next."""
+Extent = tuple[float, float, float, float]
+"""Left, right, bottom and top of a panel in pixels of a sheet, y downwards."""
 
 
 class HistogramPanel(NamedTuple):
@@ -35,21 +37,19 @@ class HistogramPanel(NamedTuple):
     place: float
     smooth: bool = False
 
-    def draw(self, axes: Axes, box: Rectangle) -> None:
-        """Draws the panel into a box of a sheet (y downwards); what passes the box is cut."""
+    def draw(self, axes: Axes, extent: Extent, frame: Rectangle) -> None:
+        """Draws the panel at its place on a sheet; what passes the frame is cut."""
         from matplotlib.lines import Line2D
         from matplotlib.patches import StepPatch
 
-        left, base, right, top = box.get_bbox().extents
+        left, right, base, top = extent
         bars, line = (base + (top - base) * shares.numpy() for shares in (self.bars, self.line))
         edges = torch.linspace(left, right, len(bars) + 1).numpy()
         looks = {"color": hexed(INK)} if self.smooth else {"color": hexed(FAINT), "drawstyle": "steps-mid"}
         colour = colour_map(NOISE_TO_DATA)(self.place)
-        for artist in (
-            StepPatch(bars, edges, baseline=base, color=colour, linewidth=0),
-            Line2D((edges[1:] + edges[:-1]) / 2, line, linewidth=2, **looks),
-        ):
-            axes.add_artist(artist).set_clip_path(box)
+        filled = StepPatch(bars, edges, baseline=base, color=colour, linewidth=0)
+        for artist in (filled, Line2D((edges[1:] + edges[:-1]) / 2, line, linewidth=2, **looks)):
+            axes.add_artist(artist).set_clip_path(frame)
 
 
 class DensityPanel(NamedTuple):
@@ -58,10 +58,9 @@ class DensityPanel(NamedTuple):
     title: str
     image: Tensor
 
-    def draw(self, axes: Axes, box: Rectangle) -> None:
-        """Draws the panel into a box of a sheet (y downwards)."""
-        left, bottom, right, top = box.get_bbox().extents
-        show_density(axes, self.image, (left, right, bottom, top))
+    def draw(self, axes: Axes, extent: Extent, frame: Rectangle) -> None:
+        """Draws the panel at its place on a sheet."""
+        show_density(axes, self.image, extent)
 
 
 Panels = list[HistogramPanel] | list[DensityPanel]
@@ -128,28 +127,21 @@ def panel_sheets(
     axes, sheets = sheet(columns * (width + GAP) - GAP, rows * drop - GAP, title, note + wide), []
     for panels in pictures:
         for i, panel in enumerate(panels):
-            box = _box(axes, (i % columns) * (width + GAP), (i // columns) * drop + head, width, height)
-            panel.draw(axes, box)
-            _frame(axes, box, panel.title, framed and i == count - 1)
+            left, top = (i % columns) * (width + GAP), (i // columns) * drop + head
+            extent = (left, left + width, top + height, top)
+            panel.draw(axes, extent, _frame(axes, extent, panel.title, framed and i == count - 1))
         sheets.append(drawn(axes))
     return sheets
 
 
-def _box(axes: Axes, left: int, top: int, width: int, height: int) -> Rectangle:
-    """Where a panel is drawn, not seen itself; y downwards."""
+def _frame(axes: Axes, extent: Extent, title: str, data: bool) -> Rectangle:
+    """The edge of a panel, ruled inside its place, under its title; both stand out for the data."""
     from matplotlib.patches import Rectangle
 
-    return axes.add_artist(Rectangle((left, top + height), width, -height, visible=False))
-
-
-def _frame(axes: Axes, box: Rectangle, title: str, data: bool) -> None:
-    """Rules the edge of a panel inside its box and writes the title above; both stand out for the data."""
-    from matplotlib.patches import Rectangle
-
-    left, bottom, right, top = box.get_bbox().extents
+    left, right, bottom, top = extent
     edge, colour, text, weight = (4, ACCENT, ACCENT, "bold") if data else (1, RULE, INK, "normal")
-    size = (right - left - edge, bottom - top - edge)
-    looks = {"edgecolor": hexed(colour), "linewidth": edge, "zorder": 3, "snap": False, "fill": False}
-    axes.add_artist(Rectangle((left + edge / 2, top + edge / 2), *size, **looks))
     for i, words in enumerate(reversed(wrapped(title, HEADING, right - left))):
         write(axes, (left + right) / 2, top - 9 - LINE * i, words, text, weight)
+    size = (right - left - edge, top - bottom + edge)
+    looks = {"edgecolor": hexed(colour), "linewidth": edge, "zorder": 3, "snap": False, "fill": False}
+    return axes.add_artist(Rectangle((left + edge / 2, bottom - edge / 2), *size, **looks))
