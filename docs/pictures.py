@@ -26,7 +26,7 @@ def main() -> None:
     rows = []
     for name, schedule in PROCESSES.items():
         levels = [CLEAN, *(schedule.at(t) for t in TIMES)]
-        labels = [
+        titles = [
             "t = 0",
             *(
                 f"t = {t:g}, {head}" if schedule.explodes else f"t = {t:g}"
@@ -34,7 +34,7 @@ def main() -> None:
             ),
         ]
         noise = seeded_noise(0)
-        rows.append(forward_picture([diffuse(x_0, noise(x_0), level).float() for level in levels], labels, name))
+        rows.append(forward_picture([diffuse(x_0, noise(x_0), level).float() for level in levels], titles, name))
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     top = 0
     for row in rows:

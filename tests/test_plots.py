@@ -1,6 +1,8 @@
 """Pictures: the right pixel in the right place, true densities, and the same bytes every time."""
 
 import math
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,14 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from litdiffusion import plots
-from litdiffusion.plots.animation import image_frames, vector_frames
 from litdiffusion.plots.density import common_window, density_image, histogram, widening
-from litdiffusion.plots.palette import ACCENT, PAPER, WARNING
-from litdiffusion.plots.sheets import MARGIN, Panel, panel_grid, thinned
-from litdiffusion.plots.tiles import mosaic, to_pixels
+from litdiffusion.plots.images import to_pixels
+from litdiffusion.plots.palette import ACCENT, FAINT, PAPER, RULE, WARNING
+from litdiffusion.plots.sheets import MARGIN, thinned
 
 TIMES = [1.0, 0.75, 0.5, 0.25, 0.0]
-LABELS = [f"t = {t:.2f}" for t in TIMES]
+TITLES = [f"t = {t:.2f}" for t in TIMES]
 
 
 def counted(count: int) -> list[str]:
@@ -71,6 +72,21 @@ def test_sheet_enlarges_by_repeating_pixels_and_keeps_the_image_upright() -> Non
     assert corner.sum() == (tile // 4) ** 2
 
 
+@pytest.mark.parametrize("title", ["", "A title"])
+def test_sheet_shows_every_pixel_of_its_tiles_unchanged(title: str) -> None:
+    """Noise of 260 tiles: each is the rounded image, every value repeated over a square, with paper between."""
+    states = [normal(10, 1, 28, 28, seed=i) for i in range(26)]
+    sheet = np.asarray(plots.trajectory_sheet(states, counted(26), title))
+    body, side = sheet[-MARGIN - 10 * 86 + 2 : -MARGIN, MARGIN:-MARGIN], 84
+    assert body.shape == (10 * 86 - 2, 26 * 86 - 2, 3)
+    for j, state in enumerate(states):
+        for i, shade in enumerate((state[:, 0].clamp(-1, 1) + 1).mul(127.5).round().byte().numpy()):
+            tile = body[86 * i : 86 * i + side, 86 * j : 86 * j + side]
+            assert (tile == np.kron(shade, np.ones((3, 3), np.uint8))[..., None]).all()
+    assert (body[side::86] == PAPER).all()
+    assert (body[:, side + 1 :: 86] == PAPER).all()
+
+
 @pytest.mark.parametrize(("side", "chains"), [(8, 10), (28, 10), (64, 10), (256, 2)])
 def test_sheet_is_of_a_size_for_a_slide(side: int, chains: int) -> None:
     sheet = plots.trajectory_sheet([normal(chains, 1, side, side)] * 26, counted(26), "A title")
@@ -81,11 +97,11 @@ def test_sheet_is_of_a_size_for_a_slide(side: int, chains: int) -> None:
 def test_pixels_clip_average_and_flag_what_is_not_finite() -> None:
     image = torch.tensor([[-5.0, 5.0], [0.0, torch.nan]])[None, None]
     shown = to_pixels(image, (-1.0, 1.0))[0]
-    assert shown[0, 0].tolist() == [0] * 3
-    assert shown[0, 1].tolist() == [255] * 3
-    assert shown[1, 1].tolist() == list(WARNING)
+    assert shown[:, 0, 0].tolist() == [0] * 3
+    assert shown[:, 0, 1].tolist() == [255] * 3
+    assert shown[:, 1, 1].tolist() == list(WARNING)
     halves = torch.tensor([[-1.0, 1.0], [-1.0, 1.0]])[None, None]
-    assert to_pixels(halves, (-1.0, 1.0), (1, 1))[0, 0, 0].tolist() == [128] * 3
+    assert to_pixels(halves, (-1.0, 1.0), (1, 1)).flatten().tolist() == [128] * 3
     with pytest.raises(ValueError, match="decode latents"):
         to_pixels(torch.zeros(2, 4, 8, 8), (-1.0, 1.0))
 
@@ -102,37 +118,42 @@ def test_image_grid_fills_rows_first_with_two_pixels_between() -> None:
     assert (grid[:, width : width + 2] == PAPER[0]).all()
 
 
-def test_mosaic_of_single_pixels_is_the_matrix_itself() -> None:
-    values = torch.arange(6, dtype=torch.uint8).reshape(2, 3)
-    assert torch.equal(mosaic(values[..., None, None, None].expand(2, 3, 1, 1, 3), 0)[..., 0], values)
-
-
-@pytest.mark.parametrize("draw", [plots.histogram_panels, plots.density_panels])
-def test_panels_stand_under_their_labels_and_the_data_under_theirs(draw) -> None:
-    """The strip of the sheet over each panel holds the label's ink, as `panel_grid` writes it over a blank tile."""
-    data = normal(400, 1 if draw is plots.histogram_panels else 2)
-    sheet = draw([data, 2 * data], ["σ = 3.1", "k = 1000"], data, data_label="noised data")
-    width = (sheet.width - 2 * MARGIN - 2 * 14) // 3
-    blank = Image.new("RGB", (width, 10), PAPER)
-    named = [Panel(blank, "σ = 3.1"), Panel(blank, "k = 1000"), Panel(blank, "noised data", framed=True)]
-    heads = np.asarray(panel_grid(named, 3))[:31]
-    assert (heads < 128).any()
-    assert np.array_equal(np.asarray(sheet)[MARGIN : MARGIN + 31, MARGIN:-MARGIN], heads)
-    assert sheet.tobytes() != draw([data, 2 * data], ["σ = 3.1", "k = 1000"], data).tobytes()
+def test_one_image_fills_its_grid_and_one_that_is_not_finite_is_pink() -> None:
+    grid = np.asarray(plots.image_grid(torch.full((1, 1, 7, 5), torch.inf), columns=3))
+    assert grid.shape == (840, 600, 3)
+    assert (grid == WARNING).all()
 
 
 @pytest.mark.parametrize("d", [1, 2])
-def test_the_name_of_the_data_reaches_every_picture(d: int) -> None:
+def test_each_title_stands_over_its_panel(d: int) -> None:
+    """Another title changes pixels in the strip over its own panel, and nowhere else but in the note of histograms."""
+    data, titles = normal(400, d), ["σ = 3.1", "k = 1000", "noised data"]
+
+    def pixels(*titles: str) -> np.ndarray:
+        return np.asarray(plots.trajectory_picture([data, 2 * data], titles[:2], data, data_title=titles[2]))
+
+    sheet = pixels(*titles)
+    pitch = (sheet.shape[1] - 2 * MARGIN + 14) // 3
+    for k in range(3):
+        changed = (sheet != pixels(*titles[:k], "other", *titles[k + 1 :])).any(axis=-1)
+        rows, columns = np.nonzero(changed[: sheet.shape[0] // 2])
+        assert MARGIN <= rows.min() < rows.max() < MARGIN + 31
+        assert MARGIN + k * pitch <= columns.min() < columns.max() < MARGIN + (k + 1) * pitch - 14
+        assert changed[sheet.shape[0] // 2 :].any() == (k == 2 and d == 1)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_the_name_of_the_data_reaches_the_gif_where_they_have_a_panel(d: int, tmp_path: Path) -> None:
     data = normal(400, d)
-    panels = plots.vector_panels(noised(data), LABELS, data, data_label="noised data")
-    assert plots.trajectory_picture(noised(data), LABELS, data, data_label="noised data").tobytes() == panels.tobytes()
-    named, plain = (vector_frames([data], LABELS[:1], data, data_label=name)[0] for name in ("noised data", "data"))
-    assert (named.tobytes() != plain.tobytes()) == (d == 2)  # histograms have the data's outline and no panel of theirs
+    for name in ("noised data", "data"):
+        plots.trajectory_gif([data], TITLES[:1], data, tmp_path / f"{name}.gif", data_title=name)
+    named, plain = ((tmp_path / f"{name}.gif").read_bytes() for name in ("noised data", "data"))
+    assert (named != plain) == (d == 2)  # histograms have the data's outline and no panel of theirs
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 11, 26, 27, 60])
 @pytest.mark.parametrize("pitch", [20.0, 45.0, 86.0])
-def test_thinned_labels_keep_both_ends_and_never_overlap(count: int, pitch: float) -> None:
+def test_thinned_titles_keep_both_ends_and_never_overlap(count: int, pitch: float) -> None:
     kept = thinned(count, pitch, room=90.0)
     assert kept[-1] == count - 1
     assert kept[0] == 0 or (count - 1) * pitch < 90
@@ -164,12 +185,31 @@ def test_density_lies_where_the_points_are_seen(x: int, y: int) -> None:
 
 def test_density_panel_is_dark_in_the_right_quadrant_of_its_tile() -> None:
     data = torch.tensor([[-2.0, -2.0], [2.0, 2.0]]).repeat(50, 1)
-    sheet = plots.density_panels([0.05 * normal(300, 2) + torch.tensor([1.0, 1.0])], ["t = 0"], data)
+    sheet = plots.trajectory_picture([0.05 * normal(300, 2) + torch.tensor([1.0, 1.0])], ["t = 0"], data)
     pixels = np.asarray(sheet).astype(int)
     above = MARGIN + 31
     tile = pixels[above + 4 : above + 376, MARGIN + 4 : MARGIN + 376].sum(axis=-1)
     assert tile[:180, 192:].min() < 250 < 600 < min(tile[192:].min(), tile[:, :180].min())
     assert (pixels[above:, MARGIN + 394 :] == ACCENT).all(axis=-1).sum() > 4 * 370 * 4 * 0.9
+
+
+def test_histogram_stands_on_its_panel_where_the_points_are() -> None:
+    """Points spread over [1, 2] fill a box in the right of the panel, as high as the data's two boxes are together."""
+    spread = torch.linspace(0, 1, 20_001)[:, None]
+    data = torch.cat((spread - 2, spread + 1))
+    pixels = np.asarray(plots.trajectory_picture([1 + spread], ["t = 0"], data)).astype(int)
+    above, width, height = MARGIN + 31, 380, 253
+    tile = pixels[above + 1 : above + height - 1, MARGIN + 1 : MARGIN + width - 1]
+    light = (np.abs(tile - PAPER) <= 2).all(axis=-1)
+    columns = np.arange(1, width - 1)
+    x = (columns / width * 2 - 1) * 1.06 * 2
+    inside = (x > 1.15) & (x < 1.85)
+    assert light[:-2, np.abs(x) < 0.8].all()
+    assert not light[height // 2 :, inside].any()
+    assert (~light[:, inside]).sum(axis=0).mean() == pytest.approx(height / 1.1, abs=4)
+    assert (np.abs(tile[:, x < -1.15] - FAINT) <= 2).all(axis=-1).any()
+    assert (pixels[above, MARGIN + 1 : MARGIN + width - 1] == RULE).all()
+    assert (pixels[above + 1 : above + height - 1, MARGIN] == RULE).all()
 
 
 def test_wide_states_get_wider_axes_and_say_so() -> None:
@@ -209,10 +249,10 @@ def test_every_picture_repeats_byte_for_byte(kind: str, tmp_path: Path) -> None:
 
     def render() -> list[bytes]:
         states = noised(data)
-        plots.trajectory_gif(states, LABELS, data, tmp_path / "a.gif")
+        plots.trajectory_gif(states, TITLES, data, tmp_path / "a.gif")
         pictures = [
-            plots.trajectory_picture(states, LABELS, data, "Title"),
-            plots.forward_picture(states[::-1], LABELS[::-1], "Title"),
+            plots.trajectory_picture(states, TITLES, data, "Title"),
+            plots.forward_picture(states[::-1], TITLES[::-1], "Title"),
         ]
         if data.ndim == 2:
             pictures.append(plots.comparison_picture({"data": data, "samples: W = 0.1": states[2]}, "Title"))
@@ -231,7 +271,7 @@ def test_nothing_is_drawn_through_pyplots_global_state() -> None:
 
 @pytest.mark.parametrize("kind", DATA)
 def test_gif_has_a_frame_per_state_holds_the_last_and_loops(kind: str, tmp_path: Path) -> None:
-    plots.trajectory_gif(noised(DATA[kind]), LABELS, DATA[kind], tmp_path / "a.gif")
+    plots.trajectory_gif(noised(DATA[kind]), TITLES, DATA[kind], tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == len(TIMES)
         assert gif.info["loop"] == 0
@@ -249,10 +289,11 @@ def test_gif_of_large_images_is_small_and_true_to_its_frames(tmp_path: Path) -> 
     flat = [torch.full((2, 1, 8, 8), value) for value in (-1.0, 0.0, 1.0)]
     plots.trajectory_gif(flat, counted(3), flat[0], tmp_path / "b.gif")
     with Image.open(tmp_path / "b.gif") as gif:
-        for i, frame in enumerate(image_frames(flat, counted(3), (-1.0, 1.0))):
+        for i, shade in enumerate((0, 128, 255)):
             gif.seek(i)
             shown = np.asarray(gif.convert("RGB")).astype(int)
-            assert np.abs(shown - np.asarray(frame)).mean() < 3
+            tile = (shown.shape[1] - 2 * MARGIN - 2) // 2
+            assert np.abs(shown[-MARGIN - tile : -MARGIN, MARGIN : MARGIN + tile] - shade).max() <= 5
 
 
 def test_forward_picture_puts_the_cleanest_first() -> None:
@@ -265,15 +306,21 @@ def test_forward_picture_puts_the_cleanest_first() -> None:
 
 def test_more_than_two_coordinates_show_the_first_two_and_say_so() -> None:
     data = DATA["5-D"]
-    full = plots.vector_panels(noised(data), LABELS, data, "")
-    plane = plots.vector_panels([s[:, :2] for s in noised(data)], LABELS, data[:, :2], "")
+    full = plots.trajectory_picture(noised(data), TITLES, data, "")
+    plane = plots.trajectory_picture([s[:, :2] for s in noised(data)], TITLES, data[:, :2], "")
     note = "(first two of 5 coordinates)"
-    named = plots.vector_panels([s[:, :2] for s in noised(data)], LABELS, data[:, :2], note)
+    named = plots.trajectory_picture([s[:, :2] for s in noised(data)], TITLES, data[:, :2], note)
     assert full.tobytes() == named.tobytes() != plane.tobytes()
 
 
-def test_states_without_a_label_are_refused() -> None:
-    with pytest.raises(ValueError, match="one label"):
+def test_states_without_a_title_are_refused() -> None:
+    with pytest.raises(ValueError, match="one title"):
         plots.trajectory_sheet([normal(2, 1, 8, 8)], counted(2))
-    with pytest.raises(ValueError, match="one label"):
-        plots.histogram_panels([normal(9, 1)], counted(2), normal(9, 1))
+    with pytest.raises(ValueError, match="one title"):
+        plots.trajectory_picture([normal(9, 1)], counted(2), normal(9, 1))
+
+
+def test_what_draws_is_imported_on_first_use() -> None:
+    code = "import sys, litdiffusion.plots; print({'matplotlib', 'PIL', 'torchvision', 'scipy'} & {*sys.modules})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

@@ -12,18 +12,15 @@ from litdiffusion.plots.grids import field_grid, field_grids
 from litdiffusion.plots.images import image_grid, pairs_picture, trajectory_sheet
 from litdiffusion.plots.overviews import comparison_picture, forward_picture, trajectory_picture
 from litdiffusion.plots.path import path_picture
-from litdiffusion.plots.vectors import density_panels, histogram_panels, vector_panels
 
 __all__ = [
     "Curve",
     "FieldPanel",
     "comparison_picture",
-    "density_panels",
     "field_grid",
     "field_grids",
     "field_picture",
     "forward_picture",
-    "histogram_panels",
     "image_grid",
     "pairs_picture",
     "path_picture",
@@ -31,5 +28,4 @@ __all__ = [
     "trajectory_gif",
     "trajectory_picture",
     "trajectory_sheet",
-    "vector_panels",
 ]

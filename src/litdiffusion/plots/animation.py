@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from litdiffusion.plots.density import common_window
-from litdiffusion.plots.images import Range, image_grid
-from litdiffusion.plots.sheets import framed_sheet, headed, panel_grid
-from litdiffusion.plots.vectors import densities, histograms
+from litdiffusion.plots.images import Range, enlarged_grid
+from litdiffusion.plots.panels import panel_sheets, panels_of
+from litdiffusion.plots.sheets import pixel_sheets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,25 +25,25 @@ BUDGET = 16_000
 
 def trajectory_gif(
     states: list[Tensor],
-    labels: Sequence[str],
+    titles: Sequence[str],
     data: Tensor,
     path: str | PathLike[str],
     value_range: Range = (-1.0, 1.0),
     duration: int = 90,
     hold: int = 1500,
     *,
-    data_label: str = "data",
+    data_title: str = "data",
 ) -> None:
-    """Writes the states, noise first, as a looping GIF: ``duration`` ms a frame, the last one held for
-    ``hold`` ms, each under its label.
+    """Writes the states, noise first, as a looping GIF: ``duration`` ms a frame, the last one held for ``hold`` ms,
+    each under its title.
 
-    Images (n, C, H, W): the first ten chains in rows of five. Vectors (n, 1): a histogram under the data's
-    outline; (n, d), d >= 2: the density beside the data's, which stands under ``data_label``.
+    Images (n, C, H, W): the first ten chains in rows of five. Vectors (n, 1): a histogram under the data's outline;
+    (n, d), d >= 2: the density beside the data's, which stands under ``data_title``.
     """
     if states[0].ndim == 4:
-        frames = image_frames(states, labels, value_range)
+        frames = image_frames(states, titles, value_range)
     else:
-        frames = vector_frames(states, labels, data, data_label=data_label)
+        frames = vector_frames(states, titles, data, data_title)
     palette = shared_palette(frames)
     paged = [frame.quantize(palette=palette, dither=0) for frame in frames[:-1]]
     paged.append(frames[-1].quantize(256))
@@ -50,44 +51,29 @@ def trajectory_gif(
     paged[0].save(path, "GIF", save_all=True, append_images=paged[1:], duration=durations, loop=0)
 
 
-def image_frames(states: list[Tensor], labels: Sequence[str], value_range: Range) -> list[Image]:
-    """One picture per state (n, C, H, W): a grid of up to ten chains under its label."""
-    frames = []
-    for state, label in zip(states, labels, strict=True):
-        grid = image_grid(_within_budget(state[:10].float()), 5, value_range)
-        frames.append(framed_sheet(headed(grid, [label], grid.width, grid.width), ""))
-    return frames
+def image_frames(states: list[Tensor], titles: Sequence[str], value_range: Range) -> list[Image]:
+    """One picture per state (n, C, H, W): a grid of up to ten chains under its title, averaged down to the budget."""
+    count, _, height, width = states[0][:10].shape
+    scale = min(1.0, (BUDGET / (count * height * width)) ** 0.5)
+    size = max(1, int(height * scale)), max(1, int(width * scale))
+    grids = [enlarged_grid(adaptive_avg_pool2d(state[:10].float(), size), 5, value_range) for state in states]
+    return pixel_sheets(grids, [[title] for title in titles], grids[0].shape[2])
 
 
-def vector_frames(
-    states: list[Tensor], labels: Sequence[str], data: Tensor, *, data_label: str = "data"
-) -> list[Image]:
+def vector_frames(states: list[Tensor], titles: Sequence[str], data: Tensor, data_title: str = "data") -> list[Image]:
     """One picture per state (n, d): a histogram, or a density with the data's density to its right."""
     plane, rows = [state[:, :2] for state in states], data[:, :2]
     window = common_window(plane, rows)
+    panels = panels_of(plane, titles, window, rows)
     if rows.shape[1] == 1:
-        panels = histograms(plane, labels, window, rows, width=560)
-        return [framed_sheet(panel_grid([panel], 1), "") for panel in panels]
-    beside = densities([rows], [data_label], window, width=320)[0]._replace(framed=True)
-    panels = densities(plane, labels, window, width=320)
-    return [framed_sheet(panel_grid([panel, beside], 2), "") for panel in panels]
+        return panel_sheets([[panel] for panel in panels], width=560)
+    beside = panels_of([rows], [data_title], window, rows)
+    return panel_sheets([[panel, *beside] for panel in panels], width=320, framed=True)
 
 
 def shared_palette(frames: list[Image]) -> Image:
     """64 colours for every frame but the last, from the first, a late and the last one: small and fast."""
     from PIL import Image
 
-    width, height = frames[0].size
-    strip = Image.new("RGB", (width, 3 * height))
-    for i, frame in enumerate((frames[0], frames[len(frames) * 3 // 4], frames[-1])):
-        strip.paste(frame, (0, i * height))
-    return strip.resize((width // 2, 3 * height // 2), Image.Resampling.NEAREST).quantize(64)
-
-
-def _within_budget(images: Tensor) -> Tensor:
-    """The images (n, C, H, W), averaged down where all their pixels together pass the budget."""
-    count, _, height, width = images.shape
-    scale = (BUDGET / (count * height * width)) ** 0.5
-    if scale >= 1:
-        return images
-    return adaptive_avg_pool2d(images, (max(1, int(height * scale)), max(1, int(width * scale))))
+    chosen = (frames[0], frames[len(frames) * 3 // 4], frames[-1])
+    return Image.fromarray(np.concatenate([np.asarray(frame)[::2, ::2] for frame in chosen])).quantize(64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from litdiffusion.plots.figures import hexed, quiet, rendered
+from litdiffusion.plots.figures import DPI, hexed, quiet, rendered
 from litdiffusion.plots.palette import ACCENT, FAINT, INK, NOISE_TO_DATA, RULE
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def quality_picture(curves: Sequence[Curve], levels: Mapping[str, float], measur
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, ScalarFormatter
 
-    figure = Figure((9, 5.6), dpi=120, layout="constrained")
+    figure = Figure((9, 5.6), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for place, curve in enumerate(curve for curve in curves if curve.points):
         calls, values, spreads = zip(*curve.points, strict=True)

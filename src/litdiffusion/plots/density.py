@@ -8,9 +8,7 @@ from torch import Tensor
 
 
 class Window(NamedTuple):
-    """The part of space a panel shows: ``centre`` (d,) and one half-width for every axis, in units of the
-    data.
-    """
+    """The part of space a panel shows: ``centre`` (d,) and one half-width for every axis, in units of the data."""
 
     centre: Tensor
     half: float
@@ -18,6 +16,14 @@ class Window(NamedTuple):
     def widened(self, factor: int) -> "Window":
         """The window ``factor`` times as wide, about the same centre."""
         return self._replace(half=self.half * factor)
+
+    def limits(self, axis: int = 0) -> tuple[float, float]:
+        """The lowest and the highest value shown of one coordinate."""
+        return float(self.centre[axis]) - self.half, float(self.centre[axis]) + self.half
+
+    def edges(self, bins: int) -> Tensor:
+        """The edges (bins + 1,) of even bins of the first coordinate."""
+        return torch.linspace(*self.limits(), bins + 1, dtype=torch.float64)
 
 
 def finite(points: Tensor) -> Tensor:
@@ -27,9 +33,7 @@ def finite(points: Tensor) -> Tensor:
 
 
 def extent(points: Tensor, centre: Tensor) -> float:
-    """The half-width about ``centre`` that holds 99.8 % of the points (n, d) in every coordinate; 0 for
-    none.
-    """
+    """The half-width about ``centre`` that holds 99.8 % of the points (n, d) in every coordinate; 0 for none."""
     distance = (finite(points) - centre).abs()
     if not len(distance):
         return 0.0
@@ -38,11 +42,11 @@ def extent(points: Tensor, centre: Tensor) -> float:
 
 
 def common_window(states: list[Tensor], reference: Tensor) -> Window:
-    """One window for every panel: the reference (m, d) and the states (n, d), with a margin, if they are at
-    most 4 times as wide.
+    """One window for every panel: the reference (m, d) and the states (n, d), with a margin, if they are at most 4
+    times as wide.
 
-    Where any is wider (the noise of variance-exploding processes, diverged samples) the window keeps to the
-    states up to 1.5 times as wide as the reference, and the others are left to `widening`.
+    Where any is wider (the noise of variance-exploding processes, diverged samples) the window keeps to the states up
+    to 1.5 times as wide as the reference, and the others are left to `widening`.
     """
     rows = finite(reference)
     if not len(rows):
@@ -61,33 +65,22 @@ def widening(points: Tensor, window: Window) -> int:
 
 
 def histogram(values: Tensor, window: Window, bins: int) -> Tensor:
-    """The density (bins,) of the first coordinate of (n, d) in evenly spaced bins of the window.
+    """The density (bins,) of the first coordinate of (n, d) in even bins of the window: ``counts / (n · bin width)``.
 
-    ``counts / (n · bin width)``: it integrates to the share of the points that lie in the window (one, if
-    all do).
+    It integrates to the share of the points that lie in the window (one, if all do).
     """
-    low = float(window.centre[0]) - window.half
-    counts = torch.histc(finite(values)[:, 0], bins, low, low + 2 * window.half)
+    counts = torch.histc(finite(values)[:, 0], bins, *window.limits())
     return counts * bins / (max(len(values), 1) * 2 * window.half)
 
 
 def density_image(points: Tensor, window: Window, bins: int = 80) -> Tensor:
     """The density (bins, bins) of the first two coordinates of (n, d), laid out as seen: row 0 is the top.
 
-    A 2-D histogram smoothed by a Gaussian of 0.7 to 2 bins, wider for fewer points; it sums to the share in
-    the window.
+    A 2-D histogram smoothed by a Gaussian of 0.7 to 2 bins, wider for fewer points; it sums to the share in the window.
     """
+    from scipy.ndimage import gaussian_filter
+
     rows = finite(points)[:, :2]
-    cells = ((rows - window.centre[:2]) / window.half + 1).mul(bins / 2).floor().long()
-    cells = cells[((cells >= 0) & (cells < bins)).all(dim=1)]
-    index = (bins - 1 - cells[:, 1]) * bins + cells[:, 0]
-    counts = torch.bincount(index, minlength=bins * bins).double().reshape(bins, bins)
-    blur = _blur(bins, min(2.0, max(0.7, 1.1 * (4000 / max(len(rows), 1)) ** (1 / 6))))
-    return blur @ counts @ blur.T / max(len(points), 1)
-
-
-def _blur(bins: int, width: float) -> Tensor:
-    """The (bins, bins) matrix that smooths a column by a Gaussian of ``width`` bins and keeps its sum."""
-    place = torch.arange(bins, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * ((place[:, None] - place) / width) ** 2)
-    return kernel / kernel.sum(dim=0)
+    counts = torch.histogramdd(rows, [bins, bins], range=[*window.limits(0), *window.limits(1)]).hist
+    width = min(2.0, max(0.7, 1.1 * (4000 / max(len(rows), 1)) ** (1 / 6)))
+    return torch.from_numpy(gaussian_filter(counts.T.flip(0).numpy(), width)) / max(len(points), 1)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from litdiffusion.plots.density import finite, histogram
-from litdiffusion.plots.figures import Room, arrange, hexed, quiet, rendered, show_density
+from litdiffusion.plots.density import density_image, finite, histogram
+from litdiffusion.plots.figures import DPI, axes_at, headline, hexed, quiet, rendered, show_density
 from litdiffusion.plots.grids import window_of
 from litdiffusion.plots.palette import ACCENT, DENSITY, FAINT, INK, TRUTH, Colour
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 ACROSS = 3
 """Most panels in a row."""
+PLANE, LINE = (5.0, 5.0, 0.25), (4.6, 3.2, 0.75)
+"""Inches: width and height of a panel with arrows, or with a line, and right of it."""
+LEFT, PITCH, GAP = 0.55, 5.6, 0.85
+"""Inches: left of the panels, from one to the next, and between two rows."""
 BINS = 60
 """Of the density along an axis: fewer than in its own pictures, since arrows lie over it."""
 SHORTEST, LONGEST = 0.35, 1.1
@@ -36,7 +40,7 @@ class FieldPanel(NamedTuple):
     ``places`` is a `field_grid`, and sets what part of space is shown. ``truth`` (m, d) is the exact field, if known.
     """
 
-    label: str
+    title: str
     density: Tensor
     places: Tensor
     vectors: Tensor
@@ -55,20 +59,19 @@ def field_picture(panels: list[FieldPanel], title: str = "", name: str = "field"
     plane = panels[0].places.shape[1] == 2
     rows = math.ceil(len(panels) / ACROSS)
     columns = math.ceil(len(panels) / rows)
-    figure = Figure(dpi=120)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes, panel in zip(grid.flatten(), panels, strict=False):
-        (_draw_plane if plane else _draw_line)(axes, panel)
-        axes.set_title(panel.label, fontsize=17, color=hexed(INK), pad=8)
-        quiet(axes)
-    spare = list(grid.flatten()[len(panels) :])
     entries = _entries(plane, name, any(panel.truth is not None for panel in panels))
-    size, gap = ((5.0, 5.0), (0.6, 0.85)) if plane else ((4.6, 3.2), (1.0, 0.85))
-    below = 0.45 if spare else 0.75 + 0.45 * math.ceil(len(entries) / columns)
-    room = Room(0.55, 0.25 if plane else 0.75, 1.1 if title else 0.55, below, gap)
-    arrange(figure, columns, rows, size, room)
-    figure.suptitle(title, fontsize=22, fontweight="bold", color=hexed(INK), y=1 - 0.15 / figure.get_figheight())
-    _explain(figure, spare, entries, columns)
+    full = rows * columns == len(panels)
+    above, below = 1.1 if title else 0.55, 0.75 + 0.45 * math.ceil(len(entries) / columns) if full else 0.45
+    width, height, right = PLANE if plane else LINE
+    size = (LEFT + (columns - 1) * PITCH + width + right, below + rows * (height + GAP) - GAP + above)
+    figure = Figure(size, dpi=DPI)
+    for place, panel in enumerate(panels):
+        row, column = divmod(place, columns)
+        axes = axes_at(figure, LEFT + column * PITCH, below + (rows - 1 - row) * (height + GAP), width, height)
+        (_draw_plane if plane else _draw_line)(axes, panel)
+        axes.set_title(panel.title, fontsize=17, color=hexed(INK), pad=8)
+    headline(figure, title, 22)
+    _explain(figure, entries, columns, None if full else LEFT + (columns - 1) * PITCH, below + height / 2)
     return rendered(figure)
 
 
@@ -92,7 +95,8 @@ def _largest(panel: FieldPanel) -> float:
 def _draw_plane(axes: Axes, panel: FieldPanel) -> None:
     window, largest = window_of(panel.places), _largest(panel)
     reach = LONGEST * 2 * window.half / round(len(panel.places) ** 0.5)
-    show_density(axes, panel.density, window._replace(half=window.half + reach / 2), bins=BINS)
+    seen = window._replace(half=window.half + reach / 2)
+    show_density(axes, density_image(panel.density, seen, BINS), (*seen.limits(0), *seen.limits(1)))
     if panel.truth is not None:
         _draw_arrows(axes, panel.places, reach * arrows(panel.truth, largest), TRUTH, BROAD)
     _draw_arrows(axes, panel.places, reach * arrows(panel.vectors, largest), ACCENT, NARROW)
@@ -106,11 +110,9 @@ def _draw_arrows(axes: Axes, places: Tensor, arrows: Tensor, colour: Colour, sha
 
 def _draw_line(axes: Axes, panel: FieldPanel) -> None:
     window = window_of(panel.places)
-    low, high, bins = float(window.centre[0]) - window.half, float(window.centre[0]) + window.half, 64
-    heights = histogram(panel.density, window, bins)
-    edges = torch.linspace(low, high, bins + 1).numpy()
-    axes.stairs(heights.numpy(), edges, fill=True, color=hexed(DENSITY[2]))
-    axes.set(xlim=(low, high), ylim=(0, 1.1 * float(heights.max().clamp(min=1e-9))), yticks=[])
+    heights = histogram(panel.density, window, 64)
+    axes.stairs(heights.numpy(), window.edges(64).numpy(), fill=True, color=hexed(DENSITY[2]))
+    axes.set(xlim=window.limits(), ylim=(0, 1.1 * float(heights.max().clamp(min=1e-9))), yticks=[])
     field, reach = axes.twinx(), 1.1 * _largest(panel)
     field.axhline(0, color=hexed(FAINT), linewidth=1)
     x = panel.places[:, 0].cpu().numpy()
@@ -138,12 +140,11 @@ def _entries(plane: bool, name: str, truth: bool) -> list[Artist]:
     return entries
 
 
-def _explain(figure: Figure, spare: list[Axes], entries: list[Artist], columns: int) -> None:
-    """The legend, in the first cell that no panel takes, else under the panels."""
+def _explain(figure: Figure, entries: list[Artist], columns: int, left: float | None, middle: float) -> None:
+    """The legend: in the free cell that begins at ``left`` (inches), at half its height, else under the panels."""
     looks = {"handles": entries, "frameon": False, "fontsize": 16, "labelcolor": hexed(INK), "labelspacing": 1.0}
-    if spare:
-        spare[0].legend(loc="center left", **looks)
-    else:
+    if left is None:
         figure.legend(loc="lower left", ncols=columns, **looks)
-    for axes in spare:
-        axes.axis("off")
+    else:
+        width, height = figure.get_size_inches()
+        figure.legend(loc="center left", bbox_to_anchor=(left / width, middle / height), **looks)

@@ -1,13 +1,13 @@
-"""What the pictures drawn by matplotlib share: colours, quiet axes, panels of one size, pixels without a display."""
+"""What all pictures share: colours for matplotlib, places in inches, quiet axes, pixels without a display."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from litdiffusion.plots.density import Window, density_image
-from litdiffusion.plots.palette import DENSITY, FAINT, RULE, Colour
+from litdiffusion.plots.palette import DENSITY, FAINT, INK, RULE, Colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,44 +15,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-
-class Room(NamedTuple):
-    """Inches around the panels of a figure, and between them."""
-
-    left: float
-    right: float
-    above: float
-    below: float
-    gap: tuple[float, float] = (0.28, 0.0)
+DPI = 120
+"""Pixels per inch of the figures laid out in inches."""
 
 
-def arrange(figure: Figure, columns: int, rows: int, panel: tuple[float, float], room: Room) -> None:
-    """A grid of panels, each ``panel`` = (width, height) inches, in a figure of just the size they need."""
-    width = room.left + columns * panel[0] + (columns - 1) * room.gap[0] + room.right
-    height = room.above + rows * panel[1] + (rows - 1) * room.gap[1] + room.below
-    figure.set_size_inches(width, height)
-    figure.subplots_adjust(
-        room.left / width,
-        room.below / height,
-        1 - room.right / width,
-        1 - room.above / height,
-        room.gap[0] / panel[0],
-        room.gap[1] / panel[1],
-    )
+def hexed(colour: Colour) -> str:
+    """The colour as "#rrggbb"."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def show_density(axes: Axes, sample: Tensor, window: Window, peak: float | None = None, bins: int = 80) -> None:
-    """The density of a sample (n, 2) behind ``axes``; the darkest colour stands for ``peak``, or its own largest."""
-    image = density_image(sample, window, bins)
-    (x, y), half = window.centre.tolist(), window.half
-    axes.imshow(
-        (image**0.6).numpy(),
-        cmap=colour_map(DENSITY),
-        vmin=0,
-        vmax=float(image.max() if peak is None else peak) ** 0.6,
-        extent=(x - half, x + half, y - half, y + half),
-        interpolation="bilinear",
-    )
+@cache
+def colour_map(stops: tuple[Colour, ...]) -> LinearSegmentedColormap:
+    """Evenly spaced stops, interpolated linearly."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("stops", [hexed(colour) for colour in stops])
+
+
+def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Quiet axes at a place given in inches from the lower left corner of the figure."""
+    across, up = figure.get_size_inches()
+    axes = figure.add_axes((left / across, bottom / up, width / across, height / up))
+    quiet(axes)
+    return axes
 
 
 def quiet(axes: Axes) -> None:
@@ -62,15 +47,21 @@ def quiet(axes: Axes) -> None:
         spine.set_color(hexed(RULE))
 
 
-def colour_map(stops: tuple[Colour, ...]) -> LinearSegmentedColormap:
-    """Evenly spaced stops, interpolated linearly."""
-    from matplotlib.colors import LinearSegmentedColormap
+def headline(figure: Figure, title: str, size: float) -> None:
+    """The title in the middle above the panels, broken into lines where it is wider than the figure."""
+    place = 1 - 0.15 / figure.get_figheight()
+    figure.suptitle(title, fontsize=size, fontweight="bold", color=hexed(INK), y=place, wrap=True)
 
-    return LinearSegmentedColormap.from_list("stops", [hexed(colour) for colour in stops])
 
-
-def hexed(colour: Colour) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
+def show_density(
+    axes: Axes, image: Tensor, extent: tuple[float, float, float, float], peak: float | None = None
+) -> None:
+    """A `density_image` from left to right and from bottom to top of ``extent``; the darkest colour stands for
+    ``peak``, or the image's own largest.
+    """
+    top = float(image.max() if peak is None else peak) or 1.0
+    looks = {"cmap": colour_map(DENSITY), "vmin": 0, "vmax": top**0.6, "interpolation": "bilinear", "aspect": "auto"}
+    axes.imshow((image**0.6).numpy(), extent=extent, **looks)
 
 
 def rendered(figure: Figure) -> Image:

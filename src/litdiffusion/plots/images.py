@@ -1,4 +1,4 @@
-"""Pictures of image data: a plain grid, and the sheet of chains against time."""
+"""Pictures of image data: a plain grid, pairs, and the sheet of chains against time."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
-from litdiffusion.plots.sheets import framed_sheet, headed
-from litdiffusion.plots.tiles import Size, mosaic, picture, to_pixels
+from litdiffusion.plots.palette import WARNING
+from litdiffusion.plots.sheets import pixel_sheets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,22 +19,52 @@ if TYPE_CHECKING:
 
 Range = tuple[float, float]
 GAP = 2
+"""Pixels of paper between tiles."""
 WIDEST, HIGHEST = 2340, 1600
-"""What a sheet's tiles fill at most, in pixels; tall stacks of chains may pass the height at their natural
-size.
-"""
+"""What a sheet's tiles fill at most, in pixels; tall stacks of chains may pass the height at their natural size."""
+
+
+def to_pixels(images: Tensor, value_range: Range, size: tuple[int, int] | None = None) -> Tensor:
+    """Images (n, C, H, W), C = 1 or 3, as uint8 (n, 3, H', W'): values clipped to the range, then scaled to ``size`` =
+    (H', W').
+
+    Enlarging takes an integer factor and repeats pixels; shrinking averages. Values that are not finite show pink.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images must be (n, 1 or 3, H, W), got {tuple(images.shape)}: decode latents first")
+    low, high = value_range
+    values = images.detach().cpu().float()
+    values = values.where(values.isfinite(), torch.nan).clamp(low, high)
+    height, width = size or values.shape[2:]
+    if width < values.shape[3]:
+        values = adaptive_avg_pool2d(values, (height, width))
+    shade = ((values - low) * (255 / (high - low))).round().expand(-1, 3, -1, -1)
+    pink = torch.tensor(WARNING).float().view(3, 1, 1)
+    pixels = shade.where(shade.isfinite(), pink).to(torch.uint8)
+    factor = max(1, width // values.shape[3])
+    return pixels.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+
+
+def tiled(pixels: Tensor, columns: int) -> Tensor:
+    """Tiles (n, 3, H, W) in rows of ``columns``, 2 pixels of paper between, as (3, height, width)."""
+    from torchvision.utils import make_grid
+
+    grid = make_grid(pixels, columns, GAP, pad_value=255)
+    return grid if len(pixels) == 1 else grid[:, GAP:-GAP, GAP:-GAP]  # one tile gets no border
 
 
 def image_grid(images: Tensor, columns: int, value_range: Range = (-1.0, 1.0)) -> Image:
-    """Images (n, C, H, W) in rows of ``columns``, 2 pixels apart, enlarged by an integer to 600 pixels or
-    more.
-    """
-    columns = min(columns, len(images))
-    count, height, width = math.ceil(len(images) / columns), images.shape[2], images.shape[3]
+    """Images (n, C, H, W) in rows of ``columns``, 2 pixels apart, enlarged by an integer to 600 pixels or more."""
+    from PIL import Image
+
+    return Image.fromarray(enlarged_grid(images, columns, value_range).permute(1, 2, 0).contiguous().numpy())
+
+
+def enlarged_grid(images: Tensor, columns: int, value_range: Range) -> Tensor:
+    """The pixels (3, height, width) of `image_grid`."""
+    columns, (height, width) = min(columns, len(images)), images.shape[2:]
     factor = max(1, math.ceil((600 - GAP * (columns - 1)) / (columns * width)))
-    pixels = to_pixels(images, value_range, (width * factor, height * factor))
-    blank = pixels.new_full((count * columns - len(images), *pixels.shape[1:]), 255)
-    return picture(mosaic(torch.cat((pixels, blank)).unflatten(0, (count, columns)), GAP))
+    return tiled(to_pixels(images, value_range, (height * factor, width * factor)), columns)
 
 
 def pairs_picture(
@@ -43,36 +74,32 @@ def pairs_picture(
     height, width = upper.shape[2:]
     factor = max(1, round(WIDEST / 3 / (columns * width)))
     columns = min(columns, len(upper))
-    pixels = to_pixels(torch.cat((upper, lower)), value_range, (width * factor, height * factor)).unflatten(0, (2, -1))
+    pixels = to_pixels(torch.cat((upper, lower)), value_range, (height * factor, width * factor)).unflatten(0, (2, -1))
     blank = pixels.new_full((2, -len(upper) % columns, *pixels.shape[2:]), 255)
-    rows = torch.cat((pixels, blank), dim=1).unflatten(1, (-1, columns)).transpose(0, 1).flatten(0, 1)
-    return framed_sheet(picture(mosaic(rows, GAP)), title)
+    rows = torch.cat((pixels, blank), dim=1).unflatten(1, (-1, columns)).transpose(0, 1)
+    return pixel_sheets([tiled(rows.flatten(0, 2), columns)], title=title)[0]
 
 
 def trajectory_sheet(
-    states: list[Tensor], labels: Sequence[str], title: str = "", value_range: Range = (-1.0, 1.0)
+    states: list[Tensor], titles: Sequence[str], title: str = "", value_range: Range = (-1.0, 1.0)
 ) -> Image:
-    """Image data along a process: one row per chain, one column per state under its label, noise on the left.
+    """Image data along a process: one row per chain, one column per state under its title, noise on the left.
 
-    Each state is (chains, C, H, W), C = 1 or 3, in model space, clipped to ``value_range`` (noise passes
-    it). Tiles are enlarged by an integer factor, or averaged down, so that the sheet is at most about 2400
-    pixels wide.
+    Each state is (chains, C, H, W), C = 1 or 3, in model space, clipped to ``value_range`` (noise passes it). Tiles are
+    enlarged by an integer factor, or averaged down, so that the sheet is at most about 2400 pixels wide.
     """
-    if not states or len(states) != len(labels):
-        raise ValueError(f"need one label for each of one or more states, got {len(labels)} for {len(states)}")
+    if not states or len(states) != len(titles):
+        raise ValueError(f"need one title for each of one or more states, got {len(titles)} for {len(states)}")
     size = _tile_size(states[0], len(states))
     pixels = torch.stack([to_pixels(state, value_range, size) for state in states], dim=1)
-    body = picture(mosaic(pixels, GAP))
-    return framed_sheet(headed(body, labels, size[0] + GAP, size[0]), title)
+    return pixel_sheets([tiled(pixels.flatten(0, 1), len(states))], [titles], size[1], GAP, title)[0]
 
 
-def _tile_size(state: Tensor, columns: int) -> Size:
-    """The size of one tile: an integer multiple of the image, or less than it where the sheet would be too
-    wide.
-    """
+def _tile_size(state: Tensor, columns: int) -> tuple[int, int]:
+    """Height and width of one tile: an integer multiple of the image's, or less where the sheet would be too wide."""
     rows, _, height, width = state.shape
     room = WIDEST / columns - GAP
     if room < width:
-        return max(1, int(room)), max(1, round(height * int(room) / width))
+        return max(1, round(height * int(room) / width)), max(1, int(room))
     factor = max(1, int(min(room / width, (HIGHEST / rows - GAP) / height)))
-    return width * factor, height * factor
+    return height * factor, width * factor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from litdiffusion.plots.figures import hexed, quiet, rendered
+from litdiffusion.plots.figures import DPI, hexed, quiet, rendered
 from litdiffusion.plots.palette import ACCENT, FAINT, INK, NOISE_TO_DATA, RULE
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ MOST = 60
 class Bar(NamedTuple):
     """A job: what it is called, its metric or None, and how it ended."""
 
-    label: str
+    title: str
     value: float | None
     status: str
 
@@ -29,7 +29,7 @@ def jobs_picture(bars: Sequence[Bar], metric: str, rising: bool) -> Image:
 
     valued = sorted((bar for bar in bars if bar.value is not None), key=lambda bar: bar.value, reverse=rising)
     shown = [*valued, *(bar for bar in bars if bar.value is None)][:MOST]
-    figure = Figure((9, 1.4 + 0.32 * len(shown)), dpi=120, layout="constrained")
+    figure = Figure((9, 1.4 + 0.32 * len(shown)), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for place, bar in enumerate(shown):
         axes.axhline(place, color=hexed(RULE), linewidth=0.5, zorder=0)
@@ -39,7 +39,7 @@ def jobs_picture(bars: Sequence[Bar], metric: str, rising: bool) -> Image:
         else:
             axes.plot(bar.value, place, "o", markersize=8, color=hexed(NOISE_TO_DATA[3] if place else ACCENT))
     quiet(axes)
-    axes.set_yticks(range(len(shown)), [bar.label[:60] for bar in shown], color=hexed(INK))
+    axes.set_yticks(range(len(shown)), [bar.title[:60] for bar in shown], color=hexed(INK))
     axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel=f"{metric} ({'more' if rising else 'less'} is better)")
     axes.set_title(f"{len(bars)} jobs", color=hexed(INK), loc="left")
     return rendered(figure)

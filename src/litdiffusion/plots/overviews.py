@@ -8,20 +8,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from litdiffusion.plots.density import Window, common_window, density_image, histogram
-from litdiffusion.plots.figures import Room, arrange, hexed, quiet, rendered, show_density
+from litdiffusion.plots.figures import DPI, axes_at, headline, hexed, rendered, show_density
 from litdiffusion.plots.images import Range, trajectory_sheet
 from litdiffusion.plots.palette import FAINT, INK, NOISE_TO_DATA
-from litdiffusion.plots.sheets import framed_sheet, panel_grid
-from litdiffusion.plots.vectors import (
-    GAP,
-    columns_for,
-    densities,
-    histograms,
-    square_note,
-    titled,
-    vector_panels,
-    wide_note,
-)
+from litdiffusion.plots.panels import panel_sheets, panels_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,84 +19,105 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL.Image import Image
 
+SIDE, GAP, LEFT, RIGHT, ABOVE, BELOW = 3.8, 0.28, 0.7, 0.25, 0.75, 1.05
+"""Inches: a panel of a comparison, between two, and around them."""
+BINS = 64
+
 
 def trajectory_picture(
     states: list[Tensor],
-    labels: Sequence[str],
+    titles: Sequence[str],
     data: Tensor,
     title: str = "",
     value_range: Range = (-1.0, 1.0),
     *,
-    data_label: str = "data",
+    data_title: str = "data",
 ) -> Image:
-    """The reverse process from noise to data: a `trajectory_sheet` of images (n, C, H, W), else
-    `vector_panels`; ``data_label`` names the panel of the data that vectors have.
+    """The reverse process from noise to data.
+
+    Images (n, C, H, W): a `trajectory_sheet`. Vectors (n, d): a panel per state on common axes, and last and framed the
+    data's (m, d), under ``data_title``: histograms with the data's outline where d = 1, else densities of the first two
+    coordinates, each on its own colour scale.
     """
     if states[0].ndim == 4:
-        return trajectory_sheet(states, labels, title, value_range)
-    return vector_panels(states, labels, data, title, data_label=data_label)
+        return trajectory_sheet(states, titles, title, value_range)
+    plane, rows = [state[:, :2] for state in states], data[:, :2]
+    window = common_window(plane, rows)
+    panels = panels_of([*plane, rows], [*titles, data_title], window, rows)
+    line = f"density of x over {_interval(window)}; grey line: {data_title}"
+    return panel_sheets([panels], titled(title, data), _note(window, line), framed=True)[0]
 
 
 def forward_picture(
-    states: list[Tensor], labels: Sequence[str], title: str = "", value_range: Range = (-1.0, 1.0)
+    states: list[Tensor], titles: Sequence[str], title: str = "", value_range: Range = (-1.0, 1.0)
 ) -> Image:
     """The forward process: data corrupted at growing noise, ``states[0]`` the cleanest.
 
-    Images (n, C, H, W): six rows of images, a column per level. Vectors (n, 1): histograms under the curve
-    of N(0, 1). Vectors (n, d), d >= 2: densities of the first two coordinates.
+    Images (n, C, H, W): six rows of images, a column per level. Vectors (n, 1): histograms under the curve of N(0, 1).
+    Vectors (n, d), d >= 2: densities of the first two coordinates.
     """
     if states[0].ndim == 4:
-        return trajectory_sheet([state[:6] for state in states], labels, title, value_range)
+        return trajectory_sheet([state[:6] for state in states], titles, title, value_range)
     plane = [state[:, :2] for state in states]
-    window, count = common_window(plane, plane[0]), columns_for(len(states))
-    if plane[0].shape[1] == 1:
-        panels = histograms(plane[::-1], list(labels)[::-1], window, plane[0], outline=False, normal=True)[::-1]
-        return framed_sheet(
-            panel_grid(panels, count, GAP), title, "density of x; dark line: N(0, 1)" + wide_note(panels)
-        )
-    panels = densities(plane, labels, window)
-    return framed_sheet(
-        panel_grid(panels, count, GAP), titled(title, states[0]), square_note(window) + wide_note(panels)
-    )
+    window = common_window(plane, plane[0])
+    panels = panels_of(plane[::-1], titles[::-1], window, plane[0], bell=True)[::-1]
+    return panel_sheets([panels], titled(title, states[0]), _note(window, "density of x; dark line: N(0, 1)"))[0]
+
+
+def titled(title: str, points: Tensor) -> str:
+    """The title, with a word on what is left out where points (n, d) have more than two coordinates."""
+    hidden = f"(first two of {points.shape[1]} coordinates)" if points.shape[1] > 2 else ""
+    return f"{title} {hidden}".strip()
+
+
+def _note(window: Window, line: str) -> str:
+    """What a sheet of densities shows; ``line`` where it shows histograms."""
+    if len(window.centre) == 1:
+        return line
+    return f"axes {_interval(window)} × {_interval(window, 1)}; colour: density, relative to each panel's peak"
+
+
+def _interval(window: Window, axis: int = 0) -> str:
+    return "[{:.2g}, {:.2g}]".format(*window.limits(axis))
 
 
 def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
-    """Samples (n, d) side by side on common axes, each under its name; the first is the reference (the
-    data).
+    """Samples (n, d) side by side on common axes, each under its name; the first is the reference (the data).
 
-    d = 1: histograms, the reference outlined in each. d >= 2: densities of the first two coordinates on one
-    colour scale (the reference's). A name may carry a number ("samples: sliced W2 = 0.021 (1.1 × floor)")
-    and is wrapped.
+    d = 1: histograms, the reference outlined in each. d >= 2: densities of the first two coordinates on one colour
+    scale (the reference's). A name may carry a number ("samples: sliced W2 = 0.021 (1.1 × floor)") and is wrapped.
     """
     from matplotlib.figure import Figure
 
     samples = {name: sample[:, :2] for name, sample in panels.items()}
-    reference = next(iter(samples.values()))
+    reference, *_ = samples.values()
     window = common_window(list(samples.values()), reference)
-    figure = Figure(dpi=120)
-    grid = figure.subplots(1, len(samples), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (name, sample) in zip(grid, samples.items(), strict=True):
-        if sample.shape[1] == 1:
-            _draw_histogram(axes, sample, reference, window)
-        else:
-            show_density(axes, sample, window, float(density_image(reference, window).max()))
+    width = LEFT + len(samples) * (SIDE + GAP) - GAP + RIGHT
+    figure = Figure((width, BELOW + SIDE + ABOVE), dpi=DPI)
+    draw = _draw_histogram if reference.shape[1] == 1 else _draw_density
+    for place, (name, sample) in enumerate(samples.items()):
+        axes = axes_at(figure, LEFT + place * (SIDE + GAP), BELOW, SIDE, SIDE)
+        if place:
+            axes.sharey(figure.axes[0])
+            axes.tick_params(labelleft=False)
+        draw(axes, sample, reference, window)
         axes.set_xlabel(_in_lines(name), fontsize=13, color=hexed(INK), labelpad=8)
-        quiet(axes)
-    figure.suptitle(titled(title, next(iter(panels.values()))), fontsize=16, fontweight="bold", color=hexed(INK))
-    arrange(figure, len(samples), 1, (3.8, 3.8), Room(left=0.7, right=0.25, above=0.65, below=1.05))
+    headline(figure, titled(title, next(iter(panels.values()))), 16)
     return rendered(figure)
 
 
 def _draw_histogram(axes: Axes, sample: Tensor, reference: Tensor, window: Window) -> None:
-    low, high, bins = float(window.centre[0]) - window.half, float(window.centre[0]) + window.half, 64
-    edges = [low + (high - low) * i / bins for i in range(bins + 1)]
-    axes.stairs(histogram(sample, window, bins).numpy(), edges, fill=True, color=hexed(NOISE_TO_DATA[2]))
-    axes.stairs(histogram(reference, window, bins).numpy(), edges, color=hexed(FAINT), linewidth=1.6)
-    axes.set_xlim(low, high)
+    edges = window.edges(BINS).numpy()
+    axes.stairs(histogram(sample, window, BINS).numpy(), edges, fill=True, color=hexed(NOISE_TO_DATA[2]))
+    axes.stairs(histogram(reference, window, BINS).numpy(), edges, color=hexed(FAINT), linewidth=1.6)
+    axes.set_xlim(*window.limits())
+
+
+def _draw_density(axes: Axes, sample: Tensor, reference: Tensor, window: Window) -> None:
+    peak = float(density_image(reference, window).max())
+    show_density(axes, density_image(sample, window), (*window.limits(0), *window.limits(1)), peak)
 
 
 def _in_lines(name: str) -> str:
-    """A panel's name over its number: broken after the first colon, and wherever a line passes 38
-    characters.
-    """
+    """A panel's name over its number: broken after the first colon, and wherever a line passes 38 characters."""
     return "\n".join(line for part in name.split(": ", 1) for line in textwrap.wrap(part, 38))

@@ -1,15 +1,4 @@
-"""Colours and type of every picture: muted, readable on a projector, the same everywhere."""
-
-from __future__ import annotations
-
-from functools import cache
-from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from PIL.ImageFont import FreeTypeFont
+"""Colours of every picture: muted, readable on a projector, the same everywhere."""
 
 Colour = tuple[int, int, int]
 
@@ -27,34 +16,5 @@ NOISE_TO_DATA = ((206, 160, 122), (150, 148, 150), (92, 138, 166), (38, 108, 128
 """The colour of a state along its way: sand at pure noise, deep teal at data."""
 DENSITY = ((246, 247, 249), (205, 219, 231), (128, 168, 199), (58, 107, 152), (22, 42, 84))
 """Nothing, little, ..., most points."""
-
 START_TO_END = ((16, 16, 20), (112, 18, 30), (226, 28, 36))
 """The colour of a chain's states in time."""
-
-TITLE, LABEL, NOTE = 30, 21, 18
-"""Type sizes in pixels."""
-
-
-def ramp(stops: tuple[Colour, ...], where: Tensor) -> Tensor:
-    """Colours (..., 3) in uint8, interpolated linearly between evenly spaced stops at ``where`` in [0, 1]."""
-    table = torch.tensor(stops, dtype=torch.float32)
-    place = where.float().clamp(0, 1) * (len(stops) - 1)
-    left = place.floor().long().clamp(max=len(stops) - 2)
-    part = (place - left).unsqueeze(-1)
-    return (table[left] * (1 - part) + table[left + 1] * part).round().to(torch.uint8)
-
-
-def along(position: int, count: int) -> Colour:
-    """The colour of state ``position`` of ``count``: the first is pure noise, the last is data."""
-    red, green, blue = ramp(NOISE_TO_DATA, torch.tensor(position / max(count - 1, 1))).tolist()
-    return red, green, blue
-
-
-@cache
-def font(size: int, bold: bool = False) -> FreeTypeFont:
-    """The typeface matplotlib ships (it has the Greek letters), in pixels."""
-    import matplotlib
-    from PIL import ImageFont
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}", size)

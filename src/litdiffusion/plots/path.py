@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from litdiffusion.plots.density import Window, common_window, histogram
-from litdiffusion.plots.figures import colour_map, hexed, quiet, rendered
+from litdiffusion.plots.figures import DPI, axes_at, colour_map, headline, hexed, quiet, rendered
 from litdiffusion.plots.palette import DENSITY, INK, PAPER, START_TO_END
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-TEXT = 15
+TEXT, BINS = 15, 48
 LOOKS = {"frameon": False, "fontsize": TEXT, "labelcolor": hexed(INK), "borderaxespad": 0, "markerscale": 3}
 
 
@@ -33,21 +33,20 @@ def path_picture(points: Tensor, path: Tensor, title: str = "", every: int = 1, 
     good, steps = path.isfinite().all(dim=1), every * (len(path) - 1)
     time = torch.linspace(0, steps, len(path), dtype=torch.float64)[good]
     window = common_window([path], points)
-    figure = Figure(dpi=120)
-    draw = _plane if path.shape[1] == 2 else _line
-    draw(figure, points, path[good], time, steps, window, name)
-    figure.suptitle(title, fontsize=19, fontweight="bold", color=hexed(INK), y=1 - 0.15 / figure.get_figheight())
+    plane = path.shape[1] == 2
+    figure = Figure((9.4, 9.1) if plane else (13.0, 5.8), dpi=DPI)
+    (_draw_plane if plane else _draw_line)(figure, points, path[good], time, steps, window, name)
+    headline(figure, title, 19)
     return rendered(figure)
 
 
-def _plane(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str) -> None:
-    figure.set_size_inches(9.4, 9.1)
-    axes, bar = _inches(figure, 0.7, 0.95, 7.2, 7.2), _inches(figure, 8.15, 0.95, 0.22, 7.2)
+def _draw_plane(
+    figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str
+) -> None:
+    axes, bar = axes_at(figure, 0.7, 0.95, 7.2, 7.2), axes_at(figure, 8.15, 0.95, 0.22, 7.2)
     axes.scatter(*points.cpu().T.numpy(), s=9, color=hexed(DENSITY[2]), alpha=0.45, linewidths=0, label=name)
     dots = _dots(axes, path, time, steps)
-    (x, y), half = window.centre.tolist(), window.half
-    axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half))
-    quiet(axes)
+    axes.set(xlim=window.limits(0), ylim=window.limits(1))
     scale = figure.colorbar(dots, cax=bar, ticks=[0, steps / 2, steps])
     scale.ax.set_yticklabels([_count(tick) for tick in (0, steps / 2, steps)])
     bar.set_title("step", fontsize=TEXT, color=hexed(INK), loc="left", pad=10)
@@ -55,29 +54,20 @@ def _plane(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: in
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.055), **LOOKS)
 
 
-def _line(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str) -> None:
-    figure.set_size_inches(13.0, 5.8)
-    axes, side = _inches(figure, 0.8, 1.1, 9.6, 3.9), _inches(figure, 10.6, 1.1, 2.1, 3.9)
+def _draw_line(
+    figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str
+) -> None:
+    axes, side = axes_at(figure, 0.8, 1.1, 9.6, 3.9), axes_at(figure, 10.6, 1.1, 2.1, 3.9)
     _dots(axes, torch.stack((time, path[:, 0]), dim=1), time, steps)
-    low, high, bins = float(window.centre[0]) - window.half, float(window.centre[0]) + window.half, 48
-    edges = torch.linspace(low, high, bins + 1).numpy()
-    axes.set(xlim=(-0.02 * steps, 1.02 * steps), ylim=(low, high))
+    axes.set(xlim=(-0.02 * steps, 1.02 * steps), ylim=window.limits())
     axes.set_xticks([0, steps / 2, steps], [_count(tick) for tick in (0, steps / 2, steps)])
     axes.set_xlabel("step", fontsize=TEXT, color=hexed(INK))
-    bars = {"orientation": "horizontal", "baseline": 0}
-    side.stairs(histogram(points, window, bins).numpy(), edges, fill=True, color=hexed(DENSITY[2]), label=name, **bars)
-    own = histogram(path, window, bins).numpy()
-    side.stairs(own, edges, color=hexed(START_TO_END[-1]), linewidth=2.2, label="chain", **bars)
-    side.set(ylim=(low, high), xticks=[], yticks=[])
-    for part in (axes, side):
-        quiet(part)
+    bars = {"edges": window.edges(BINS).numpy(), "orientation": "horizontal", "baseline": 0}
+    side.stairs(histogram(points, window, BINS).numpy(), fill=True, color=hexed(DENSITY[2]), label=name, **bars)
+    own = histogram(path, window, BINS).numpy()
+    side.stairs(own, color=hexed(START_TO_END[-1]), linewidth=2.2, label="chain", **bars)
+    side.set(ylim=window.limits(), xticks=[], yticks=[])
     side.legend(loc="upper left", bbox_to_anchor=(0, -0.02), **LOOKS)
-
-
-def _inches(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches from the figure's lower left corner."""
-    across, up = figure.get_size_inches()
-    return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def _dots(axes: Axes, places: Tensor, time: Tensor, steps: int) -> PathCollection:

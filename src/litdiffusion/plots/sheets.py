@@ -1,33 +1,82 @@
-"""Tiles, headings and titles to one sheet."""
+"""Sheets: figures laid out in pixels, with a title above, a note below, and headings over columns of tiles."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
 
-from litdiffusion.plots.palette import ACCENT, FAINT, INK, LABEL, NOTE, PAPER, RULE, TITLE, Colour, font
+from litdiffusion.plots.figures import hexed, rendered
+from litdiffusion.plots.palette import FAINT, INK, Colour
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.axes import Axes
     from PIL.Image import Image
 
 MARGIN = 28
+TITLE, HEADING, NOTE = 30, 21, 18
+"""Type sizes in pixels."""
 
 
-class Panel(NamedTuple):
-    """A tile with its label; a framed one is set apart from the others (the data, beside the states)."""
+def sheet(width: int, height: int, title: str = "", note: str = "") -> Axes:
+    """Axes over a whole figure, whose coordinates are the pixels of a body of this size, y downwards.
 
-    tile: Image
-    label: str
-    framed: bool = False
+    Around the body are a margin, the title above it and the note below it, both wrapped to its width.
+    """
+    from matplotlib.figure import Figure
+
+    heads, notes = wrapped(title, TITLE, width, bold=True), wrapped(note, NOTE, width)
+    above = MARGIN + (40 * len(heads) + 6 if heads else 0)
+    below = MARGIN + (26 * len(notes) + 8 if notes else 0)
+    figure = Figure(((width + 2 * MARGIN) / 72, (above + height + below) / 72), dpi=72)  # a point is a pixel
+    axes = figure.add_axes((0, 0, 1, 1), autoscale_on=False)
+    axes.set(xlim=(-MARGIN, width + MARGIN), ylim=(height + below, -above))
+    axes.set_axis_off()
+    looks = {"transform": axes.transData, "parse_math": False}
+    for i, line in enumerate(heads):
+        y = MARGIN - above + 24 + 40 * i
+        figure.text(0, y, line, fontsize=TITLE, color=hexed(INK), weight="bold", **looks)
+    for i, line in enumerate(notes):
+        figure.text(0, height + 26 + 26 * i, line, fontsize=NOTE, color=hexed(FAINT), **looks)
+    return axes
+
+
+def write(axes: Axes, x: float, y: float, text: str, colour: Colour = INK, weight: str = "normal") -> None:
+    """A heading as it is (no formulas), its middle at x, standing on the line y."""
+    looks = {"fontsize": HEADING, "color": hexed(colour), "weight": weight}
+    axes.text(x, y, text, ha="center", parse_math=False, **looks)
+
+
+@lru_cache(1000)
+def text_width(text: str, size: int, bold: bool = False) -> float:
+    """The width of one line of text in pixels of a sheet."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    face = FontProperties(size=size, weight="bold" if bold else "normal")
+    return text_to_path.get_text_width_height_descent(text, face, False)[0]
+
+
+def wrapped(text: str, size: int, width: float, bold: bool = False) -> list[str]:
+    """The text in lines that fit ``width`` pixels, broken between words; no lines for no text."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size, bold) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def thinned(count: int, pitch: float, room: float) -> list[int]:
-    """Which of ``count`` columns, ``pitch`` pixels apart, get a label ``room`` pixels wide: both ends,
-    evenly between.
+    """Which of ``count`` columns, ``pitch`` pixels apart, get a title ``room`` pixels wide: both ends, evenly between.
 
     The stride is the smallest that leaves room, or one up to 3 times that if it divides the columns evenly.
     """
@@ -39,80 +88,33 @@ def thinned(count: int, pitch: float, room: float) -> list[int]:
     return sorted({round(place) for place in torch.linspace(0, count - 1, kept).tolist()})
 
 
-def wrapped(text: str, size: int, width: int, bold: bool = False) -> list[str]:
-    """The text in lines that fit ``width`` pixels, broken between words; no lines for no text."""
-    face, lines = font(size, bold), []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and face.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
+def drawn(axes: Axes) -> Image:
+    """The picture of a sheet, which is left with its title and note alone: clearing it costs less than a new one."""
+    picture = rendered(axes.figure)
+    for artist in (*axes.images, *axes.lines, *axes.patches, *axes.texts):
+        artist.remove()
+    return picture
 
 
-def framed_sheet(body: Image, title: str, note: str = "") -> Image:
-    """The body on paper with a margin, the title above and the note below, both wrapped to its width."""
-    from PIL import Image, ImageDraw
-
-    heads = wrapped(title, TITLE, body.width, bold=True)
-    notes = wrapped(note, NOTE, body.width)
-    above = MARGIN + len(heads) * 40 + (6 if heads else 0)
-    height = above + body.height + (8 + len(notes) * 26 if notes else 0) + MARGIN
-    sheet = Image.new("RGB", (body.width + 2 * MARGIN, height), PAPER)
-    sheet.paste(body, (MARGIN, above))
-    draw = ImageDraw.Draw(sheet)
-    for i, line in enumerate(heads):
-        draw.text((MARGIN, MARGIN - 4 + 40 * i), line, INK, font(TITLE, bold=True))
-    for i, line in enumerate(notes):
-        draw.text((MARGIN, above + body.height + 10 + 26 * i), line, FAINT, font(NOTE))
-    return sheet
-
-
-def headed(body: Image, labels: Sequence[str], pitch: int, tile: int) -> Image:
-    """The body with a heading over each column (``tile`` pixels wide, ``pitch`` apart), thinned where
-    crowded.
+def pixel_sheets(
+    grids: list[Tensor], titles: Sequence[Sequence[str]] = ((),), tile: int = 0, gap: int = 0, title: str = ""
+) -> list[Image]:
+    """One sheet for each uint8 grid (3, H, W), all of one size, shown one to one; over its columns (``tile`` pixels
+    wide, ``gap`` between) stand its ``titles``, thinned where crowded.
     """
-    from PIL import Image, ImageDraw
-
-    face = font(LABEL)
-    longest = max(face.getlength(label) for label in labels)
-    overhang = max(0.0, (longest - tile) / 2)
-    shown = thinned(len(labels), pitch, 1.2 * longest + overhang)
-    sheet = Image.new("RGB", (body.width, body.height + 32), PAPER)
-    sheet.paste(body, (0, 32))
-    draw = ImageDraw.Draw(sheet)
-    for i in shown:
-        half = face.getlength(labels[i]) / 2
-        middle = min(max(i * pitch + tile / 2, half), max(body.width - half, half))
-        draw.text((middle, 14), labels[i], INK, face, anchor="mm")
-    return sheet
+    head, (height, width) = 32 if titles[0] else 0, grids[0].shape[1:]
+    axes, pictures = sheet(width, head + height, title), []
+    for grid, heads in zip(grids, titles, strict=True):
+        opaque = pad(grid.permute(1, 2, 0), (0, 1), value=255)
+        axes.imshow(opaque.numpy(), extent=(0, width, head + height, head), aspect="auto", interpolation="none")
+        _write_heads(axes, heads, tile, gap, width)
+        pictures.append(drawn(axes))
+    return pictures
 
 
-def panel_grid(panels: list[Panel], columns: int, gap: int = 14) -> Image:
-    """Panels of one size in rows of ``columns``, each under its label."""
-    from PIL import Image
-
-    width, height = panels[0].tile.size
-    lines = max(len(wrapped(panel.label, LABEL, width)) for panel in panels)
-    head = 6 + 25 * lines
-    rows = math.ceil(len(panels) / columns)
-    pitch, drop = width + gap, height + head + gap
-    body = Image.new("RGB", (columns * pitch - gap, rows * drop - gap), PAPER)
-    for i, panel in enumerate(panels):
-        _place(body, panel, (i % columns) * pitch, (i // columns) * drop + head)
-    return body
-
-
-def _place(body: Image, panel: Panel, left: int, top: int) -> None:
-    """Pastes one tile at (left, top), rules its frame inside it, and writes its label above it."""
-    from PIL import ImageDraw
-
-    draw, (width, height) = ImageDraw.Draw(body), panel.tile.size
-    body.paste(panel.tile, (left, top))
-    edge: Colour = ACCENT if panel.framed else RULE
-    draw.rectangle((left, top, left + width - 1, top + height - 1), outline=edge, width=4 if panel.framed else 1)
-    lines = wrapped(panel.label, LABEL, width)
-    for i, line in enumerate(lines):
-        place = (left + width / 2, top - 16 - 25 * (len(lines) - 1 - i))
-        draw.text(place, line, ACCENT if panel.framed else INK, font(LABEL, panel.framed), anchor="mm")
+def _write_heads(axes: Axes, titles: Sequence[str], tile: int, gap: int, width: int) -> None:
+    halves = [text_width(text, HEADING) / 2 for text in titles]
+    longest = 2 * max(halves, default=0)
+    for i in thinned(len(titles), tile + gap, 1.2 * longest + max(0.0, (longest - tile) / 2)) if titles else ():
+        middle = min(max(i * (tile + gap) + tile / 2, halves[i]), max(width - halves[i], halves[i]))
+        write(axes, middle, 21, titles[i])
