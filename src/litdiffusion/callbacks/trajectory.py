@@ -116,7 +116,7 @@ class Trajectory(L.Callback):
                 self._target(trainer),
                 f"reverse process after {step} steps",
                 display_range(facts_of(self, trainer)),
-                data_label=target_name(states[-1]),
+                data_title=target_name(states[-1]),
             )
             save_picture(trainer, self.run_dir, "trajectory", picture, f"trajectory_step_{step:06d}.png")
         self.drawn.append(step)
@@ -130,7 +130,7 @@ class Trajectory(L.Callback):
         xs = [state.x for state in self.states]
         names = heads(module.denoiser.schedule, self.states)
         name = target_name(self.states[-1])
-        trajectory_gif(xs, names, self._target(trainer), path, display_range(facts_of(self, trainer)), data_label=name)
+        trajectory_gif(xs, names, self._target(trainer), path, display_range(facts_of(self, trainer)), data_title=name)
 
     def _target(self, trainer: L.Trainer) -> Tensor:
         return noised_like(self.states[-1], facts_of(self, trainer).reference(self.points))
