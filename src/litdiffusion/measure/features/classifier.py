@@ -19,12 +19,12 @@ _VERSION = 1
 class ClassifierFeatures:
     """Trains a `Classifier` of the data's classes, or loads the one in ``cache``.
 
-    The file is ``classifier-<key>.pt``, its key a function of the data's fingerprint and of all settings; a damaged
-    or foreign file is named in a warning and replaced. Processes that train at once all get the same weights, and
-    the last complete file stays. Settings as in `ClassifierTraining`.
+    The file is ``classifier-<key>.safetensors``. The key changes with the data's fingerprint and with any setting. A
+    damaged or foreign file is named in a warning and replaced. Processes that train at the same time get the same
+    weights, and the last complete file stays. Settings: see `ClassifierTraining`.
 
-    Features of the data's own classes see what tells those classes apart, and little else: background, colour and
-    texture may count for nothing. Compare numbers only under one name.
+    These features separate the classes. Background, colour and texture may have no effect on them. Numbers are
+    comparable under one name only.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ClassifierFeatures:
 
     def path(self, data: DataModule) -> Path:
         """Where the weights for ``data`` are kept."""
-        return self.cache / f"classifier-{self.key(data)}.pt"
+        return self.cache / f"classifier-{self.key(data)}.safetensors"
 
     def _train(self, data: DataModule) -> Kept:
         make_folder(self.cache)
