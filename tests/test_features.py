@@ -347,7 +347,7 @@ def test_real_images_score_as_real_and_shuffled_labels_as_chance(digits: Digits)
     assert chance.real == same.real
     # What a net learns by heart from random labels is no longer independent between test images: a wide margin.
     assert abs(chance.samples.accuracy - 0.1) < 0.1
-    with pytest.raises(UserError, match="needs labelled images"):
+    with pytest.raises(UserError, match="needs class labels"):
         classification_accuracy(images, class_labels, Given(torch.zeros(9, 1, 8, 8), None))
 
 

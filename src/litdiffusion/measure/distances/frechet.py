@@ -22,14 +22,11 @@ def moments(features: Tensor) -> Moments:
     Raises: ValueError on other shapes and non-finite values.
     """
     if features.ndim != 2 or len(features) < 2:
-        raise ValueError(
-            f"features must be (n, d) with n >= 2, got {tuple(features.shape)}: flatten each item"
-        )
+        raise ValueError(f"features must be (n, d) with n >= 2, got {tuple(features.shape)}: flatten each item")
     if not features.isfinite().all():
         raise ValueError("features hold non-finite values: look at the samples, or at the network that made them")
     x = features.detach().double()
-    centred = x - x.mean(dim=0)
-    return Moments(x.mean(dim=0), centred.T @ centred / (len(x) - 1), len(x))
+    return Moments(x.mean(dim=0), x.T.cov().reshape(x.shape[1], x.shape[1]), len(x))
 
 
 def frechet_between(a: Moments, b: Moments) -> float:

@@ -27,8 +27,8 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     """The energy distance of two samples (n, d) and (m, d), in the square root of the data's unit.
 
     ``sqrt(2 E|X - Y| - E|X - X'| - E|Y - Y'|)`` over all pairs, with Euclidean |.|. It is 0 for equal laws only, and
-    has no bandwidth. The distance of N(0, 1) and N(mu, 1) is ``|mu| / pi^1/4`` for small mu. Time is O(n log n) for d = 1,
-    else O(n²) in bounded memory.
+    has no bandwidth. The distance of N(0, 1) and N(mu, 1) is ``|mu| / pi^1/4`` for small mu. Time is O(n log n) for
+    d = 1, else O(n²) in bounded memory.
 
     Own code for d > 1: scipy's energy distance is one-dimensional.
 

@@ -1,4 +1,4 @@
-"""Features of real images, computed once for a data set and a feature net."""
+"""Features of real images, computed once for a data set and a feature net, and kept in a file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def reference_features(extractor: Extractor, data: DataModule, part: str, n: int
     Errors: `UserError` for another part, n < 1, and a cache that cannot be written.
     """
     if part not in PARTS or n < 1:
-        raise UserError(f"reference features are of the part train or test and of n >= 1 images, got {part!r}, n={n}")
+        raise UserError(f"reference features need the part train or test, and n >= 1 images; got {part!r}, n={n}")
     data.load()
     rows = PARTS[part](data).data
     n = min(n, len(rows))
