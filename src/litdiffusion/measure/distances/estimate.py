@@ -19,6 +19,10 @@ class Estimate(NamedTuple):
     spread: float
     n: int
 
+    def over(self, divisor: float) -> "Estimate":
+        """The ratio of this estimate to an exact ``divisor``."""
+        return Estimate(self.value / divisor, self.spread / divisor, self.n)
+
 
 def mean_estimate(values: Tensor) -> Estimate:
     """The mean of independent values (n,), n >= 2, with its standard error ``std / sqrt(n)``.
