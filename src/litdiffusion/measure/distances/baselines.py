@@ -21,7 +21,6 @@ def kernel_density_samples(train: Tensor, n: int, seed: int) -> Tensor:
     coordinate stays constant.
 
     Raises: ValueError unless the training sample is (m, d) with m >= 2.
-
     Source: scikit-learn, KernelDensity; Scott, "Multivariate Density Estimation", 1992.
     """
     from sklearn.neighbors import KernelDensity
@@ -42,7 +41,6 @@ def gaussian_mixture_samples(train: Tensor, n: int, seed: int) -> Tensor:
     in m.
 
     Raises: ValueError unless the training sample is (m, d) with m >= 2.
-
     Source: scikit-learn, GaussianMixture; Schwarz, "Estimating the Dimension of a Model", 1978.
     """
     standard, mean, std = _standardised(train)

@@ -10,11 +10,7 @@ from litdiffusion.measure.distances.estimate import Estimate, bootstrap, mean_es
 
 
 class ClassBalance(NamedTuple):
-    """The result of `class_balance`.
-
-    ``shares`` (K,) are those of the samples, ``total_variation`` is their distance from the data's shares, ``floor`` is
-    this distance for a perfect sampler, and ``confidence`` is the mean largest probability.
-    """
+    """The samples' shares (K,), their total variation from the data's shares, its floor, and the mean confidence."""
 
     shares: Tensor
     total_variation: Estimate
@@ -52,8 +48,8 @@ def class_balance(logits: Tensor, data_shares: Tensor, repeats: int = 20, seed: 
     Raises: ValueError on other shapes, non-finite logits, and shares that are no distribution.
     """
     if logits.ndim != 2 or len(logits) < 2 or data_shares.shape != logits.shape[1:]:
-        shapes = tuple(logits.shape), tuple(data_shares.shape)
-        raise ValueError(f"logits must be (n, K) with n >= 2 and shares (K,), got {shapes[0]} and {shapes[1]}")
+        shapes = f"{tuple(logits.shape)} and {tuple(data_shares.shape)}"
+        raise ValueError(f"logits must be (n, K) with n >= 2 and shares (K,), got {shapes}")
     if (data_shares < 0).any() or abs(float(data_shares.double().sum()) - 1) > 1e-6:
         raise ValueError("the data's shares must be at least 0 and sum to 1: take them from class_shares")
     probabilities = logits.detach().double().softmax(dim=1)
@@ -61,15 +57,12 @@ def class_balance(logits: Tensor, data_shares: Tensor, repeats: int = 20, seed: 
         raise ValueError("logits hold NaN or +inf: look at the samples, or at the classifier")
     confidence, class_labels = probabilities.max(dim=1)
     num_classes = logits.shape[1]
-    distance = bootstrap(
-        lambda x: total_variation(class_shares(x, num_classes), data_shares), class_labels, repeats, seed
-    )
-    return ClassBalance(
-        class_shares(class_labels, num_classes),
-        distance,
-        _floor(data_shares, len(class_labels)),
-        mean_estimate(confidence),
-    )
+
+    def distance(x: Tensor) -> float:
+        return total_variation(class_shares(x, num_classes), data_shares)
+
+    variation, floor = bootstrap(distance, class_labels, repeats, seed), _floor(data_shares, len(class_labels))
+    return ClassBalance(class_shares(class_labels, num_classes), variation, floor, mean_estimate(confidence))
 
 
 def _floor(shares: Tensor, n: int) -> float:

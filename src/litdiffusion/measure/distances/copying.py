@@ -38,7 +38,7 @@ def nearest(x: Tensor, train: Tensor) -> Nearest:
     """The nearest training item (m, ...) of each item (n, ...) by Euclidean distance, in float64 on the CPU.
 
     The distance is recomputed from the difference, so an exact copy has distance 0. Time is O(n·m·d). Memory is
-    bounded beside the items themselves.
+    bounded apart from the items.
 
     Raises: ValueError on unequal item shapes, empty sets and non-finite values.
     """
@@ -68,7 +68,6 @@ def copying_check(samples: Tensor, train: Tensor, held_out: Tensor, quantile: fl
     with p the share and q its expectation. It is exact to first order for samples that are no copies.
 
     Raises: ValueError where h < 1 / quantile, and where half of the held-out items are training items.
-
     Source of the comparison with held-out data: Meehan, Chaudhuri, Dasgupta, "A Non-Parametric Test to Detect
     Data-Copying in Generative Models", 2020, arXiv 2004.05675.
     """

@@ -45,9 +45,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 200, seed: int =
     add a relative error of order ``projections^-1/2``, equal on both sides of a comparison.
 
     Own code: scipy has W1 only, of one projection per call (0.10 s for 200 projections of 2000 points; here 0.01 s).
-
     Raises: ValueError on d = 1, unequal d, empty samples and non-finite values.
-
     Source: Rabin, Peyré, Delon, Bernot, "Wasserstein Barycenter and its Application to Texture Mixing", 2011; Bonneel,
     Rabin, Peyré, Pfister, "Sliced and Radon Wasserstein Barycenters of Measures", 2015.
     """
@@ -109,8 +107,7 @@ def _sorted(x: Tensor) -> Tensor:
 def _coupled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The optimal 1-D coupling of each column of (n, k) and (m, k): paired values (p, k) twice, and their masses (p,).
 
-    Both quantile functions are steps with edges i/n and j/m. In units of 1/(n·m) the edges are integers, so they are
-    exact.
+    Both quantile functions are steps with edges i/n and j/m, which are exact integers in units of 1/(n·m).
     """
     x, y = _sorted(x), _sorted(y)
     n, m = len(x), len(y)

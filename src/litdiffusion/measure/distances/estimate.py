@@ -44,7 +44,6 @@ def bootstrap(statistic: Callable[[Tensor], float], x: Tensor, repeats: int = 20
     16 %. It leaves out a bias at finite n, as the Fréchet distance has.
 
     Raises: ValueError below 2 items or 2 repeats.
-
     Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993.
     """
     from scipy import stats

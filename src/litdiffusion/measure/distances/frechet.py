@@ -37,9 +37,7 @@ def frechet_between(a: Moments, b: Moments) -> float:
     distance is too large by about c / n, with c larger for large d. Compare at equal n only, with n well above d.
 
     Own code: torchmetrics' FID is an nn.Module of images, and scipy's sqrtm takes 4 times as long (0.3 s for d = 512).
-
     Raises: ValueError on unequal d.
-
     Source: Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter, "GANs Trained by a Two Time-Scale Update Rule Converge
     to a Local Nash Equilibrium", 2017, arXiv 1706.08500.
     """

@@ -14,10 +14,7 @@ from torch import Tensor
 from litdiffusion.measure.distances.pairs import centred_pair, checked_pair
 
 Form = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""A weighted sum of kernel values, ``Σ_ij u_i k(x_i, y_j) v_j``.
-
-Its arguments are points (a, d), their weights (a,), points (b, d), and their weights (b,).
-"""
+"""``Σ_ij u_i k(x_i, y_j) v_j`` from points x (a, d), weights u (a,), points y (b, d) and weights v (b,)."""
 
 TILE = 256
 """Points on each side of a tile of kernel values: 0.5 MB in float64 fit into the cache of a core."""
@@ -31,9 +28,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     d = 1, else O(n²) in bounded memory.
 
     Own code for d > 1: scipy's energy distance is one-dimensional.
-
     Raises: ValueError on unequal d, empty samples and non-finite values.
-
     Source: Székely, Rizzo, "Energy statistics: a class of statistics based on distances", 2013,
     doi 10.1016/j.jspi.2013.03.018.
     """
@@ -53,9 +48,7 @@ def kernel_mmd(x: Tensor, y: Tensor, scale: float, octaves: int = 4) -> float:
     never from samples. Two single points far apart have the distance sqrt(2).
 
     Own code: scikit-learn's rbf_kernel takes 8 times as long (0.39 s for 2000 points, 4 bandwidths) and O(n²) memory.
-
     Raises: ValueError on unequal d, empty samples, non-finite values, and a scale that is not positive.
-
     Source: Gretton, Borgwardt, Rasch, Schölkopf, Smola, "A Kernel Two-Sample Test", JMLR 13, 2012.
     """
     if not (0 < scale < math.inf and octaves >= 1):
@@ -69,10 +62,7 @@ def data_scale(x: Tensor) -> float:
 
 
 def _gaussian(x: Tensor, u: Tensor, y: Tensor, v: Tensor, octaves: int) -> Tensor:
-    """The `Form` of the mean of ``exp(-4^i |x - y|² / 2)``, i = 0 .. octaves - 1.
-
-    Half a bandwidth is the fourth power of a kernel value.
-    """
+    """The `Form` of the mean of ``exp(-4^i |x - y|² / 2)``, i = 0 .. octaves - 1; each is the last to the power 4."""
     # In place: new memory for every tile takes longer than the arithmetic.
     term = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)
     term.addmm_(x, y.T, alpha=-2).mul_(-0.5).exp_()

@@ -46,7 +46,6 @@ def precision_recall(samples: Tensor, real: Tensor, k: int = 3) -> PrecisionReca
     recall.
 
     Raises: ValueError unless k < n and k < m.
-
     Source: Kynkäänniemi, Karras, Laine, Lehtinen, Aila, "Improved Precision and Recall Metric for Assessing Generative
     Models", 2019, arXiv 1904.06991.
     """
@@ -67,7 +66,6 @@ def density_coverage(samples: Tensor, real: Tensor, k: int = 5) -> DensityCovera
     coverage.
 
     Raises: ValueError unless k < m.
-
     Source: Naeem, Oh, Uh, Choi, Yoo, "Reliable Fidelity and Diversity Metrics for Generative Models", 2020,
     arXiv 2002.09797.
     """

@@ -15,7 +15,7 @@ from litdiffusion.measure.features.training import ClassifierTraining, accuracy,
 
 
 class Score(NamedTuple):
-    """The share p of correctly classified test images, and its standard error ``sqrt(p (1 - p) / n)`` for n of them."""
+    """The share p of correctly classified images of n test images, and its standard error ``sqrt(p (1 - p) / n)``."""
 
     accuracy: float
     error: float
@@ -46,9 +46,7 @@ def classification_accuracy(
     errors are for a finite test set and leave out the seed of the training.
 
     Shapes: samples (N, C, H, W) in [-1, 1], rounded to bytes; class labels (N,), the condition of each sample.
-
     Errors: `UserError` for data without classes, and for class labels out of range.
-
     Source: Ravuri, Vinyals, "Classification Accuracy Score for Conditional Generative Models", 2019,
     arXiv 1905.10887.
     """

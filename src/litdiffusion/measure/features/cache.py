@@ -46,7 +46,7 @@ def read(path: Path, key: str) -> Kept | None:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             about = json.loads(file.metadata()[ENTRY])
         if about["key"] != key:
-            raise ValueError("it was kept for something else")
+            raise ValueError("its key is of other data or settings")
         if about["sha256"] != _checksum(tensors, about["record"], key):
             raise ValueError("its checksum is wrong")
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:

@@ -71,10 +71,7 @@ class Features(Protocol):
     """A kind of features without a data set, as a config names it."""
 
     def prepare(self, data: DataModule) -> Extractor:
-        """The extractor for images of ``data``, with its net trained or loaded.
-
-        Errors: `UserError` for data that the net cannot take.
-        """
+        """The extractor for images of ``data``, trained or loaded; raises a `UserError` for unsuitable data."""
         ...
 
 

@@ -72,9 +72,7 @@ def fit_classifier(
     caller's gradient mode have no effect and stay unchanged.
 
     Shapes: images uint8, or float in [-1, 1], (N, *shape) with N >= 2; class labels (N,) integers in [0, num_classes).
-
     Errors: `UserError` for class labels out of range, and for a shape that the net cannot take.
-
     Source of the cycle: Smith, Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
     Rates", 2017, arXiv 1708.07120.
     """
@@ -130,10 +128,7 @@ def shifted(x: Tensor, shift: int, generator: Generator) -> Tensor:
 
 
 def check_class_labels(n: int, class_labels: Tensor, num_classes: int) -> None:
-    """Checks that ``class_labels`` are n integers in [0, num_classes).
-
-    Errors: `UserError` where they are not.
-    """
+    """Raises a `UserError` unless ``class_labels`` are n integers in [0, num_classes)."""
     whole = not class_labels.is_floating_point() and class_labels.shape == (n,)
     if not whole or n < 2 or not bool(((class_labels >= 0) & (class_labels < num_classes)).all()):
         raise UserError(

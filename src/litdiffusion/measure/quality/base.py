@@ -39,10 +39,7 @@ class Quality(ABC):
         return self._data
 
     def attach(self, data: DataModule) -> "Quality":
-        """Sets the data.
-
-        Errors: `UserError` for data of another kind.
-        """
+        """Sets the data; raises a `UserError` for data of another kind."""
         self._data = data
         return self
 

@@ -85,10 +85,9 @@ class ImageQuality(Quality):
     def real(self) -> Real:
         """Computed at the first measurement, so a run without measurements has no cost."""
         extractor = self.features.prepare(self.data)
-        parts = [
-            reference_features(extractor, self.data, part, self.reference, self.cache) for part in ("train", "test")
-        ]
-        return Real(extractor, *parts, moments(parts[0].features))
+        facts = {"n": self.reference, "cache": self.cache}
+        train, test = (reference_features(extractor, self.data, part, **facts) for part in ("train", "test"))
+        return Real(extractor, train, test, moments(train.features))
 
     def measure(
         self, samples: Tensor, n: int | None = None, level: Level = CLEAN, class_labels: Tensor | None = None
@@ -105,8 +104,7 @@ class ImageQuality(Quality):
         if n not in self._floors:
             part = FeatureMaps(test.features[:n], None if test.logits is None else test.logits[:n])
             measured = self._distances(part)
-            frechet = measured["frechet"]
-            ratio = frechet.over(frechet.value)
+            ratio = measured["frechet"].over(measured["frechet"].value)
             self._floors[n] = measured | {"frechet_over_floor": ratio} | self._classes(part, None)
         return {"data": self._floors[n]}
 
@@ -114,7 +112,7 @@ class ImageQuality(Quality):
         real = self.real
         return (
             f"features of {real.extractor.name}, {len(real.train.features)} training images as reference; the floor is "
-            f"the distance of {len(real.test.features)} held-out images, or of n of them for fewer samples"
+            f"the distance of n held-out images, at most {len(real.test.features)}"
         )
 
     def copying(self, samples: Tensor) -> Copying:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,13 +33,6 @@ FLOOR_PAIRS = 30
 PAIRWISE_POINTS = 2000
 """The largest n for distances of O(n²) cost."""
 RIVALS = {"kernel density": kernel_density_samples, "gaussian mixture": gaussian_mixture_samples}
-
-
-class Measure(NamedTuple):
-    """A distance, and its largest number of points (None: any)."""
-
-    distance: Distance
-    most: int | None
 
 
 class VectorQuality(Quality):
@@ -121,17 +114,13 @@ class VectorQuality(Quality):
     def _noised(self, x: Tensor, level: Level, seed: int) -> Tensor:
         return x if level.is_clean else diffuse(x, seeded_noise(fold_seed(seed, len(x)))(x), level)
 
-    def _measures(self) -> dict[str, Measure]:
+    def _distance(self, name: str) -> Distance:
         scale = self.data.training_reference(PAIRWISE_POINTS).double().std(dim=0, correction=0).mean().item() or 1.0
-        return {
-            "wasserstein": Measure(distance_for(self.data.shape[0]), None),
-            "energy": Measure(energy_distance, PAIRWISE_POINTS),
-            "mmd": Measure(partial(kernel_mmd, scale=scale), PAIRWISE_POINTS),
-        }
+        wasserstein, mmd = distance_for(self.data.shape[0]), partial(kernel_mmd, scale=scale)
+        return {"wasserstein": wasserstein, "energy": energy_distance, "mmd": mmd}[name]
 
     def _against_data(self, name: str, sets: Sequence[Tensor], level: Level) -> Estimate:
-        distance, most = self._measures()[name]
-        n = min(len(sets[0]), most or len(sets[0]))
+        distance, n = self._distance(name), _affordable(name, len(sets[0]))
         fresh = self._once(("fresh", n, level), lambda: [self.fresh(n, 1000 + k, level) for k in range(FRESH)])
         table = torch.tensor([[distance(x[:n], y) for y in fresh] for x in sets], dtype=torch.float64)
         independent = table.mean(1) if len(sets) > 1 else table[0]
@@ -143,11 +132,10 @@ class VectorQuality(Quality):
         return floors | ratios | mode_estimates(self.fresh(n, 1000, level), self.data)
 
     def _floor(self, name: str, n: int, level: Level) -> Estimate:
-        distance, most = self._measures()[name]
-        n = min(n, most or n)
+        distance, n = self._distance(name), _affordable(name, n)
+        pairs = FLOOR_PAIRS if name == "wasserstein" else FLOOR_PAIRS // 3
 
         def measured() -> Estimate:
-            pairs = FLOOR_PAIRS if most is None else FLOOR_PAIRS // 3
             draws = [(self.fresh(n, 2 * i, level), self.fresh(n, 2 * i + 1, level)) for i in range(pairs)]
             values = torch.tensor([distance(x, y) for x, y in draws], dtype=torch.float64)
             return Estimate(values.mean().item(), values.std().item(), n)
@@ -160,3 +148,8 @@ class VectorQuality(Quality):
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
+
+
+def _affordable(name: str, n: int) -> int:
+    """n, or its limit for distances of O(n²) cost."""
+    return n if name == "wasserstein" else min(n, PAIRWISE_POINTS)
