@@ -61,7 +61,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 class Given(DataModule):
-    """Labelled images from given tensors; the last rows are held out."""
+    """Images and class labels from given tensors; the last rows are held out."""
 
     num_classes = 2
 
@@ -132,7 +132,7 @@ def test_shifts_are_whole_pixels_of_every_kind_and_repeat_the_edge():
 @pytest.mark.parametrize(
     "class_labels", [torch.tensor([0, 1, 10]), torch.tensor([0, 1]), torch.tensor([0.0, 1.0, 2.0])]
 )
-def test_labels_that_do_not_fit_are_refused(class_labels: Tensor):
+def test_class_labels_that_do_not_fit_are_refused(class_labels: Tensor):
     with pytest.raises(UserError, match="one whole class label from 0 to 9"):
         fit_classifier(torch.zeros(3, 1, 8, 8), class_labels, **FACTS, seed=0)
 
@@ -333,7 +333,7 @@ def test_damaged_reference_features_are_computed_anew(digits: Digits, folder: Pa
 # ---- the classification accuracy score ----
 
 
-def test_real_images_score_as_real_and_shuffled_labels_as_chance(digits: Digits):
+def test_real_images_score_as_real_and_shuffled_class_labels_as_chance(digits: Digits):
     images, class_labels = to_model_space(digits.train.data[:600]), digits.train.class_label[:600]
     training = ClassifierTraining(steps=40, width=4, shift=0)
     same = classification_accuracy(images, class_labels, digits, seed=1, training=training)
@@ -345,7 +345,7 @@ def test_real_images_score_as_real_and_shuffled_labels_as_chance(digits: Digits)
     mixed = class_labels[torch.randperm(600, generator=torch.Generator().manual_seed(0))]
     chance = classification_accuracy(images, mixed, digits, seed=1, training=training)
     assert chance.real == same.real
-    # What a net learns by heart from random labels is no longer independent between test images: a wide margin.
+    # What a net learns by heart from random class labels is no longer independent between test images: a wide margin.
     assert abs(chance.samples.accuracy - 0.1) < 0.1
     with pytest.raises(UserError, match="needs class labels"):
         classification_accuracy(images, class_labels, Given(torch.zeros(9, 1, 8, 8), None))

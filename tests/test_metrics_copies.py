@@ -80,7 +80,7 @@ def test_the_threshold_is_a_held_out_distance() -> None:
 
 
 def logits_for(class_labels: list[int], num_classes: int, confidence: float) -> Tensor:
-    """Log probabilities that give each label ``confidence`` and share the rest evenly."""
+    """Log probabilities that give each class label ``confidence`` and share the rest evenly."""
     rest = (1 - confidence) / (num_classes - 1)
     return torch.tensor(
         [

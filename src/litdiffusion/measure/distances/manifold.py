@@ -51,7 +51,8 @@ def precision_recall(samples: Tensor, real: Tensor, k: int = 3) -> PrecisionReca
     """
     x, y = (points.cpu().numpy() for points in centred_pair(samples, real))
     sample_radii, real_radii = _radii(x, k), _radii(y, k)
-    return PrecisionRecall(_mean(_ball_counts(x, y, real_radii) > 0), _mean(_ball_counts(y, x, sample_radii) > 0))
+    precise, recalled = _ball_counts(x, y, real_radii) > 0, _ball_counts(y, x, sample_radii) > 0
+    return PrecisionRecall(mean_estimate(precise), mean_estimate(recalled))
 
 
 def density_coverage(samples: Tensor, real: Tensor, k: int = 5) -> DensityCoverage:
@@ -74,7 +75,8 @@ def density_coverage(samples: Tensor, real: Tensor, k: int = 5) -> DensityCovera
     x, y = (points.cpu().numpy() for points in centred_pair(samples, real))
     radii = _radii(y, k)
     _, to_sample = pairwise_distances_argmin_min(y, x)
-    return DensityCoverage(_mean(_ball_counts(x, y, radii) / k), _mean(to_sample <= radii))
+    covered = torch.from_numpy(to_sample <= radii)
+    return DensityCoverage(mean_estimate(_ball_counts(x, y, radii).double() / k), mean_estimate(covered))
 
 
 def _radii(points: np.ndarray, k: int) -> np.ndarray:
@@ -87,7 +89,7 @@ def _radii(points: np.ndarray, k: int) -> np.ndarray:
     return distances[:, -1] * RIM
 
 
-def _ball_counts(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
+def _ball_counts(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> Tensor:
     """The number (n,) of balls that contain each point (n, d); balls have centres (m, d) and radii (m,)."""
     from sklearn.metrics import pairwise_distances_chunked
 
@@ -95,8 +97,4 @@ def _ball_counts(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> 
         return (distances <= radii).sum(axis=1)
 
     blocks = pairwise_distances_chunked(points, centres, reduce_func=counts, working_memory=MEMORY)
-    return np.concatenate(list(blocks))
-
-
-def _mean(values: np.ndarray) -> Estimate:
-    return mean_estimate(torch.from_numpy(values))
+    return torch.from_numpy(np.concatenate(list(blocks)))
