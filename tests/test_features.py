@@ -61,7 +61,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 class Given(DataModule):
-    """Labelled images from given tensors; the last rows are held out."""
+    """Images and class labels from given tensors; the last rows are held out."""
 
     num_classes = 2
 
@@ -132,7 +132,7 @@ def test_shifts_are_whole_pixels_of_every_kind_and_repeat_the_edge():
 @pytest.mark.parametrize(
     "class_labels", [torch.tensor([0, 1, 10]), torch.tensor([0, 1]), torch.tensor([0.0, 1.0, 2.0])]
 )
-def test_labels_that_do_not_fit_are_refused(class_labels: Tensor):
+def test_class_labels_that_do_not_fit_are_refused(class_labels: Tensor):
     with pytest.raises(UserError, match="one whole class label from 0 to 9"):
         fit_classifier(torch.zeros(3, 1, 8, 8), class_labels, **FACTS, seed=0)
 
@@ -214,7 +214,7 @@ def test_a_kept_classifier_is_not_trained_again_and_gives_the_same_bits(
     for a, b in zip(first(digits.val.data), second(digits.val.data), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert [path.suffix for path in features.cache.iterdir()] == [".pt"]
+    assert [path.suffix for path in features.cache.iterdir()] == [".safetensors"]
     # As another process would write it that had started at the same time.
     content = features.path(digits).read_bytes()
     features.path(digits).unlink()
@@ -270,19 +270,26 @@ def test_data_without_classes_and_a_cache_that_cannot_be_made_are_refused(digits
 
 
 @pytest.mark.filterwarnings("ignore:.*damaged or foreign.*")
-def test_no_flipped_byte_of_a_file_goes_unnoticed_or_raises(tmp_path: Path):
-    path, kept = tmp_path / "a.pt", Kept({"a": torch.arange(5.0), "b": torch.ones(2, 3)}, {"n": 5})
+@pytest.mark.parametrize("bit", range(8))
+def test_no_flipped_bit_of_a_file_goes_unnoticed_or_raises(tmp_path: Path, bit: int):
+    path, kept = tmp_path / "a.safetensors", Kept({"a": torch.arange(5.0), "b": torch.ones(2, 3)}, {"n": 5, "s": 0.25})
     write(path, "key", kept)
     whole = path.read_bytes()
-    assert read(path, "key").record == {"n": 5}
-    caught = 0
-    for position in range(0, len(whole), 11):
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x10]) + whole[position + 1 :])
-        found = read(path, "key")
-        caught += found is None
-        # What is read at all is what was written: padding between the parts of a file may flip unseen.
-        assert found is None or (torch.equal(found.tensors["a"], kept.tensors["a"]) and found.record == kept.record)
-    assert caught > 20
+    assert read(path, "key").record == kept.record
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
+        assert read(path, "key") is None, position
+    assert len(whole) > 200
+
+
+def test_a_file_is_a_function_of_its_content(tmp_path: Path):
+    """Whatever the order of the tensors, and for weights in another memory layout."""
+    weights = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    for name, tensors in (("a", {"w": weights, "b": weights[0, 0].T}), ("b", {"b": weights[0, 0].T, "w": weights})):
+        laid_out = tensors | {"w": weights.to(memory_format=torch.channels_last)}
+        write(tmp_path / name, "key", Kept(tensors if name == "a" else laid_out, {"n": 5}))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert torch.equal(read(tmp_path / "b", "key").tensors["w"], weights)
 
 
 # ---- features of real images ----
@@ -326,7 +333,7 @@ def test_damaged_reference_features_are_computed_anew(digits: Digits, folder: Pa
 # ---- the classification accuracy score ----
 
 
-def test_real_images_score_as_real_and_shuffled_labels_as_chance(digits: Digits):
+def test_real_images_score_as_real_and_shuffled_class_labels_as_chance(digits: Digits):
     images, class_labels = to_model_space(digits.train.data[:600]), digits.train.class_label[:600]
     training = ClassifierTraining(steps=40, width=4, shift=0)
     same = classification_accuracy(images, class_labels, digits, seed=1, training=training)
@@ -338,9 +345,9 @@ def test_real_images_score_as_real_and_shuffled_labels_as_chance(digits: Digits)
     mixed = class_labels[torch.randperm(600, generator=torch.Generator().manual_seed(0))]
     chance = classification_accuracy(images, mixed, digits, seed=1, training=training)
     assert chance.real == same.real
-    # What a net learns by heart from random labels is no longer independent between test images: a wide margin.
+    # What a net learns by heart from random class labels is no longer independent between test images: a wide margin.
     assert abs(chance.samples.accuracy - 0.1) < 0.1
-    with pytest.raises(UserError, match="needs labelled images"):
+    with pytest.raises(UserError, match="needs class labels"):
         classification_accuracy(images, class_labels, Given(torch.zeros(9, 1, 8, 8), None))
 
 

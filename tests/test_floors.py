@@ -12,7 +12,7 @@ import litdiffusion
 
 PACKAGE = Path(litdiffusion.__file__).parent
 ROOMS = (
-    *("errors", "parts", "plots", "codecs", "nets", "diffusion", "data", "measure", "runs", "training", "callbacks"),
+    *("errors", "parts", "plots", "codecs", "nets", "diffusion", "data", "runs", "measure", "training", "callbacks"),
     *("config", "build", "pretrained", "reports", "sweeps", "commands"),
 )
 """From the ground up: a room imports only those before it."""

@@ -13,18 +13,19 @@ def normal(n: int, d: int, seed: int) -> Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_nearest_by_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 16 on both sides, images, and a mean that would cost digits."""
-    monkeypatch.setattr("litdiffusion.measure.distances.copying.BLOCK", 16)
-    x, train = (normal(n, 12, seed).reshape(n, 3, 2, 2) + 50 for n, seed in ((37, 0), (101, 1)))
+@pytest.mark.parametrize(("n", "m"), [(37, 101), (1100, 2600)])
+def test_nearest_by_brute_force(n: int, m: int) -> None:
+    """One block and several on both sides, images, and a mean that would cost digits."""
+    x, train = (normal(count, 12, seed).reshape(count, 3, 2, 2) + 50 for count, seed in ((n, 0), (m, 1)))
     table = (x[:, None] - train).flatten(2).norm(dim=2)
     found = nearest(x, train)
     assert torch.equal(found.indices, table.argmin(dim=1))
     assert torch.allclose(found.distances, table.min(dim=1).values, rtol=1e-12)
 
 
-def test_exact_copies_are_at_zero() -> None:
-    train = normal(3000, 8, 0).float() + 100
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exact_copies_are_at_zero(dtype: torch.dtype) -> None:
+    train = normal(3000, 8, 0).to(dtype) + 100
     index = torch.tensor([2999, 0, 1500])
     found = nearest(train[index], train)
     assert torch.equal(found.indices, index)
@@ -79,7 +80,7 @@ def test_the_threshold_is_a_held_out_distance() -> None:
 
 
 def logits_for(class_labels: list[int], num_classes: int, confidence: float) -> Tensor:
-    """Log probabilities that give each label ``confidence`` and share the rest evenly."""
+    """Log probabilities that give each class label ``confidence`` and share the rest evenly."""
     rest = (1 - confidence) / (num_classes - 1)
     return torch.tensor(
         [

@@ -183,8 +183,17 @@ def test_balls_by_brute_force(n: int, m: int) -> None:
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     samples, real = normal(70, 4, 0), normal(90, 4, 1)
     whole = precision_recall(samples, real), density_coverage(samples, real)
-    monkeypatch.setattr("litdiffusion.measure.distances.pairs.ENTRIES", 700)
+    monkeypatch.setattr("litdiffusion.measure.distances.manifold.MEMORY", 0.005)
     assert (precision_recall(samples, real), density_coverage(samples, real)) == whole
+
+
+@pytest.mark.parametrize("d", [2, 64])
+def test_copies_of_all_real_points_are_in_k_and_one_balls_each(d: int) -> None:
+    """Every real ball holds its centre and k neighbours, the k-th on the rim."""
+    real = normal(600, d, 0) + 10
+    found = density_coverage(real.flip(0), real, k=5)
+    assert (found.density.value, found.coverage.value) == (pytest.approx(6 / 5, rel=1e-12), 1)
+    assert precision_recall(real.flip(0), real)[0].value == 1
 
 
 def test_a_collapsed_sampler_is_precise_and_recalls_little() -> None:

@@ -175,7 +175,7 @@ def test_worse_images_score_worse(images, digits):
     assert single["precision"].value > 0.9
 
 
-def test_labels_that_were_asked_for_are_recognised(images, digits):
+def test_the_classes_of_conditional_samples_are_recognised(images, digits):
     test = digits.test()
     right = images.measure(scaled(test.data), class_labels=test.class_label)["class_accuracy"].value
     wrong = images.measure(scaled(test.data), class_labels=(test.class_label + 1) % 10)["class_accuracy"].value

@@ -1,1 +1,1 @@
-"""How good samples are: distances, the features that they are taken in, and both joined to a data set."""
+"""The quality of samples: distances of tensors, features of images, and both for a data set."""

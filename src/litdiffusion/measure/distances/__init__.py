@@ -1,8 +1,8 @@
-"""How far generated samples are from data: distances with their noise floor, classical baselines, image features.
+"""Distances of generated samples from data, as functions of tensors.
 
-Vectors: `wasserstein_1d`, `sliced_wasserstein`, `energy_distance`, `kernel_mmd`. Image features: Fréchet and kernel
-distance, precision and recall, density and coverage, class balance. For both: is it copied? Pure functions of
-tensors; a number with its uncertainty is an `Estimate`.
+Of vectors: `wasserstein_1d`, `sliced_wasserstein`, `energy_distance` and `kernel_mmd`, with their noise floor and
+classical baselines. Of image features: Fréchet and kernel distance, precision and recall, density and coverage, class
+balance. Of both: the copying check. A number with its uncertainty is an `Estimate`.
 """
 
 from litdiffusion.measure.distances.baselines import gaussian_mixture_samples, kernel_density_samples

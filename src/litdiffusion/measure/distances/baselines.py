@@ -1,4 +1,4 @@
-"""The classical density estimates a diffusion model has to beat on low-dimensional data."""
+"""Samples of classical density estimates, the baselines of a diffusion model on low-dimensional data."""
 
 import warnings
 from typing import TYPE_CHECKING
@@ -13,13 +13,15 @@ COMPONENTS = (1, 2, 4, 8, 16, 32)
 
 
 def kernel_density_samples(train: Tensor, n: int, seed: int) -> Tensor:
-    """Draws n samples (n, d) from a Gaussian kernel density estimate of the training sample (m, d).
+    """n samples (n, d) of a Gaussian kernel density estimate of the training sample (m, d).
 
-    A draw is ``x_i + std · h · z`` with i uniform, z standard normal and Scott's factor ``h =
-    m^(-1/(d+4))``, so each variance is the sample's times ``1 + h²``. The data are standardised per
-    coordinate for the fit: scikit-learn's ``bandwidth="scott"`` is the bare factor and takes no account of
-    their scale. A constant coordinate stays constant. Source: scikit-learn, KernelDensity; Multivariate
-    Density Estimation, Scott 1992.
+    A draw is ``x_i + std · h · z`` with i uniform, z standard normal and Scott's factor ``h = m^(-1/(d+4))``. Each
+    variance is therefore the variance of the training sample times ``1 + h²``. The data are standardised per coordinate
+    for the fit, because scikit-learn's ``bandwidth="scott"`` is h alone, without the scale of the data. A constant
+    coordinate stays constant.
+
+    Raises: ValueError unless the training sample is (m, d) with m >= 2.
+    Source: scikit-learn, KernelDensity; Scott, "Multivariate Density Estimation", 1992.
     """
     from sklearn.neighbors import KernelDensity
 
@@ -30,38 +32,41 @@ def kernel_density_samples(train: Tensor, n: int, seed: int) -> Tensor:
 
 
 def gaussian_mixture_samples(train: Tensor, n: int, seed: int) -> Tensor:
-    """Draws n samples (n, d) from a Gaussian mixture with full covariances, fitted to the sample (m, d).
+    """n samples (n, d) of a Gaussian mixture with full covariances, fitted to the training sample (m, d).
 
-    Expectation maximisation from k-means, for 1, 2, 4, 8, 16 and 32 components as far as each has 10·d points;
-    the lowest Bayesian information criterion wins. The data are standardised per coordinate, so that the fit
-    and its small ridge (1e-6) follow their scale; a constant coordinate stays constant. One start each: another
-    seed may find another optimum. About 1 s for 10 000 points in the plane, linear in m. Source: scikit-learn,
-    GaussianMixture; Estimating the Dimension of a Model, Schwarz 1978.
+    Expectation maximisation starts from k-means, with 1, 2, 4, 8, 16 and 32 components but at least 10·d points for
+    each. The mixture with the lowest Bayesian information criterion (BIC) is drawn from. The data are standardised per
+    coordinate, so the fit and its ridge of 1e-6 follow their scale. A constant coordinate stays constant. Each mixture
+    has one start, so another seed may find another optimum. Time is about 1 s for 10 000 points in the plane, linear
+    in m.
+
+    Raises: ValueError unless the training sample is (m, d) with m >= 2.
+    Source: scikit-learn, GaussianMixture; Schwarz, "Estimating the Dimension of a Model", 1978.
     """
     standard, mean, std = _standardised(train)
     model = _best_mixture(standard, seed)
     drawn = torch.from_numpy(model.sample(n)[0])
-    # scikit-learn returns the draws sorted by component; a caller may take the first few.
+    # scikit-learn sorts the draws by component; shuffled, the first few are a sample too.
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return (mean + std * drawn[order]).to(train)
 
 
 def _best_mixture(standard: Tensor, seed: int) -> "GaussianMixture":
-    """The mixture of lowest BIC among those with enough points for each component."""
+    """The mixture of lowest BIC among those with at least 10·d points for each component."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     points, d = standard.shape
     sizes = [k for k in COMPONENTS if 10 * d * k <= points] or [1]
     with warnings.catch_warnings():
-        # A mixture that has not settled is still a candidate, judged by its BIC.
+        # A mixture that has not converged is still a candidate by its BIC.
         warnings.simplefilter("ignore", ConvergenceWarning)
         models = [GaussianMixture(k, random_state=seed).fit(standard.numpy()) for k in sizes]
     return min(models, key=lambda model: model.bic(standard.numpy()))
 
 
 def _standardised(train: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The training sample with mean 0 and deviation 1 per coordinate, and what undoes it, all in float64."""
+    """The training sample standardised per coordinate, its mean, and its standard deviation, in float64."""
     if train.ndim != 2 or len(train) < 2:
         raise ValueError(f"train must be (m, d) with m >= 2, got {tuple(train.shape)}")
     sample = train.detach().cpu().double()

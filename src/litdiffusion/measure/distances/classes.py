@@ -1,4 +1,4 @@
-"""Which classes a sampler draws, and how clearly, by the word of a classifier."""
+"""The classes of samples, by a classifier: their shares and its confidence."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from litdiffusion.measure.distances.estimate import Estimate, bootstrap, mean_es
 
 
 class ClassBalance(NamedTuple):
-    """The outcome of `class_balance`: shares (K,), their distance from the data's, its floor, the confidence."""
+    """The samples' shares (K,), their total variation from the data's shares, its floor, and the mean confidence."""
 
     shares: Tensor
     total_variation: Estimate
@@ -19,50 +19,53 @@ class ClassBalance(NamedTuple):
 
 
 def class_shares(class_labels: Tensor, num_classes: int) -> Tensor:
-    """The share (K,), in float64, of each class among integer labels (n,) in 0 .. K - 1. Raises ValueError."""
+    """The share (K,), in float64, of each class among integer class labels (n,) in 0 .. K - 1.
+
+    Raises: ValueError on other shapes, no class labels, and class labels out of range.
+    """
     if class_labels.ndim != 1 or not len(class_labels) or class_labels.min() < 0 or class_labels.max() >= num_classes:
         raise ValueError(
-            f"labels must be (n,) integers from 0 to {num_classes - 1}, n >= 1: look at the classifier's K"
+            f"class labels must be (n,) integers from 0 to {num_classes - 1}, n >= 1: look at the classifier's K"
         )
     return torch.bincount(class_labels, minlength=num_classes).double() / len(class_labels)
 
 
 def total_variation(p: Tensor, q: Tensor) -> float:
-    """``½ Σ_k |p_k - q_k|`` of two histograms (K,): 0 for equal ones, 1 where no class is shared."""
+    """``½ Σ_k |p_k - q_k|`` of two histograms (K,): 0 for equal ones, 1 for ones without a common class."""
     return float((p.double() - q.to(p.device).double()).abs().sum()) / 2
 
 
 def class_balance(logits: Tensor, data_shares: Tensor, repeats: int = 20, seed: int = 0) -> ClassBalance:
-    """The classes of n samples, from a classifier's logits (n, K), n >= 2, against the data's shares (K,).
+    """The classes of n >= 2 samples, from a classifier's logits (n, K), compared with the data's shares (K,).
 
-    Each sample counts for its likeliest class; probabilities p are given as ``log p``. The spread of the total
-    variation is a `bootstrap`'s over samples, that of the confidence (mean of the largest softmax probability)
-    its standard error; neither holds the classifier's own errors. ``floor ≈ ½ Σ_k sqrt(2 p_k (1 - p_k) / (pi
-    n))`` is what a perfect sampler scores on average, the data's shares taken as exact.
-    Raises ValueError on other shapes, non-finite logits and shares that are not a distribution.
+    Each sample counts for its most probable class. To pass probabilities p, take ``log p`` as logits. The confidence is
+    the mean of the largest softmax probability. ``floor ≈ ½ Σ_k sqrt(2 p_k (1 - p_k) / (pi n))`` is the mean total
+    variation of a perfect sampler; the data's shares p_k count as exact.
+
+    The spread of the total variation is by `bootstrap` over samples. The spread of the confidence is its standard
+    error. Both leave out the classifier's own errors.
+
+    Raises: ValueError on other shapes, non-finite logits, and shares that are no distribution.
     """
     if logits.ndim != 2 or len(logits) < 2 or data_shares.shape != logits.shape[1:]:
-        shapes = tuple(logits.shape), tuple(data_shares.shape)
-        raise ValueError(f"logits must be (n, K) with n >= 2 and shares (K,), got {shapes[0]} and {shapes[1]}")
+        shapes = f"{tuple(logits.shape)} and {tuple(data_shares.shape)}"
+        raise ValueError(f"logits must be (n, K) with n >= 2 and shares (K,), got {shapes}")
     if (data_shares < 0).any() or abs(float(data_shares.double().sum()) - 1) > 1e-6:
-        raise ValueError("the data's shares must be at least 0 and sum to 1: take them from label_shares")
+        raise ValueError("the data's shares must be at least 0 and sum to 1: take them from class_shares")
     probabilities = logits.detach().double().softmax(dim=1)
     if probabilities.isnan().any():
         raise ValueError("logits hold NaN or +inf: look at the samples, or at the classifier")
     confidence, class_labels = probabilities.max(dim=1)
     num_classes = logits.shape[1]
-    distance = bootstrap(
-        lambda x: total_variation(class_shares(x, num_classes), data_shares), class_labels, repeats, seed
-    )
-    return ClassBalance(
-        class_shares(class_labels, num_classes),
-        distance,
-        _floor(data_shares, len(class_labels)),
-        mean_estimate(confidence),
-    )
+
+    def distance(x: Tensor) -> float:
+        return total_variation(class_shares(x, num_classes), data_shares)
+
+    variation, floor = bootstrap(distance, class_labels, repeats, seed), _floor(data_shares, len(class_labels))
+    return ClassBalance(class_shares(class_labels, num_classes), variation, floor, mean_estimate(confidence))
 
 
 def _floor(shares: Tensor, n: int) -> float:
-    """The mean total variation of n draws from their law, each count taken as normal: E|N(0, s²)| = s sqrt(2/pi)."""
+    """The mean total variation of n draws from their own law, by normal counts and E|N(0, s²)| = s sqrt(2/pi)."""
     variance = shares.double() * (1 - shares.double()) / n
     return float((2 * variance / math.pi).sqrt().sum()) / 2

@@ -1,4 +1,4 @@
-"""Wasserstein distances between two samples, and the value they take when nothing is wrong."""
+"""Wasserstein distances between two samples, their noise floor, and shares of points."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,27 +23,31 @@ class NoiseFloor(NamedTuple):
 def wasserstein_1d(x: Tensor, y: Tensor) -> float:
     """The exact W1 distance of two one-dimensional samples, in units of the data.
 
-    ``W1 = ∫_0^1 |F_x^{-1}(u) - F_y^{-1}(u)| du``; with n = m the mean of ``|x_(i) - y_(i)|`` over the sorted
-    samples. Shapes (n,) or (n, 1) and (m,) or (m, 1). Two samples of one law are O((1/n + 1/m)^1/2) apart,
-    never 0. Raises ValueError on other shapes, empty samples and non-finite values.
+    ``W1 = ∫_0^1 |F_x^{-1}(u) - F_y^{-1}(u)| du``. Shapes are (n,) or (n, 1), and (m,) or (m, 1). Two samples of one law
+    have a distance of order (1/n + 1/m)^1/2, never 0.
+
+    Raises: ValueError on other shapes, empty samples and non-finite values.
     """
+    from scipy.stats import wasserstein_distance
+
     x, y = checked_pair(x.reshape(len(x), -1), y.reshape(len(y), -1))
     if x.shape[1] != 1:
         raise ValueError(f"wasserstein_1d takes samples (n, 1), got d = {x.shape[1]}: use sliced_wasserstein")
-    a, b, mass = _coupled(x, y)
-    return float(mass @ (a - b).abs()[:, 0])
+    return float(wasserstein_distance(x[:, 0].cpu().numpy(), y[:, 0].cpu().numpy()))
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 200, seed: int = 0) -> float:
     """The sliced W2 distance of two samples (n, d) and (m, d), d >= 2, in units of the data.
 
-    ``SW2² = mean over unit directions w of W2²(w·x, w·y)``, each 1-D W2 exact (sorted samples, also for n !=
-    m); the directions are a pure function of ``seed`` and d. N(0, I) and N(mu, I) are ``|mu| / sqrt(d)``
-    apart, N(0, I) and N(0, s² I) are ``|s - 1|`` apart. Two samples of one law are O((1/n + 1/m)^1/2) apart
-    (see `noise_floor`); the directions add a relative error of order ``projections^-1/2`` that both sides of
-    a comparison share. Source: Sliced and Radon Wasserstein Barycenters of Measures, Bonneel, Rabin, Peyré,
-    Pfister 2015; Wasserstein Barycenter and its Application to Texture Mixing, Rabin, Peyré, Delon, Bernot
-    2011. Raises ValueError on d = 1, unequal d, empty samples and non-finite values.
+    ``SW2² = mean over unit directions w of W2²(w·x, w·y)``. Each 1-D W2 is exact, also for n != m. The directions are a
+    function of ``seed`` and d. The distance of N(0, I) and N(mu, I) is ``|mu| / sqrt(d)``; of N(0, I) and N(0, s² I) it
+    is ``|s - 1|``. Two samples of one law have a distance of order (1/n + 1/m)^1/2, see `noise_floor`. The directions
+    add a relative error of order ``projections^-1/2``, equal on both sides of a comparison.
+
+    Own code: scipy has W1 only, of one projection per call (0.10 s for 200 projections of 2000 points; here 0.01 s).
+    Raises: ValueError on d = 1, unequal d, empty samples and non-finite values.
+    Source: Rabin, Peyré, Delon, Bernot, "Wasserstein Barycenter and its Application to Texture Mixing", 2011; Bonneel,
+    Rabin, Peyré, Pfister, "Sliced and Radon Wasserstein Barycenters of Measures", 2015.
     """
     x, y = checked_pair(x, y)
     if x.shape[1] < 2:
@@ -54,18 +58,19 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 200, seed: int =
 
 
 def distance_for(dimension: int) -> Distance:
-    """The distance this framework reports for samples (n, ``dimension``): W1 where d = 1, else sliced W2."""
+    """The distance for samples (n, ``dimension``) in all reports: W1 for d = 1, else sliced W2."""
     return wasserstein_1d if dimension == 1 else sliced_wasserstein
 
 
 def noise_floor(
     draw: Callable[[int, int], Tensor], n: int, repeats: int = 5, distance: Distance = sliced_wasserstein
 ) -> NoiseFloor:
-    """The distance of two independent data samples of size n: what a perfect sampler would score.
+    """The distance of two independent data samples of size n, which is the score of a perfect sampler.
 
-    ``draw(n, seed)`` returns n fresh data points and is called with seeds 0 .. 2·repeats - 1. The mean falls
-    as O(n^-1/2); std is over the repeats (0 for a single one). Report a model's distance as a multiple of
-    the mean.
+    ``draw(n, seed)`` returns n fresh data points. The seeds are 0 .. 2·repeats - 1. The mean falls as O(n^-1/2). The
+    deviation is over the repeats, 0 for one repeat. Report the distance of a model as a multiple of the mean.
+
+    Raises: ValueError below 1 repeat.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
@@ -75,36 +80,34 @@ def noise_floor(
 
 
 def mode_shares(x: Tensor, centres: Tensor) -> list[float]:
-    """The share of the points (n, d) whose nearest centre is each of (K, d): the weights of well separated modes."""
+    """The share of points (n, d) nearest to each centre (K, d): the weights of well separated modes."""
     nearest = torch.cdist(x.detach().double(), centres.to(x.device).double()).argmin(dim=1)
     return (torch.bincount(nearest, minlength=len(centres)).double() / max(len(x), 1)).tolist()
 
 
 def share_within(x: Tensor, radius: float) -> float:
-    """The share of the points (n, d) whose Euclidean distance from the origin is at most ``radius``."""
+    """The share of points (n, d) at a Euclidean distance of at most ``radius`` from the origin."""
     return float((x.detach().double().norm(dim=1) <= radius).double().mean())
 
 
 def _directions(dimension: int, count: int, seed: int) -> Tensor:
-    """``count`` uniform unit vectors as the columns of a (d, count) float64 matrix."""
+    """``count`` uniform unit vectors, the columns of a float64 matrix (d, count)."""
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(count, dimension, generator=generator, dtype=torch.float64).T
     return normal / normal.norm(dim=0)
 
 
 def _sorted(x: Tensor) -> Tensor:
-    """Each column of (n, k) in rising order. numpy's sort is several times faster on the CPU: no indices."""
+    """Each column of (n, k) in rising order. On the CPU numpy is faster than torch, which also sorts indices."""
     if x.device.type != "cpu":
         return x.sort(dim=0).values
     return torch.from_numpy(np.sort(x.T.contiguous().numpy(), axis=1)).T
 
 
 def _coupled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The optimal 1-D coupling of each column of (n, k) and (m, k): paired values (p, k) and their masses
-    (p,).
+    """The optimal 1-D coupling of each column of (n, k) and (m, k): paired values (p, k) twice, and their masses (p,).
 
-    Both quantile functions are steps, with edges i/n and j/m; in units of 1/(n·m) the edges are exact
-    integers.
+    Both quantile functions are steps with edges i/n and j/m, which are exact integers in units of 1/(n·m).
     """
     x, y = _sorted(x), _sorted(y)
     n, m = len(x), len(y)

@@ -1,28 +1,35 @@
-"""A number with its uncertainty, and the two ways this package gets one."""
+"""A number with its uncertainty, from a mean or from a bootstrap."""
 
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 class Estimate(NamedTuple):
-    """A value, one standard deviation of it, and the number n of items it rests on.
+    """A value, its spread (one standard deviation of the value), and the number n of items behind it.
 
-    How the spread was got, and what it leaves out, stands where the estimate is made.
+    The function that returns an estimate documents how it computes the spread, and what the spread leaves out.
     """
 
     value: float
     spread: float
     n: int
 
+    def over(self, divisor: float) -> "Estimate":
+        """The ratio of this estimate to an exact ``divisor``."""
+        return Estimate(self.value / divisor, self.spread / divisor, self.n)
+
 
 def mean_estimate(values: Tensor) -> Estimate:
     """The mean of independent values (n,), n >= 2, with its standard error ``std / sqrt(n)``.
 
-    Where all values are equal the spread is 0: a share of 0 or 1 is then known to about 3 / n all the same.
+    Equal values have spread 0. A share of 0 or 1 is still uncertain by about 3 / n.
+
+    Raises: ValueError below 2 values.
     """
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"a mean with a spread needs values (n,) with n >= 2, got {tuple(values.shape)}")
@@ -33,13 +40,20 @@ def mean_estimate(values: Tensor) -> Estimate:
 def bootstrap(statistic: Callable[[Tensor], float], x: Tensor, repeats: int = 20, seed: int = 0) -> Estimate:
     """``statistic(x)`` for items (n, ...), and its standard deviation over ``repeats`` resamples with replacement.
 
-    20 repeats give the spread to ``1 / sqrt(2·19)``, 16 %. It tells how the value would vary between samples of
-    n items. It leaves out a bias that n items share, as the Fréchet distance has. Raises ValueError below 2
-    items or 2 repeats. Source: An Introduction to the Bootstrap, Efron and Tibshirani 1993.
+    The spread estimates how the value varies between samples of n items; 20 repeats give it to ``1 / sqrt(2·19)``,
+    16 %. It leaves out a bias at finite n, as the Fréchet distance has.
+
+    Raises: ValueError below 2 items or 2 repeats.
+    Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993.
     """
+    from scipy import stats
+
     if len(x) < 2 or repeats < 2:
         raise ValueError(f"a bootstrap needs at least 2 items and 2 repeats, got {len(x)} and {repeats}")
-    generator = torch.Generator().manual_seed(seed)
-    draws = [torch.randint(len(x), (len(x),), generator=generator).to(x.device) for _ in range(repeats)]
-    resampled = torch.tensor([statistic(x[index]) for index in draws], dtype=torch.float64)
-    return Estimate(statistic(x), float(resampled.std()), len(x))
+
+    def of_items(index: np.ndarray) -> float:
+        return statistic(x[torch.from_numpy(index).to(x.device)])
+
+    options = {"n_resamples": repeats, "vectorized": False, "method": "percentile"}
+    resampled = stats.bootstrap((np.arange(len(x)),), of_items, **options, random_state=np.random.default_rng(seed))
+    return Estimate(statistic(x), float(resampled.standard_error), len(x))

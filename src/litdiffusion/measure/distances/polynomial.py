@@ -10,9 +10,11 @@ from litdiffusion.measure.distances.pairs import checked_pair
 def polynomial_mmd2(x: Tensor, y: Tensor) -> float:
     """The unbiased squared MMD of features (n, d) and (m, d), n, m >= 2, under ``k(x, y) = (x·y / d + 1)³``.
 
-    ``mean over i != j of k(x_i, x_j) + mean over i != j of k(y_i, y_j) - 2 mean of k(x_i, y_j)``; two samples of
-    one law give 0 on average, so single values may be negative. It compares the first three moments. O(n²)
-    memory.
+    ``mean over i != j of k(x_i, x_j) + mean over i != j of k(y_i, y_j) - 2 mean of k(x_i, y_j)``. It compares the first
+    three moments. Its expectation is 0 for two samples of one law, so single values may be negative. Memory is O(n²).
+
+    Own code: torchmetrics' poly_mmd needs n = m, and scikit-learn's polynomial_kernel takes 4 times as long.
+    Raises: ValueError on unequal d, non-finite values, and fewer than 2 items.
     """
     x, y = checked_pair(x, y)
     if min(len(x), len(y)) < 2:
@@ -21,13 +23,14 @@ def polynomial_mmd2(x: Tensor, y: Tensor) -> float:
 
 
 def kernel_distance(x: Tensor, y: Tensor, subsets: int = 10, seed: int = 0) -> Estimate:
-    """The kernel distance of features (n, d) and (m, d): `polynomial_mmd2` averaged over ``subsets``, unbiased.
+    """The kernel distance of features (n, d) and (m, d): the mean of `polynomial_mmd2` over ``subsets``, unbiased.
 
-    Both sides are shuffled by ``seed`` and cut into disjoint subsets of ``min(n, m) // subsets`` items, 1000
-    each for the usual 10 000. Disjoint subsets are independent, so the spread of their mean is their standard
-    deviation over ``sqrt(subsets)``; papers often print the deviation itself, of overlapping subsets. Source:
-    Demystifying MMD GANs, Bińkowski, Sutherland, Arbel, Gretton 2018, arXiv 1801.01401. Raises ValueError
-    below 2 subsets, or 2 items in each.
+    Both sides are shuffled by ``seed`` and divided into disjoint subsets of ``min(n, m) // subsets`` items: 1000 items
+    for the usual n = 10 000. Disjoint subsets are independent, so the spread of their mean is their standard deviation
+    over ``sqrt(subsets)``. Papers often print the deviation itself, of overlapping subsets.
+
+    Raises: ValueError below 2 subsets, and below 2 items in each.
+    Source: Bińkowski, Sutherland, Arbel, Gretton, "Demystifying MMD GANs", 2018, arXiv 1801.01401.
     """
     size = min(len(x), len(y)) // max(subsets, 1)
     if subsets < 2 or size < 2:

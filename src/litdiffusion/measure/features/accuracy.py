@@ -1,4 +1,4 @@
-"""Are samples of each class as good to learn from as data? The classification accuracy score."""
+"""The classification accuracy score: how well a classifier trained on samples recognises real images."""
 
 from math import sqrt
 from typing import NamedTuple
@@ -15,19 +15,19 @@ from litdiffusion.measure.features.training import ClassifierTraining, accuracy,
 
 
 class Score(NamedTuple):
-    """A share p of right answers in [0, 1] and its standard error ``sqrt(p (1 - p) / n)`` for n test images."""
+    """The share p of correctly classified images of n test images, and its standard error ``sqrt(p (1 - p) / n)``."""
 
     accuracy: float
     error: float
 
 
 class ClassificationAccuracy(NamedTuple):
-    """Scores of two classifiers on real test images: one trained on ``samples``, one on as many ``real`` images."""
+    """Scores of two classifiers on real test images: one is trained on ``samples``, one on n ``real`` images."""
 
     samples: Score
     real: Score
     n: int
-    """How many images each was trained on."""
+    """Training images of each classifier."""
 
 
 def classification_accuracy(
@@ -38,23 +38,21 @@ def classification_accuracy(
     seed: int = 0,
     training: ClassifierTraining | None = None,
 ) -> ClassificationAccuracy:
-    """The accuracy on real test images of a classifier trained on ``samples`` alone, beside one trained on real ones.
+    """The accuracy on real test images of a classifier trained on ``samples``, and of one trained on real images.
 
-    Both are the same net with the same seed and settings, and learn from the first n samples and from the first n
-    training images, n the smaller number of the two. Samples as good as data give equal scores; samples that ignore
-    their label give chance, 1 / K; a missing variety lowers the score although each sample looks right. The errors
-    are those of a finite test set; they do not count what another seed of the training would change.
+    Both classifiers have the same net, seed and settings. They learn from the first n samples and from the first n
+    training images, with n the smaller of both numbers. Samples as good as data give equal scores. Samples that do not
+    depend on their class give chance, 1 / K. A missing variety lowers the score even where each sample looks right. The
+    errors are for a finite test set and leave out the seed of the training.
 
-    Shapes: samples (N, C, H, W) in [-1, 1], rounded to bytes; labels (N,), the classes the samples were asked for.
-
-    Errors: `UserError` for unlabelled data, and for labels out of range.
-
+    Shapes: samples (N, C, H, W) in [-1, 1], rounded to bytes; class labels (N,), the condition of each sample.
+    Errors: `UserError` for data without classes, and for class labels out of range.
     Source: Ravuri, Vinyals, "Classification Accuracy Score for Conditional Generative Models", 2019,
     arXiv 1905.10887.
     """
     data.load()
     if data.train.class_label is None or data.num_classes < 2:
-        raise UserError(f"the set {data.name} has no classes; the classification accuracy score needs labelled images")
+        raise UserError(f"the set {data.name} has no classes; the classification accuracy score needs class labels")
     check_class_labels(len(samples), class_labels, data.num_classes)
     first = torch.arange(min(len(samples), len(data.train.data)))
     real = take(data.train.data, data.train.class_label, first)

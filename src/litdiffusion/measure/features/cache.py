@@ -1,25 +1,28 @@
-"""Files of tensors that took long to compute: whole or absent, checked when read, written anew where damaged."""
+"""Files of tensors that took long to compute: whole or absent, checked when read, computed anew where damaged."""
 
 import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
-import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.errors import UserError
+from litdiffusion.runs.files import write_atomically
 
 Record = dict[str, str | int | float]
 
+ENTRY = "litdiffusion"
+"""The one entry of a file's metadata: JSON with the key, the record and the checksum of both and of the tensors."""
+
 
 class Kept(NamedTuple):
-    """What a file holds: ``tensors`` by name, and a ``record`` of plain values about them."""
+    """The content of a file: ``tensors`` by name, and a ``record`` of plain values about them."""
 
     tensors: dict[str, Tensor]
     record: Record
@@ -31,46 +34,47 @@ def key_of(**facts: object) -> str:
 
 
 def read(path: Path, key: str) -> Kept | None:
-    """The content of ``path``, or None where there is none that can be trusted; a bad file is named in a warning."""
+    """The content of ``path``, or None where the file is absent, damaged or foreign.
+
+    A warning names a damaged or foreign file. safetensors itself has no checksum.
+    """
     if not path.exists():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        kept = Kept(content["tensors"], content["record"])
-        if content["key"] != key:
-            raise ValueError("it was kept for something else")
-        if content["sha256"] != _checksum(kept):
+        with safe_open(path, "pt") as file:
+            # Clones do not change with the file, which safetensors maps into memory.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            about = json.loads(file.metadata()[ENTRY])
+        if about["key"] != key:
+            raise ValueError("its key is of other data or settings")
+        if about["sha256"] != _checksum(tensors, about["record"], key):
             raise ValueError("its checksum is wrong")
-    # The bytes of a damaged file are a program that may fail in any way.
-    except Exception as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         warnings.warn(f"{path} is damaged or foreign ({reason}); computing it anew", stacklevel=2)
         return None
-    return kept
+    return Kept(tensors, about["record"])
 
 
 def write(path: Path, key: str, kept: Kept) -> None:
-    """Put ``kept`` at ``path`` in one move: another process sees the old file, the new one, or none.
+    """Writes ``kept`` to ``path`` in one move: another process sees the old file, the new one, or none.
 
     Errors: `UserError` where the folder cannot be written.
     """
     make_folder(path.parent)
-    beside = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
-    content = {"key": key, "sha256": _checksum(kept), "tensors": dict(kept.tensors), "record": kept.record}
+    tensors = {name: tensor.contiguous() for name, tensor in kept.tensors.items()}
+    about = {"key": key, "record": kept.record, "sha256": _checksum(tensors, kept.record, key)}
     try:
-        with beside.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except (OSError, RuntimeError) as error:
+        write_atomically(path, save(tensors, {ENTRY: json.dumps(about)}))
+    except OSError as error:
         raise _unwritable(path, error) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:
-    """Make sure that ``folder`` takes files, before anything long is computed for it (`UserError`)."""
+    """Makes ``folder`` and checks that it can be written.
+
+    Errors: `UserError` where it cannot. Call this before a long computation for the folder.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -79,11 +83,11 @@ def make_folder(folder: Path) -> None:
         raise _unwritable(folder, PermissionError("no permission"))
 
 
-def _unwritable(path: Path, error: Exception) -> UserError:
+def _unwritable(path: Path, error: OSError) -> UserError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return UserError(f"{path} cannot be written ({reason}); set the features' cache to a folder that can")
 
 
-def _checksum(kept: Kept) -> str:
-    record: Mapping[str, object] = kept.record
-    return hashlib.sha256((tensor_digest(kept.tensors) + json.dumps(record, sort_keys=True)).encode()).hexdigest()
+def _checksum(tensors: dict[str, Tensor], record: Record, key: str) -> str:
+    about = json.dumps([key, record], sort_keys=True)
+    return hashlib.sha256((tensor_digest(tensors) + about).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Features by a classifier that is trained once on the data's own labels, and kept."""
+"""Features by a classifier of the data's own classes, trained once and kept in a file."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,19 +12,19 @@ from litdiffusion.measure.features.extractor import ClassifierExtractor
 from litdiffusion.measure.features.training import ClassifierTraining, accuracy, fit_classifier, new_classifier
 
 _DEFAULT = ClassifierTraining()
-# To be raised with every change of the net or of its training that the settings do not show.
+# Raise it with every change of the net or its training that no setting shows.
 _VERSION = 1
 
 
 class ClassifierFeatures:
     """Trains a `Classifier` of the data's classes, or loads the one in ``cache``.
 
-    The file is ``classifier-<key>.pt``, its key a function of the data's fingerprint and of all settings; a damaged
-    or foreign file is named in a warning and replaced. Processes that train at once all get the same weights, and
-    the last complete file stays. Settings as in `ClassifierTraining`.
+    The file is ``classifier-<key>.safetensors``. The key changes with the data's fingerprint and with any setting. A
+    damaged or foreign file is named in a warning and replaced. Processes that train at the same time get the same
+    weights, and the last complete file stays. Settings: see `ClassifierTraining`.
 
-    Features of the data's own classes see what tells those classes apart, and little else: background, colour and
-    texture may count for nothing. Compare numbers only under one name.
+    These features separate the classes. Background, colour and texture may have no effect on them. Numbers are
+    comparable under one name only.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class ClassifierFeatures:
     def prepare(self, data: DataModule) -> ClassifierExtractor:
         """The extractor for ``data``, named ``classifier-<data>-<8 hex digits of its weights>``.
 
-        Errors: `UserError` for an unlabelled set, images that the net cannot take, and a cache that cannot be written.
+        Errors: `UserError` for data without classes, images that the net cannot take, a cache that cannot be written.
         """
         data.load()
         if data.train.class_label is None or data.num_classes < 2:
             raise UserError(
-                f"the set {data.name} has no classes, and a classifier for the metrics is trained on them; set "
-                f"metrics=none, or metrics=inception for images"
+                f"the set {data.name} has no classes, and metrics=classifier needs them; set metrics=none, or "
+                f"metrics=inception for images"
             )
         if not data.complete:
             raise UserError(
-                f"of the set {data.name} only the first items are known, and a classifier for the metrics needs all "
-                f"of them; set metrics=none, or write it as a litdiffusion.data.DataModule"
+                f"only the first items of the set {data.name} are known, and metrics=classifier needs all items; set "
+                f"metrics=none, or write the set as a litdiffusion.data.DataModule"
             )
         key, path = self.key(data), self.path(data)
         kept = read(path, key)
@@ -75,12 +75,12 @@ class ClassifierFeatures:
         return key_of(data=data.fingerprint(), training=asdict(self.training), **facts)
 
     def path(self, data: DataModule) -> Path:
-        """Where the weights for ``data`` are kept."""
-        return self.cache / f"classifier-{self.key(data)}.pt"
+        """The file of the weights for ``data``."""
+        return self.cache / f"classifier-{self.key(data)}.safetensors"
 
     def _train(self, data: DataModule) -> Kept:
         make_folder(self.cache)
-        # Shown before the minute, finished after it.
+        # The training takes a minute; the line ends after it.
         print(f"training a classifier of {data.name} for the metrics: ", end="", flush=True)
         start = perf_counter()
         facts = {"shape": data.shape, "num_classes": data.num_classes, "seed": self.seed}

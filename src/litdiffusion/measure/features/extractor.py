@@ -1,4 +1,4 @@
-"""What a metric asks of a feature net: features and logits of images, and the name that belongs beside the number."""
+"""Frozen feature nets: features and logits of images, and the name of the net for every table."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple, Protocol
@@ -11,17 +11,19 @@ from litdiffusion.nets.classifier import Classifier
 
 
 class FeatureMaps(NamedTuple):
-    """``features`` (n, d) and, of a classifier, ``logits`` (n, K), both float32 on the CPU."""
+    """``features`` (n, d) and, for a classifier, ``logits`` (n, K); both float32 on the CPU."""
 
     features: Tensor
     logits: Tensor | None
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """The 8-bit picture nearest to each image: floats in [-1, 1], clamped, become uint8; uint8 passes unchanged.
+    """The nearest 8-bit image: floats in [-1, 1] are clamped and become uint8, and uint8 stays unchanged.
 
-    Real images are bytes. Without this a net could tell samples from data by values between the grid's points or
-    beyond its ends, which no file and no screen would show. Errors: ValueError for values that are not finite.
+    Real images are bytes. Unrounded samples would differ from them by values between two bytes or out of range, which
+    no file and no screen shows.
+
+    Errors: ValueError for non-finite values.
     """
     if images.dtype == torch.uint8:
         return images
@@ -31,10 +33,10 @@ def to_bytes(images: Tensor) -> Tensor:
 
 
 class Extractor(ABC):
-    """A frozen feature net; a subclass writes `maps`.
+    """A frozen feature net; a subclass implements `maps`.
 
-    ``name`` tells the net, its training data and its weights: numbers under different names cannot be compared.
-    Rows are independent, so neither their order nor ``batch_size`` changes results beyond rounding.
+    ``name`` identifies the net, its training data and its weights. Numbers of different names are not comparable. Rows
+    are independent: their order and ``batch_size`` change results by rounding only.
     """
 
     def __init__(self, name: str, net: nn.Module, batch_size: int) -> None:
@@ -43,40 +45,40 @@ class Extractor(ABC):
 
     @abstractmethod
     def maps(self, images: Tensor) -> FeatureMaps:
-        """Of one batch of uint8 images (B, C, H, W) on the net's device."""
+        """Features and logits of one batch of uint8 images (B, C, H, W) on the net's device."""
 
     def to(self, device: torch.device) -> "Extractor":
-        """Compute on ``device`` from now on; results arrive on the CPU all the same."""
+        """Moves the net to ``device``; results stay on the CPU."""
         self.net.to(device)
         return self
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> FeatureMaps:
-        """Features of ``images`` (n, C, H, W), n >= 1: floats in [-1, 1], rounded by `to_bytes`, or uint8.
+        """Features of ``images`` (n, C, H, W), n >= 1: uint8, or floats in [-1, 1] that `to_bytes` rounds.
 
-        Errors: ValueError for no images, or ones of a shape that the net cannot take.
+        Errors: ValueError for no images, and for shapes that the net cannot take.
         """
         if images.ndim != 4 or not len(images):
             raise ValueError(f"images must be (n, C, H, W) with n at least 1, got {tuple(images.shape)}")
         device = next(self.net.parameters()).device
-        # A caller in mixed precision must get the numbers that everybody gets.
+        # Mixed precision of the caller must not change the numbers.
         with torch.autocast(device.type, enabled=False):
             parts = [self.maps(to_bytes(rows).to(device)) for rows in images.split(self.batch_size)]
         return joined(parts)
 
 
 class Features(Protocol):
-    """What a config names: a kind of features, not yet tied to a data set."""
+    """A kind of features without a data set, as a config names it."""
 
     def prepare(self, data: DataModule) -> Extractor:
-        """The extractor for images like those of ``data``; trains or loads its net (`UserError`)."""
+        """The extractor for images of ``data``, trained or loaded; raises a `UserError` for unsuitable data."""
         ...
 
 
 class ClassifierExtractor(Extractor):
     """The last hidden layer and the logits of a `Classifier` of images of ``shape``.
 
-    ``accuracy`` is the share of the data's test images that it gets right.
+    ``accuracy`` is its share of correctly classified test images.
     """
 
     def __init__(self, name: str, net: Classifier, shape: tuple[int, ...], accuracy: float) -> None:

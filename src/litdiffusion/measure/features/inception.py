@@ -1,4 +1,4 @@
-"""Features by the Inception network of the published scores, where its weights are at hand; nothing is downloaded."""
+"""Features by the Inception network of published scores, from a local file of weights; nothing is downloaded."""
 
 import hashlib
 import pickle
@@ -13,15 +13,15 @@ from litdiffusion.errors import UserError
 from litdiffusion.measure.features.extractor import Extractor, FeatureMaps
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
-_INSTEAD = "or set metrics=classifier (labelled images) or metrics=none"
+_INSTEAD = "or set metrics=classifier (images with classes) or metrics=none"
 
 
 class InceptionFeatures:
-    """The Inception network of the original FID, as torch-fidelity ported it: 2048 features, 1008 logits.
+    """The Inception network of the original FID in torch-fidelity's port: 2048 features and 1008 logits.
 
-    ``weights`` is a path, or None for `FILE` in torch.hub's folder of checkpoints. The original file gives the name
-    ``inception-6726825d``. Its resize is that of the original code, so numbers compare with published ones that
-    used as many images.
+    ``weights`` is a path, or None for `FILE` in torch.hub's folder of checkpoints. The original file has the name
+    ``inception-6726825d``. The resize of the original code is used, so numbers compare with published ones of the same
+    number of images.
 
     Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017,
     arXiv 1706.08500; Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2015,
@@ -34,31 +34,31 @@ class InceptionFeatures:
     def prepare(self, data: DataModule) -> "InceptionExtractor":
         """The extractor, named ``inception-<8 hex digits of the file>``.
 
-        Errors: `UserError` for data that are no images, for absent or unreadable weights and without torch-fidelity.
+        Errors: `UserError` for data that are no images, absent or unreadable weights, and absent torch-fidelity.
         """
         if len(data.shape) != 3:
             raise UserError(
-                f"Inception takes images, and the set {data.name} has items {tuple(data.shape)}; set metrics=none"
+                f"Inception takes images, but the items of {data.name} have shape {tuple(data.shape)}; set metrics=none"
             )
         if find_spec("torch_fidelity") is None:
             raise UserError(f"Inception features need a package: pip install 'torch-fidelity>=0.3', {_INSTEAD}")
         path = self.path()
         if not path.is_file():
             raise UserError(
-                f"Inception features need its weights, {path}, which are absent and never downloaded here: put "
-                f"{FILE} of torch-fidelity's releases there, {_INSTEAD}"
+                f"Inception features need the weights {path}, which are absent and not downloaded: put {FILE} of "
+                f"torch-fidelity's releases there, {_INSTEAD}"
             )
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return InceptionExtractor(f"inception-{digest[:8]}", _network(path))
 
     def path(self) -> Path:
-        """Where the weights are looked for."""
+        """The file of the weights."""
         return self.weights or Path(torch.hub.get_dir()) / "checkpoints" / FILE
 
 
 class InceptionExtractor(Extractor):
-    """Pooled features and logits without bias, as the Inception score takes them; greys become three equal channels."""
+    """Pooled features, and logits without bias as in the Inception score; grey images become three equal channels."""
 
     def __init__(self, name: str, net: nn.Module) -> None:
         super().__init__(name, net, batch_size=50)
@@ -69,11 +69,11 @@ class InceptionExtractor(Extractor):
 
 
 def _network(path: Path) -> nn.Module:
-    # Not torchmetrics' subclass: it gives one output only, and by default another resize than the published scores.
+    # torchmetrics' subclass returns one output only, with another default resize than the published scores.
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     try:
-        # torch-fidelity unpickles whatever the file holds; this refuses all but tensors first.
+        # torch-fidelity unpickles any object; this line first refuses all but tensors.
         torch.load(path, map_location="cpu", weights_only=True)
         with torch.random.fork_rng(devices=[]):
             return FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(path))

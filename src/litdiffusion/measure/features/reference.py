@@ -1,4 +1,4 @@
-"""Features of real images, computed once for a data set and a feature net."""
+"""Features of real images, computed once for a data set and a feature net, and kept in a file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,23 +16,24 @@ _CHUNK = 1_000
 
 
 def reference_features(extractor: Extractor, data: DataModule, part: str, n: int, cache: str | Path) -> FeatureMaps:
-    """Features of the first min(n, size) images of ``part`` ("train" or "test", see `DataModule.test`).
+    """Features of the first min(n, size) images of ``part``: "train", or "test" (see `DataModule.test`).
 
-    Kept as ``<cache>/features-<key>.pt``; the key changes with the data, the part, n and the extractor's name. A
-    damaged or foreign file is named in a warning and replaced. Errors: `UserError` for another part, n < 1, and a
-    cache that cannot be written.
+    The file is ``<cache>/features-<key>.safetensors``. The key changes with the data, the part, n and the extractor's
+    name. A damaged or foreign file is named in a warning and replaced.
+
+    Errors: `UserError` for another part, n < 1, and a cache that cannot be written.
     """
     if part not in PARTS or n < 1:
-        raise UserError(f"reference features are of the part train or test and of n >= 1 images, got {part!r}, n={n}")
+        raise UserError(f"reference features need the part train or test, and n >= 1 images; got {part!r}, n={n}")
     data.load()
     rows = PARTS[part](data).data
     n = min(n, len(rows))
     key = key_of(data=data.fingerprint(), part=part, n=n, extractor=extractor.name)
-    path = Path(cache).expanduser() / f"features-{key}.pt"
+    path = Path(cache).expanduser() / f"features-{key}.safetensors"
     kept = read(path, key)
     if kept is None:
         make_folder(path.parent)
-        # In chunks: a set of files is decoded as it is asked for.
+        # index_select decodes a set of files: in chunks, its images need little memory.
         maps = joined([extractor(rows.index_select(0, index)) for index in torch.arange(n).split(_CHUNK)])
         tensors = {name: tensor for name, tensor in maps._asdict().items() if tensor is not None}
         kept = Kept(tensors, {"extractor": extractor.name, "data": data.name, "part": part, "n": n})

@@ -1,4 +1,4 @@
-"""Training a small classifier of images: a plain loop whose result is a function of the images and one seed."""
+"""Trains a small classifier of images in a plain loop: the result is a function of the images and one seed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,19 +16,20 @@ from litdiffusion.diffusion.seeding import fold_seed, seed_generators
 from litdiffusion.errors import UserError
 from litdiffusion.nets.classifier import Classifier
 
-# The cycle divides by the lengths of its two parts, of 30 % and 70 %.
+# Each of the cycle's two parts, 30 % and 70 % of the steps, needs a step.
 _FEWEST_STEPS = 10
-# Streams apart from each other and from the order of the batches, which all follow from one seed.
+# One seed gives three random streams: the weights, the shifts, and the order of the batches.
 _WEIGHTS, _SHIFTS = (int.from_bytes(name, "big") for name in (b"weights", b"shifts"))
 
 
 @dataclass(frozen=True)
 class ClassifierTraining:
-    """How a classifier is trained: AdamW, a one-cycle learning rate, images moved by a pixel or so.
+    """Settings of a training: AdamW, a one-cycle learning rate, randomly shifted images.
 
-    The length is ``steps`` batches or ``max_epochs`` passes over the images, whichever is shorter: MNIST needs the
-    steps, 1500 digits have long been learned by then. ``lr`` is the cycle's peak, ``shift`` the largest move in pixels
-    along either axis. ``width`` is the net's. Errors: `UserError` for values out of range.
+    The training ends after ``steps`` batches or ``max_epochs`` passes over the images, whichever is first. ``lr`` is
+    the peak of the cycle, ``shift`` the largest shift in pixels along each axis, and ``width`` the width of the net.
+
+    Errors: `UserError` for values out of range.
     """
 
     steps: int = 900
@@ -50,7 +51,7 @@ class ClassifierTraining:
 
 @contextmanager
 def _own_mode() -> Iterator[None]:
-    """Full-precision gradients and common tensors, even for a caller in an evaluation in mixed precision."""
+    """Gradients in full precision, also where the caller is in inference mode or mixed precision."""
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         yield
 
@@ -67,15 +68,13 @@ def fit_classifier(
 ) -> Classifier:
     """A `Classifier` of ``images`` by the mean cross-entropy with ``class_labels``, in evaluation mode on the CPU.
 
-    The same arguments and number of threads give the same weights, bit for bit; neither the global random state nor
-    the caller's gradient mode is touched or matters.
+    The same arguments and number of threads give the same weights, bit for bit. The global random state and the
+    caller's gradient mode have no effect and stay unchanged.
 
-    Shapes: images uint8, or float in [-1, 1], (N, *shape) with N >= 2; labels (N,) integers in [0, classes).
-
-    Errors: `UserError` for labels out of range, and for a shape that the net cannot take.
-
-    Source: the cycle is that of Smith, Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large
-    Learning Rates", 2017, arXiv 1708.07120.
+    Shapes: images uint8, or float in [-1, 1], (N, *shape) with N >= 2; class labels (N,) integers in [0, num_classes).
+    Errors: `UserError` for class labels out of range, and for a shape that the net cannot take.
+    Source of the cycle: Smith, Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
+    Rates", 2017, arXiv 1708.07120.
     """
     training = training or ClassifierTraining()
     check_class_labels(len(images), class_labels, num_classes)
@@ -96,7 +95,7 @@ def fit_classifier(
 
 @_own_mode()
 def new_classifier(shape: Sequence[int], num_classes: int, width: int, seed: int) -> Classifier:
-    """An untrained `Classifier` whose weights follow from ``seed``; the global random state stays as it was."""
+    """An untrained `Classifier`; its weights follow from ``seed``, and the global random state stays unchanged."""
     with torch.random.fork_rng(devices=[]):
         seed_generators(torch.device("cpu"), seed)
         return Classifier(shape, num_classes, width)
@@ -105,7 +104,7 @@ def new_classifier(shape: Sequence[int], num_classes: int, width: int, seed: int
 @_own_mode()
 @torch.no_grad()
 def accuracy(net: Classifier, part: Batch, batch_size: int = 500) -> float:
-    """The share of the labelled images of ``part`` whose largest logit is that of their label, in [0, 1]."""
+    """The share of images of ``part`` whose largest logit is at their class label, in [0, 1]."""
     right = 0
     for index in torch.arange(len(part.data)).split(batch_size):
         batch = take(part.data, part.class_label, index)
@@ -114,9 +113,9 @@ def accuracy(net: Classifier, part: Batch, batch_size: int = 500) -> float:
 
 
 def shifted(x: Tensor, shift: int, generator: Generator) -> Tensor:
-    """Each image of x (B, C, H, W) moved by its own whole pixels, uniform in -shift..shift along both axes.
+    """Each image of x (B, C, H, W), shifted by whole pixels that are uniform in -shift..shift along both axes.
 
-    What moves in repeats the edge; ``shift = 0`` returns x and draws nothing.
+    The edge is repeated into the empty pixels. ``shift = 0`` returns x and draws nothing.
     """
     if shift == 0:
         return x
@@ -129,7 +128,7 @@ def shifted(x: Tensor, shift: int, generator: Generator) -> Tensor:
 
 
 def check_class_labels(n: int, class_labels: Tensor, num_classes: int) -> None:
-    """Raise a `UserError` unless ``class_labels`` are n integers in [0, classes)."""
+    """Raises a `UserError` unless ``class_labels`` are n integers in [0, num_classes)."""
     whole = not class_labels.is_floating_point() and class_labels.shape == (n,)
     if not whole or n < 2 or not bool(((class_labels >= 0) & (class_labels < num_classes)).all()):
         raise UserError(
@@ -139,6 +138,6 @@ def check_class_labels(n: int, class_labels: Tensor, num_classes: int) -> None:
 
 
 def _length(n: int, training: ClassifierTraining) -> tuple[int, int]:
-    """Batch size and number of steps for n images."""
+    """The batch size and the number of steps for n images."""
     batch_size = min(training.batch_size, n)
     return batch_size, max(_FEWEST_STEPS, min(training.steps, training.max_epochs * (n // batch_size)))

@@ -1,4 +1,4 @@
-"""The quality of samples: numbers with spread, sample count and noise floor, for vectors and for images."""
+"""The quality of samples of a data set: estimates with their noise floor, for vectors and for images."""
 
 from litdiffusion.measure.quality.base import Measured, Quality
 from litdiffusion.measure.quality.images import ImageQuality

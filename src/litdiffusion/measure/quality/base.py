@@ -1,4 +1,4 @@
-"""What every measure of samples offers to the callbacks and scripts."""
+"""The interface of all quality measures, for callbacks and scripts."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,23 +11,23 @@ from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.measure.distances import Estimate
 
 Measured = Mapping[str, Estimate]
-"""Numbers by name, each with its spread and sample count."""
+"""Estimates by name."""
 
 
 class Quality(ABC):
-    """Numbers for samples of one data set: the group ``metrics``.
+    """Numbers for samples of one data set: the config group ``metrics``.
 
-    It is built without data and costs nothing until `measure` is called; `attach` names the data.
+    `attach` sets the data. Nothing is computed before the first `measure`.
     """
 
     headline: ClassVar[str]
-    """The one number to look at, a ratio: 1 is a perfect sampler."""
+    """The name of the main number, a ratio: 1 for a perfect sampler."""
     names: tuple[str, ...]
-    """Of the numbers that are measured on every data set of this kind."""
+    """The names of the numbers that exist for every data set of this kind."""
     rising: ClassVar[frozenset[str]] = frozenset()
-    """Those of which more is better."""
+    """The names of numbers for which larger is better."""
     live: ClassVar[int]
-    """Samples for a measurement during training."""
+    """The number of samples for a measurement during training."""
 
     def __init__(self) -> None:
         self._data: DataModule | None = None
@@ -39,7 +39,7 @@ class Quality(ABC):
         return self._data
 
     def attach(self, data: DataModule) -> "Quality":
-        """Names the data; raises `UserError` where they cannot be measured this way."""
+        """Sets the data; raises a `UserError` for data of another kind."""
         self._data = data
         return self
 
@@ -47,16 +47,16 @@ class Quality(ABC):
     def measure(
         self, samples: Tensor, n: int | None = None, level: Level = CLEAN, class_labels: Tensor | None = None
     ) -> Measured:
-        """The numbers of samples (N, ...) in data space, on sets of n of them (None: all in one).
+        """The numbers of samples (N, ...) in data space, on sets of n samples (None: one set of all).
 
-        ``level`` is where the walk that drew them ended: the data are noised to it before they are compared.
-        ``class_labels`` (N,) are the classes that were asked for, of a conditional model.
+        ``level`` is the last level of the walk that drew the samples; the data are noised to it before the comparison.
+        ``class_labels`` (N,) are the classes that a conditional model drew.
         """
 
     @abstractmethod
     def rivals(self, n: int, level: Level = CLEAN) -> dict[str, Measured]:
-        """What to read the numbers against, by name; the first is data in the place of samples: the noise floor."""
+        """The numbers of data and of baselines, in the place of n samples; the first, ``data``, is the noise floor."""
 
     @abstractmethod
     def legend(self) -> str:
-        """One line: what the numbers are of, and what their spread is."""
+        """One line that explains the numbers and their floor."""

@@ -1,4 +1,4 @@
-"""Samples of images beside real ones, in the features of a net that suits the data."""
+"""The quality of image samples: distances from real images in the features of a net that suits the data."""
 
 from functools import cached_property
 from typing import NamedTuple
@@ -27,13 +27,13 @@ from litdiffusion.measure.features import Extractor, FeatureMaps, Features, refe
 from litdiffusion.measure.quality.base import Measured, Quality
 
 HELD_OUT = 1000
-"""Real images, never trained on, that calibrate the copying check."""
+"""Held-out real images that calibrate the copying check."""
 FEWEST = 20
-"""Images on either side of a distance: the kernel distance takes ten pairs of subsets."""
+"""The least number of samples and of held-out images: the kernel distance takes ten subsets of at least two."""
 
 
 class Real(NamedTuple):
-    """What is kept of the real images: the extractor, its maps of training and of held-out images, their moments."""
+    """The extractor, its maps of training images and of held-out images, and the moments of the training features."""
 
     extractor: Extractor
     train: FeatureMaps
@@ -44,18 +44,20 @@ class Real(NamedTuple):
 class ImageQuality(Quality):
     """Fréchet and kernel distance, precision and recall, density and coverage of samples against training images.
 
-    The features come from a net of the data's own kind (`features`), so the Fréchet distance is not the FID, and
-    compares only with numbers that carry the same name of extractor, n and reference. ``frechet_over_floor`` divides by
-    the distance of as many held-out images: 1 for a perfect sampler. Where the net is a classifier also its mean
-    ``confidence``, and ``class_error``, the total variation between the classes of samples and of data; of conditional
-    samples ``class_accuracy``, the share that it recognises as the class that was asked for.
+    The features come from a net that suits the data (`features`), so the Fréchet distance is not the FID. Compare it
+    at equal extractor, n and reference only. ``frechet_over_floor`` is its ratio to the distance of n held-out images:
+    1 for a perfect sampler.
 
-    Spreads are one standard deviation: bootstrap over samples (frechet), over subsets (kernel), standard errors (the
-    others). The bias of the Fréchet distance at finite n is not in them; its floor has the same.
+    A classifier as the net adds ``confidence``, its mean confidence, and ``class_error``, the total variation between
+    the classes of samples and of data. Conditional samples add ``class_accuracy``, the share of samples whose class the
+    classifier recognises.
+
+    Spreads are by bootstrap over samples (frechet), over subsets (kernel), and standard errors (all others). They leave
+    out the bias of the Fréchet distance at finite n, which its floor has too.
 
     Args:
-        features: of images; trained or loaded at the first measurement.
-        reference: real images to compare with: the first ones of the training part.
+        features: a kind of features of images, trained or loaded at the first measurement.
+        reference: number of real images for comparison, the first of the training part.
         cache: folder for the features of real images.
     """
 
@@ -73,7 +75,7 @@ class ImageQuality(Quality):
 
     def attach(self, data: DataModule) -> "ImageQuality":
         if len(data.shape) != 3:
-            raise UserError(f"metrics of images do not fit items of shape {tuple(data.shape)}; take metrics=vectors")
+            raise UserError(f"metrics of images do not fit items of shape {tuple(data.shape)}; set metrics=vectors")
         self._floors.clear()
         self.__dict__.pop("real", None)
         super().attach(data)
@@ -81,12 +83,11 @@ class ImageQuality(Quality):
 
     @cached_property
     def real(self) -> Real:
-        """Made at the first measurement: a run that measures nothing pays nothing."""
+        """Computed at the first measurement, so a run without measurements has no cost."""
         extractor = self.features.prepare(self.data)
-        parts = [
-            reference_features(extractor, self.data, part, self.reference, self.cache) for part in ("train", "test")
-        ]
-        return Real(extractor, *parts, moments(parts[0].features))
+        facts = {"n": self.reference, "cache": self.cache}
+        train, test = (reference_features(extractor, self.data, part, **facts) for part in ("train", "test"))
+        return Real(extractor, train, test, moments(train.features))
 
     def measure(
         self, samples: Tensor, n: int | None = None, level: Level = CLEAN, class_labels: Tensor | None = None
@@ -94,8 +95,7 @@ class ImageQuality(Quality):
         maps = self.real.extractor(samples[:n])
         measured = self._distances(maps)
         floor = self.rivals(len(maps.features))["data"]["frechet"]
-        frechet = measured["frechet"]
-        ratio = Estimate(frechet.value / floor.value, frechet.spread / floor.value, frechet.n)
+        ratio = measured["frechet"].over(floor.value)
         return measured | {"frechet_over_floor": ratio} | self._classes(maps, class_labels)
 
     def rivals(self, n: int, level: Level = CLEAN) -> dict[str, Measured]:
@@ -104,20 +104,19 @@ class ImageQuality(Quality):
         if n not in self._floors:
             part = FeatureMaps(test.features[:n], None if test.logits is None else test.logits[:n])
             measured = self._distances(part)
-            frechet = measured["frechet"]
-            ratio = {"frechet_over_floor": Estimate(1.0, frechet.spread / frechet.value, n)}
-            self._floors[n] = measured | ratio | self._classes(part, None)
+            ratio = measured["frechet"].over(measured["frechet"].value)
+            self._floors[n] = measured | {"frechet_over_floor": ratio} | self._classes(part, None)
         return {"data": self._floors[n]}
 
     def legend(self) -> str:
         real = self.real
         return (
             f"features of {real.extractor.name}, {len(real.train.features)} training images as reference; the floor is "
-            f"{len(real.test.features)} held-out images, or as many as there are samples"
+            f"the distance of n held-out images, at most {len(real.test.features)}"
         )
 
     def copying(self, samples: Tensor) -> Copying:
-        """Whether samples repeat training images, in pixels; see `copying_check`."""
+        """The `copying_check` of samples, in pixels, against all training images."""
         train, held_out = self.data.training_reference(len(self.data.train.data)), self.data.reference(HELD_OUT)
         return copying_check(samples, train, held_out, quantile=max(0.01, 1 / len(held_out)))
 
@@ -125,7 +124,7 @@ class ImageQuality(Quality):
         samples, real = maps.features, self.real.train.features
         if len(samples) < FEWEST:
             raise UserError(
-                f"metrics of images need at least {FEWEST} samples and as many held-out images, got {len(samples)}; "
+                f"metrics of images need at least {FEWEST} samples and {FEWEST} held-out images, got {len(samples)}; "
                 f"raise their number (data.val_size), or set metrics=none"
             )
         manifold = [precision_recall(samples, real), density_coverage(samples, real)]

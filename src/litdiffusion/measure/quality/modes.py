@@ -1,0 +1,23 @@
+"""The weights of the modes of a mixture in samples."""
+
+import torch
+from torch import Tensor
+
+from litdiffusion.data import DataModule
+from litdiffusion.measure.distances import Estimate, mode_shares, total_variation
+
+
+def mode_estimates(samples: Tensor, data: DataModule) -> dict[str, Estimate]:
+    """The weight ``mode_k`` of each mode in samples (n, d), and ``mode_error``; empty where the data are no mixture.
+
+    ``mode_error`` is half the sum of the absolute errors of the weights. Spreads are binomial.
+    """
+    law = getattr(data, "mixture", None)
+    if law is None:
+        return {}
+    n, shares = len(samples), torch.tensor(mode_shares(samples, law.means), dtype=torch.float64)
+    spreads = (shares * (1 - shares) / n).sqrt()
+    rows = zip(shares.tolist(), spreads.tolist(), strict=True)
+    modes = {f"mode_{k}": Estimate(*row, n) for k, row in enumerate(rows)}
+    error = total_variation(shares, law.weights.double())
+    return modes | {"mode_error": Estimate(error, spreads.norm().item() / 2, n)}
