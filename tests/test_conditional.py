@@ -27,7 +27,7 @@ from litdiffusion.diffusion.schedules import linear
 from litdiffusion.errors import UserError
 from litdiffusion.nets import MLP, UNet
 from litdiffusion.nets.classes import ClassEmbedding
-from litdiffusion.pretrained.sampling import Pretrained
+from litdiffusion.pretrained import Pretrained
 from litdiffusion.training.class_labels import columns, hidden, in_proportion, in_turn
 
 MEANS, STD, SHARES = torch.tensor([-1.5, 0.0, 1.5]), 0.1, (0.5, 0.3, 0.2)

@@ -23,7 +23,7 @@ from litdiffusion.measure.features import ClassifierFeatures
 from litdiffusion.measure.quality import ImageQuality, VectorQuality
 from litdiffusion.plots import Curve, curves, pairs_picture, quality_picture
 from litdiffusion.plots.sheets import MARGIN
-from litdiffusion.pretrained.sampling import Pretrained
+from litdiffusion.pretrained import Pretrained
 from litdiffusion.reports.accuracy import accuracy_numbers
 from litdiffusion.reports.quality import _curves
 from litdiffusion.reports.subjects import Subject, names

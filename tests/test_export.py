@@ -10,8 +10,8 @@ from conftest import ROOT, TINY_UNET
 from safetensors.torch import load_file
 
 from litdiffusion.errors import UserError
+from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.exporting import export, read_export
-from litdiffusion.pretrained.sampling import Pretrained
 
 BARE = ["callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null", "schedule.steps=25"]
 

@@ -19,7 +19,8 @@ from litdiffusion.diffusion.levels import per_sample_noise, seeded_noise
 from litdiffusion.diffusion.samplers import Ancestral, RePaint
 from litdiffusion.diffusion.schedules import VP, linear
 from litdiffusion.errors import UserError
-from litdiffusion.pretrained.inpainting import conditional_truth, hidden_images
+from litdiffusion.pretrained.inpainting import conditional_truth
+from litdiffusion.pretrained.problems import hidden_images
 
 SCHEDULE = linear(100)
 
@@ -229,12 +230,13 @@ def test_points_are_drawn_at_the_first_coordinates_asked_for_whatever_the_batch(
     [
         (None, [], "give a checkpoint: python scripts/inpaint.py"),
         (None, ["ckpt=nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
-        ("digits", ["mask=lefft"], "got 'lefft'; did you mean left?"),
+        ("digits", ["mask=lefft"], "mask=lefft is not known; did you mean left?"),
         ("digits", ["x=[1]"], "x does not apply to data of shape (1, 8, 8)"),
         ("digits", ["resample=0"], "resample must be a whole number of at least 1, got 0"),
         ("digits", ["steps=31"], "must lie in 1..30"),
         ("digits", ["grid=karas"], "did you mean karras?"),
         ("digits", ["variance=both"], "variance must be one of"),
+        ("digits", ["mask=random", "mask.share=2"], "mask.share must lie in (0, 1], got 2"),
         ("digits", ["masc=left"], "did you mean mask?"),
         ("moons", ["mask=left"], "mask does not apply to data of shape (2,)"),
         ("moons", ["x=1"], "x must be a list of numbers, as in x=[-1,0,1], got 1"),
@@ -268,7 +270,8 @@ class Pictures:
 
 
 def hidden(mask, n=2, seed=0):
-    return ~hidden_images(OmegaConf.create({"mask": mask, "n": n, "seed": seed}), Pictures()).mask
+    node = OmegaConf.load(CONF / "mask" / f"{mask}.yaml")
+    return ~hidden_images(OmegaConf.create({"mask": node, "n": n, "seed": seed}), Pictures()).mask
 
 
 def test_masks_hide_what_their_names_say():

@@ -16,7 +16,7 @@ from litdiffusion.build import Run, build
 from litdiffusion.commands.training import train
 from litdiffusion.data import facts_of
 from litdiffusion.errors import UserError
-from litdiffusion.pretrained.sampling import Pretrained
+from litdiffusion.pretrained import Pretrained
 
 HERE = Path(__file__).stem
 SIZE = 48

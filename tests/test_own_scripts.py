@@ -25,8 +25,8 @@ from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import VectorQuality
 from litdiffusion.nets import MLP, Adapter, UNet
 from litdiffusion.parts.described import Described, description
+from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.exporting import export
-from litdiffusion.pretrained.sampling import Pretrained
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.lr import cosine
 from litdiffusion.training.optimizers import adamw

@@ -17,7 +17,7 @@ from litdiffusion.diffusion.levels import per_sample_noise
 from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.diffusion.samplers.base import prior
 from litdiffusion.errors import TrainingError, UserError
-from litdiffusion.pretrained.sampling import Pretrained
+from litdiffusion.pretrained import Pretrained
 from litdiffusion.training.checkpoints import read_checkpoint
 from litdiffusion.training.length import total_steps
 

@@ -1,1 +1,5 @@
 """A finished model: load it, sample, inpaint, export."""
+
+from litdiffusion.pretrained.model import Pretrained
+
+__all__ = ["Pretrained"]

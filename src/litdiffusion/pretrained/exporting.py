@@ -6,6 +6,7 @@ from typing import Any
 
 from litdiffusion.config.keys import Use, has
 from litdiffusion.errors import UserError
+from litdiffusion.runs.files import write_atomically
 from litdiffusion.training.checkpoints import read_checkpoint
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -22,7 +23,7 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> 
     Raises:
         UserError: a checkpoint that cannot be read; unknown ``weights``; a folder that holds a model already.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if weights not in PREFIXES:
         raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
@@ -37,8 +38,8 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(_record(content, weights), indent=1)
-        save_file(net, folder / WEIGHTS, {"format": "pt", "weights": weights})
-        (folder / CONFIG).write_text(text)
+        write_atomically(folder / WEIGHTS, save(net, {"format": "pt", "weights": weights}))
+        write_atomically(folder / CONFIG, text.encode())
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be written ({error.strerror}); name another one") from error
     return folder

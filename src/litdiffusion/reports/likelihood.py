@@ -28,7 +28,8 @@ from litdiffusion.diffusion.likelihood import (
 from litdiffusion.errors import UserError
 from litdiffusion.plots.figures import hexed, quiet, rendered
 from litdiffusion.plots.palette import ACCENT, INK
-from litdiffusion.pretrained.sampling import Pretrained, device_for, folder_for
+from litdiffusion.pretrained import Pretrained
+from litdiffusion.pretrained.places import device_for, folder_for
 
 QUARTILES = ("(0, 1/4]", "(1/4, 1/2]", "(1/2, 3/4]", "(3/4, 1]")
 

@@ -16,7 +16,7 @@ from litdiffusion.diffusion.levels import Level
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import Estimate
 from litdiffusion.plots import Curve, quality_picture
-from litdiffusion.pretrained.sampling import device_for, folder_for
+from litdiffusion.pretrained.places import device_for, folder_for
 from litdiffusion.reports.accuracy import accuracy_numbers
 from litdiffusion.reports.dashboard import show_report
 from litdiffusion.reports.pictures import write_checks

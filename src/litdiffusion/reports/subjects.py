@@ -10,7 +10,7 @@ from litdiffusion.config.make import make
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.errors import UserError, nearest
 from litdiffusion.measure.quality import Quality
-from litdiffusion.pretrained.sampling import PREFIXES, Pretrained
+from litdiffusion.pretrained.model import PREFIXES, Pretrained
 
 OWN = "own"
 """The sampler that a checkpoint was trained with."""

@@ -1,10 +1,12 @@
 """Tables of results: aligned text for the terminal, csv for everything else."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from litdiffusion.measure.distances import Estimate
+from litdiffusion.runs.files import write_atomically
 
 Cell = str | int | float | Estimate | None
 Row = Mapping[str, Cell]
@@ -42,10 +44,11 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Every cell of every row; an estimate takes three columns, ``name``, ``name_spread`` and ``name_n``."""
     flat = [dict(pair for name, cell in row.items() for pair in _columns(name, cell)) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(flat)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(flat)
+    write_atomically(path, text.getvalue().encode())
 
 
 def _columns(name: str, cell: Cell) -> list[tuple[str, Cell]]:

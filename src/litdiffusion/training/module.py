@@ -314,7 +314,7 @@ class DiffusionModule(Evaluation):
         Raises:
             UserError: a damaged or foreign file, or one whose config names more than it may.
         """
-        from litdiffusion.pretrained.sampling import restored_module  # here alone a module needs what builds one
+        from litdiffusion.pretrained.restoring import restored_module  # here alone a module needs what builds one
 
         device = map_location if isinstance(map_location, str | int | torch.device) else "cpu"
         return restored_module(checkpoint_path, kind=cls, strict=strict is not False, **kwargs).to(device)

@@ -1,0 +1,39 @@
+"""Where a script computes, and where it writes."""
+
+from itertools import count
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from litdiffusion.config.settings import check_folder
+from litdiffusion.errors import UserError
+
+
+def folder_for(cfg: DictConfig, name: str, file: str, ckpt: str | None = None) -> Path:
+    """Makes the folder ``cfg.out``, or the first unused ``name_000`` ... beside the checkpoint, before the work starts.
+
+    The checkpoint is ``cfg.ckpt`` unless it is given.
+
+    Raises:
+        UserError: a folder that cannot be made, or that holds ``file``.
+    """
+    beside = Path(ckpt or cfg.ckpt).parent
+    unused = (path for k in count() if not (path := beside / f"{name}_{k:03d}").exists())
+    path = Path(cfg.out) if cfg.out is not None else next(unused)
+    check_folder(path)
+    if (path / file).exists():
+        raise UserError(f"{path} already holds {name}, which would be overwritten; name another folder by out=FOLDER")
+    return path
+
+
+def device_for(setting: str) -> torch.device:
+    """The device of this name; auto: the accelerator of this machine, if there is one."""
+    if setting == "auto":
+        here = torch.accelerator.is_available()
+        return torch.accelerator.current_accelerator() if here else torch.device("cpu")
+    try:
+        return torch.empty(0, device=setting).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={setting} is not to be had here ({reason}); take device=auto or cpu") from error

@@ -1,0 +1,59 @@
+"""What inpainting is given: held-out images with a hidden part, or points of which one coordinate is known."""
+
+from math import isfinite
+from typing import NamedTuple
+
+import torch
+from omegaconf import DictConfig, ListConfig
+from torch import Tensor
+
+from litdiffusion.config.make import make_a
+from litdiffusion.data import Facts
+from litdiffusion.diffusion.seeding import fold_seed
+from litdiffusion.errors import UserError
+from litdiffusion.pretrained.masks import Half, Mask
+
+
+class Problem(NamedTuple):
+    """Items (n, *shape) in model space, where they are known (n, *shape) as true or false, and a title."""
+
+    items: Tensor
+    mask: Tensor
+    title: str
+
+    def repeated(self, items: range, times: int) -> tuple[Tensor, Tensor]:
+        """The chosen items and their masks, each ``times`` in a row."""
+        return tuple(x[items.start : items.stop].repeat_interleave(times, 0) for x in (self.items, self.mask))
+
+
+def hidden_images(cfg: DictConfig, data: Facts) -> Problem:
+    """The first ``cfg.n`` held-out images (n, C, H, W), each with the part hidden that ``cfg.mask`` describes."""
+    mask = Half("bottom") if cfg.get("mask") is None else make_a(Mask, cfg.mask, "mask")
+    items = data.reference(cfg.n)
+    height, width = items.shape[2:]
+    row, column = ((torch.arange(size) + 0.5) / size for size in (height, width))
+    chances = [
+        torch.rand(1, height, width, generator=torch.Generator().manual_seed(fold_seed(cfg.seed, i)))
+        for i in range(len(items))
+    ]
+    hidden = mask.hidden(row[:, None], column, torch.stack(chances))
+    return Problem(items, ~hidden.expand_as(items), mask.title)
+
+
+def fixed_points(cfg: DictConfig, data: Facts) -> Problem:
+    """Points (n, d) of which only the first coordinate is known: ``cfg.x``, or ``cfg.n`` quantiles of held-out ones."""
+    if cfg.x is None:
+        first = data.reference(len(data.val.data))[:, 0].double()
+        values = first.quantile((torch.arange(cfg.n, dtype=torch.float64) + 0.5) / cfg.n).tolist()
+    else:
+        values = list(cfg.x)
+    items = torch.zeros(len(values), *data.shape)
+    items[:, 0] = torch.tensor(values)
+    return Problem(items, (torch.arange(*data.shape) == 0).expand_as(items), "y at a known x")
+
+
+def check_values(x: object) -> None:
+    """Refuses values of the first coordinate that are not a list of finite numbers."""
+    numbers = isinstance(x, ListConfig) and all(isinstance(v, (int, float)) and isfinite(v) for v in x)
+    if x is not None and not (numbers and len(x)):
+        raise UserError(f"x must be a list of numbers, as in x=[-1,0,1], got {x!r}")

@@ -1,0 +1,42 @@
+"""A module with all of its weights from a checkpoint, to train on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from litdiffusion.build import build_module
+from litdiffusion.config.make import make
+from litdiffusion.pretrained.model import Pretrained
+from litdiffusion.training import DiffusionModule
+from litdiffusion.training.checkpoints import read_checkpoint
+
+
+def restored_module(
+    path: str | Path,
+    trust: str | Sequence[str] = (),
+    kind: type[DiffusionModule] = DiffusionModule,
+    strict: bool = True,
+    **settings: Any,
+) -> DiffusionModule:
+    """The module of a checkpoint with all of its weights, to train on or to sample from.
+
+    Args:
+        path: of a checkpoint.
+        trust: as for `Pretrained`.
+        kind: class of the module.
+        strict: whether the names of all weights must fit.
+        settings: of the config that replace those in the file: ``seed=1``, say.
+    """
+    content = read_checkpoint(path)
+    pretrained = Pretrained(path, trust=trust)
+    for part in ("times", "weighting", "objective", "optimizer", "lr_schedule"):
+        if pretrained.config.get(part):
+            pretrained.check(part)
+    config = OmegaConf.merge(pretrained.config, settings)
+    schedule = make(config.schedule, "schedule")
+    module = build_module(config, pretrained.codec, schedule, pretrained.value_range, kind=kind)
+    module.load_state_dict(content["state_dict"], strict=strict)
+    module.on_load_checkpoint({key: value for key, value in content.items() if key != "loops"})
+    return module.eval()
