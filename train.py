@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 
 from litdiffusion import sweeps
 from litdiffusion.commands import cli
-from litdiffusion.config import origins
+from litdiffusion.config.composition import complete_config
+from litdiffusion.config.yamls import task_overrides
 
 CONF = Path(__file__).parent / "conf"
 
@@ -18,13 +19,13 @@ def main(cfg: DictConfig) -> float | None:
     hydra_cfg = HydraConfig.get()
     multirun = hydra_cfg.mode.name == "MULTIRUN"
     with cli.job_errors(multirun):
-        cli.check_keys(cfg, CONF, "train")
+        complete_config(cfg, CONF, "train")
         # Only now torch and Lightning: --help and a typo answer at once.
         from litdiffusion.build import Run
         from litdiffusion.commands.training import train
 
         folder = Path(hydra_cfg.runtime.output_dir)
-        overrides = tuple(origins.task_overrides())
+        overrides = tuple(task_overrides())
         if cfg.sweep is not None:
             return sweeps.run_job(cfg, Run(folder, sweeps.job_name(overrides), str(cfg.sweep), overrides), train)
         name = cfg.name or hydra_cfg.job.override_dirname or folder.name

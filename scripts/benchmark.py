@@ -10,8 +10,10 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -30,7 +32,7 @@ CASES = {
 QUIET = [
     *(f"callbacks.{name}=null" for name in ("trajectory", "forward_process", "final_samples", "field", "best", "last")),
     *("callbacks.live_quality=null", "callbacks.live_likelihood=null", "metrics=none"),
-    *("trainer.enable_checkpointing=false", "trainer.limit_val_batches=0"),
+    *("trainer.enable_checkpointing=false", "trainer.limit_val_batches=0", "callbacks.progress_bar=null"),
 ]
 STEPS = {"toy": 400, "mlp": 400, "mnist": 6}
 SKIP = {"toy": 50, "mlp": 50, "mnist": 2}
@@ -54,12 +56,22 @@ class Clock(L.Callback):
         return (self.last[1] - self.first[1]) / (self.last[0] - self.first[0])
 
 
-def experiment(case: str, folder: str, steps: int) -> Experiment:
+class Length(NamedTuple):
+    """A case with further overrides, how many steps are trained, and after how many the clock starts."""
+
+    case: str
+    overrides: list[str]
+    steps: int
+    skip: int
+
+
+def experiment(length: Length, folder: str) -> Experiment:
     """A run of the framework as users start it, without pictures, checkpoints and validation."""
+    overrides = [*CASES[length.case], *QUIET, f"trainer.max_steps={length.steps}", *length.overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", overrides=[*CASES[case], *QUIET, f"trainer.max_steps={steps}"])
+        cfg = compose("train", overrides=overrides)
     built = build(cfg, Run(Path(folder)))
-    if case == "mnist":
+    if length.case == "mnist":
         enlarge(built)
     return built
 
@@ -71,31 +83,31 @@ def enlarge(built: Experiment) -> None:
     built.data.train = train._replace(data=data)
 
 
-def framework(case: str, steps: int, skip: int) -> float:
+def framework(length: Length) -> float:
     """Seconds per step of the framework."""
     with TemporaryDirectory() as folder:
-        built = experiment(case, folder, steps)
-        clock = Clock(skip)
+        built = experiment(length, folder)
+        clock = Clock(length.skip)
         built.trainer.callbacks.append(clock)
         built.trainer.fit(built.module, built.data)
         return clock.seconds_per_step
 
 
-def loop(case: str, steps: int, skip: int, full: bool) -> float:
+def loop(length: Length, full: bool) -> float:
     """Seconds per step of a loop as one would write it by hand; ``full`` adds clipping and the weight average."""
     with TemporaryDirectory() as folder:
-        built = experiment(case, folder, steps)
+        built = experiment(length, folder)
         net = built.module.denoiser.net
         data, precision = built.data.train.data, built.trainer.precision
         step = hand_written_step(net, built.module.denoiser.schedule, full)
         batch = built.data.batch_size
-        for index in range(steps):
-            if index == skip:
+        for index in range(length.steps):
+            if index == length.skip:
                 start = time.process_time()
             rows = torch.randint(len(data), (batch,))
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
                 step(to_model_space(data[rows]))
-        return (time.process_time() - start) / (steps - skip)
+        return (time.process_time() - start) / (length.steps - length.skip)
 
 
 def hand_written_step(net: nn.Module, schedule, full: bool) -> Callable[[Tensor], None]:
@@ -126,20 +138,20 @@ def hand_written_step(net: nn.Module, schedule, full: bool) -> Callable[[Tensor]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", default=list(CASES), help="toy, mlp, mnist")
+    parser.add_argument("words", nargs="*", help="cases (toy, mlp, mnist; none: all) and overrides (key=value)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=None, help="timed steps of a round; default: those of the case")
     arguments = parser.parse_args()
-    for case in arguments.cases:
-        steps, skip = STEPS[case], SKIP[case]
-        kinds = {
-            "framework": lambda case=case, steps=steps, skip=skip: framework(case, steps, skip),
-            "loop": lambda case=case, steps=steps, skip=skip: loop(case, steps, skip, full=True),
-            "bare loop": lambda case=case, steps=steps, skip=skip: loop(case, steps, skip, full=False),
-        }
+    overrides = [word for word in arguments.words if "=" in word]
+    for case in [word for word in arguments.words if "=" not in word] or CASES:
+        skip = SKIP[case] if arguments.steps is None else 1
+        steps = STEPS[case] if arguments.steps is None else arguments.steps + skip
+        length = Length(case, overrides, steps, skip)
+        kinds = {"framework": framework, "loop": partial(loop, full=True), "bare loop": partial(loop, full=False)}
         times: dict[str, list[float]] = {name: [] for name in kinds}
         for _ in range(arguments.rounds):
             for name, measure in kinds.items():
-                times[name].append(measure())
+                times[name].append(measure(length))
         report(case, times)
 
 

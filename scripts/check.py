@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from litdiffusion.commands import cli
+from litdiffusion.config.composition import complete_config
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -15,7 +16,7 @@ CONF = Path(__file__).parent.parent / "conf"
 def main(cfg: DictConfig) -> None:
     hydra_cfg = HydraConfig.get()
     with cli.job_errors(multirun=hydra_cfg.mode.name == "MULTIRUN"):
-        cli.check_keys(cfg, CONF, "train")
+        complete_config(cfg, CONF, "train")
         from litdiffusion.build import Run
         from litdiffusion.commands.checking import check
 

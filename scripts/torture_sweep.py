@@ -18,7 +18,6 @@ from pathlib import Path
 TRAIN = Path(__file__).parent.parent / "train.py"
 SWEEP = ("seed=1,2,3,4", "optimizer.lr=1e-3,2e-3,1e30", "sweep=torture", "retries=9")
 SMALL = (
-    "trainer.max_steps=2000",
     "trainer.val_check_interval=100",
     "trainer.accelerator=cpu",
     "data.size=600",
@@ -34,27 +33,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--steps", type=int, default=2000, help="of each job")
     parser.add_argument("--launcher", default="basic", help="hydra/launcher of the sweep")
     arguments = parser.parse_args()
+    words = [f"hydra/launcher={arguments.launcher}", f"trainer.max_steps={arguments.steps}"]
     with tempfile.TemporaryDirectory() as place:
-        faults = torture(Path(place), arguments.kills, random.Random(arguments.seed), arguments.launcher)
+        faults = torture(Path(place), arguments.kills, random.Random(arguments.seed), words)
     print("\n".join(f"FAULT: {fault}" for fault in faults) or "no fault found")
     sys.exit(bool(faults))
 
 
-def torture(place: Path, kills: int, chance: random.Random, launcher: str) -> list[str]:
+def torture(place: Path, kills: int, chance: random.Random, words: list[str]) -> list[str]:
     """Kills the sweep at random moments, lets it end, and returns what is wrong."""
     folder, faults, begin = place / "outputs/sweeps/torture", [], time.perf_counter()
     done: Records = {}
     for kill in range(kills):
-        _kill_after(_start(place, launcher), folder, 1 + kill * 6 // kills, chance.uniform(0, 3))
+        _kill_after(_start(place, words), folder, 1 + kill * 6 // kills, chance.uniform(0, 3))
         now = _records(folder)
         faults += [f"{name} was touched after it was complete" for name in done if now[name] != done[name]]
         done = _of_status(now, "complete")
         cut = [f"{_label(record)} at step {record['step']}" for record in _of_status(now, "running").values()]
         what = ", ".join(cut) or "between two jobs"
         print(f"kill {kill + 1}: {len(done)} of 12 complete, {len(now)} begun; cut: {what}", flush=True)
-    status = _start(place, launcher).wait()
+    status = _start(place, words).wait()
     now = _records(folder)
     faults += [f"{name} was touched after it was complete" for name in done if now[name] != done[name]]
     return faults + _verdict(folder, now, status, time.perf_counter() - begin)
@@ -80,8 +81,8 @@ def _verdict(folder: Path, now: Records, status: int, seconds: float) -> list[st
     return [fault for fault, right in checks.items() if not right]
 
 
-def _start(place: Path, launcher: str) -> subprocess.Popen:
-    command = [sys.executable, str(TRAIN), "-m", *SWEEP, *SMALL, f"hydra/launcher={launcher}"]
+def _start(place: Path, words: list[str]) -> subprocess.Popen:
+    command = [sys.executable, str(TRAIN), "-m", *SWEEP, *SMALL, *words]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     log = (place / "log.txt").open("a")
     return subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=log, start_new_session=True)

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from litdiffusion.build import Experiment, Run
 from litdiffusion.config import tree
-from litdiffusion.config.origins import groups_of_this_job
+from litdiffusion.config.yamls import groups_of_this_job
 from litdiffusion.runs.record import RunRecord
 from litdiffusion.training.checkpoints import LAST
 from litdiffusion.training.length import num_items, total_steps

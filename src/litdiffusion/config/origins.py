@@ -1,129 +1,19 @@
-"""Which yaml a key of the config comes from, and keys that nobody will ever read. Imports no torch."""
+"""Keys that no part reads, and the yaml that a message is about. Imports no torch."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
-from itertools import groupby
-from operator import itemgetter
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.config.hints import did_you_mean, flat
+from litdiffusion.config.yamls import Yamls, groups_in
 from litdiffusion.errors import UserError, nearest
 
 NODES = ("callbacks", "logger")
 """Groups of named parts: one without a ``_target_`` is built by nobody."""
 OPTIONAL = ("callbacks", "logger", "metrics", "lr_schedule", "recipe", "experiment")
 """Groups that a run can do without."""
-
-
-@dataclass(frozen=True)
-class Yamls:
-    """The yamls of a config.
-
-    Args:
-        folders: that hold groups, the project's own first.
-        chosen: those that the config was composed from, the primary one first.
-        overrides: what the command line sets in no yaml's place, as dotted keys and plain values.
-    """
-
-    folders: Sequence[Path]
-    chosen: Sequence[Path] = ()
-    overrides: Sequence[tuple[str, Any]] = ()
-
-    @classmethod
-    def of_this_job(cls) -> "Yamls":
-        """Those of the Hydra job that is running."""
-        hydra = HydraConfig.get()
-        folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
-        choices, primary = hydra.runtime.choices, hydra.job.config_name.removesuffix(".yaml")
-        order = _order(folders, primary)
-        groups = sorted(choices, key=lambda group: order.index(group) if group in order else -1)
-        names = [primary, *(f"{group}/{choices[group]}" for group in groups)]
-        chosen = [file for name in names for file in _with_parents(folders, name)]
-        return cls(folders, chosen, [pair for pair in _typed() if not _is_choice(folders, *pair)])
-
-    def layers(self) -> list["Layer"]:
-        """What is set where, in the order in which it is merged; the command line comes last.
-
-        A yaml and those of its own group that its defaults list builds on are one layer.
-        """
-        contents = [(self._within(path).parent, self._placed(path)) for path in self.chosen]
-        layers = [Layer([content for _, content in run]) for _, run in groupby(contents, key=itemgetter(0))]
-        return [*layers, Layer([_nested(key.split("."), value) for key, value in self.overrides])]
-
-    def setting(self, key: str) -> Path | None:
-        """The yaml that sets a dotted key: of the chosen ones the last; None where the command line does, or none."""
-        parts = key.split(".")
-        if any(_covers(_nested(name.split("."), value), parts) for name, value in self.overrides):
-            return None
-        return next((path for path in reversed(self.chosen) if _holds(self._placed(path), parts)), None)
-
-    def mentioning(self, word: str) -> Path | None:
-        """A yaml that holds this word, in the folders that were added to the project's own first."""
-        pattern = re.compile(rf"(?<![\w.]){re.escape(word)}(?![\w.])")
-        files = (path for folder in reversed(self.folders) for path in sorted(folder.rglob("*.yaml")))
-        return next((path for path in files if pattern.search(path.read_text(errors="replace"))), None)
-
-    def members(self, group: str) -> set[str]:
-        """The names of the parts with a target that any yaml, of the group or of an experiment, gives it."""
-        contents = [(path, _read(path)) for folder in self.folders for path in folder.rglob("*.yaml")]
-        nodes = [content if path.parent.name == group else content.get(group) for path, content in contents]
-        return {
-            name
-            for node in nodes
-            if isinstance(node, Mapping)
-            for name, part in node.items()
-            if isinstance(part, Mapping) and "_target_" in part
-        }
-
-    def _placed(self, path: Path) -> dict[str, Any]:
-        """The content of a yaml below the package that it is put into."""
-        header = re.search(r"^#\s*@package\s+(\S+)", path.read_text(errors="replace"), re.MULTILINE)
-        package = header.group(1) if header else "_group_"
-        own = {"_global_": [], "_group_": list(self._within(path).parts[:-1])}
-        return _nested(own.get(package, package.split(".")), _read(path))
-
-    def _within(self, path: Path) -> Path:
-        """A yaml's path in the folder that holds its group."""
-        return path.relative_to(next(folder for folder in self.folders if path.is_relative_to(folder)))
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Nested contents that are merged at the same place."""
-
-    contents: Sequence[dict[str, Any]]
-
-    def holds(self, key: str) -> bool:
-        """Whether it sets a dotted key, or something below it."""
-        return any(_holds(content, key.split(".")) for content in self.contents)
-
-    def value(self, key: str) -> Any:
-        """What it sets a dotted key to; None where it does not."""
-        parts = key.split(".")
-        values = [reduce(_inside, parts, content) for content in self.contents if _holds(content, parts)]
-        return values[-1] if values else None
-
-
-def groups_of_this_job() -> list[str]:
-    """The groups of the defaults list, in its order; none outside a Hydra job."""
-    if not HydraConfig.initialized():
-        return []
-    hydra = HydraConfig.get()
-    folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
-    return _order(folders, hydra.job.config_name.removesuffix(".yaml"))
-
-
-def task_overrides() -> list[str]:
-    """The words of the command line that are about this project; as typed, for ``${seed}`` has no meaning there."""
-    return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
 
 
 def check_keys(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> None:
@@ -138,7 +28,7 @@ def check_keys(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> Non
         UserError: the key, the nearest known one, and the yaml that it stands in.
     """
     groups = [path.name for folder in yamls.folders for path in folder.iterdir() if path.is_dir()]
-    known, needed = [*primary, *groups, *_groups(primary)], [*primary, *_groups(primary)]
+    known, needed = [*primary, *groups, *groups_in(primary)], [*primary, *groups_in(primary)]
     plain = OmegaConf.to_container(cfg, resolve=False)
     places = [name for name in flat(plain) if name.partition(".")[0] in known and not name.startswith("derived.")]
     _require_known(cfg, "", known, yamls, [*groups, *places])
@@ -169,74 +59,3 @@ def _require_known(
             place = f" [in {path}]" if path else "; take it off the command line"
             hint = nearest(key, list(known)) if places is None else did_you_mean(key, places)
             raise UserError(f"{prefix}{key} is no key of the config{hint}{place}")
-
-
-def _typed() -> list[tuple[str, Any]]:
-    """Key and value of each word of the command line."""
-    words = OverridesParser.create().parse_overrides(task_overrides())
-    return [(word.key_or_group, None if word.is_delete() else word.value()) for word in words]
-
-
-def _is_choice(folders: Sequence[Path], key: str, value: Any) -> bool:
-    """Whether a word chooses yamls of a group, instead of setting values."""
-    return not isinstance(value, dict) and any((folder / key).is_dir() for folder in folders)
-
-
-def _order(folders: Sequence[Path], primary: str) -> list[str]:
-    return _groups({"defaults": _defaults(folders, primary)})
-
-
-def _groups(primary: Mapping[str, Any]) -> list[str]:
-    """Those of a defaults list."""
-    return [group for entry in primary.get("defaults") or [] if isinstance(entry, dict) for group in entry]
-
-
-def _nested(keys: Sequence[str], value: Any) -> Any:
-    return {keys[0]: _nested(keys[1:], value)} if keys else value
-
-
-def _with_parents(folders: Sequence[Path], name: str) -> Iterator[Path]:
-    """A yaml after those that its own defaults list builds on."""
-    path = _found(folders, name)
-    if path is None:
-        return
-    for entry in _defaults(folders, name):
-        if isinstance(entry, str) and entry not in ("_self_", path.stem):
-            group = name.rpartition("/")[0]
-            yield from _with_parents(folders, f"{group}/{entry}" if group else entry)
-    yield path
-
-
-def _found(folders: Sequence[Path], name: str) -> Path | None:
-    return next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
-
-
-def _defaults(folders: Sequence[Path], name: str) -> list[Any]:
-    path = _found(folders, name)
-    return (_read(path).get("defaults") or []) if path else []
-
-
-def _holds(node: Any, parts: Sequence[str]) -> bool:
-    """Whether nested dictionaries and lists have a value at these keys and indices."""
-    if isinstance(node, list):
-        node = {str(index): value for index, value in enumerate(node)}
-    return not parts or (isinstance(node, Mapping) and parts[0] in node and _holds(node[parts[0]], parts[1:]))
-
-
-def _covers(node: Any, parts: Sequence[str]) -> bool:
-    """Whether merging ``node`` decides what stands at these keys: a value that is no dictionary replaces all below."""
-    if not parts or not isinstance(node, Mapping):
-        return True
-    return parts[0] in node and _covers(node[parts[0]], parts[1:])
-
-
-def _inside(node: Any, part: str) -> Any:
-    return node[int(part)] if isinstance(node, list) else node[part]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return {}  # a broken yaml that was not chosen is nobody's concern; Hydra refuses a chosen one
-    return content if isinstance(content, dict) else {}

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from litdiffusion.config.origins import Layer, Yamls
 from litdiffusion.config.trust import targets
+from litdiffusion.config.yamls import Layer, Yamls
 
 KEPT = ("trainer",)
 """A Trainer of the user's own is one of Lightning's, and takes the same arguments."""

@@ -1,0 +1,96 @@
+"""Hydra's composition errors in one line, with the nearest known name, and the help text. Imports no torch."""
+
+import re
+import sys
+from pathlib import Path
+from string import Template
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
+from omegaconf import OmegaConf
+
+from litdiffusion.config import words
+from litdiffusion.config.hints import did_you_mean, flat
+from litdiffusion.config.yamls import Yamls
+from litdiffusion.errors import nearest
+
+EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "slurm", "ray": "ray"}
+"""What brings Hydra's launchers."""
+
+
+def help_text(config_dir: Path, config_name: str) -> str:
+    """The config's own help; Hydra's way to the same text takes three times as long, for listing the groups twice."""
+    cfg = OmegaConf.load(config_dir / f"{config_name}.yaml")
+    folders = sorted({path.parent for path in config_dir.glob("*/**/*.yaml")})
+    groups = [
+        f"{group.relative_to(config_dir)}: {', '.join(sorted(choice.stem for choice in group.glob('*.yaml')))}"
+        for group in folders
+    ]
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    values = OmegaConf.create({key: value for key, value in plain.items() if key not in ("defaults", "hydra")})
+    return Template(cfg.hydra.help.template).safe_substitute(
+        APP_CONFIG_GROUPS="\n".join(groups), CONFIG=OmegaConf.to_yaml(values)
+    )
+
+
+def explain(error: Exception, config_dir: Path, config_name: str) -> str:
+    """A composition error of Hydra's in one line, with the nearest known name."""
+    text = str(error).strip()
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        options = [option for option in error.options if not option.startswith("_")]
+        if choice in EXTRAS:
+            return f"{group}={choice} needs a package: pip install 'litdiffusion[{EXTRAS[choice]}]'"
+        line = f"{group}={choice} is not known{nearest(choice, options)} ({group} is one of {', '.join(options)})"
+        return line + _named_in(choice, config_dir)
+    unknown = re.search(r"Could not (?:override|delete)(?: from config\.)? '(.+?)'", text)
+    known = _known_keys(config_dir, config_name) if unknown else []
+    if unknown is None or unknown.group(1) in known or "Did you mean" in text:
+        return one_line(error)
+    return _unknown_key(unknown.group(1), known, text) + _named_in(unknown.group(1), config_dir)
+
+
+def _unknown_key(key: str, known: list[str], text: str) -> str:
+    """An unknown key with the nearest one, or with Hydra's advice where the key could be a new one."""
+    hint, add = did_you_mean(key, known), re.search(r"o append to your config use \+.+", text)
+    new = add and not hint and "." in key and key.partition(".")[0] in known
+    advice = f"; t{add.group(0)}" if new else ""
+    return f"there is no group or key {key}{hint} (see --help, --cfg job{advice})"
+
+
+def one_line(error: Exception) -> str:
+    """Hydra's own message in one line, without its list of folders."""
+    text = str(error).partition("onfig search path:")[0].removesuffix("C")
+    cause = str(error.__cause__ or "").partition("\n")[0]
+    lines = [line.strip() for line in (text.strip() or cause).splitlines() if line.strip()]
+    return " ".join(lines) or type(error).__name__
+
+
+def _named_in(word: str, config_dir: Path) -> str:
+    """The yaml that holds a word which the command line does not, where Hydra says neither."""
+    if any(re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", argument) for argument in sys.argv[1:]):
+        return ""
+    path = Yamls([config_dir, *_added_folders(sys.argv[1:])]).mentioning(word)
+    return "" if path is None else f" [in {path}]"
+
+
+def _added_folders(arguments: list[str]) -> list[Path]:
+    """Those of ``--config-dir FOLDER`` and ``hydra.searchpath=[FOLDER]``."""
+    added = words.option(arguments, "--config-dir", "-cd")
+    named = [] if added is None else [added]
+    lists = [a.partition("=")[2].strip("[]").split(",") for a in arguments if a.startswith("hydra.searchpath=")]
+    named += [name.removeprefix("file://") for names in lists for name in names]
+    return [Path(name) for name in named if Path(name).is_dir()]
+
+
+def _known_keys(config_dir: Path, config_name: str) -> list[str]:
+    """Every group, and every dotted key of the config with the groups chosen on the command line."""
+    pairs = [argument.partition("=") for argument in sys.argv[1:]]
+    chosen = [f"{key}={value}" for key, _, value in pairs if (config_dir / key / f"{value}.yaml").is_file()]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        cfg = compose(config_name, overrides=chosen)
+    groups = [path.name for path in config_dir.iterdir() if path.is_dir()]
+    keys = flat(OmegaConf.to_container(cfg, resolve=False))
+    return groups + [key for key in keys if not key.startswith(("derived.", "expected."))]

@@ -1,0 +1,42 @@
+"""Every script runs in its shortest form; those with tests of their own are listed with them."""
+
+import re
+
+import pytest
+from conftest import ROOT
+
+ELSEWHERE = {
+    "check": "test_checking",
+    "compare": "test_sweeps",
+    "evaluate": "test_evaluate",
+    "export": "test_export",
+    "inpaint": "test_inpainting",
+    "likelihood": "test_likelihood",
+    "sample": "test_cli",
+}
+SHORTEST = {
+    "benchmark": (
+        ["--rounds", "1", "--steps", "1", "data.batch_size=8"],
+        r"(?s)toy .*mlp .*mnist .*bare loop",
+    ),
+    "torture": (["damage", "--count", "1"], r"1 of 1 broken checkpoints detected"),
+    "torture_configs": (["--cases", "2"], r"2 cases in .*; 0 failures"),
+    "torture_sweep": (
+        ["--kills", "0", "--steps", "4"],
+        r"12 rows, 8 complete .*4 failed and kept",
+    ),
+}
+
+
+def test_every_script_is_run_by_a_test():
+    assert {path.stem for path in (ROOT / "scripts").glob("*.py")} == {*ELSEWHERE, *SHORTEST}
+    for name, test in ELSEWHERE.items():
+        assert f"scripts/{name}.py" in (ROOT / "tests" / f"{test}.py").read_text()
+
+
+@pytest.mark.parametrize("name", SHORTEST)
+def test_a_script_runs_in_its_shortest_form(name, command):
+    arguments, pattern = SHORTEST[name]
+    status, out, err = command(f"scripts/{name}.py", *arguments)
+    assert status == 0, err
+    assert re.search(pattern, out), out
