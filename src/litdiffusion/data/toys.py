@@ -1,6 +1,6 @@
 """Toy densities: pure functions ``(n, generator) -> (n, d)`` float32, in their own units.
 
-The 1-D mixture, the ramp and the spiral are those of the toy source named in `docs/architecture.md`. The two
+The 1-D mixture, the ramp and the spiral are those of the toy source named in `docs/decisions.md`. The two
 Gaussians are the score matching source's; such a pair shows why Langevin sampling needs many noise levels
 (Generative modeling by estimating gradients of the data distribution, Song and Ermon 2019, arXiv 1907.05600).
 """
