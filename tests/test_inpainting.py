@@ -156,7 +156,7 @@ def test_it_says_how_often_it_asks_and_gives_one_state_per_transition(steps, res
 @pytest.mark.parametrize(
     ("known", "mask", "settings", "message"),
     [
-        ([[1.0, 2.0]], [0.5, 1.0], {}, "nothing between"),
+        ([[1.0, 2.0]], [0.5, 1.0], {}, "false or 0 elsewhere, got other values"),
         ([[1.0, 2.0]], [1.0, 1.0, 0.0], {}, r"mask \(3,\) does not fit known \(1, 2\)"),
         ([[1.0, float("nan")]], [0, 1], {}, "NaN or infinite where mask is true"),
         ([[1.0, 2.0]], [0, 1], {"resample": 0}, "at least 1 .*got 0"),

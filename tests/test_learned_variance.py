@@ -109,7 +109,7 @@ def test_the_true_spread_draws_the_exact_variance_where_the_fixed_ones_miss_it()
 
 
 def test_a_learned_variance_is_refused_where_none_was_learned():
-    with pytest.raises(UserError, match=r"sampler\.variance=learned needs a denoiser that learned it"):
+    with pytest.raises(UserError, match=r"sampler\.variance=learned needs a denoiser with a learned variance"):
         Ancestral(variance="learned").sample(GAUSSIAN.denoiser(linear(24)), torch.zeros(1, 1))
 
 

@@ -167,13 +167,13 @@ def test_every_step_of_the_bound_is_the_divergence_of_two_normals(variance):
 
 def test_the_bound_refuses_what_it_cannot_measure():
     denoiser = GAUSSIAN.denoiser(linear(24))
-    with pytest.raises(UserError, match="variance=learned needs a denoiser that learned one"):
+    with pytest.raises(UserError, match="variance=learned needs a denoiser with a learned variance"):
         variational_bound(denoiser, torch.zeros(1, 1), "learned", "gaussian")
     with pytest.raises(UserError, match="one of posterior, forward, learned, got 'fixed'"):
         variational_bound(denoiser, torch.zeros(1, 1), "fixed")
     with pytest.raises(UserError, match="decoder=8bit codes the 256 values"):
         variational_bound(denoiser, torch.full((1, 1), 0.3))
-    with pytest.raises(UserError, match="a single noise level has no way from noise to data"):
+    with pytest.raises(UserError, match="a single noise level has no steps from noise to data"):
         variational_bound(GAUSSIAN.denoiser(single()), torch.full((1, 1), 1.0))
 
 

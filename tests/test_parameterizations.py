@@ -208,7 +208,7 @@ def test_target_of_edm_and_its_input_have_unit_variance_and_are_uncorrelated(sch
 
 @pytest.mark.parametrize("sigma_data", [0.0, -1.0, float("nan")])
 def test_edm_refuses_a_deviation_that_is_not_positive(sigma_data):
-    with pytest.raises(UserError, match=f"sigma_data must be positive, got {sigma_data}; it is the data's deviation"):
+    with pytest.raises(UserError, match=f"sigma_data must be positive, got {sigma_data}; it is the data's std"):
         EDM(sigma_data)
 
 

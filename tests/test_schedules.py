@@ -276,11 +276,11 @@ BAD = {
     "ladder falling": (lambda: ladder(5, 2.0, 1.0), "0 < sigma_min < sigma_max, got 2.0 and 1.0"),
     "rungs not rising": (
         lambda: NoiseLadder(torch.tensor([1.0, 1.0])),
-        r"strictly rising deviations, got \[1.0, 1.0\]",
+        r"strictly rising sigmas, got \[1.0, 1.0\]",
     ),
-    "no rungs": (lambda: NoiseLadder(torch.empty(0)), r"one or more positive, strictly rising deviations, got \[\]"),
+    "no rungs": (lambda: NoiseLadder(torch.empty(0)), r"one or more positive, strictly rising sigmas, got \[\]"),
     "rung at 0": (lambda: NoiseLadder(torch.tensor([0.0, 1.0])), "one or more positive"),
-    "single at 0": (lambda: single(0.0), "schedule.sigma must be positive, got 0.0; a tenth"),
+    "single at 0": (lambda: single(0.0), "schedule.sigma must be positive, got 0.0; 0.1 to 1"),
     "no steps": (lambda: VP().grid(0), "sampler steps = 0 must be at least 1; 20 to 1000"),
     "more steps than rungs": (lambda: ladder(5).grid(6), r"steps = 6 must lie in 1\.\.5.*give fewer steps, or null"),
 }

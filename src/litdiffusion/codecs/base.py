@@ -1,4 +1,4 @@
-"""What every codec offers: the way between data space and model space."""
+"""The interface of codecs, which map between data space and model space."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from litdiffusion.parts.described import Described
 
 
 class Codec(Described, nn.Module):
-    """Maps data to the space that the diffusion runs in, and back: (B, *shape) <-> (B, *latent_shape(shape))."""
+    """Maps data to model space, in which the diffusion runs, and back: (B, *shape) <-> (B, *latent_shape(shape))."""
 
     in_data_space: bool = False
-    """Whether model space is data space: likelihoods are then those of the data, and pixels can be fixed."""
+    """Whether model space is data space: likelihoods are then those of the data, and inpainting can fix pixels."""
 
     @abstractmethod
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape of one encoded item of this shape."""
+        """The shape of an encoded item, given the shape of the item."""
 
     @abstractmethod
     def encode(self, data: Tensor) -> Tensor:
-        """Data (B, *shape) in model space."""
+        """Encodes data (B, *shape) into model space."""
 
     @abstractmethod
     def decode(self, latent: Tensor) -> Tensor:
-        """Samples (B, *latent_shape) in data space."""
+        """Decodes latents (B, *latent_shape) into data space."""
 
     def latent_law(self, law: Any) -> Any:
-        """The law of encoded data in closed form, given that of the data; None where it has none."""
+        """The distribution of encoded data in closed form, given the data's distribution ``law``; None if unknown."""
         return None

@@ -1,4 +1,4 @@
-"""Diffusion in data space."""
+"""The codec of diffusion in data space."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,1 +1,1 @@
-"""The mathematics of diffusion; torch alone, for notebooks too."""
+"""The mathematics of diffusion: built on torch, without Lightning or Hydra, so that it works in a notebook."""

@@ -1,6 +1,6 @@
-"""Pure functions of Gaussian diffusion: to a noise level, and between two of them.
+"""Gaussian diffusion as pure functions: from data to a noise level, and between two noise levels.
 
-All follow from ``x_t = alpha_t * x_0 + sigma_t * eps``. With ``alpha_ts = alpha_t / alpha_s`` for ``s < t``:
+All formulas follow from ``x_t = alpha_t * x_0 + sigma_t * eps``. With ``alpha_ts = alpha_t / alpha_s`` for ``s < t``:
 
 - forward transition ``q(x_t | x_s) = N(alpha_ts * x_s, forward)``, ``forward = sigma_t² - alpha_ts² * sigma_s²``;
 - posterior ``q(x_s | x_t, x_0) = N(mean, variance)``, ``variance = forward * sigma_s² / sigma_t²`` and
@@ -19,14 +19,14 @@ from litdiffusion.diffusion.levels import Level
 
 
 class Transition(NamedTuple):
-    """``x_t = scale * x_s + sqrt(variance) * z`` with z ~ N(0, I), going towards noise."""
+    """``x_t = scale * x_s + sqrt(variance) * z`` with z ~ N(0, I): a step towards noise."""
 
     scale: Tensor
     variance: Tensor
 
 
 class Posterior(NamedTuple):
-    """``x_s = weight_x_0 * x_0 + weight_x_t * x_t + sqrt(variance) * z``, going towards data."""
+    """``x_s = weight_x_0 * x_0 + weight_x_t * x_t + sqrt(variance) * z``: a step towards data."""
 
     weight_x_0: Tensor
     weight_x_t: Tensor
@@ -34,19 +34,17 @@ class Posterior(NamedTuple):
 
 
 def mix(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
-    """``a * x + b * y``; the float64 coefficients take the data's dtype and device only here.
-
-    A 0-dimensional coefficient stays where it is: it acts as a plain number and promotes nothing.
-    """
-    return _beside(a, x) * x + _beside(b, y) * y
+    """``a * x + b * y``, with the float64 coefficients cast to the dtype and device of the data."""
+    return _cast_like(a, x) * x + _cast_like(b, y) * y
 
 
 def scaled(a: Tensor, x: Tensor) -> Tensor:
-    """``a * x``, cast as in `mix`."""
-    return _beside(a, x) * x
+    """``a * x``, with ``a`` cast as in `mix`."""
+    return _cast_like(a, x) * x
 
 
-def _beside(coefficient: Tensor, x: Tensor) -> Tensor:
+def _cast_like(coefficient: Tensor, x: Tensor) -> Tensor:
+    # A 0-dimensional tensor needs no cast: torch treats it as a number, which changes neither dtype nor device.
     return coefficient if coefficient.ndim == 0 else coefficient.to(x)
 
 
@@ -56,18 +54,18 @@ def diffuse(x_0: Tensor, eps: Tensor, level: Level) -> Tensor:
 
 
 def score(eps: Tensor, level: Level) -> Tensor:
-    """Score of the noised density from the expected noise, ``-E[eps | x_t] / sigma`` (Tweedie); needs sigma > 0."""
+    """The score of the noised density from the expected noise: ``-E[eps | x_t] / sigma`` (Tweedie); needs sigma > 0."""
     return scaled(-1 / level.sigma, eps)
 
 
 def transition(s: Level, t: Level) -> Transition:
-    """The forward transition from ``s`` to the noisier ``t``; its variance is sigma_t² where s is clean data."""
+    """The forward transition from ``s`` to the noisier ``t``; its variance is sigma_t² if s is clean data."""
     scale = t.alpha / s.alpha
     return Transition(scale, t.sigma**2 - (scale * s.sigma) ** 2)
 
 
 def posterior(s: Level, t: Level) -> Posterior:
-    """The posterior of x_s given x_t and x_0, ``s < t``; into clean data it is x_0 exactly, with variance 0."""
+    """The posterior of x_s given x_t and x_0, ``s < t``; if s is clean data it is x_0 with variance 0."""
     scale, forward = transition(s, t)
     return Posterior(
         weight_x_0=s.alpha * forward / t.sigma**2,
@@ -77,9 +75,10 @@ def posterior(s: Level, t: Level) -> Posterior:
 
 
 def log_variance_between(lower: Tensor, upper: Tensor, variance_fraction: Tensor) -> Tensor:
-    """``(1 - spread) * log(lower) + spread * log(upper)``: a reverse step's, from the posterior's to the forward one.
+    """``(1 - f) * log(lower) + f * log(upper)``, f = ``variance_fraction``: the log variance of a reverse step.
 
-    Shaped like ``variance_fraction``, which may leave [0, 1]: the interval is not enforced. lower > 0.
+    ``lower`` > 0 is the posterior variance, ``upper`` the forward variance. The result is shaped like
+    ``variance_fraction``, which is not restricted to [0, 1].
 
     Source: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv 2102.09672, equation 15.
     """

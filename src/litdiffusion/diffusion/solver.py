@@ -1,4 +1,4 @@
-"""Ordinary differential equations within tolerances, by torchdiffeq."""
+"""Solves ordinary differential equations to given tolerances, by torchdiffeq."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,29 +15,29 @@ MOST_STEPS = 1000
 def solve(
     slope: Callable[[Tensor, Any], Any], start: Any, at: Tensor, rtol: float, atol: float, method: str, remedy: str
 ) -> Any:
-    """The solution of ``dy / ds = slope(s, y)`` at every ``at`` (n,), the first of which is where ``start`` stands.
+    """The solution of ``dy / ds = slope(s, y)`` with ``y(at[0]) = start``, at every s of ``at`` (n,).
 
     Args:
-        slope: of a tensor or of a tuple of tensors, shaped like it.
-        start: y (B, ...), or a tuple of such.
-        at: rising or falling; the solver never steps past the last of them.
-        rtol: tolerated relative error of a step, the root mean square over the batch.
-        atol: tolerated absolute error, likewise.
-        method: an adaptive one of torchdiffeq.
-        remedy: what a user may do where that fails.
+        slope: returns dy / ds, shaped like y.
+        start: y at the first s: a tensor (B, ...), or a tuple of such tensors.
+        at: values of s, rising or falling; the solver never steps beyond the last one.
+        rtol: tolerated relative error of a step, root mean square over the batch.
+        atol: tolerated absolute error of a step, root mean square over the batch.
+        method: name of an adaptive method of torchdiffeq.
+        remedy: what the error message suggests if the solution fails.
 
     Raises:
-        UserError: an equation that cannot be solved to the tolerances in 1000 steps.
+        UserError: if the equation cannot be solved to the tolerances in 1000 steps.
 
     Source: Chen, "torchdiffeq", 2018.
     """
-    from torchdiffeq import odeint  # half a second, for scipy
+    from torchdiffeq import odeint  # imported here because it takes half a second (scipy)
 
-    # A step past the end would ask for levels that a schedule does not have.
+    # A step beyond the end would evaluate levels that a schedule does not have.
     options = {"step_t": at[-1:], "max_num_steps": MOST_STEPS}
     try:
         return odeint(slope, start, at, rtol=rtol, atol=atol, method=method, options=options)
-    except AssertionError as error:  # how torchdiffeq gives up
+    except AssertionError as error:  # torchdiffeq's report of a failure
         raise UserError(
             f"the flow cannot be solved to rtol={rtol:g}, atol={atol:g} ({str(error)[:80]}); loosen them, or {remedy}"
         ) from error

@@ -1,7 +1,7 @@
-"""Loss weights w(level) of ``w * |out - target|²``, whatever the net's output means.
+"""Loss weights w(level) of ``w * |out - target|²``, for every parameterization.
 
-A weight that is defined on the error of x_0, of eps or of the posterior mean is carried to the output by the row's
-determinant: ``|Δx_0| = sigma / |det| * |Δout|``, ``|Δeps| = alpha / |det| * |Δout|``.
+A weight on the error of x_0, of eps or of the posterior mean is converted to a weight on the error of the output by
+the determinant of the parameterization's row: ``|Δx_0| = sigma / |det| * |Δout|``, ``|Δeps| = alpha / |det| * |Δout|``.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from litdiffusion.parts.described import Described
 
 
 class Weighting(Described, ABC):
-    """A weight per noise level."""
+    """The weight of the loss at each noise level."""
 
     @abstractmethod
     def weight(self, level: Level, parameterization: Parameterization) -> Tensor:
@@ -26,7 +26,7 @@ class Weighting(Described, ABC):
 
 
 class Simple(Weighting):
-    """1 on the net's own output, before `Parameterization.output_scale`; for the score row it is sigma².
+    """Weight 1 on the net's raw output, before `Parameterization.output_scale`; sigma² for the score row.
 
     Source: Ho, Jain, Abbeel, 2020, arXiv 2006.11239, equation 14.
     """
@@ -36,7 +36,7 @@ class Simple(Weighting):
 
 
 class SNR(Weighting):
-    """One weight under three names: SNR on the error of x_0, 1 on that of eps, sigma² on that of the score.
+    """Weight SNR on the error of x_0, which equals 1 on the error of eps and sigma² on the error of the score.
 
     Equal to `Simple` for the epsilon row; for the score row it is sigma² (Song, Ermon, 2019, arXiv 1907.05600,
     equation 6).
@@ -47,7 +47,7 @@ class SNR(Weighting):
 
 
 class MinSNR(Weighting):
-    """``min(SNR, gamma)`` on the error of x_0; tends to `SNR` as gamma grows.
+    """Weight ``min(SNR, gamma)`` on the error of x_0; tends to `SNR` as gamma grows.
 
     Source: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023, arXiv 2303.09556.
     """
@@ -62,12 +62,11 @@ class MinSNR(Weighting):
 
 
 class Likelihood(Weighting):
-    """``-d log SNR / dt / 2`` on the error of eps: with uniform times the bound on the likelihood in continuous time.
+    """Weight ``-d log SNR / dt / 2`` on the error of eps: with uniform times the likelihood bound in continuous time.
 
-    Where uniform times are uniform in log sigma (EDM's process) it is per unit of that place.
-
-    Equal to ``g² / 2`` on the error of the score, g the SDE's diffusion; in nats per coordinate and unit of time. As
-    the steps of a chain become many, `Variational` with forward variances tends to it (times the chain's 1 / T).
+    Equal to ``g² / 2`` on the error of the score, where g is the SDE's diffusion coefficient; in nats per coordinate
+    and unit of time. On EDM's process, whose uniform times are uniform in log sigma, the unit is that of
+    `NoiseSchedule.place`. T times `Variational` with forward variances tends to it as the number of steps T grows.
 
     Source: Song, Durkan, Murray, Ermon, "Maximum Likelihood Training of Score-Based Diffusion Models", 2021,
     arXiv 2101.09258; Kingma et al., 2021, arXiv 2107.00630, equation 17.
@@ -78,17 +77,17 @@ class Likelihood(Weighting):
 
     def weight(self, level: Level, parameterization: Parameterization) -> Tensor:
         alpha_rate, sigma_rate = self.schedule.rates(level.t)
-        # Half the rate of -log SNR is sigma'/sigma - alpha'/alpha; times alpha², so that alpha = 0 divides nothing.
+        # -d log SNR / dt / 2 = sigma'/sigma - alpha'/alpha; multiplied by alpha², because alpha may be 0.
         rate = level.alpha * (level.alpha * sigma_rate - level.sigma * alpha_rate) / level.sigma
         return rate / (parameterization.det(level) ** 2 * self.schedule.place_rate(level.t))
 
 
 class Variational(Weighting):
-    """``1 / (2 * variance)`` on the error of the posterior mean: the chain's variational bound, in nats per step.
+    """Weight ``1 / (2 * variance)`` on the error of the posterior mean: the chain's variational bound in nats per step.
 
-    ``variance`` is that of the reverse step: "forward" (beta_t) or "posterior". The posterior variance is 0 in the
-    first step, where the second step's takes its place. It gives the exact weight of the bound's terms for i >= 2;
-    the first is the decoder's.
+    ``variance``, of the reverse step, is "forward" (beta_t) or "posterior". The posterior variance is 0 at i = 1,
+    where the posterior variance of i = 2 replaces it. The weight is exact for the bound's terms i >= 2; the term i = 1
+    is the decoder's.
 
     Source: Ho, Jain, Abbeel, 2020, arXiv 2006.11239, equation 8; Nichol, Dhariwal, 2021, arXiv 2102.09672 (first step).
     """
@@ -96,7 +95,7 @@ class Variational(Weighting):
     def __init__(self, schedule: Chain, variance: str = "forward"):
         if (schedule.steps or 0) < 2:
             raise UserError(
-                f"weighting=variational belongs to the steps of a chain, {type(schedule).__name__} has none; take "
+                f"weighting=variational needs the steps of a chain, {type(schedule).__name__} has none; take "
                 f"weighting=likelihood, its limit in continuous time"
             )
         if variance not in ("forward", "posterior"):

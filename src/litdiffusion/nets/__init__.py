@@ -1,4 +1,4 @@
-"""Networks ``net(x, label, class_label) -> tensor shaped like x``; none of them knows that it is used for diffusion."""
+"""Networks ``net(x, noise_label, class_label) -> tensor shaped like x``, which know nothing of diffusion."""
 
 from litdiffusion.nets.adapter import Adapter
 from litdiffusion.nets.mlp import MLP

@@ -1,4 +1,4 @@
-"""A bridge to nets written elsewhere."""
+"""An adapter for nets with another interface."""
 
 from torch import Tensor, nn
 
@@ -7,12 +7,12 @@ from litdiffusion.parts.described import Described
 
 
 class Adapter(Described, nn.Module):
-    """Calls ``net(x, label)``, or ``net(x, label, class_label)`` where there is a condition, and unpacks its output.
+    """Calls ``net(x, noise_label)``, or ``net(x, noise_label, class_label)`` with classes, and unpacks the output.
 
     Args:
-        net: any module; a net that already returns a tensor and takes ``(x, label, class_label)`` needs no adapter.
-        output: the attribute that holds the tensor, for nets that return a record.
-        classes: K, of a net that always wants a condition: K, its last row, then stands for None (see `nets.classes`).
+        net: any module; a net that takes ``(x, noise_label, class_label)`` and returns a tensor needs no adapter.
+        output: the attribute that holds the tensor, for nets that return an object.
+        num_classes: K, for a net that requires a class label: None is then passed as K (see `nets.classes`).
     """
 
     def __init__(self, net: nn.Module, output: str | None = None, num_classes: int = 0):

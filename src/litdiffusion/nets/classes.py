@@ -1,7 +1,7 @@
-"""The class of a sample, as every net here is told it.
+"""How a net is given the class of each sample.
 
-The convention for ``class_label``: whole numbers (B,), where 0 to K - 1 name a class and K means "no class". None means
-"no class" for the whole batch. A net without classes (K = 0) does not look at ``class_label``.
+``class_label`` holds whole numbers (B,): 0 to K - 1 are the classes, K means "no class". None means "no class" for the
+whole batch. A net without classes (K = 0) ignores ``class_label``.
 """
 
 import torch
@@ -13,23 +13,23 @@ from litdiffusion.errors import UserError
 class ClassEmbedding(nn.Module):
     """``E[class_label]``: a learned vector for each of K classes, and a last one for "no class".
 
-    They begin standard normal, as large as what tells a net its noise. From zeros, which leave a new net as it was,
-    classes are learned much later: 8x8 digits after 700 steps were of the class asked for in 30 % of samples, not 89 %.
+    The vectors are initialised as standard normal, which is the size of the noise embedding. With zeros the classes are
+    learned much later: of 8x8 digits after 700 steps, 30 % had the requested class, not 89 %.
 
     Args:
-        classes: K, at least 1.
-        dim: of the vectors.
+        num_classes: K, at least 1.
+        dim: size of each vector, at least 1.
 
-    Shapes: class_label (B,) or None, label (B,) -> (B, dim).
+    Shapes: class_label (B,) or None, noise_label (B,) -> (B, dim).
 
     Raises:
-        UserError: fewer than one class.
+        UserError: if ``num_classes`` or ``dim`` is below 1.
     """
 
     def __init__(self, num_classes: int, dim: int):
         super().__init__()
         if num_classes < 1 or dim < 1:
-            raise UserError(f"a table of classes needs classes and numbers of at least 1, got {num_classes} and {dim}")
+            raise UserError(f"a class embedding needs num_classes and dim of at least 1, got {num_classes} and {dim}")
         self.num_classes = num_classes
         self.table = nn.Embedding(num_classes + 1, dim)
 
@@ -38,5 +38,5 @@ class ClassEmbedding(nn.Module):
 
 
 def as_classes(class_label: Tensor | None, noise_label: Tensor, num_classes: int) -> Tensor:
-    """``class_label`` itself, or instead of None "no class" for each of the noise labels (B,)."""
+    """``class_label`` itself; for None, K ("no class") for each of the noise labels (B,)."""
     return torch.full_like(noise_label, num_classes, dtype=torch.long) if class_label is None else class_label

@@ -1,4 +1,4 @@
-"""A small convolutional classifier of small images, whose last hidden layer serves as features."""
+"""A small convolutional classifier of small images, whose last hidden layer gives features."""
 
 from collections.abc import Sequence
 
@@ -11,22 +11,24 @@ _SMALLEST = 4
 
 
 class Classifier(nn.Module):
-    """Two halvings of the sides by convolution, batch norm and pooling; a mean over 2 x 2 cells; two linear maps.
+    """Three convolution stages, two of which halve the sides; average pooling to 2 x 2 cells; two linear layers.
 
-    Stages of ``width``, ``2 * width`` and ``4 * width`` channels, then ``features = relu(norm(linear(16 * width)))``
-    and ``logits = linear(features)``. 28x28 greys, 8x8 digits and 32x32 colours end on the same 2 x 2 cells, so one
-    size serves all; the cells, not their mean alone, keep where a stroke lies. There is no dropout: in evaluation
-    mode a row depends on its own image only, in training mode on the batch's norms too.
+    The stages have ``width``, ``2 * width`` and ``4 * width`` channels. Then
+    ``features = relu(norm(linear(16 * width)))`` and ``logits = linear(features)``. 28x28 grey images, 8x8 digits and
+    32x32 colour images all end on 2 x 2 cells, so one net size serves all of them. The cells keep the position of a
+    stroke, which a single mean would lose. There is no dropout: in evaluation mode an output depends on its own image
+    only, in training mode also on the batch norm's statistics.
 
     Args:
         shape: (C, H, W) of one image, each side at least 4.
-        classes: K, at least 2.
+        num_classes: K, at least 2.
         width: channels of the first stage.
         dim: d, the number of features.
 
     Shapes: x (B, *shape) in [-1, 1] -> features (B, d), logits (B, K).
 
-    Errors: `UserError` for other shapes and sizes.
+    Raises:
+        UserError: for other shapes and sizes.
 
     Source: Ioffe, Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
     Shift", 2015, arXiv 1502.03167.
@@ -44,7 +46,7 @@ class Classifier(nn.Module):
         )
         self.features = nn.Sequential(nn.Linear(16 * width, dim, bias=False), nn.BatchNorm1d(dim), nn.ReLU())
         self.logits = nn.Linear(dim, num_classes)
-        # Half the time of the default layout on a CPU.
+        # Because this layout takes half the time of the default one on a CPU.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +55,7 @@ class Classifier(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, pool: nn.Module) -> tuple[nn.Module, ...]:
-    # Pooled before the norm, which then has a quarter of the values to work on.
+    # Pooling comes before the norm, because the norm then has a quarter of the values.
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), pool, nn.BatchNorm2d(outputs), nn.ReLU()
 
 

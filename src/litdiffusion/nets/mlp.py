@@ -1,4 +1,4 @@
-"""A multilayer perceptron for vectors, told of the noise by one more input, and of the class by a few."""
+"""A multilayer perceptron for vectors, with the noise label and a class embedding as further inputs."""
 
 import math
 from collections.abc import Sequence
@@ -13,20 +13,21 @@ from litdiffusion.parts.described import Described
 
 
 class MLP(Described, nn.Module):
-    """Fully connected layers with ReLU; the label, rescaled to [-1/2, 1/2], is appended to x.
+    """Fully connected layers with ReLU; the noise label, rescaled to [-1/2, 1/2], is appended to x.
 
-    Where all labels are one (a single noise level) nothing is appended.
+    With a single noise level the noise label is not appended.
 
     Args:
-        shape: of one sample; anything but a vector is flattened and restored.
-        noise_label_range: the smallest and largest label, mapped to -1/2 and +1/2.
+        shape: shape of one sample; the net flattens x and restores the shape of its output.
+        noise_label_range: the smallest and the largest noise label, mapped to -1/2 and +1/2.
         hidden: width of each hidden layer.
         layers: number of hidden layers.
-        out_channels: size of the output's first dimension, where it is not shape[0] (learned variances).
-        classes: K; a learned vector for the class is then appended too. 0: ``class_label`` is not used.
-        class_dim: size of that vector.
+        out_channels: size of the output's first dimension, if it is not shape[0] (learned variance).
+        num_classes: K; a learned vector for the class is appended to x. 0: ``class_label`` is ignored.
+        class_dim: size of the class vector.
 
-    Shapes: x (B, *shape), label (B,), class_label (B,) or None (see `nets.classes`) -> (B, out_channels, *shape[1:]).
+    Shapes: x (B, *shape), noise_label (B,), class_label (B,) or None (see `nets.classes`)
+    -> (B, out_channels, *shape[1:]).
     """
 
     def __init__(

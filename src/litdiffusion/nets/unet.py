@@ -1,4 +1,4 @@
-"""A small U-Net for images: residual blocks, mean pooling, one time embedding added at every change of size."""
+"""A small U-Net for images: residual blocks, mean pooling, an embedding of the noise label added at every resizing."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,7 @@ class ResidualBlock(nn.Module):
 
 
 class SinusoidalEmbedding(nn.Module):
-    """``[sin(w_i * label), cos(w_i * label)]``, ``w_i = base^(-2i / dim)``, i = 1..dim/2; (B,) -> (B, dim).
+    """``[sin(w_i * noise_label), cos(w_i * noise_label)]``, ``w_i = base^(-2i / dim)``, i = 1..dim/2; (B,) -> (B, dim).
 
     Source: Vaswani et al., "Attention Is All You Need", 2017, arXiv 1706.03762 (there base 10000 and i from 0).
     """
@@ -49,32 +49,36 @@ class SinusoidalEmbedding(nn.Module):
         self.dim, self.base = dim, base
 
     def forward(self, noise_label: Tensor) -> Tensor:
-        # No buffer, which would be rounded where the net's weights are in half precision.
+        # Not a buffer, because a net in half precision would round it.
         exponents = 2 * torch.arange(1, self.dim // 2 + 1, device=noise_label.device).to(noise_label.dtype) / self.dim
         phase = noise_label[:, None] * self.base**-exponents
         return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
 class UNet(Described, nn.Module):
-    """Contracts ``depth`` times by 2 and expands again, with skips.
+    """Halves the image size ``depth`` times and restores it, with skip connections.
 
-    Downwards, level i = 1..depth: a residual block to ``c * 2^(i-1)`` channels, kept as skip; mean pooling; plus a
-    linear map of the time embedding. At the base a residual block to ``c * (depth + 1)`` channels. Upwards, each level:
-    plus a linear map of the embedding; resized to the skip's size; a residual block to the skip's channels;
-    concatenated with the skip; a residual block to half the skip's channels. 1x1 convolutions lead in and out.
+    - First layer: 1x1 convolution to c / 2 channels.
+    - Down, stage i = 1..depth: residual block to ``c * 2^(i-1)`` channels, whose output is the skip; mean pooling; a
+      linear map of the embedding is added.
+    - Base: residual block to ``c * (depth + 1)`` channels.
+    - Up, stage i = depth..1: a linear map of the embedding is added; resizing to the skip's size; residual block to the
+      skip's channels; concatenation with the skip; residual block to half the skip's channels.
+    - Last layer: 1x1 convolution to the output channels.
 
     Args:
-        shape: (channels, height, width) of one sample; each side at least 2^depth, odd and non-square sizes too.
+        shape: (channels, height, width) of one sample; each side at least 2^depth; sides may be odd or differ.
         base_channels: c, even.
         depth: number of contractions.
-        embedding_dim: size of the sinusoidal embedding of the label.
-        embedding_base: its wavelengths grow up to 2 pi times this base, in units of the label.
+        embedding_dim: size of the sinusoidal embedding of the noise label.
+        embedding_base: the longest wavelength of the embedding is 2 pi times this, in units of the noise label.
         norm: "group" (8 groups, fewer where 8 does not divide the width), "instance" or "none". Instance norm removes
-            each channel's mean, and with it the overall brightness: some samples then stand on grey.
-        out_channels: of the output, where they are not shape[0] (learned variances).
-        classes: K; a vector for the class is then added to the embedding of the label. 0: ``class_label`` is not used.
+            each channel's mean and with it the overall brightness: some samples then have a grey background.
+        out_channels: channels of the output, if they are not shape[0] (learned variance).
+        num_classes: K; a learned vector for the class is added to the embedding. 0: ``class_label`` is ignored.
 
-    Shapes: x (B, *shape), label (B,), class_label (B,) or None (see `nets.classes`) -> (B, out_channels, *shape[1:]).
+    Shapes: x (B, *shape), noise_label (B,), class_label (B,) or None (see `nets.classes`)
+    -> (B, out_channels, *shape[1:]).
 
     Source: Ronneberger, Fischer, Brox, "U-Net", 2015, arXiv 1505.04597.
     """
@@ -107,21 +111,21 @@ class UNet(Described, nn.Module):
         self.class_embedding = ClassEmbedding(num_classes, embedding_dim) if num_classes else None
 
     def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
-        time = self.embedding(noise_label).to(x.dtype)
+        embedding = self.embedding(noise_label).to(x.dtype)
         if self.class_embedding is not None:
-            time = time + self.class_embedding(class_label, noise_label)
+            embedding = embedding + self.class_embedding(class_label, noise_label)
         skips = []
         h = self.first(x)
         for block, time_map in zip(self.contract, self.time_down, strict=True):
             h = block(h)
             skips.append(h)
-            h = avg_pool2d(h, 2) + time_map(time)[:, :, None, None]
+            h = avg_pool2d(h, 2) + time_map(embedding)[:, :, None, None]
         h = self.base(h)
-        for level in reversed(range(len(skips))):
-            h = h + self.time_up[level](time)[:, :, None, None]
-            h = interpolate(h, size=skips[level].shape[-2:], mode="bilinear")
-            h = torch.cat([self.expand[level](h), skips[level]], dim=1)
-            h = self.merge[level](h)
+        for stage in reversed(range(len(skips))):
+            h = h + self.time_up[stage](embedding)[:, :, None, None]
+            h = interpolate(h, size=skips[stage].shape[-2:], mode="bilinear")
+            h = torch.cat([self.expand[stage](h), skips[stage]], dim=1)
+            h = self.merge[stage](h)
         return self.last(h)
 
 
@@ -138,8 +142,8 @@ def _check(shape: Sequence[int], base_channels: int, depth: int, norm: str) -> N
         )
     if norm == "instance" and min(shape[1:]) < 2 ** (depth + 1):
         raise UserError(
-            f"model.norm=instance sees single pixels at the base of depth {depth} on images of {shape[1]} x {shape[2]} "
-            f"and leaves nothing of them; take model.norm=group, or a smaller model.depth"
+            f"model.norm=instance removes single pixels, the size of {shape[1]} x {shape[2]} images at depth {depth}; "
+            f"take model.norm=group, or a smaller model.depth"
         )
     if base_channels < 2 or base_channels % 2:
         raise UserError(f"model.base_channels must be even and at least 2, got {base_channels}")

@@ -1,1 +1,1 @@
-"""What every part of a model can say of itself."""
+"""Descriptions of the parts of a model, from which they can be created again."""

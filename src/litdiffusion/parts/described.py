@@ -1,4 +1,4 @@
-"""How an object was made, remembered by the object itself, so that a checkpoint can say how to make it again."""
+"""Objects that store the call that created them, so that a checkpoint can create them again."""
 
 import inspect
 import sys
@@ -9,38 +9,38 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 UNKNOWN = "_unknown_"
-"""Stands in place of ``_target_`` where nobody knows how an object was made; its value names the object's class."""
+"""The key that replaces ``_target_`` if the creating call is unknown; its value is the name of the object's class."""
 
 
 class Call(NamedTuple):
-    """A call that makes an object: what is called, and its arguments by name."""
+    """A call that creates an object: the callable, and its arguments by name."""
 
     target: Callable[..., Any]
     arguments: dict[str, Any]
 
     def replaced(self, **arguments: Any) -> "Call":
-        """The same call with other values of these arguments."""
+        """The same call with new values of these arguments."""
         return Call(self.target, {**self.arguments, **arguments})
 
 
 class Described:
-    """A class whose objects remember the arguments of their constructor.
+    """A class whose objects store the arguments of their constructor.
 
-    A network of your own takes it as its first base, ``class MyNet(Described, nn.Module)``: a checkpoint that was
-    trained without a config can then rebuild it.
+    Use it as the first base of your own network, ``class MyNet(Described, nn.Module)``. A checkpoint of a training
+    without a config can then rebuild the network.
     """
 
     made_by: Call | None
-    """The call; None where it had arguments without a name (``*args``), absent where the class has no constructor."""
+    """The creating call; None if it had unnamed arguments (``*args``), absent if the class has no constructor."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = _remembering(cls.__init__)
+            cls.__init__ = _storing_call(cls.__init__)
 
 
 def described(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorates a function that makes an object: the object remembers this call instead of its constructor's."""
+    """Decorates a function that creates an object: the object stores this call instead of its constructor's."""
 
     @wraps(function)
     def made(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -52,14 +52,14 @@ def described(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def description(value: Any, context: Mapping[str, Any] | None = None) -> Any:
-    """``value`` as a config writes it: plain values as they are, an object as ``_target_`` and its arguments.
+    """``value`` in the form of a config: plain values unchanged, an object as ``_target_`` and its arguments.
 
-    An object that cannot be made again becomes ``{"_unknown_": class}``: it remembers no call, or it is defined in a
-    function or in the script itself, where nobody else can import it.
+    An object that cannot be created again becomes ``{"_unknown_": class}``: it stores no call, or its class or function
+    is defined inside a function or in the script itself, from which it cannot be imported.
 
     Args:
         value: a plain value, a `Described` object, a function, or a ``functools.partial`` of one.
-        context: objects that are passed by these names when the object is made again; they are left out.
+        context: objects that are passed by these names when the object is created again; they are left out.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -77,23 +77,24 @@ def description(value: Any, context: Mapping[str, Any] | None = None) -> Any:
     return {"_target_": _name(call.target), **description(own), **({"_partial_": True} if _is_function(value) else {})}
 
 
-def _remembering(init: Callable[..., None]) -> Callable[..., None]:
+def _storing_call(init: Callable[..., None]) -> Callable[..., None]:
+    """The constructor ``init``, which first stores its call in ``made_by``."""
     signature = inspect.signature(init)
 
     @wraps(init)
-    def remembering(self: Any, *args: Any, **kwargs: Any) -> None:
+    def store_and_init(self: Any, *args: Any, **kwargs: Any) -> None:
         if "made_by" not in vars(self):  # else a subclass's constructor is calling this one
             vars(self)["made_by"] = _call(type(self), signature, (self, *args), kwargs)
         init(self, *args, **kwargs)
 
-    return remembering
+    return store_and_init
 
 
 def _call(target: Callable[..., Any], signature: inspect.Signature, args: tuple, kwargs: dict) -> Call | None:
-    """None where the arguments do not fit, which the call itself reports, or have no names (``*args``)."""
+    """The call with named arguments; None if they do not fit the signature, or have no names (``*args``)."""
     try:
         bound = signature.bind(*args, **kwargs).arguments
-    except TypeError:
+    except TypeError:  # the call itself raises the same error
         return None
     arguments: dict[str, Any] = {}
     for name, value in bound.items():
@@ -123,7 +124,7 @@ def _importable(target: Callable[..., Any]) -> bool:
 
 
 def _name(target: Any) -> str:
-    """As yamls name it: by the package, where that offers what one of its files defines."""
+    """The import path, through the package if the package exports the object, as in configs."""
     module, name = target.__module__, target.__qualname__
     package = module.rpartition(".")[0]
     return f"{package if getattr(sys.modules.get(package), name, None) is target else module}.{name}"

@@ -1,4 +1,4 @@
-"""Clipping: keep the estimate of x_0 inside the range that the data can take."""
+"""Clipping: keeps the predicted x_0 inside the value range of the data."""
 
 from torch import Tensor, nn
 
@@ -7,9 +7,10 @@ from litdiffusion.diffusion.levels import Level, Prediction
 
 
 class ClippedDenoiser(DenoiserWrapper):
-    """Clamps another denoiser's x_0 to ``[low, high]`` and recomputes eps from it, so that the pair still explains x_t.
+    """Clamps the x_0 of another denoiser to ``[low, high]`` and sets ``eps = (x_t - alpha * x_0) / sigma``.
 
-    ``eps = (x_t - alpha * x_0) / sigma``. Where the estimate lies inside already, nothing changes. Needs sigma > 0.
+    The pair still satisfies ``x_t = alpha * x_0 + sigma * eps``. Values of x_0 inside the range do not change. Needs
+    sigma > 0.
 
     Source: Ho, Jain, Abbeel, 2020, arXiv 2006.11239 (clipping as in its published samples); static thresholding in
     Saharia et al., "Photorealistic Text-to-Image Diffusion Models", 2022, arXiv 2205.11487, section 2.3.

@@ -1,4 +1,4 @@
-"""Guidance: follow the condition more closely than the data do."""
+"""Guidance: samples that follow their class more closely than the data do."""
 
 import torch
 from torch import Tensor, nn
@@ -10,21 +10,21 @@ from litdiffusion.errors import UserError
 
 
 class GuidedDenoiser(DenoiserWrapper):
-    """Classifier-free guidance: ``x_0 = x_0(x_t) + weight * (x_0(x_t, class) - x_0(x_t))``, and eps alike.
+    """Classifier-free guidance: ``x_0 = x_0(x_t) + weight * (x_0(x_t, class) - x_0(x_t))``, and the same for eps.
 
-    The two weights sum to 1, so the pair still explains x_t. weight = 1 is the conditional denoiser, 0 the
-    unconditional one. Above 1 the score is that of ``p(x_t | class) * p(class | x_t)^(weight - 1)`` at every level;
-    these laws are not one density with growing noise. It costs two calls of the denoiser, and one where there is no
-    class or weight = 1. A learned variance is that of the conditional denoiser. Clip outside of guidance, not inside.
+    The weights of the two predictions sum to 1, so x_0 and eps still satisfy ``x_t = alpha * x_0 + sigma * eps``.
+    weight = 1 is the conditional denoiser, weight = 0 the unconditional one. For weight > 1 the score at each level is
+    that of ``p(x_t | class) * p(class | x_t)^(weight - 1)``; these densities are not the noised versions of a single
+    density. Costs two calls of the denoiser, or one without a class or with weight = 1. The learned variance is that of
+    the conditional denoiser. Clip outside of guidance, not inside.
 
     Args:
-        denoiser: one that was trained with and without classes, and takes ``class_label=None`` for without.
+        denoiser: one trained with and without class labels (``conditional=true``, class_dropout > 0);
+            ``class_label=None`` is the unconditional prediction.
         weight: finite; 1 to 10 are usual. (The source's w is weight - 1.)
 
     Raises:
-        UserError: a weight that is not finite.
-
-    The MLP and the U-Net of this project learn both from ``conditional=true`` with a class_dropout above 0.
+        UserError: for a weight that is not finite.
 
     Source: Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv 2207.12598, equation 6.
     """
@@ -38,6 +38,7 @@ class GuidedDenoiser(DenoiserWrapper):
     def correct(self, prediction: Prediction, x_t: Tensor, level: Level, class_label: Tensor | None) -> Prediction:
         if class_label is None or self.weight == 1:
             return prediction
-        free = self.denoiser(x_t, level)
-        x_0 = mix(1 - self.weight, free.x_0, self.weight, prediction.x_0)
-        return prediction._replace(x_0=x_0, eps=mix(1 - self.weight, free.eps, self.weight, prediction.eps))
+        unconditional = self.denoiser(x_t, level)
+        x_0 = mix(1 - self.weight, unconditional.x_0, self.weight, prediction.x_0)
+        eps = mix(1 - self.weight, unconditional.eps, self.weight, prediction.eps)
+        return prediction._replace(x_0=x_0, eps=eps)

@@ -1,4 +1,4 @@
-"""The learned denoiser: a net, a schedule and the meaning of the net's output."""
+"""The learned denoiser: a net, a noise schedule and a parameterization."""
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +11,16 @@ from litdiffusion.errors import UserError
 
 
 class Denoiser(nn.Module):
-    """``(x_t, level, class_label) -> Prediction(x_0, eps)``: the learned expectations of both, given x_t.
+    """``(x_t, level, class_label) -> Prediction(x_0, eps)``: the learned E[x_0 | x_t] and E[eps | x_t].
 
-    The net is any module ``net(x, noise_label, class_label) -> out``, out shaped like x, noise_label (B,). It knows no
-    diffusion: its input and output are scaled here, as the parameterization says. x is cast to the dtype of the net's
-    weights, the output back to that of x_t. The noise label is at least float32; a net in half precision casts it
-    itself. With ``learned_variance`` the output has twice the channels (dimension 1), and its second half v gives
-    ``variance_fraction = (v + 1) / 2`` of `Prediction`.
+    The net is any module ``net(x, noise_label, class_label) -> out``, out shaped like x, noise_label (B,). The denoiser
+    scales the net's input and output by the factors of the parameterization. It casts x to the dtype of the net's
+    weights, and the output to the dtype of x_t. The noise label is at least float32; a net in half precision must cast
+    it. With ``learned_variance`` the output has twice the channels (dimension 1), and its second half v gives the
+    prediction's ``variance_fraction = (v + 1) / 2``.
 
     Raises:
-        UserError: where the parameterization cannot be decoded on this schedule, or variances are to be learned where
-            there is no chain.
+        UserError: if the parameterization cannot be decoded on this schedule, or ``learned_variance`` has no chain.
 
     Source: learned variances: Nichol, Dhariwal, 2021, arXiv 2102.09672, section 3.1.
     """
@@ -49,17 +48,17 @@ class Denoiser(nn.Module):
         self._scales_output = not _is_one(parameterization.output_scale(probe))
 
     def output(self, x_t: Tensor, level: Level, class_label: Tensor | None = None) -> Tensor:
-        """What is compared with the target, (B, ...) in x_t's dtype even where the net ran under autocast."""
+        """The output that the loss compares with the target, (B, ...), in x_t's dtype even under autocast."""
         return self.outputs(x_t, level, class_label)[0]
 
     def outputs(self, x_t: Tensor, level: Level, class_label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """The output and, with learned variances, the variance fraction."""
-        weights = next((weight.dtype for weight in self.net.parameters()), x_t.dtype)
-        # At least float32: in bfloat16 the labels 1..1000 would collapse to half as many.
-        precise = torch.promote_types(weights, torch.float32)
-        noise_label = self.schedule.noise_label(level).to(x_t.device, precise).reshape(-1).expand(len(x_t))
+        """The output (see `output`), and the variance fraction, None without a learned variance."""
+        net_dtype = next((weight.dtype for weight in self.net.parameters()), x_t.dtype)
+        # At least float32, because bfloat16 would round the noise labels 1..1000 to half as many values.
+        noise_label_dtype = torch.promote_types(net_dtype, torch.float32)
+        noise_label = self.schedule.noise_label(level).to(x_t.device, noise_label_dtype).reshape(-1).expand(len(x_t))
         x = scaled(self.parameterization.input_scale(level), x_t) if self._scales_input else x_t
-        out = self.net(x.to(weights), noise_label, class_label).to(x_t.dtype)
+        out = self.net(x.to(net_dtype), noise_label, class_label).to(x_t.dtype)
         out, raw = self._halves(out, x_t) if self.learned_variance else (out, None)
         if self._scales_output:
             out = scaled(self.parameterization.output_scale(level), out)

@@ -1,9 +1,9 @@
 """The variational bound of a chain on the negative log-likelihood, term by term.
 
-In the mean over the noise, with i = 2..T, t = i/T and s = (i - 1)/T,
+In expectation over the noise, with i = 2..T, t = i/T and s = (i - 1)/T,
 ``-log p(x_0) <= KL(q(x_T | x_0) || prior) + sum_i KL(q(x_s | x_t, x_0) || p(x_s | x_t)) - log p(x_0 | x_1)``.
-``p(x_s | x_t)`` is normal around the posterior's mean at the predicted x_0; its variance lies between the posterior's
-(fraction 0) and the forward one (fraction 1).
+``p(x_s | x_t)`` is normal around the posterior's mean at the predicted x_0. Its variance lies between the posterior
+variance (variance fraction 0) and the forward variance (variance fraction 1).
 
 Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, equation 5; learned
 variances: Nichol, Dhariwal, 2021, arXiv 2102.09672.
@@ -28,10 +28,10 @@ DECODERS = ("8bit", "gaussian")
 
 
 class BoundTerms(NamedTuple):
-    """Nats per sample, from one draw of noise at every level.
+    """The terms of the bound in nats per sample, from one draw of noise at every level.
 
-    ``prior`` (B,) and ``decoder`` (B,) are the bound's first and last term, ``steps`` (B, T - 1) the divergences of the
-    steps down from ``times`` (T - 1,) = 2/T, ..., 1.
+    ``prior`` (B,) and ``decoder`` (B,) are the bound's first and last term. ``steps`` (B, T - 1) are the KL divergences
+    of the steps that start at ``times`` (T - 1,) = 2/T, ..., 1.
     """
 
     prior: Tensor
@@ -46,8 +46,10 @@ class BoundTerms(NamedTuple):
 
 
 class Reverse(NamedTuple):
-    """``p(x_s | x_t)`` beside the posterior: the weight of x_0's error in the mean, the logarithm of the variance, and
-    that of its ratio to the posterior's.
+    """``p(x_s | x_t)`` compared with the posterior.
+
+    ``weight_x_0`` is the weight of x_0's error in the mean, ``log_variance`` the logarithm of the variance,
+    ``log_ratio`` the logarithm of the variance divided by the posterior variance.
     """
 
     weight_x_0: Tensor
@@ -65,38 +67,40 @@ def variational_bound(
     noise: Noise = torch.randn_like,
     steps: int | None = None,
 ) -> BoundTerms:
-    """Every term of the bound for x_0 (B, ...): one network call per level, memory of one.
+    """All terms of the bound for x_0 (B, ...), with one network call per level and the memory of one call.
 
-    The last step, into clean data, is the decoder p(x_0 | x_1), normal around the predicted x_0. "8bit" codes values
-    ``k / 127.5 - 1`` by the mass of their bins: the total is then a code length. "gaussian" is a density, and the total
-    a negative log density. The posterior variance of that step is 0; in its place stands the second step's for bytes,
-    and for densities the forward one, sigma_1²: given x_1 smooth data still vary by sigma_1.
+    The last step, to clean data, is the decoder p(x_0 | x_1), normal around the predicted x_0. "8bit" is the
+    probability of the bin of ``k / 127.5 - 1``, so the total is a code length. "gaussian" is a density, so the total is
+    a negative log density. The posterior variance of the last step is 0. It is replaced by the posterior variance at
+    i = 2 for "8bit". For "gaussian" the forward variance sigma_1² replaces it, because smooth data vary by sigma_1
+    given x_1.
 
-    As the steps become many, the bound of an exact denoiser with "forward" or well "learned" variances closes in on
-    ``-log p(x_0)`` of smooth data as 1/T. With "posterior" ones it stays above by half of Euler's constant, 0.29 nats
-    per coordinate, which the first steps cost: those variances are right for points alone.
+    For an exact denoiser and smooth data the bound approaches ``-log p(x_0)`` like 1/T with "forward" or well-trained
+    "learned" variances. With "posterior" variances it stays above by half of Euler's constant, 0.29 nats per
+    coordinate. The steps near clean data cause this gap, because these variances are exact for point masses only.
 
     Args:
         denoiser: (x_t, level, class_label) -> `Prediction`, with a ``schedule``.
         x_0: data in model space.
         variance: of the reverse steps: "posterior", "forward" or "learned".
         decoder: "8bit" or "gaussian".
-        class_label: what the denoiser is told.
-        noise: drawn anew at every level, from the noisiest down.
-        steps: the bound of the shorter chain that visits so many levels, of a process in continuous time too; None
-            takes all of a chain.
+        class_label: (B,) or None, passed to the denoiser.
+        noise: called once per level, from the noisiest to the cleanest.
+        steps: the number of levels of a shorter chain whose bound is returned, also for continuous time; None: all
+            levels of the chain.
 
     Raises:
-        UserError: fewer than two levels, values that are no bytes for "8bit", or "learned" where nothing was.
+        UserError: for fewer than two levels, for "8bit" with values that are not bytes, or for "learned" without a
+            learned variance.
     """
     _check(variance, decoder, x_0)
     levels = _levels(denoiser, steps)
     floor = posterior(levels[-2], levels[-3]).variance
-    decoding = "forward" if (variance, decoder) == ("posterior", "gaussian") else variance
+    decoder_variance = "forward" if (variance, decoder) == ("posterior", "gaussian") else variance
     terms = []
     for now, after in pairwise(levels):
         prediction = denoiser(diffuse(x_0, noise(x_0), now), now, class_label)
-        nats, kind = (_decoder_nats, decoding) if after.is_clean else (_step_nats, variance)
+        nats, kind = (_decoder_nats, decoder_variance) if after.is_clean else (_step_nats, variance)
         reverse = _reverse(after, now, floor, _variance_fraction(prediction, kind), x_0)
         terms.append(nats(x_0, prediction, reverse, decoder))
     times = torch.stack([level.t for level in levels[-3::-1]])
@@ -105,10 +109,10 @@ def variational_bound(
 
 
 def bound_term(schedule: Chain, x_0: Tensor, prediction: Prediction, level: Level, decoder: str) -> Tensor:
-    """The term (B,) of the step down from ``level``, in nats per sample, with the variance that the prediction holds.
+    """The bound's term (B,) of the step that starts at ``level``, in nats per sample, with the learned variance.
 
-    With i uniform on 1..T, T times its mean is an unbiased estimate of the bound less the prior's term: the form to
-    train on, differentiable in the prediction's x_0 and variance fraction. Levels (B, 1, ..., 1) of the chain.
+    It is meant for training: differentiable in the prediction's x_0 and variance fraction. With i uniform on 1..T, T
+    times its mean is an unbiased estimate of the bound without the prior's term. ``level`` has fields (B, 1, ..., 1).
     """
     previous = schedule.previous(level)
     floor = posterior(schedule.at(1 / schedule.steps), schedule.at(2 / schedule.steps)).variance
@@ -118,14 +122,14 @@ def bound_term(schedule: Chain, x_0: Tensor, prediction: Prediction, level: Leve
 
 
 def prior_divergence(x_0: Tensor, level: Level, prior_std: float) -> Tensor:
-    """``KL(N(alpha x_0, sigma²) || N(0, prior_std²))`` (B,) at the noisiest level: what is left of the data there."""
+    """``KL(N(alpha x_0, sigma²) || N(0, prior_std²))`` (B,) at the noisiest level; 0 if no signal is left there."""
     log_prior = torch.as_tensor(prior_std, dtype=torch.float64).log() * 2
     log_ratio = log_prior - 2 * level.sigma.log()
     return kl_divergence(scaled(level.alpha, x_0), log_ratio.to(x_0), log_prior.to(x_0)).flatten(1).sum(1)
 
 
 def _reverse(after: Level, now: Level, floor: Tensor, variance_fraction: Tensor, like: Tensor) -> Reverse:
-    """Of the step from ``now`` to ``after``; ``floor`` replaces the posterior variance where that is 0."""
+    """The reverse transition from ``now`` to ``after``; ``floor`` replaces a posterior variance of 0."""
     weight_x_0, _, lower = posterior(after, now)
     lower = torch.where(after.sigma == 0, floor.to(lower.device), lower)
     upper = transition(after, now).variance
@@ -151,20 +155,18 @@ def _variance_fraction(prediction: Prediction, variance: str) -> Tensor:
         return torch.tensor(FIXED[variance], dtype=torch.float64)
     if prediction.variance_fraction is None:
         raise UserError(
-            "variance=learned needs a denoiser that learned one, this has none; take variance=forward or posterior, "
-            "or train with objective=hybrid"
+            "variance=learned needs a denoiser with a learned variance, this one has none; take variance=forward or "
+            "posterior, or train with objective=hybrid"
         )
     return prediction.variance_fraction
 
 
 def _levels(denoiser: nn.Module, steps: int | None) -> list[Level]:
     if denoiser.schedule.steps == 1:
-        raise UserError(
-            "a process of a single noise level has no way from noise to data to bound; train another recipe"
-        )
+        raise UserError("a single noise level has no steps from noise to data, and so no bound; train another recipe")
     levels = denoiser.schedule.grid(steps)
     if len(levels) < 3:
-        raise UserError(f"the bound belongs to at least 2 steps, got {len(levels) - 1}; take more")
+        raise UserError(f"the bound needs at least 2 steps, got {len(levels) - 1}; take more")
     return levels
 
 
@@ -174,6 +176,6 @@ def _check(variance: str, decoder: str, x_0: Tensor) -> None:
             raise UserError(f"{name} of the bound must be one of {', '.join(known)}, got {value!r}")
     if decoder == "8bit" and not are_bytes(x_0):
         raise UserError(
-            f"decoder=8bit codes the 256 values k / 127.5 - 1 from -1 to 1, got data from {x_0.min().item():.4g} to "
-            f"{x_0.max().item():.4g} that are not of them; take decoder=gaussian"
+            f"decoder=8bit codes the 256 values k / 127.5 - 1 from -1 to 1, got other values between "
+            f"{x_0.min().item():.4g} and {x_0.max().item():.4g}; take decoder=gaussian"
         )

@@ -1,4 +1,4 @@
-"""Divergences of vector fields by automatic differentiation: exact, or estimated."""
+"""Divergences of vector fields by automatic differentiation: exact or estimated."""
 
 from typing import Protocol
 
@@ -9,14 +9,14 @@ from litdiffusion.errors import UserError
 
 
 class Divergence(Protocol):
-    """Which directions e to sum ``e . J e`` over."""
+    """Chooses the directions e over which ``e . J e`` is summed."""
 
     def directions(self, x: Tensor) -> Tensor:
-        """(n, B or 1, ...) in x's dtype and device, for x (B, ...)."""
+        """Directions (n, B or 1, ...) with the dtype and device of x (B, ...)."""
 
 
 class Exact:
-    """The trace of the Jacobian: d directions, one backward pass each. For low dimensions d."""
+    """The exact trace of the Jacobian: d directions with one backward pass each, for low dimensions d."""
 
     def directions(self, x: Tensor) -> Tensor:
         """The unit vectors (d, 1, ...)."""
@@ -25,16 +25,17 @@ class Exact:
 
 
 class Hutchinson:
-    """``E[e . J e]`` over random e of unit covariance: unbiased, at ``probes`` backward passes whatever the dimension.
+    """``E[e . J e]`` over random e of unit covariance: unbiased, with ``probes`` backward passes in any dimension.
 
-    The probes are drawn once per integration, so that the differential equation stays one. Signs ("rademacher") have
-    the least variance, ``2 * (sum of squares of the symmetrised Jacobian off its diagonal)``; "normal" probes add the
-    diagonal's. The estimate of a log density is unbiased, so its mean over data is too.
+    The probes are drawn once per integration, so that the solver sees one differential equation. Random signs
+    ("rademacher") have the smallest variance, ``2 * (sum of squares of the symmetrised Jacobian off its diagonal)``;
+    for "normal" probes the sum includes the diagonal. The estimate of a log density is unbiased, and so is its mean
+    over data.
 
     Args:
-        probes: independent ones, averaged.
-        law: "rademacher" or "normal".
-        seed: of the probes.
+        probes: number of independent probes, whose estimates are averaged.
+        law: distribution of the probes, "rademacher" or "normal".
+        seed: seed of the probes.
 
     Source: Hutchinson, 1990 (Communications in Statistics 19); Grathwohl et al., "FFJORD: Free-form Continuous Dynamics
     for Scalable Reversible Generative Models", 2018, arXiv 1810.01367, section 3.
@@ -48,7 +49,7 @@ class Hutchinson:
         self.probes, self.law, self.seed = probes, law, seed
 
     def directions(self, x: Tensor) -> Tensor:
-        """The probes over the root of their number (probes, B, ...)."""
+        """The probes (probes, B, ...), divided by the square root of their number so that the sum is a mean."""
         generator = torch.Generator().manual_seed(self.seed)
         normal = torch.randn(self.probes, *x.shape, generator=generator, dtype=x.dtype)
         probes = normal if self.law == "normal" else torch.where(normal < 0, -1.0, 1.0).to(x.dtype)
@@ -58,7 +59,7 @@ class Hutchinson:
 def divergence(field: Tensor, x: Tensor, directions: Tensor) -> Tensor:
     """``sum over e of e . (d field / dx) e`` (B,), for field (B, ...) computed from the leaf x (B, ...).
 
-    ``directions`` (n, B or 1, ...); one backward pass each, memory of one.
+    One backward pass for each of the ``directions`` (n, B or 1, ...), with the memory of one pass.
     """
     total = x.new_zeros(len(x))
     for index, e in enumerate(directions):

@@ -1,4 +1,4 @@
-"""The negative log-likelihood of data by whichever way their process has."""
+"""The negative log-likelihood of data, by the method that the process allows."""
 
 from math import prod
 
@@ -11,11 +11,11 @@ from litdiffusion.diffusion.likelihood.divergence import Divergence, Exact, Hutc
 from litdiffusion.diffusion.likelihood.flow import flow_log_likelihood
 
 EXACT_UP_TO = 16
-"""Coordinates whose divergence is taken exactly where nothing else is asked for."""
+"""The largest number of coordinates whose divergence is computed exactly by default."""
 
 
 def divergence_for(coordinates: int, probes: int | None, seed: int) -> Divergence:
-    """Exact for a few coordinates where no number of ``probes`` is given, else Hutchinson's estimate (1 if None)."""
+    """`Exact` for few coordinates if ``probes`` is None, else `Hutchinson` with this number of probes (None: 1)."""
     if probes is None and coordinates <= EXACT_UP_TO:
         return Exact()
     return Hutchinson(probes or 1, seed=seed)
@@ -31,20 +31,20 @@ def flow_nats(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> Tensor:
-    """``-log p(x_0)`` (B,) in nats by the probability flow; of ``bytes`` an upper bound on their code length."""
+    """``-log p(x_0)`` (B,) in nats by the probability flow; for ``bytes`` an upper bound on their code length."""
     x = dequantised(x_0, seed) if bytes else x_0
-    found = flow_log_likelihood(denoiser, x, class_label, divergence, rtol, atol).log_density
-    return byte_nats(found, prod(x_0.shape[1:])) if bytes else -found
+    log_p = flow_log_likelihood(denoiser, x, class_label, divergence, rtol, atol).log_density
+    return byte_nats(log_p, prod(x_0.shape[1:])) if bytes else -log_p
 
 
 def quick_nats(
     denoiser: nn.Module, x_0: Tensor, bytes: bool, steps: int, seed: int = 0, class_label: Tensor | None = None
 ) -> Tensor | None:
-    """``-log p`` (B,) in nats at the cost of some ``steps`` network calls, good enough to follow a training.
+    """``-log p`` (B,) in nats from about ``steps`` network calls, accurate enough to follow a training.
 
-    On a chain, and of bytes in any process, the variational bound of the chain of ``steps`` levels (forward variances,
-    or the learned ones), from one draw of noise: it lies above the bound of more levels. Of other data in continuous
-    time the probability flow, to a relative tolerance of 1e-3. A single level has no likelihood: None.
+    For chains, and for bytes in every process, it is the variational bound of a chain of ``steps`` levels with forward
+    or learned variances, from one draw of noise; more levels give smaller values. For other data in continuous time it
+    is the probability flow's value to the tolerances 1e-3. None for a single level, which has no likelihood.
     """
     schedule = denoiser.schedule
     if schedule.steps == 1:

@@ -1,4 +1,4 @@
-"""The loss of a batch, in the order of the mathematics."""
+"""The denoising loss of a batch."""
 
 from typing import NamedTuple
 
@@ -16,9 +16,9 @@ from litdiffusion.parts.described import Described
 
 
 class Losses(NamedTuple):
-    """Per sample, each (B,): the weighted loss ``value`` and the time ``t`` that it was drawn at.
+    """Per sample, each of shape (B,): the weighted loss ``value`` and its time ``t``.
 
-    ``importance`` is what a sample counts where times were not drawn as they count (see `TimeSampler.importance`).
+    ``importance`` is the weight of each sample under non-uniform times, or None (see `TimeSampler.importance`).
     """
 
     value: Tensor
@@ -30,12 +30,12 @@ class Losses(NamedTuple):
         return self.value.mean() if self.importance is None else (self.value * self.importance).mean()
 
     def detach(self) -> "Losses":
-        """The same numbers without their gradient."""
+        """The same losses without gradients."""
         return Losses(*(None if x is None else x.detach() for x in self))
 
 
 class DenoisingObjective(Described, nn.Module):
-    """``w(t) * |out(x_t, t) - target|²``, the mean over coordinates, at one drawn time and noise per sample.
+    """``w(t) * |out(x_t, t) - target|²``, averaged over coordinates, at one random time and noise per sample.
 
     Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, algorithm 1.
     """
@@ -53,14 +53,14 @@ class DenoisingObjective(Described, nn.Module):
         noise: Noise = torch.randn_like,
         offset: Tensor | float | None = None,
     ) -> Losses:
-        """Losses of data x_0 (B, ...); ``noise`` and ``offset`` fix the randomness where a comparison needs it."""
+        """The losses of data x_0 (B, ...); a given ``noise`` and ``offset`` make them reproducible."""
         level = self.times.draw(x_0, offset)
         eps = noise(x_0)
         x_t = diffuse(x_0, eps, level)
         out, variance_fraction = denoiser.outputs(x_t, level, class_label)
         target = denoiser.parameterization.target(x_0, eps, level)
         weight = self.weighting.weight(level, denoiser.parameterization).to(out).view(-1)
-        value = weight * mse_loss(out, target, reduction="none").flatten(1).mean(1)  # w * |out - target|²
+        value = weight * mse_loss(out, target, reduction="none").flatten(1).mean(1)  # w * |out - target|², (B,)
         extra = self.extra(denoiser, x_0, x_t, level, out, variance_fraction)
         importance = self.times.importance(level.t)
         return Losses(
@@ -70,12 +70,12 @@ class DenoisingObjective(Described, nn.Module):
         )
 
     def check(self, denoiser: Denoiser) -> None:
-        """Refuses a denoiser whose learned variance this loss would not train."""
+        """Raises a `UserError` for a denoiser with a learned variance, which this loss does not train."""
         if denoiser.learned_variance:
-            raise UserError("learned_variance=true needs the loss that trains it; take objective=hybrid")
+            raise UserError("learned_variance=true needs a loss that trains the variance; take objective=hybrid")
 
     def extra(
         self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, variance_fraction: Tensor | None
     ) -> Tensor | None:
-        """A further term (B,) of a subclass, which the weight does not touch; None: there is none."""
+        """An additional loss term (B,) of a subclass, without the weight; None: no term."""
         return None

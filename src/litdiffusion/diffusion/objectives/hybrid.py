@@ -1,4 +1,4 @@
-"""The loss that also learns the variance of the reverse steps."""
+"""The loss that also trains the variance of the reverse steps."""
 
 from torch import Tensor
 
@@ -11,28 +11,30 @@ from litdiffusion.diffusion.weightings import Weighting
 from litdiffusion.errors import UserError
 
 BYTES = (-1.0, 1.0)
-"""The range of values that stand for bytes, ``k / 127.5 - 1``."""
+"""The value range of bytes, ``k / 127.5 - 1``."""
 
 
 class HybridObjective(DenoisingObjective):
-    """``w(t) * |out - target|² + factor * T * L_i / d``: the denoising loss, and the variational bound for the spread.
+    """``w(t) * |out - target|² + factor * T * L_i / d``: the denoising loss plus a bound that trains the variance.
 
-    ``L_i`` is the bound's term of the drawn step in nats (`bound_term`) and d the number of coordinates. With uniform
-    times the second part therefore has the expectation ``factor * L_vlb``, the whole bound (but for the prior's
-    constant) in nats per coordinate: as large for any T and any size of the data, beside a mean over coordinates. In it
-    x_0 is detached: its gradient reaches the spread alone (and the layers below), the mean is learned by the first part
-    alone. Nothing else reaches the spread's own weights, so the factor only sets the bound's share in the layers that
-    both use. Times of another law without `TimeSampler.importance` weigh the terms by it, and move no term's optimum.
+    ``L_i`` is the term of the variational bound for the drawn step in nats (`bound_term`), d the number of coordinates.
+    With uniform times the second part has the expectation ``factor * L_vlb``, where L_vlb is the bound without its
+    constant prior term, in nats per coordinate. Its size therefore depends neither on T nor on the size of the data.
+
+    The predicted x_0 is detached in the second part: the first part alone trains the mean, the second part trains the
+    variance fraction and the layers below it. The variance fraction's own output weights get no other gradient, so
+    ``factor`` only sets the bound's share in the shared layers. Non-uniform times without `TimeSampler.importance`
+    weight the terms by p(t), which does not change the optimum of any term.
 
     Args:
-        times: which levels to train on.
-        weighting: of the first part; the source takes 1 on epsilon.
-        decoder: of the first step: "8bit" for bytes in [-1, 1], "gaussian" for other data; None decides by the range.
-        factor: the source's lambda, 0.001. Its program counts bits: the same number there weighs 1.44 times more.
-        value_range: of the data, where ``decoder`` is None; that of bytes is (-1, 1).
+        times: sampler of the training times.
+        weighting: weight of the first part; the source uses 1 on epsilon.
+        decoder: p(x_0 | x_1): "8bit" for bytes in [-1, 1], "gaussian" for other data; None: chosen by ``value_range``.
+        factor: the source's lambda, 0.001. The source's program uses bits, so its factor counts 1.44 times more.
+        value_range: value range of the data, used if ``decoder`` is None; (-1, 1) means bytes.
 
     Raises:
-        UserError: an unknown decoder, or a factor that is not positive.
+        UserError: for an unknown decoder, or a factor that is not positive.
 
     Source: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv 2102.09672, equation 16.
     """
@@ -54,11 +56,11 @@ class HybridObjective(DenoisingObjective):
         self.decoder, self.factor = decoder, factor
 
     def check(self, denoiser: Denoiser) -> None:
-        """Refuses a denoiser without a learned variance."""
+        """Raises a `UserError` for a denoiser without a learned variance."""
         if not denoiser.learned_variance:
             raise UserError(
-                "the hybrid objective learns a variance, this denoiser has none; set learned_variance=true, or take "
-                "objective=denoising"
+                "the hybrid objective trains a learned variance, this denoiser has none; set learned_variance=true, "
+                "or take objective=denoising"
             )
 
     def extra(

@@ -12,21 +12,21 @@ from litdiffusion.errors import UserError
 from litdiffusion.parts.described import Described
 
 SINGULAR = 1e-8
-"""Below this |det| a row no longer tells x_0 and eps apart in float32."""
+"""Below this |det| float32 can no longer separate x_0 from eps."""
 
 
 class Parameterization(Described, ABC):
     """A row (a, b): the net learns ``target = a * x_0 + b * eps``.
 
-    Together with ``x_t = alpha * x_0 + sigma * eps`` this is a 2x2 system with ``det = alpha * b - sigma * a``, whose
-    solution turns any output into both unknowns:
+    Together with ``x_t = alpha * x_0 + sigma * eps`` this is a 2x2 linear system with ``det = alpha * b - sigma * a``.
+    Its solution gives both unknowns from the output:
     ``x_0 = (b * x_t - sigma * out) / det``, ``eps = (alpha * out - a * x_t) / det``.
-    An error of the output becomes ``|Δx_0| = sigma / |det| * |Δout|`` and ``|Δeps| = alpha / |det| * |Δout|``.
+    An output error Δout becomes ``|Δx_0| = sigma / |det| * |Δout|`` and ``|Δeps| = alpha / |det| * |Δout|``.
     """
 
     @abstractmethod
     def row(self, level: Level) -> tuple[Tensor, Tensor]:
-        """The coefficients (a, b) at a level, shaped like ``level.t``."""
+        """The coefficients (a, b) at a level, each shaped like ``level.t``."""
 
     def det(self, level: Level) -> Tensor:
         """``alpha * b - sigma * a``, shaped like ``level.t``."""
@@ -34,12 +34,12 @@ class Parameterization(Described, ABC):
         return level.alpha * b - level.sigma * a
 
     def target(self, x_0: Tensor, eps: Tensor, level: Level) -> Tensor:
-        """What the net should output, shaped like x_0."""
+        """The training target ``a * x_0 + b * eps``, shaped like x_0."""
         a, b = self.row(level)
         return mix(a, x_0, b, eps)
 
     def decode(self, out: Tensor, x_t: Tensor, level: Level) -> Prediction:
-        """Both unknowns from the net's output, shaped like x_t."""
+        """x_0 and eps from the net's output, both shaped like x_t."""
         a, b = self.row(level)
         det = self.det(level)
         x_0 = mix(b / det, x_t, -level.sigma / det, out)
@@ -47,17 +47,18 @@ class Parameterization(Described, ABC):
         return Prediction(x_0, eps)
 
     def input_scale(self, level: Level) -> Tensor:
-        """What x_t is multiplied by before the net sees it: ``1 / sqrt(alpha² + sigma²)``, unit variance for data of
-        unit variance; 1 on a variance-preserving schedule. Shaped like ``level.t``.
+        """The factor of the net's input x_t: ``1 / sqrt(alpha² + sigma²)``, shaped like ``level.t``.
+
+        It gives unit variance for data of unit variance, and is 1 on a variance-preserving schedule.
         """
         return 1 / level.radius
 
     def output_scale(self, level: Level) -> Tensor:
-        """What the net's own output is multiplied by, shaped like ``level.t``; 1 where targets keep their size."""
+        """The factor of the net's raw output, shaped like ``level.t``; 1 if targets have one size at all levels."""
         return torch.ones_like(level.alpha)
 
     def check(self, schedule: NoiseSchedule) -> None:
-        """Refuse a schedule on which the row loses one of the unknowns (|det| reaches 0 at a trained level)."""
+        """Raises a `UserError` if x_0 and eps cannot be separated at a training level (|det| reaches 0)."""
         level = schedule.probe()
         det = self.det(level).abs()
         worst = det.argmin()

@@ -1,4 +1,4 @@
-"""The rows: epsilon, x0, v, score, flow, EDM and the posterior mean."""
+"""The parameterizations epsilon, x0, v, score, flow, EDM and posterior mean."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from litdiffusion.errors import UserError
 
 
 class Epsilon(Parameterization):
-    """The noise, row (0, 1), det = alpha: loses x_0 where no signal is left (alpha = 0).
+    """The net predicts the noise: row (0, 1), det = alpha. Singular where no signal is left (alpha = 0).
 
     Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, equation 14.
     """
@@ -20,11 +20,11 @@ class Epsilon(Parameterization):
         return torch.zeros_like(level.alpha), torch.ones_like(level.alpha)
 
     def target(self, x_0: Tensor, eps: Tensor, level: Level) -> Tensor:
-        return eps  # the row says the same with three passes over the data
+        return eps  # equals 0 * x_0 + 1 * eps, without its three passes over the data
 
 
 class X0(Parameterization):
-    """The data, row (1, 0), det = -sigma: loses eps where no noise is left (sigma = 0, never trained on)."""
+    """The net predicts the data: row (1, 0), det = -sigma. Singular at sigma = 0, which is never trained on."""
 
     def row(self, level: Level) -> tuple[Tensor, Tensor]:
         return torch.ones_like(level.alpha), torch.zeros_like(level.alpha)
@@ -34,9 +34,9 @@ class X0(Parameterization):
 
 
 class V(Parameterization):
-    """The velocity on the circle, row (-sigma, alpha) / r with r = sqrt(alpha² + sigma²); |det| = r, never singular.
+    """The net predicts the velocity v: row (-sigma, alpha) / r, r = sqrt(alpha² + sigma²). det = r, never singular.
 
-    Tends to epsilon where alpha = 1 and to -x_0 where alpha = 0.
+    The target tends to eps as sigma / alpha -> 0 and to -x_0 as alpha / sigma -> 0.
 
     Source: Salimans, Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022, arXiv 2202.00512,
     appendix D.
@@ -47,10 +47,10 @@ class V(Parameterization):
 
 
 class Score(Parameterization):
-    """The score of the noised data, ``grad log p(x_t) = -E[eps | x_t] / sigma``: row (0, -1 / sigma).
+    """The net predicts the score of the noised data, ``grad log p(x_t) = -E[eps | x_t] / sigma``: row (0, -1 / sigma).
 
-    det = -alpha / sigma: loses x_0 where no signal is left (alpha = 0). Its targets grow as 1/sigma, so the net's own
-    output is multiplied by 1/sigma and stays of unit size.
+    det = -alpha / sigma, singular where no signal is left (alpha = 0). Targets grow as 1/sigma, so the net's raw output
+    is multiplied by 1/sigma and stays of unit size.
 
     Source: Vincent, "A Connection Between Score Matching and Denoising Autoencoders", 2011; Song, Ermon, 2019,
     arXiv 1907.05600; the division by sigma is technique 3 of Song, Ermon, 2020, arXiv 2006.09011.
@@ -64,11 +64,11 @@ class Score(Parameterization):
 
 
 class Flow(Parameterization):
-    """The velocity of the path, ``dx_t / dt = alpha' x_0 + sigma' eps``: row (alpha', sigma').
+    """The net predicts the velocity of the path, ``dx_t / dt = alpha' x_0 + sigma' eps``: row (alpha', sigma').
 
-    det = alpha sigma' - sigma alpha'. On the straight path alpha = 1 - t, sigma = t it is eps - x_0 with det = 1, never
-    singular. Elsewhere its size is that of the rates, up to 80 for EDM's process: the net's own output is multiplied by
-    sqrt((alpha'² + sigma'²) / 2), which is 1 on the straight path.
+    det = alpha sigma' - sigma alpha'. On the straight path alpha = 1 - t, sigma = t the target is eps - x_0 and
+    det = 1, never singular. On other paths targets have the size of the rates, up to 80 for EDM's process, so the net's
+    raw output is multiplied by sqrt((alpha'² + sigma'²) / 2), which is 1 on the straight path.
 
     Source: Lipman et al., "Flow Matching for Generative Modeling", 2022, arXiv 2210.02747, equation 9 and section 4.
     """
@@ -85,24 +85,22 @@ class Flow(Parameterization):
 
 
 class EDM(Parameterization):
-    """EDM's preconditioned target ``(x_0 - c_skip * x_t) / c_out``, of unit variance for data of deviation sigma_data.
+    """EDM's preconditioned target ``(x_0 - c_skip * x_t) / c_out``, of unit variance for data of std sigma_data.
 
-    ``c_skip = alpha s² / r²``, ``c_out = sigma s / r`` and the net sees ``x_t / r``, with s = sigma_data and
-    ``r² = alpha² s² + sigma²``; the row ``((1 - c_skip alpha) / c_out, -c_skip sigma / c_out)`` is
-    (sigma / (s r), -alpha s / r) and has det = -r / s, never singular.
-    Tends to -eps where noise vanishes and to x_0 / s where it prevails.
+    ``c_skip = alpha s² / r²``, ``c_out = sigma s / r`` and the net's input is ``x_t / r``, with s = sigma_data and
+    ``r² = alpha² s² + sigma²``. The row ``((1 - c_skip alpha) / c_out, -c_skip sigma / c_out)`` equals
+    (sigma / (s r), -alpha s / r); det = -r / s, never singular.
+    The target tends to -eps as sigma / alpha -> 0 and to x_0 / s as alpha / sigma -> 0.
 
     Args:
-        sigma_data: deviation of the data in model space.
+        sigma_data: std of the data in model space.
 
     Source: Karras, Aittala, Aila, Laine, 2022, arXiv 2206.00364, table 1 (there alpha = 1).
     """
 
     def __init__(self, sigma_data: float):
         if not sigma_data > 0:
-            raise UserError(
-                f"parameterization.sigma_data must be positive, got {sigma_data}; it is the data's deviation"
-            )
+            raise UserError(f"parameterization.sigma_data must be positive, got {sigma_data}; it is the data's std")
         self.sigma_data = sigma_data
 
     def row(self, level: Level) -> tuple[Tensor, Tensor]:
@@ -117,12 +115,12 @@ class EDM(Parameterization):
 
 
 class PosteriorMean(Parameterization):
-    """The mean of q(x_s | x_t, x_0) for s the chain's previous level.
+    """The net predicts the mean of q(x_s | x_t, x_0), where s is the chain's previous level.
 
-    ``mean = weight_x_0 * x_0 + weight_x_t * x_t``, hence the row
-    ``(alpha_s, alpha_ts * sigma_s² / sigma_t)`` with det ``= -alpha_s * forward / sigma_t``: small between close
-    levels, so an error of the output grows by sigma_t² / (alpha_s * forward), hundreds of times, in x_0. At the first
-    step the mean is x_0 itself. It belongs to two neighbouring levels and exists for discrete chains only.
+    ``mean = weight_x_0 * x_0 + weight_x_t * x_t`` gives the row ``(alpha_s, alpha_ts * sigma_s² / sigma_t)`` with
+    ``det = -alpha_s * forward / sigma_t``. Between close levels det is small: an output error is multiplied by
+    sigma_t² / (alpha_s * forward), a factor of hundreds, in x_0. At i = 1 the mean is x_0 itself. The mean is defined
+    by two neighbouring levels, so it exists for discrete chains only.
 
     Source: option 1 in section 3.2 of Ho, Jain, Abbeel, 2020, arXiv 2006.11239.
     """

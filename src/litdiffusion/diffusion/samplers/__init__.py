@@ -1,4 +1,4 @@
-"""Samplers: walks down the noise levels, from pure noise to data."""
+"""Samplers: from pure noise down the noise levels to data."""
 
 from litdiffusion.diffusion.samplers.adaptive import AdaptiveODE
 from litdiffusion.diffusion.samplers.ancestral import Ancestral

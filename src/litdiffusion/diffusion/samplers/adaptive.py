@@ -1,4 +1,4 @@
-"""The probability-flow ODE with an error control that chooses its own steps."""
+"""The probability-flow ODE with adaptive steps."""
 
 from collections.abc import Iterator
 
@@ -17,18 +17,17 @@ METHODS = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
 
 
 class AdaptiveODE(Sampler):
-    """The probability flow from t = 1 to the cleanest trained time within tolerances, then the denoiser's x_0.
+    """Solves the probability flow from t = 1 to the cleanest training time, then returns the denoiser's x_0.
 
-    It is solved as ``dy / dphi = cos(phi) eps - sin(phi) x_0`` over the angle phi = atan(sigma / alpha), of y = x / r:
-    the same problem for every schedule, of unit size, regular at both ends. ``steps`` only says how many states are
-    shown; the solver chooses its own, for the whole batch at once, so that a sample depends on its batch within the
-    tolerance.
+    The equation is ``dy / dphi = cos(phi) eps - sin(phi) x_0`` for y = x / r, over the angle phi = atan(sigma / alpha):
+    the same for every schedule, of unit size, regular at both ends. ``steps`` is only the number of returned states.
+    The solver chooses its own steps for the whole batch, so a sample depends on its batch within the tolerance.
 
     Args:
-        steps: states shown.
-        rtol: tolerated error of a step relative to x.
-        atol: tolerated absolute error of y.
-        method: of torchdiffeq.
+        steps: number of returned states.
+        rtol: tolerated error of a step relative to y.
+        atol: tolerated absolute error of a step in y.
+        method: name of the method of torchdiffeq.
 
     Source: Song et al., 2020, arXiv 2011.13456, section 4.3; solvers: Chen, "torchdiffeq", 2018.
     """
@@ -45,8 +44,8 @@ class AdaptiveODE(Sampler):
 
     @classmethod
     def unfit(cls, schedule: NoiseSchedule) -> str | None:
-        chain = "its net knows the levels of a chain only, and the solver asks between them"
-        return super().unfit(schedule) or (chain if schedule.steps is not None else None)
+        reason = "its net is trained at the levels of a chain only, and the solver evaluates it between them"
+        return super().unfit(schedule) or (reason if schedule.steps is not None else None)
 
     def calls(self, schedule: NoiseSchedule) -> None:
         return None
@@ -54,8 +53,9 @@ class AdaptiveODE(Sampler):
     def walk(self, predict: Predict, x: Tensor, levels: list[Level], noise: Noise) -> Iterator[Tensor]:
         schedule = predict.schedule
         last = schedule.at(min(schedule.t_min, levels[-2].t.item()))
-        shown = [level for level in levels[:-1] if level.sigma > last.sigma * (1 + 1e-9)]
-        places = [in_angle(schedule, level) for level in [*shown, last]]
+        # The solver needs distinct positions, so levels that equal ``last`` are left out.
+        noisier = [level for level in levels[:-1] if level.sigma > last.sigma * (1 + 1e-9)]
+        places = [in_angle(schedule, level) for level in [*noisier, last]]
         angles = torch.stack([place.position for place in places]).to(x.device)
 
         def slope(angle: Tensor, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ancestral sampling: one draw of the reverse transition after the other."""
+"""Ancestral sampling: draws from one reverse transition after the other."""
 
 from torch import Tensor
 
@@ -8,10 +8,10 @@ from litdiffusion.diffusion.samplers.base import Sampler
 from litdiffusion.errors import UserError
 
 
-def _learned(after: Level, now: Level, prediction: Prediction) -> Tensor:
+def _learned_variance(after: Level, now: Level, prediction: Prediction) -> Tensor:
     if prediction.variance_fraction is None:
         raise UserError(
-            "sampler.variance=learned needs a denoiser that learned it; train with objective=hybrid, or take "
+            "sampler.variance=learned needs a denoiser with a learned variance; train with objective=hybrid, or take "
             "sampler.variance=posterior or forward"
         )
     lower, upper = posterior(after, now).variance, transition(after, now).variance
@@ -21,20 +21,20 @@ def _learned(after: Level, now: Level, prediction: Prediction) -> Tensor:
 VARIANCES = {
     "posterior": lambda after, now, prediction: posterior(after, now).variance,
     "forward": lambda after, now, prediction: transition(after, now).variance,
-    "learned": _learned,
+    "learned": _learned_variance,
 }
 
 
 class Ancestral(Sampler):
     """``x_s = mean(x_0, x_t) + sqrt(variance) * z`` with the posterior's mean at the predicted x_0.
 
-    ``variance="posterior"`` is exact where the data are one point, ``"forward"`` (beta_t) where they are N(0, I): Ho's
-    lower and upper choice. ``"learned"`` lies between them, on a logarithmic scale, where the prediction's spread says.
-    On fewer steps than the chain has, all are taken between the levels visited. The step into clean data adds no noise
-    (there the forward variance is not zero).
+    ``variance="posterior"`` is exact if the data are one point, ``"forward"`` (beta_t) if they are N(0, I): Ho's lower
+    and upper choice. ``"learned"`` interpolates their logarithms by the prediction's ``variance_fraction``. With fewer
+    steps than the chain has, mean and variance are those between the visited levels. The step to clean data adds no
+    noise, although its forward variance is not zero.
 
     Raises:
-        UserError: in the first step, "learned" with a denoiser that learned no variance.
+        UserError: in the first step, for "learned" with a denoiser without a learned variance.
 
     Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, algorithm 2; learned:
     Nichol, Dhariwal, 2021, arXiv 2102.09672, equation 15.

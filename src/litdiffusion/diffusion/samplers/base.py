@@ -1,4 +1,4 @@
-"""The loop that all samplers share; each writes only its own step."""
+"""The sampling loop that all samplers share; a subclass writes only its step."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from litdiffusion.parts.described import Described
 
 
 class State(NamedTuple):
-    """One state of a trajectory: x (B, ...), the noise level it stands at, and the number of steps taken so far."""
+    """One state of a trajectory: x (B, ...), its noise level, and the number of steps taken so far."""
 
     x: Tensor
     level: Level
@@ -24,7 +24,7 @@ class State(NamedTuple):
 
 
 class Predict(NamedTuple):
-    """A denoiser with its condition, asked without gradients: ``predict(x, level) -> Prediction``."""
+    """A denoiser with its class labels, called without gradients: ``predict(x, level) -> Prediction``."""
 
     denoiser: nn.Module
     class_label: Tensor | None = None
@@ -39,21 +39,21 @@ class Predict(NamedTuple):
 
 
 class Sampler(Described):
-    """Walks ``steps`` transitions from the noisiest level to clean data; None takes every level of a chain.
+    """Takes ``steps`` steps from the noisiest level to clean data.
 
-    A subclass writes `step`, or `walk` where it asks the denoiser more than once per step or remembers earlier answers.
+    A subclass writes `step`, or `walk` if it calls the denoiser more than once per step or uses earlier predictions.
 
     Args:
-        steps: transitions; None: all levels of a chain, 250 in continuous time.
-        grid: how the levels are spread, one of uniform (in time), quadratic, karras, log_snr (see `grids`).
+        steps: number of steps; None: all levels of a chain, 250 in continuous time.
+        grid: spacing of the levels: uniform (in time), quadratic, karras or log_snr (see `grids`).
     """
 
     family: ClassVar[list[type["Sampler"]]] = []
-    """Every sampler, in the order of definition."""
+    """All subclasses, in the order of definition."""
     name: ClassVar[str]
-    """As in ``sampler=name``."""
+    """The name on the command line, ``sampler=name``."""
     respaceable: ClassVar[bool] = True
-    """Whether fewer steps still lead to samples of the same law, only less exactly."""
+    """Whether fewer steps approximate the same distribution, only less accurately."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -65,18 +65,16 @@ class Sampler(Described):
 
     @classmethod
     def unfit(cls, schedule: NoiseSchedule) -> str | None:
-        """Why this sampler cannot walk such a process, in a few words; None where it can."""
-        return "a single noise level has no way down to clean data" if schedule.steps == 1 else None
+        """The reason why this sampler does not fit the schedule, in a few words; None if it fits."""
+        return "a single noise level has no steps down to clean data" if schedule.steps == 1 else None
 
     @property
     def needs_learned_variance(self) -> bool:
-        """Whether it takes the variance that the net has learned."""
+        """Whether it uses the learned variance of the net."""
         return False
 
     def check(self, schedule: NoiseSchedule, learned_variance: bool = True) -> None:
-        """Refuses a process that does not fit, naming the samplers that do, a number of steps that it has not, and a
-        learned variance that nobody learned.
-        """
+        """Raises a `UserError` if the schedule or ``steps`` does not fit, or if a learned variance is missing."""
         if self.needs_learned_variance and not learned_variance:
             raise UserError(
                 "sampler.variance=learned needs a net trained with objective=hybrid; take posterior or forward"
@@ -87,15 +85,15 @@ class Sampler(Described):
         self.levels(schedule)
 
     def levels(self, schedule: NoiseSchedule) -> list[Level]:
-        """The levels it visits, falling, the last one clean."""
+        """The visited levels, from the noisiest to clean data."""
         return levels_for(schedule, self.steps, self.grid)
 
     def calls(self, schedule: NoiseSchedule) -> int | None:
-        """Network calls per sample; None where it is known only afterwards."""
+        """Network calls per sample; None if known only after sampling."""
         return len(self.levels(schedule)) - 1
 
     def prior(self, schedule: NoiseSchedule, like: Tensor, noise: Noise = torch.randn_like) -> Tensor:
-        """What a walk starts from: pure noise with the shape, dtype and device of ``like``."""
+        """The initial x: pure noise with the shape, dtype and device of ``like``."""
         return prior(schedule, like, noise)
 
     def step(self, x: Tensor, prediction: Prediction, now: Level, after: Level, noise: Noise) -> Tensor:
@@ -103,7 +101,7 @@ class Sampler(Described):
         raise NotImplementedError
 
     def walk(self, predict: Predict, x: Tensor, levels: list[Level], noise: Noise) -> Iterator[Tensor]:
-        """x at ``levels[1]``, ``levels[2]``, ...: one network call per step."""
+        """Yields x at ``levels[1]``, ``levels[2]``, ..., with one network call per step."""
         for now, after in pairwise(levels):
             x = self.step(x, predict(x, now), now, after, noise)
             yield x
@@ -115,7 +113,7 @@ class Sampler(Described):
         class_label: Tensor | None = None,
         noise: Noise = torch.randn_like,
     ) -> Iterator[State]:
-        """Yields every state, beginning with x itself, a draw of the prior (see `prior`)."""
+        """Yields every state. The first one holds x itself, which is drawn from `prior`."""
         levels = self.levels(denoiser.schedule)
         yield State(x, levels[0])
         states = self.walk(Predict(denoiser, class_label), x, levels, noise)
@@ -143,20 +141,20 @@ class Sampler(Described):
 
 
 def blank(count: int, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
-    """What a walk of ``count`` samples is shaped like, (count, *shape), in at least float32.
+    """An uninitialised tensor for ``count`` samples, (count, *shape), in at least float32.
 
-    In half precision, the default dtype of a ``bf16-true`` run, the small last steps of a walk would be rounded away.
-    The denoiser casts x to its net's dtype.
+    In half precision, the default dtype of a ``bf16-true`` run, the small last steps of a sampler would be lost by
+    rounding. The denoiser casts x to its net's dtype.
     """
     dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
     return torch.empty(count, *shape, dtype=dtype, device=device)
 
 
 def prior(schedule: NoiseSchedule, like: Tensor, noise: Noise = torch.randn_like) -> Tensor:
-    """A draw of the Gaussian at the noisiest level, with the shape, dtype and device of ``like``."""
+    """A draw from the Gaussian prior at the noisiest level, with the shape, dtype and device of ``like``."""
     return schedule.prior_std * noise(like)
 
 
 def without_signal(schedule: NoiseSchedule) -> str | None:
-    """Why a sampler that divides by alpha cannot start where no signal is left; None where there is some."""
+    """The reason why a sampler that divides by alpha does not fit the schedule; None if alpha > 0 at t = 1."""
     return "no signal is left at t = 1 (alpha = 0), and it divides by alpha" if schedule.loses_signal else None

@@ -1,4 +1,4 @@
-"""DDIM: the family of samplers between the deterministic flow and ancestral sampling."""
+"""DDIM: samplers between the deterministic probability flow and ancestral sampling."""
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from litdiffusion.errors import UserError
 class DDIM(Sampler):
     """``x_s = alpha_s * x_0 + sqrt(sigma_s² - v) * eps + sqrt(v) * z`` with ``v = eta² * posterior variance``.
 
-    eta = 0 is deterministic (Euler's method in the coordinate sigma / alpha, of order 1), eta = 1 equals
+    eta = 0 is deterministic: Euler's method in the coordinate sigma / alpha, of order 1. eta = 1 equals
     `Ancestral(variance="posterior")`.
 
     Source: Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2020, arXiv 2010.02502, equation 12.

@@ -1,4 +1,4 @@
-"""The driver that draws samples: callbacks, measures and scripts all go through it."""
+"""The driver that draws all samples of callbacks, measures and scripts."""
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from litdiffusion.diffusion.seeding import fold_seed
 
 
 def unchanged(x: Tensor) -> Tensor:
-    """x itself: the decoder of a model in data space."""
+    """Returns x: the decoder of a model in data space."""
     return x
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Draws of a denoiser by a sampler.
+    """Draws samples from a denoiser with a sampler.
 
     Args:
-        sampler: from noise to data.
+        sampler: the sampler, from noise to data.
         denoiser: (x_t, level, class_label) -> `Prediction`, with a ``schedule``.
-        shape: of one sample in model space.
-        decode: from model space to data space.
-        device: that samples are drawn on; None: the CPU.
-        on_state: called with every state on the way, for a progress bar.
+        shape: shape of one sample in model space.
+        decode: maps model space to data space.
+        device: device of the samples; None: the CPU.
+        on_state: called with every state, e.g. for a progress bar.
     """
 
     sampler: Sampler
@@ -40,7 +40,7 @@ class Draws:
     def states(
         self, count: int, noise: Noise, class_label: Tensor | None = None, keep: Container[int] | None = None
     ) -> list[State]:
-        """States of ``count`` chains that start from the prior, see `states_from`."""
+        """States of ``count`` samples that start from the prior, see `states_from`."""
         x = self.sampler.prior(self.denoiser.schedule, blank(count, self.shape, self.device), noise)
         return self.states_from(x, noise, class_label, keep)
 
@@ -48,13 +48,13 @@ class Draws:
     def states_from(
         self, x: Tensor, noise: Noise, class_label: Tensor | None = None, keep: Container[int] | None = None
     ) -> list[State]:
-        """The states of a walk from x (B, *shape), decoded and in float32.
+        """The states of the trajectory from x (B, *shape), decoded and in float32.
 
         Args:
-            x: where the chains start, in model space.
-            noise: of the walk.
-            class_label: (B,), of a conditional denoiser.
-            keep: which numbers of steps to keep; None: the last state alone.
+            x: initial values in model space.
+            noise: source of the sampler's noise.
+            class_label: (B,), for a conditional denoiser.
+            keep: step numbers of the returned states; None: only the last state.
         """
         class_label = None if class_label is None else class_label.to(x.device)
         kept = []
@@ -64,14 +64,14 @@ class Draws:
         return [state._replace(x=self.decode(state.x).float()) for state in kept]
 
     def batch(self, places: range, noise: Noise, class_labels: Tensor | None = None) -> State:
-        """The samples at ``places`` of a long row of them; sample i is of class ``class_labels[i % N]``, of (N,)."""
+        """The samples with the indices ``places``; sample i has the class label ``class_labels[i % N]`` of (N,)."""
         chosen = None if class_labels is None else class_labels[torch.tensor(places) % len(class_labels)]
         return self.states(len(places), noise, chosen)[-1]
 
     def block(self, index: int, size: int, seed: int, class_labels: Tensor | None = None) -> State:
-        """Block ``index`` of ``size`` samples, a function of (seed, index) alone, see `batch` for the classes.
+        """Block ``index`` of ``size`` samples, which depends only on (seed, index); class labels as in `batch`.
 
-        So any split of the blocks over processes gives the same samples, to the rounding of the device.
+        Every split of the blocks over processes therefore gives the same samples, up to the rounding of the device.
         """
         places = range(index * size, (index + 1) * size)
         return self.batch(places, seeded_noise(fold_seed(seed, index)), class_labels)

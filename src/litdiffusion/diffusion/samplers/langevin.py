@@ -1,7 +1,7 @@
-"""Langevin dynamics: a kernel at one noise level that leaves the noised data's law as it is, not a way between levels.
+"""Langevin dynamics: steps at one noise level, which keep the distribution of the noised data.
 
-One convention everywhere: ``x + h * score + sqrt(2 h) * z``, h the step size in squared units of the data. (Sources
-that write ``x + e/2 * score + sqrt(e) * z`` have e = 2 h.)
+The convention is ``x + h * score + sqrt(2 h) * z`` with the step size h in squared units of the data. (Sources that
+write ``x + e/2 * score + sqrt(e) * z`` have e = 2 h.)
 """
 
 from collections.abc import Iterator
@@ -20,22 +20,22 @@ from litdiffusion.errors import UserError
 def langevin_step(x: Tensor, prediction: Prediction, level: Level, step_size: Tensor, noise: Noise) -> Tensor:
     """``x + h * score + sqrt(2 h) * z``, with ``score = -eps / sigma``.
 
-    On N(0, s²) its stationary variance is ``s² / (1 - h / (2 s²))``: the step's bias.
+    For data N(0, s²) the stationary variance is ``s² / (1 - h / (2 s²))``: the bias of a finite step size.
     """
     drifted = mix(torch.ones_like(level.sigma), x, -step_size / level.sigma, prediction.eps)
     return drifted + (2 * step_size) ** 0.5 * noise(x)
 
 
 class Langevin(Sampler):
-    """``steps`` Langevin steps at the process's one noise level, from N(0, start_std²): samples of the blurred data.
+    """``steps`` Langevin steps at a single noise level, from N(0, start_std²): samples of the blurred data.
 
-    No level is pure noise to start from: the start is arbitrary, and what the chain has not forgotten of it stays.
-    Where modes lie far apart the score between them is small and hardly trained; weight is left there.
+    The start is arbitrary, because the process has no level of pure noise. Too few steps leave a trace of the start.
+    Between distant modes the score is small and poorly trained, so samples remain there.
 
     Args:
-        steps: how many.
+        steps: number of steps.
         step_size: h, below about sigma².
-        start_std: deviation of the start, in units of the data.
+        start_std: std of the start, in units of the data.
 
     Source: Song, Ermon, 2019, arXiv 1907.05600, section 2.2; Roberts, Tweedie, "Exponential Convergence of Langevin
     Distributions and Their Discrete Approximations", 1996.
@@ -68,17 +68,16 @@ class Langevin(Sampler):
 
 
 class AnnealedLangevin(Sampler):
-    """At every rung of a noise ladder, from the noisiest, ``inner_steps`` Langevin steps of size
-    ``step_size * sigma²``; then, with ``denoise``, the denoiser's x_0 at the last rung.
+    """``inner_steps`` Langevin steps of size ``step_size * sigma²`` at every level of a noise ladder, noisiest first.
 
-    The noisiest rung joins all modes, so their weights are right before the noise that joins them is gone. One state is
-    given per rung.
+    With ``denoise`` it ends with the denoiser's x_0 at the last level. At the noisiest level the modes overlap, so the
+    modes get the right weights there, before the lower levels separate them. The trajectory has one state per level.
 
     Args:
-        steps: rungs visited; None: every one.
-        inner_steps: at each rung.
+        steps: number of visited levels; None: all.
+        inner_steps: Langevin steps at each level.
         step_size: in units of sigma², below 1. (The source's e / sigma_L² is twice this.)
-        denoise: end with the mean of the data given the last state, which takes the last rung's noise off.
+        denoise: end with E[x_0 | x], which removes the noise of the last level.
 
     Source: Song, Ermon, 2019, arXiv 1907.05600, algorithm 1; the last denoising: Jolicoeur-Martineau et al.,
     "Adversarial Score Matching and Improved Sampling for Image Generation", 2020, arXiv 2009.05475.
@@ -108,13 +107,13 @@ class AnnealedLangevin(Sampler):
         return super().unfit(schedule) or (None if schedule.explodes else "it needs alpha = 1 at every level")
 
     def levels(self, schedule: NoiseSchedule) -> list[Level]:
-        """Every rung twice but for the ends: a step of the walk is one rung's whole dynamics."""
-        rungs = super().levels(schedule)[:-1]
-        return [rungs[0], *rungs, *([super().levels(schedule)[-1]] if self.denoise else [])]
+        """The noisiest level comes twice, because a step from one level to the next runs the dynamics of the next."""
+        noisy = super().levels(schedule)[:-1]
+        return [noisy[0], *noisy, *([super().levels(schedule)[-1]] if self.denoise else [])]
 
     def calls(self, schedule: NoiseSchedule) -> int:
-        rungs = len(self.levels(schedule)) - 1 - self.denoise
-        return rungs * self.inner_steps + self.denoise
+        count = len(self.levels(schedule)) - 1 - self.denoise
+        return count * self.inner_steps + self.denoise
 
     def walk(self, predict: Predict, x: Tensor, levels: list[Level], noise: Noise) -> Iterator[Tensor]:
         for now, after in pairwise(levels):

@@ -17,7 +17,7 @@ from litdiffusion.errors import UserError
 
 
 class Place(NamedTuple):
-    """A level on the axis that a method steps along: ``d(x / scale) / d(position) = a * x_0 + b * eps``."""
+    """A level in the coordinate of a solver: ``d(x / scale) / d(position) = a * x_0 + b * eps``."""
 
     position: Tensor
     scale: Tensor
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 class Step(NamedTuple):
-    """From x at ``here`` to ``there``, with the slope at its beginning."""
+    """One step of x from ``here`` to ``there``, with the slope at ``here``."""
 
     x: Tensor
     here: Place
@@ -38,46 +38,46 @@ class Step(NamedTuple):
     slope: Tensor
 
     def moved(self, slope: Tensor) -> Tensor:
-        """Where one straight step of x / scale along the axis leads."""
+        """x at ``there`` after a step of x / scale with a constant slope."""
         here, there = self.here, self.there
         return mix(there.scale / here.scale, self.x, there.scale * (there.position - here.position), slope)
 
 
 def in_time(schedule: NoiseSchedule, level: Level) -> Place:
-    """``dx / dt = alpha' x_0 + sigma' eps``: x along the path's own time."""
+    """``dx / dt = alpha' x_0 + sigma' eps``: the flow in the schedule's time."""
     return Place(level.t, torch.ones_like(level.alpha), *schedule.rates(level.t))
 
 
 def in_ratio(schedule: NoiseSchedule, level: Level) -> Place:
-    """``d(x / alpha) / d(sigma / alpha) = eps``: free of the schedule; Euler's method in it is `DDIM`."""
+    """``d(x / alpha) / d(sigma / alpha) = eps``: the same for every schedule; Euler's method in it is `DDIM`."""
     return Place(level.ratio, level.alpha, torch.zeros_like(level.alpha), torch.ones_like(level.alpha))
 
 
 def in_angle(schedule: NoiseSchedule, level: Level) -> Place:
     """``dy / dphi = cos(phi) eps - sin(phi) x_0`` for ``y = x / r``, ``phi = atan(sigma / alpha)``.
 
-    r² = alpha² + sigma²; the right side is the velocity v. Free of the schedule, bounded, and regular at both ends.
+    r² = alpha² + sigma²; the right side is the velocity v. The same for every schedule, bounded, regular at both ends.
     """
     return Place(level.angle, level.radius, *V().row(level))
 
 
-def in_its_own(schedule: NoiseSchedule, level: Level) -> Place:
-    """sigma where alpha = 1 (EDM's axis), time where alpha ends at 0 (flow matching's), else the angle."""
+def default_coordinate(schedule: NoiseSchedule, level: Level) -> Place:
+    """sigma if alpha = 1 (EDM's choice), time if alpha = 0 at t = 1 (flow matching's), else the angle."""
     if schedule.explodes:
         return in_ratio(schedule, level)
     return (in_time if schedule.loses_signal else in_angle)(schedule, level)
 
 
-COORDINATES = {"time": in_time, "ratio": in_ratio, "angle": in_angle, "auto": in_its_own}
+COORDINATES = {"time": in_time, "ratio": in_ratio, "angle": in_angle, "auto": default_coordinate}
 
 
 class Euler(Sampler):
     """``x_s = x_t + (s - t) * (alpha' x_0 + sigma' eps)``: order 1, one network call per step.
 
-    The last step, into clean data, is the denoiser's x_0. Other coordinates give other methods of the same order:
-    along "ratio" it steps x / alpha over sigma / alpha and equals `DDIM` (so does "time" on the straight path of flow
-    matching, and where alpha = 1 and sigma is linear in time); "angle" steps x / r over atan(sigma / alpha); "auto" is
-    "ratio" where alpha = 1, "time" where alpha ends at 0, else "angle".
+    The last step, to clean data, returns the denoiser's x_0. Other coordinates give other methods of order 1. "ratio"
+    steps x / alpha over sigma / alpha and equals `DDIM`; so does "time" on the straight path of flow matching, and if
+    alpha = 1 and sigma is linear in time. "angle" steps x / r over atan(sigma / alpha). "auto" is "ratio" if alpha = 1,
+    "time" if alpha = 0 at t = 1, else "angle".
 
     Source: the ODE is equation 13 of Song et al., 2020, arXiv 2011.13456.
     """
@@ -101,7 +101,7 @@ class Euler(Sampler):
             yield x
 
     def advance(self, predict: Predict, x: Tensor, now: Level, after: Level) -> Tensor:
-        """x at ``after``."""
+        """x at the level ``after``."""
         prediction = predict(x, now)
         if after.is_clean:
             return prediction.x_0
@@ -110,19 +110,19 @@ class Euler(Sampler):
         return self.corrected(predict, step, step.moved(step.slope), after)
 
     def corrected(self, predict: Predict, step: Step, guess: Tensor, after: Level) -> Tensor:
-        """x at ``after`` from the straight step's ``guess``, which is Euler's own."""
+        """x at ``after`` from Euler's ``guess``, which Euler's method itself does not correct."""
         return guess
 
 
 class Heun(Euler):
-    """Euler's step, then the mean of the slopes at both of its ends: order 2, 2 N - 1 network calls.
+    """Euler's step, repeated with the mean of the slopes at both ends: order 2, 2 N - 1 network calls.
 
-    On a chain of T levels order 2 needs the coordinate ratio or angle: along time its rates jump from level to level,
-    which leaves an error of order 1 / T however many steps are taken.
+    On a chain of T levels order 2 needs the coordinate "ratio" or "angle". In "time" the rates jump from level to
+    level, which leaves an error of order 1 / T for any number of steps.
 
-    With ``churn`` the noise is first raised from sigma to sigma * (1 + gamma), ``gamma = min(churn / N, sqrt(2) - 1)``
-    where sigma / alpha lies within [churn_min, churn_max], by fresh noise of deviation ``churn_noise``, but never above
-    the noisiest level, which the net has not seen; 0 is the ODE.
+    ``churn`` > 0 first raises sigma to sigma * (1 + gamma), ``gamma = min(churn / N, sqrt(2) - 1)``, by adding noise
+    scaled by ``churn_noise``, at levels with sigma / alpha in [churn_min, churn_max]. The raised level is at most the
+    noisiest level, above which the net is not trained. churn = 0 is the ODE.
 
     Source: Karras, Aittala, Aila, Laine, 2022, arXiv 2206.00364, algorithms 1 and 2.
     """
@@ -150,9 +150,7 @@ class Heun(Euler):
     def check(self, schedule: NoiseSchedule, learned_variance: bool = True) -> None:
         super().check(schedule, learned_variance)
         if self.churn > 0 and not (schedule.explodes and schedule.steps is None):
-            raise UserError(
-                "sampler.churn raises sigma at alpha = 1 in continuous time; take schedule=edm or ve, or churn=0"
-            )
+            raise UserError("sampler.churn needs alpha = 1 and continuous time; take schedule=edm or ve, or churn=0")
 
     def calls(self, schedule: NoiseSchedule) -> int:
         return 2 * (len(self.levels(schedule)) - 1) - 1
@@ -161,7 +159,7 @@ class Heun(Euler):
         gamma = min(self.churn / (len(levels) - 1), 2**0.5 - 1)
         for now, after in pairwise(levels):
             if gamma > 0 and self.churn_min <= now.ratio <= self.churn_max:
-                x, now = self._raised(predict.schedule, x, now, gamma, noise)
+                x, now = self._churned(predict.schedule, x, now, gamma, noise)
             x = self.advance(predict, x, now, after)
             yield x
 
@@ -169,9 +167,10 @@ class Heun(Euler):
         """The step repeated with the mean of the slopes at both ends."""
         return step.moved((step.slope + step.there.slope(predict(guess, after))) / 2)
 
-    def _raised(
+    def _churned(
         self, schedule: NoiseSchedule, x: Tensor, now: Level, gamma: float, noise: Noise
     ) -> tuple[Tensor, Level]:
+        """x with added noise, and its raised level."""
         raised = schedule.at(schedule.time(now.log_snr - 2 * math.log1p(gamma)))
         added = (raised.sigma**2 - now.sigma**2).clamp(min=0).sqrt() * self.churn_noise
         return x + added * noise(x), raised

@@ -1,4 +1,4 @@
-"""Inpainting with a denoiser that was trained for nothing of the kind: the known part is put in at every level."""
+"""Inpainting with an ordinary denoiser: the known part of the data is inserted at every level."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,32 +15,32 @@ from litdiffusion.errors import UserError
 
 
 class RePaint(Sampler):
-    """Draws the unknown part of data whose other part is ``known``, where ``mask`` is true.
+    """Draws the unknown part of data whose other part is ``known`` (where ``mask`` is true).
 
-    Every transition t -> s takes an ancestral step and then puts in the known part at its own noise,
-    ``x_s = mask * (alpha_s * known + sigma_s * eps) + (1 - mask) * step(x_t)``, eps fresh. The two parts hardly agree,
-    since the step knew nothing of this eps; therefore x_s is noised back to t by the forward transition, and the whole
-    repeated, ``resample`` times in all. The step into clean data is taken once and leaves the known part exactly as
-    given. With nothing known it samples p(x).
+    Every step t -> s is an ancestral step, after which the known part is inserted at the noise level s:
+    ``x_s = mask * (alpha_s * known + sigma_s * eps) + (1 - mask) * step(x_t)`` with new noise eps. The two parts do not
+    match, because the ancestral step did not use this eps. Therefore x_s is noised back to t by the forward transition
+    and the step is repeated, ``resample`` times in total. The step to clean data is taken once and returns the known
+    part exactly as given. If nothing is known, RePaint samples p(x).
 
-    resample = 1 is plain replacement: the known part is put in, but hardly conditioned on. With more, samples move
-    slowly towards p(unknown | known), at that cost. Modes that lie apart settle their weights while the known part
-    is still noisy, and keep some bias: two moons, cut where 37 % of the data lie on the upper one, give it 50 % at 1,
-    47 % at 20 and 43 % at 120 (exact denoiser, 40 steps). Repeating also repeats the error of a step's variance:
-    "posterior" makes the result too narrow on few steps, "forward" is right where the noise is small against the
-    spread of the data.
+    resample = 1 is plain replacement, which hardly conditions the samples on the known part. With larger values the
+    samples slowly approach p(unknown | known), at a proportional cost. The weights of distant modes are decided while
+    the known part is still noisy, which leaves a bias. Example: two moons, cut where 37 % of the data lie on the upper
+    moon; it gets 50 % of the samples for resample = 1, 47 % for 20 and 43 % for 120 (exact denoiser, 40 steps).
+    Repetition also repeats the error of a step's variance: with few steps "posterior" gives too narrow a result;
+    "forward" is right if the noise is small compared with the std of the data.
 
     Args:
         known: (B, ...) or broadcastable to the samples, in model space; ignored where the mask is false.
         mask: true or 1 where ``known`` is known, false or 0 elsewhere; broadcastable to ``known``.
-        steps: transitions from the noisiest level to clean data, as for every sampler.
-        resample: how often each of them is taken; 10 in the source, on 250 steps.
-        variance: of the ancestral step: posterior, forward or learned.
-        grid: how the levels are spread; one that is coarse near clean data joins both parts badly.
+        steps: number of steps from the noisiest level to clean data, as for every sampler.
+        resample: how often each step is taken; 10 in the source, with 250 steps.
+        variance: variance of the ancestral step: posterior, forward or learned.
+        grid: spacing of the levels; if it is coarse near clean data, the two parts match poorly.
 
     Raises:
-        UserError: a mask of another shape or with values besides 0 and 1, known values that are not finite,
-            resample < 1, a process of a single level.
+        UserError: for a mask of another shape or with values other than 0 and 1, known values that are not finite,
+            resample < 1, or a process with a single level.
 
     Source: Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022,
     arXiv 2201.09865, algorithm 1; replacement: Song et al., 2020, arXiv 2011.13456, appendix I.2.
@@ -70,7 +70,7 @@ class RePaint(Sampler):
         return self.reverse.needs_learned_variance
 
     def check(self, schedule: NoiseSchedule, learned_variance: bool = True) -> None:
-        """Refuses a process of a single level, a number of steps that it has not, a variance that nobody learned."""
+        """Raises a `UserError` for a process with a single level, and for the same reasons as `Sampler.check`."""
         if reason := self.unfit(schedule):
             raise UserError(
                 f"inpainting does not fit this process: {reason}; train one with schedule=linear, vp or edm"
@@ -83,14 +83,14 @@ class RePaint(Sampler):
     def walk(self, predict: Predict, x: Tensor, levels: list[Level], noise: Noise) -> Iterator[Tensor]:
         x = self._with_known(x, levels[0], noise)
         for now, after in pairwise(levels):
-            x = self._down(predict, x, now, after, noise)
+            x = self._step_with_known(predict, x, now, after, noise)
             for _ in range(0 if after.is_clean else self.resample - 1):
                 scale, variance = transition(after, now)
                 x = mix(scale, x, variance.sqrt(), noise(x))
-                x = self._down(predict, x, now, after, noise)
+                x = self._step_with_known(predict, x, now, after, noise)
             yield x
 
-    def _down(self, predict: Predict, x: Tensor, now: Level, after: Level, noise: Noise) -> Tensor:
+    def _step_with_known(self, predict: Predict, x: Tensor, now: Level, after: Level, noise: Noise) -> Tensor:
         return self._with_known(self.reverse.step(x, predict(x, now), now, after, noise), after, noise)
 
     def _with_known(self, x: Tensor, level: Level, noise: Noise) -> Tensor:
@@ -100,9 +100,9 @@ class RePaint(Sampler):
 
 
 def _checked_mask(mask: Tensor, known: Tensor) -> Tensor:
-    """The mask as bool; one that does not fit ``known`` is refused."""
+    """The mask as bool; raises a `UserError` if it does not fit ``known``."""
     if not ((mask == 0) | (mask == 1)).all():
-        raise UserError("mask must be true or 1 where known, false or 0 elsewhere, and nothing between")
+        raise UserError("mask must be true or 1 where known and false or 0 elsewhere, got other values; threshold it")
     fits = mask.ndim <= known.ndim and all(
         m in (1, k) for m, k in zip(mask.shape[::-1], known.shape[::-1], strict=False)
     )

@@ -14,10 +14,10 @@ from litdiffusion.errors import UserError
 
 
 class EulerMaruyama(Sampler):
-    """``x_s = x_t + (s - t) * (f x_t + g² eps / sigma) + g sqrt(t - s) z``: the reverse SDE
+    """``x_s = x_t + (s - t) * (f x_t + g² eps / sigma) + g sqrt(t - s) z`` for the reverse SDE
     ``dx = (f x - g² score) dt + g dw``, with ``f = alpha' / alpha`` and ``g² = 2 sigma sigma' - 2 f sigma²``.
 
-    Weak order 1. The last step, into clean data, is the denoiser's x_0.
+    Weak order 1. The last step, to clean data, returns the denoiser's x_0.
 
     Source: Anderson, "Reverse-Time Diffusion Equation Models", 1982; Song et al., 2020, arXiv 2011.13456, equation 6.
     """
@@ -42,19 +42,20 @@ class EulerMaruyama(Sampler):
 
 
 def sde(schedule: NoiseSchedule, level: Level) -> tuple[Tensor, Tensor]:
-    """``(f, g²)`` of the forward SDE ``dx = f x dt + g dw`` whose marginals are the schedule's; g² is not negative."""
+    """``(f, g²)`` of the forward SDE ``dx = f x dt + g dw`` with the schedule's marginals; g² >= 0."""
     alpha_rate, sigma_rate = schedule.rates(level.t)
     f = alpha_rate / level.alpha
     return f, 2 * level.sigma * (sigma_rate - f * level.sigma)
 
 
 class PredictorCorrector(Sampler):
-    """An ancestral step with forward variance, then ``corrections`` Langevin steps of size ``2 (snr * sigma)²`` there.
+    """An ancestral step with forward variance, then ``corrections`` Langevin steps of size ``2 (snr * sigma)²``.
 
-    Every correction costs a network call; with none it is `Ancestral(variance="forward")`. Corrections lower the error
-    of few steps. That of many may fall more slowly than 1 / N: the bias of a level, (snr * sigma)² in the variance, is
-    forgotten only near the clean end. The last step, into clean data, is the mean, uncorrected. The source takes
-    |z| / |score| over the batch in place of sigma, its typical value: here a sample does not depend on its batch.
+    Every correction costs one network call; with none it is `Ancestral(variance="forward")`. Corrections lower the
+    error with few steps. With many steps the error may fall more slowly than 1 / N, because the bias (snr * sigma)² of
+    the variance at a level vanishes only near clean data. The last step, to clean data, is the posterior mean without
+    a correction. In place of sigma the source uses |z| / |score| over the batch, whose typical value is sigma; here a
+    sample does not depend on its batch.
 
     Source: Song et al., 2020, arXiv 2011.13456, algorithms 2 and 3 and appendix G (snr 0.16).
     """

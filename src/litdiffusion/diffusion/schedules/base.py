@@ -1,4 +1,4 @@
-"""What every noise schedule answers."""
+"""The interface of all noise schedules."""
 
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -11,10 +11,10 @@ from litdiffusion.parts.described import Described
 
 
 class NoiseSchedule(Described, ABC):
-    """A map from time to noise level; SNR falls strictly with t.
+    """A map from time to noise level; the SNR decreases strictly with t.
 
-    t = 1 is the noisiest level, t = 0 clean data or the cleanest level that the process has. Times from ``t_min`` to 1
-    are trained on.
+    t = 1 is the noisiest level, t = 0 clean data or the cleanest level of the process. Training uses times from
+    ``t_min`` to 1.
     """
 
     steps: int | None = None
@@ -25,17 +25,17 @@ class NoiseSchedule(Described, ABC):
     @property
     @abstractmethod
     def t_min(self) -> float:
-        """The cleanest time that is trained on; sigma > 0 there."""
+        """The cleanest training time; sigma > 0 there."""
 
     @property
     @abstractmethod
     def prior_std(self) -> float:
-        """Deviation of the Gaussian that sampling starts from."""
+        """Std of the Gaussian prior that sampling starts from."""
 
     @property
     @abstractmethod
     def noise_label_range(self) -> tuple[float, float]:
-        """The noise labels of the cleanest and the noisiest level that are trained on."""
+        """The noise labels of the cleanest and the noisiest training level."""
 
     @abstractmethod
     def at(self, t: Tensor | float) -> Level:
@@ -47,21 +47,21 @@ class NoiseSchedule(Described, ABC):
 
     @abstractmethod
     def time(self, log_snr: Tensor) -> Tensor:
-        """The inverse: the time at which ``log(alpha² / sigma²)`` has this value, within [0, 1]."""
+        """The inverse of `at`: the time at which ``log(alpha² / sigma²) = log_snr``, clamped to [0, 1]."""
 
     def at_angle(self, angle: Tensor) -> Level:
-        """The level of which ``atan(sigma / alpha)`` is ``angle``, shaped like it, on the CPU."""
+        """The level with ``atan(sigma / alpha) = angle``, shaped like ``angle``, on the CPU."""
         angle = angle.detach().cpu().double()
-        # In float32 pi / 2 lies beyond itself, where the cosine is negative.
+        # Clamped, because pi / 2 rounded to float32 exceeds pi / 2 and has a negative cosine.
         return self.at(self.time(2 * (angle.cos().clamp(min=0).log() - angle.sin().log())))
 
     @abstractmethod
     def snap(self, t: Tensor) -> Level:
-        """The level that training at time t uses: the one at t, or the next noisier one of a discrete chain."""
+        """The level that training uses for time t: the level at t, on a discrete chain level i = ceil(t * T)."""
 
     @abstractmethod
     def noise_label(self, level: Level) -> Tensor:
-        """What the net is told of the level, shaped like ``level.t``."""
+        """The noise label that the net is given for a level, shaped like ``level.t``."""
 
     @abstractmethod
     def grid(self, steps: int | None = None) -> list[Level]:
@@ -69,17 +69,18 @@ class NoiseSchedule(Described, ABC):
 
     @abstractmethod
     def probe(self) -> Level:
-        """Levels (n,) that stand for all that are trained on, for checks: every one of a chain."""
+        """Training levels (n,) for checks: all levels of a chain, or a fine grid in continuous time."""
 
     def place(self, t: Tensor) -> Tensor:
-        """Where a time stands between the cleanest level (0) and the noisiest (1), even in what a net is told of it.
+        """The position of t between the cleanest (0) and the noisiest level (1), linear in the noise label.
 
-        Time itself, but where time is sigma and nearly all of it pure noise. Laws of training times are laws of places.
+        It is t itself, except on EDM's process, where t is proportional to sigma and most times are pure noise. Uniform
+        training times are uniform in this position.
         """
         return t
 
     def time_at(self, place: Tensor) -> Tensor:
-        """The inverse of `place`."""
+        """The inverse of `place`: the time at a position in [0, 1]."""
         return place
 
     def place_rate(self, t: Tensor) -> Tensor:
@@ -88,10 +89,10 @@ class NoiseSchedule(Described, ABC):
 
     @cached_property
     def loses_signal(self) -> bool:
-        """Whether alpha = 0 at t = 1, where sigma / alpha has no value."""
+        """Whether alpha = 0 at t = 1, so that sigma / alpha is infinite there."""
         return self.at(1.0).alpha.item() == 0
 
     @cached_property
     def explodes(self) -> bool:
-        """Whether alpha = 1 at every level: noise is added to data that keep their scale."""
+        """Whether alpha = 1 at every level: noise is added and the data keep their scale (variance exploding)."""
         return bool(torch.all(self.probe().alpha == 1))

@@ -1,4 +1,4 @@
-"""What all discrete chains share: T levels, read at t = i / T."""
+"""The base class of all discrete chains: T levels at the times t = i / T."""
 
 from abc import abstractmethod
 
@@ -13,16 +13,16 @@ from litdiffusion.errors import UserError
 class Chain(NoiseSchedule):
     """Levels i = 1..T at t = i / T, and clean data at i = 0.
 
-    Each level is one number ``c`` that falls with i and is linear in t between two levels, so that the chain is also a
-    schedule in continuous time that passes through every level exactly. A subclass says what ``c`` is.
+    Each level is given by one number ``c``, which decreases with i. Between two levels c is linear in t, so that the
+    chain is also a schedule in continuous time that contains every level exactly. A subclass defines ``c``.
 
     Args:
-        coordinates: (T + 1,) values of c in float64, the first of clean data.
+        coordinates: (T + 1,) values of c in float64, the first one for clean data.
     """
 
     def __init__(self, coordinates: Tensor):
         self.steps: int = len(coordinates) - 1
-        # Plain tensors, not buffers: modules cast their buffers to the training precision.
+        # Plain tensors, not buffers, because modules cast their buffers to the training precision.
         self._tables = {coordinates.device: (coordinates, *self._scales(coordinates))}
 
     @staticmethod
@@ -60,23 +60,22 @@ class Chain(NoiseSchedule):
 
     def time(self, log_snr: Tensor) -> Tensor:
         coordinate = self._coordinate(log_snr.to(torch.float64))
-        table = self._on(log_snr.device)[0]
+        table = self._tables_on(log_snr.device)[0]
         cell = (torch.searchsorted(-table, -coordinate) - 1).clamp(0, self.steps - 1)
         fraction = (coordinate - table[cell]) / (table[cell + 1] - table[cell])
         return ((cell + fraction) / self.steps).clamp(0.0, 1.0)
 
     def snap(self, t: Tensor) -> Level:
-        index = self._position(t).ceil().clamp(1, self.steps)
-        alphas, sigmas = self._on(t.device)[1:]
-        row = index.long()
-        return Level(index / self.steps, alphas[row], sigmas[row])
+        i = self._position(t).ceil().clamp(1, self.steps)
+        _, alphas, sigmas = self._tables_on(t.device)
+        return Level(i / self.steps, alphas[i.long()], sigmas[i.long()])
 
     def previous(self, level: Level) -> Level:
         """The next cleaner level of the chain."""
         return self.at((self.noise_label(level) - 1) / self.steps)
 
     def noise_label(self, level: Level) -> Tensor:
-        """The index i = t * T, as the nets of discrete chains expect it (an integer on the chain's own levels)."""
+        """The index i = t * T, rounded, as nets for discrete chains expect it."""
         return (level.t * self.steps).round()
 
     def grid(self, steps: int | None = None) -> list[Level]:
@@ -93,16 +92,17 @@ class Chain(NoiseSchedule):
         return self.at(torch.arange(1, self.steps + 1, dtype=torch.float64) / self.steps)
 
     def _position(self, t: Tensor) -> Tensor:
-        """t * T, a hair lower: i / T * T may exceed i by the last bit, and belongs to the cell that ends at i."""
+        """``t * T``, reduced by a relative 1e-14."""
+        # Because i / T * T may exceed i by the last bit, and level i belongs to the cell that ends at i.
         return t * (self.steps * (1 - 1e-14))
 
     def _cell(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """c at both ends of the cell ((i - 1) / T, i / T]; the place of t in it."""
-        table = self._on(t.device)[0]
+        """c at both ends of the cell ((i - 1) / T, i / T] that contains t, and the fraction of the cell below t."""
+        table = self._tables_on(t.device)[0]
         end = self._position(t).ceil().clamp(1, self.steps).long()
         return table[end - 1], table[end], (t * self.steps - end).add(1)
 
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    def _tables_on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """c, alpha and sigma of the levels 0..T, each (T + 1,), on a device."""
         if device not in self._tables:
             self._tables[device] = tuple(table.to(device) for table in next(iter(self._tables.values())))

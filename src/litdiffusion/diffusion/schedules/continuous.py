@@ -1,4 +1,4 @@
-"""Schedules in continuous time: the SDEs of score-based models, EDM's noise, the straight path of flow matching."""
+"""Schedules in continuous time: the SDEs of score-based models, EDM's process, the straight path of flow matching."""
 
 import math
 from abc import abstractmethod
@@ -10,23 +10,23 @@ from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.diffusion.schedules.base import NoiseSchedule
 from litdiffusion.errors import UserError
 
-LABELS = 1000.0
-"""Labels run from 0 to 1000, the scale that nets made for discrete chains expect."""
-USUAL_STEPS = 250
-"""Of a sampler that names no number: there is no chain whose levels it could take."""
+LARGEST_NOISE_LABEL = 1000.0
+"""Noise labels run from 0 to 1000, the scale that nets for discrete chains expect."""
+DEFAULT_STEPS = 250
+"""Number of steps of a sampler with ``steps=None``, since there is no chain that gives it."""
 PROBES = 1001
 RHO = 7.0
-"""EDM's exponent of the spacing of noise levels."""
+"""EDM's exponent rho of the spacing of noise levels."""
 
 
 class ContinuousSchedule(NoiseSchedule):
-    """What all of them share: levels at any time in [t_min, 1], label 1000 * place, grids even in time."""
+    """A schedule with levels at all times in [t_min, 1], noise label 1000 * place, and grids evenly spaced in time."""
 
     def snap(self, t: Tensor) -> Level:
         return self.at(t.clamp(self.t_min, 1.0))
 
     def noise_label(self, level: Level) -> Tensor:
-        return LABELS * self.place(level.t)
+        return LARGEST_NOISE_LABEL * self.place(level.t)
 
     @property
     def noise_label_range(self) -> tuple[float, float]:
@@ -35,14 +35,14 @@ class ContinuousSchedule(NoiseSchedule):
         return low, high
 
     def grid(self, steps: int | None = None) -> list[Level]:
-        """Levels from 1 to t_min at the process's own spacing, even in time but for EDM, then clean data.
+        """Levels from t = 1 to t_min, evenly spaced in time (for EDM in sigma^(1/7)), then clean data.
 
-        None takes 250 steps.
+        None means 250 steps.
         """
         return [*self.at(self._times(steps)).unbind(), CLEAN]
 
     def _times(self, steps: int | None) -> Tensor:
-        steps = USUAL_STEPS if steps is None else steps
+        steps = DEFAULT_STEPS if steps is None else steps
         if steps < 1:
             raise UserError(f"sampler steps = {steps} must be at least 1; 20 to 1000 are usual")
         return torch.linspace(1.0, self.t_min, steps, dtype=torch.float64)
@@ -62,8 +62,9 @@ class ContinuousSchedule(NoiseSchedule):
 class VP(ContinuousSchedule):
     """The variance-preserving SDE ``dx = -beta/2 x dt + sqrt(beta) dw``, beta rising linearly with t.
 
-    ``alpha = exp(-B/2)``, ``sigma = sqrt(1 - alpha²)``, ``B(t) = beta_min * t + (beta_max - beta_min) * t² / 2``. The
-    limit of Ho's linear chain for many steps. sigma ~ sqrt(t) at the clean end, so times start at ``t_min``.
+    ``alpha = exp(-B/2)``, ``sigma = sqrt(1 - alpha²)``, ``B(t) = beta_min * t + (beta_max - beta_min) * t² / 2``.
+    This is the limit of Ho's linear chain for many steps. Training times start at ``t_min``, because sigma ~ sqrt(t)
+    near t = 0.
 
     Raises:
         UserError: unless 0 < beta_min <= beta_max and 0 < t_min < 1.
@@ -101,13 +102,13 @@ class VP(ContinuousSchedule):
         return self._time_of(0.5 * torch.nn.functional.logsigmoid(log_snr.to(torch.float64).clamp(min=-500)))
 
     def _time_of(self, log_alpha: Tensor) -> Tensor:
-        """The root of ``(beta_max - beta_min) t² / 4 + beta_min t / 2 + log alpha = 0``, without cancellation."""
+        """The root t of ``(beta_max - beta_min) t² / 4 + beta_min t / 2 + log alpha = 0``, without cancellation."""
         slope = self.beta_max - self.beta_min
         return (-4 * log_alpha / (self.beta_min + (self.beta_min**2 - 4 * slope * log_alpha).sqrt())).clamp(0, 1)
 
 
 class SubVP(VP):
-    """The sub-variance-preserving SDE: alpha as in `VP`, ``sigma = 1 - alpha²``, never more than VP's.
+    """The sub-variance-preserving SDE: alpha as in `VP`, ``sigma = 1 - alpha²``, which never exceeds VP's sigma.
 
     Source: Song et al., 2020, arXiv 2011.13456, equation 14 and appendix B.
     """
@@ -131,7 +132,7 @@ class SubVP(VP):
 class VE(ContinuousSchedule):
     """The variance-exploding SDE: alpha = 1, ``sigma = sigma_min * (sigma_max / sigma_min)^t``.
 
-    Its cleanest level, t = 0, still holds sigma_min; the last step of a sampler goes from there into clean data.
+    At t = 0, its cleanest level, sigma = sigma_min; the last step of a sampler leads from there to clean data.
 
     Raises:
         UserError: unless 0 < sigma_min < sigma_max.
@@ -161,13 +162,13 @@ class VE(ContinuousSchedule):
 
 
 class LinearSigma(ContinuousSchedule):
-    """EDM's process: alpha = 1, ``sigma = sigma_max * t``: time is noise. The label is linear in log sigma.
+    """EDM's process: alpha = 1, ``sigma = sigma_max * t``. The noise label is linear in log sigma.
 
     Raises:
         UserError: unless 0 < sigma_min < sigma_max.
 
     Source: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022,
-    arXiv 2206.00364, table 1 (its label is log(sigma) / 4).
+    arXiv 2206.00364, table 1 (its noise label is log(sigma) / 4).
     """
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0):
@@ -201,13 +202,13 @@ class LinearSigma(ContinuousSchedule):
         return -1 / (t * math.log(self.t_min))
 
     def _times(self, steps: int | None) -> Tensor:
-        """Even in sigma^(1/7) (equation 5): even in time, nearly all levels would be pure noise."""
+        """Times evenly spaced in sigma^(1/7) (equation 5); evenly spaced in time, most levels would be pure noise."""
         place = torch.linspace(0, 1, len(super()._times(steps)), dtype=torch.float64)
-        return even_in_root(torch.tensor(1.0), torch.tensor(self.t_min, dtype=torch.float64), place)
+        return lerp_in_root(torch.tensor(1.0), torch.tensor(self.t_min, dtype=torch.float64), place)
 
 
 class LinearFlow(ContinuousSchedule):
-    """The straight path of flow matching: ``alpha = 1 - t``, ``sigma = t``; no signal at all is left at t = 1.
+    """The straight path of flow matching: ``alpha = 1 - t``, ``sigma = t``; no signal is left at t = 1.
 
     Source: Lipman et al., "Flow Matching for Generative Modeling", 2022, arXiv 2210.02747 (there time runs the other
     way, with sigma_min = 0); Liu, Gong, Liu, "Flow Straight and Fast", 2022, arXiv 2209.03003.
@@ -230,26 +231,26 @@ class LinearFlow(ContinuousSchedule):
         return torch.sigmoid(-0.5 * log_snr.to(torch.float64))
 
     def grid(self, steps: int | None = None) -> list[Level]:
-        """Even in time from 1 to 0: nothing is singular at the clean end, so no short last step is needed."""
+        """Levels evenly spaced in time from 1 to 0; no short last step is needed, as nothing is singular at t = 0."""
         count = len(self._times(steps))
         return self.at(torch.linspace(1.0, 0.0, count + 1, dtype=torch.float64)).unbind()
 
 
-def even_in_root(first: Tensor, last: Tensor, place: Tensor) -> Tensor:
-    """Between ``first`` and ``last`` even in the 7th root, at ``place`` in [0, 1] (n,): EDM's equation 5."""
+def lerp_in_root(first: Tensor, last: Tensor, place: Tensor) -> Tensor:
+    """Interpolation linear in the 7th root, ``first`` at place 0 and ``last`` at place 1, (n,): EDM's equation 5."""
     first, last = first ** (1 / RHO), last ** (1 / RHO)
     return (first + place * (last - first)) ** RHO
 
 
 def checked_t_min(t_min: float) -> float:
-    """Refuses a first time outside (0, 1)."""
+    """``t_min`` itself; raises a `UserError` unless 0 < t_min < 1."""
     if not 0 < t_min < 1:
         raise UserError(f"schedule.t_min must lie strictly between 0 and 1, got {t_min}; 1e-3 to 1e-5 are usual")
     return t_min
 
 
 def checked_sigmas(sigma_min: float, sigma_max: float) -> tuple[float, float]:
-    """Refuses deviations that do not rise from above 0."""
+    """Both values; raises a `UserError` unless 0 < sigma_min < sigma_max."""
     if not 0 < sigma_min < sigma_max:
         raise UserError(f"need 0 < schedule.sigma_min < schedule.sigma_max, got {sigma_min} and {sigma_max}")
     return sigma_min, sigma_max

@@ -1,4 +1,4 @@
-"""A variance-preserving chain of T steps, given by its table of betas; the only file that speaks of beta, alpha_bar."""
+"""The variance-preserving chain of T steps, defined by its table of betas."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from litdiffusion.diffusion.schedules.chain import Chain
 from litdiffusion.errors import UserError
 
 PURE_NOISE = 0.1
-"""Largest alpha at t = 1 that passes as pure noise: the prior then misses at most a tenth of the data's scale."""
+"""Largest alpha at t = 1 that counts as pure noise: the prior then ignores at most a tenth of the data's scale."""
 
 
 class DiscreteSchedule(Chain):
@@ -24,10 +24,10 @@ class DiscreteSchedule(Chain):
         betas: (T,) variances of the forward steps, each in (0, 1), T >= 2.
 
     Raises:
-        UserError: fewer than two steps, or a beta outside (0, 1).
+        UserError: for fewer than two steps, or a beta outside (0, 1).
 
     Warns:
-        UserWarning: where alpha at t = 1 exceeds 0.1, since sampling starts from pure noise.
+        UserWarning: if alpha at t = 1 exceeds 0.1, because sampling starts from pure noise.
 
     Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239.
     """
@@ -39,11 +39,11 @@ class DiscreteSchedule(Chain):
         betas = torch.as_tensor(betas, dtype=torch.float64)
         _check(betas)
         super().__init__(torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)]))
-        self._warn_of_signal_at_the_end()
+        self._warn_if_signal_remains()
 
     @staticmethod
     def _scales(log_alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-        """Exact to the last digits at both ends."""
+        """(alpha, sigma), with all digits at both ends of the chain."""
         return (0.5 * log_alpha_bar).exp(), (-log_alpha_bar.expm1()).sqrt()
 
     @staticmethod
@@ -55,7 +55,7 @@ class DiscreteSchedule(Chain):
         alpha_rate = 0.5 * slope * level.alpha
         return alpha_rate, -level.alpha * alpha_rate / level.sigma
 
-    def _warn_of_signal_at_the_end(self) -> None:
+    def _warn_if_signal_remains(self) -> None:
         alpha = self.at(1.0).alpha.item()
         if alpha > PURE_NOISE:
             warnings.warn(

@@ -1,4 +1,4 @@
-"""Noise ladders: L deviations added to data that keep their scale (alpha = 1); a single one is a ladder of one rung."""
+"""Noise ladders: L levels of rising sigma with alpha = 1; a single noise level is a ladder with L = 1."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from litdiffusion.parts.described import described
 
 
 class NoiseLadder(Chain):
-    """``x_i = x_0 + sigma_i * eps``, i = 1..L, sigma rising; between two rungs sigma² is linear in t.
+    """``x_i = x_0 + sigma_i * eps``, i = 1..L, sigma rising; between two levels sigma² is linear in t.
 
     Args:
-        sigmas: (L,) deviations, positive and strictly rising, L >= 1, in units of the data.
+        sigmas: (L,) noise stds in units of the data, positive and strictly rising, L >= 1.
 
     Raises:
-        UserError: no deviation, one that is not positive, or one that does not exceed the rung before it.
+        UserError: if ``sigmas`` is empty, not positive or not strictly rising.
 
     Source: Song, Ermon, "Generative Modeling by Estimating Gradients of the Data Distribution", 2019,
     arXiv 1907.05600, section 3.2.
@@ -28,7 +28,7 @@ class NoiseLadder(Chain):
         sigmas = torch.as_tensor(sigmas, dtype=torch.float64)
         if sigmas.ndim != 1 or not len(sigmas) or not (sigmas > 0).all() or not (sigmas.diff() > 0).all():
             raise UserError(
-                f"a noise ladder needs one or more positive, strictly rising deviations, got {sigmas.tolist()[:4]}; "
+                f"a noise ladder needs one or more positive, strictly rising sigmas, got {sigmas.tolist()[:4]}; "
                 f"set schedule.sigma_min below schedule.sigma_max"
             )
         super().__init__(-torch.cat([sigmas.new_zeros(1), sigmas**2]))
@@ -52,7 +52,9 @@ class NoiseLadder(Chain):
 
 @described
 def ladder(steps: int = 50, sigma_min: float = 0.01, sigma_max: float = 10.0) -> NoiseLadder:
-    """L = ``steps`` geometric deviations from ``sigma_min`` to ``sigma_max``, about the largest distance in the data.
+    """L = ``steps`` sigmas, evenly spaced in log sigma, from ``sigma_min`` to ``sigma_max``.
+
+    ``sigma_max`` should be about the largest distance between two data points.
 
     Source: Song, Ermon, 2019, arXiv 1907.05600 (L = 10, 0.01 to 1); how to choose the ends: Song, Ermon, "Improved
     Techniques for Training Score-Based Generative Models", 2020, arXiv 2006.09011, techniques 1 and 2.
@@ -69,10 +71,10 @@ def ladder(steps: int = 50, sigma_min: float = 0.01, sigma_max: float = 10.0) ->
 
 @described
 def single(sigma: float = 0.5) -> NoiseLadder:
-    """One deviation: denoising score matching without time; its samplers reach the data blurred by ``sigma``.
+    """One noise level: denoising score matching without time; samples are data blurred by noise of std ``sigma``.
 
     Source: Vincent, "A Connection Between Score Matching and Denoising Autoencoders", 2011 (Neural Computation 23).
     """
     if not sigma > 0:
-        raise UserError(f"schedule.sigma must be positive, got {sigma}; a tenth of the data's deviation to all of it")
+        raise UserError(f"schedule.sigma must be positive, got {sigma}; 0.1 to 1 times the data's std are usual")
     return NoiseLadder(torch.tensor([sigma], dtype=torch.float64))

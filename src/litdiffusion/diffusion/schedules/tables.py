@@ -1,6 +1,6 @@
-"""The field's beta tables, each a function that returns the chain, for any number of steps T >= 2.
+"""The usual beta tables: each function returns a chain, for any number of steps T >= 2.
 
-The default ends of `linear` need T > 20 and those of `scaled_linear` T > 12: shorter chains name their own.
+The default betas of `linear` need T > 20, those of `scaled_linear` T > 12; shorter chains need their own betas.
 """
 
 import math
@@ -18,8 +18,8 @@ from litdiffusion.parts.described import described
 def linear(steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None) -> DiscreteSchedule:
     """Betas rising linearly from ``beta_start`` to ``beta_end``.
 
-    The defaults 0.1 / T and 20 / T are Ho's 1e-4 and 0.02 at T = 1000 and end equally close to pure noise for any T
-    above 20 (alpha at t = 1 is about exp(-5)); as T grows the chain tends to the variance-preserving SDE.
+    The defaults 0.1 / T and 20 / T equal Ho's 1e-4 and 0.02 at T = 1000. For every T above 20 the chain ends equally
+    close to pure noise (alpha is about exp(-5) at t = 1). As T grows it tends to the variance-preserving SDE.
 
     Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, section 4.
     """
@@ -31,7 +31,7 @@ def linear(steps: int = 1000, beta_start: float | None = None, beta_end: float |
 def scaled_linear(
     steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None
 ) -> DiscreteSchedule:
-    """Square roots of the betas rising linearly: gentler at the clean end.
+    """Betas whose square roots rise linearly; between the same ends they are smaller than those of `linear`.
 
     The defaults 0.85 / T and 12 / T are those of latent diffusion at T = 1000.
 
@@ -44,7 +44,9 @@ def scaled_linear(
 
 @described
 def cosine(steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> DiscreteSchedule:
-    """``alpha_bar(t) = cos²(pi / 2 * (t + offset) / (1 + offset))``, normalised to 1 at t = 0; betas capped.
+    """``alpha_bar(t) = cos²(pi / 2 * (t + offset) / (1 + offset))``, normalised to 1 at t = 0.
+
+    Betas are at most ``max_beta``.
 
     Source: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv 2102.09672, equation 17.
     """
@@ -56,8 +58,9 @@ def cosine(steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) ->
 def sigmoid(
     steps: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
 ) -> DiscreteSchedule:
-    """``alpha_bar(t)`` a falling logistic curve read between ``start`` and ``end``, at temperature ``tau``, rescaled
-    to run from 1 to 0; betas capped.
+    """``alpha_bar(t) = 1 / (1 + exp((start + t * (end - start)) / tau))``, rescaled to fall from 1 to 0.
+
+    Betas are at most ``max_beta``.
 
     Source: Jabri, Fleet, Chen, "Scalable Adaptive Computation for Iterative Generation", 2022, arXiv 2212.11972.
     """
@@ -77,6 +80,7 @@ def _from_alpha_bar(alpha_bar: Callable[[Tensor], Tensor], steps: int, max_beta:
 def _ends(
     steps: int, start: float | None, end: float | None, start_rate: float, end_rate: float
 ) -> tuple[float, float]:
+    """The first and the last beta; by default the rates divided by T."""
     _check_steps(steps)
     start = start_rate / steps if start is None else start
     end = end_rate / steps if end is None else end
