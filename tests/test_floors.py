@@ -1,6 +1,7 @@
 """The import graph points one way only: the rooms of docs/architecture.md, read from the source files."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,5 +78,29 @@ def test_the_mathematics_needs_torch_alone():
 @pytest.mark.parametrize("module", ["commands.cli", "errors", "config.resolvers"])
 def test_the_command_line_starts_without_torch(module):
     code = f"import sys, litdiffusion.{module}; print('torch' in sys.modules or 'lightning' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_every_public_name_can_be_imported_from_the_package():
+    for name in dir(litdiffusion):
+        assert getattr(litdiffusion, name) is not None
+    assert litdiffusion.linear is importlib.import_module("litdiffusion.diffusion.schedules").linear
+    assert litdiffusion.Pretrained is importlib.import_module("litdiffusion.pretrained.model").Pretrained
+    with pytest.raises(AttributeError, match="has no attribute 'Unheard'"):
+        litdiffusion.Unheard  # noqa: B018
+
+
+def test_the_names_of_the_rooms_do_not_clash():
+    owners: dict[str, set[int]] = {}
+    for room_name in litdiffusion.ROOMS:
+        module = importlib.import_module(f"litdiffusion.{room_name}")
+        for name in module.__all__:
+            owners.setdefault(name, set()).add(id(getattr(module, name)))
+    assert {name for name, objects in owners.items() if len(objects) > 1} == set()
+
+
+def test_a_room_is_imported_without_the_others():
+    code = "from litdiffusion import sweeps; import sys; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 ROOMS = (
-    *("nets", "codecs", "diffusion.levels", "diffusion.schedules", "diffusion.parameterizations", "diffusion.denoisers"),
+    *(
+        "nets",
+        "codecs",
+        "diffusion.levels",
+        "diffusion.schedules",
+        "diffusion.parameterizations",
+        "diffusion.denoisers",
+    ),
     *("diffusion.times", "diffusion.weightings", "diffusion.objectives", "diffusion.samplers", "diffusion.likelihood"),
     *("data", "measure.quality", "training", "callbacks", "pretrained"),
 )

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+__all__ = ["CLEAN", "Level", "Noise", "Prediction", "per_sample_noise", "seeded_noise"]
+
 Noise = Callable[[Tensor], Tensor]
 """A function that returns standard normal noise like its argument (shape, dtype, device), e.g. ``torch.randn_like``."""
 

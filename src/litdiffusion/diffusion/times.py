@@ -12,6 +12,8 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.parts.described import Described
 
+__all__ = ["LogNormalSigma", "LogitNormalTimes", "LossAwareTimes", "TimeSampler", "UniformTimes"]
+
 
 class TimeSampler(Described, nn.Module):
     """Draws one training time per sample of a batch."""

@@ -16,6 +16,8 @@ from litdiffusion.diffusion.schedules import Chain, NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.parts.described import Described
 
+__all__ = ["SNR", "Likelihood", "MinSNR", "Simple", "Variational", "Weighting"]
+
 
 class Weighting(Described, ABC):
     """The weight of the loss at each noise level."""
