@@ -19,10 +19,10 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.runs.dashboards import log_picture
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.class_labels import in_turn
-from litdiffusion.training.guard import odd_samples
+from litdiffusion.training.class_labels import classes_in_turn
+from litdiffusion.training.guard import sample_problem
 
-LEAST, ODD_SHARE = 64, 0.01
+MIN_REFERENCE, MAX_RANDOM_SHARE = 64, 0.01
 """Data that samples are compared with, at least; share of the random start in the average that is worth a word."""
 
 
@@ -41,28 +41,28 @@ def states_of(
     A conditional model draws the classes ``class_label`` (count,); by default chain i is of class ``i % num_classes``.
     A warning names samples that look broken beside ``data``.
     """
-    class_label = in_turn(count, module.num_classes) if class_label is None else class_label
+    class_label = classes_in_turn(count, module.num_classes) if class_label is None else class_label
     keep = evenly_spaced(len(sampler.levels(module.denoiser.schedule)), shown)
     with evaluating(module):
         states = module.draws(sampler, weights).states(count, seeded_noise(seed), class_label, keep)
     states = [state._replace(x=state.x.cpu()) for state in states]
     if data is not None:
-        watch(module, states[-1], weights, data)
+        warn_of_broken_samples(module, states[-1], weights, data)
     return states
 
 
-def watch(module: DiffusionModule, end: State, weights: str, data: Any) -> None:
+def warn_of_broken_samples(module: DiffusionModule, end: State, weights: str, data: Any) -> None:
     """Tells once, from a quarter of the run on, where samples in data space look broken, and of which average."""
     trainer = module.trainer
     if 4 * trainer.global_step < trainer.estimated_stepping_batches or not end.level.is_clean:
         return
-    found = odd_samples(end.x, data.reference(max(len(end.x), LEAST)), data.value_range)
+    found = sample_problem(end.x, data.reference(max(len(end.x), MIN_REFERENCE)), data.value_range)
     if found is not None:
-        module.health.tell(*found)
+        module.health.warn_once(*found)
     share = module.ema.random_share(trainer.global_step) if weights == "ema" else 0.0
-    if share > ODD_SHARE:
+    if share > MAX_RANDOM_SHARE:
         line = f"{100 * share:.0f} % of the averaged weights are still the random start; train longer, or weights=raw"
-        module.health.tell("average", line)
+        module.health.warn_once("average", line)
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def evenly_spaced(count: int, shown: int) -> set[int]:
     return {round(place) for place in torch.linspace(0, count - 1, min(shown, count)).tolist()}
 
 
-def at_most(module: DiffusionModule, steps: int | None) -> Sampler:
+def limited_sampler(module: DiffusionModule, steps: int | None) -> Sampler:
     """The module's sampler, respaced to about ``steps`` network calls where it would make more; None leaves it."""
     schedule, sampler = module.denoiser.schedule, module.sampler
     calls = sampler.calls(schedule)
@@ -125,14 +125,14 @@ def save_picture(trainer: L.Trainer, run_dir: Path, name: str, picture: Image, f
     return path
 
 
-def heads(schedule: NoiseSchedule, states: list[State]) -> list[str]:
+def panel_titles(schedule: NoiseSchedule, states: list[State]) -> list[str]:
     """The name of each state over its panel: what tells the levels of this process apart."""
     if len(states) > 1 and all(state.level.t == states[0].level.t for state in states):
         return [f"k = {state.step}" for state in states]
-    return level_names(schedule, [state.level for state in states])
+    return level_titles(schedule, [state.level for state in states])
 
 
-def level_names(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
+def level_titles(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
     """The deviation where data keep their scale, the index on a chain, else the time."""
     if schedule.explodes:
         return [f"σ = {level.sigma.item():.3g}" for level in levels]

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from litdiffusion.callbacks.drawing import evaluating, facts_of, level_names, save_picture, step_due
+from litdiffusion.callbacks.drawing import evaluating, facts_of, level_titles, save_picture, step_due
 from litdiffusion.diffusion.gaussian import diffuse, mix, score
 from litdiffusion.diffusion.levels import Level, seeded_noise
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -21,7 +21,7 @@ KINDS = {"score": "score", "velocity": "velocity, towards noise"}
 PANELS = 5
 CLEANEST, NOISIEST = 0.05, 3.0
 """sigma / alpha at the ends of the default levels, in deviations of the data: a hint of noise, a hint of data."""
-LINE = 200
+POINTS_1D = 200
 """Places at which a field in one dimension is drawn."""
 
 
@@ -79,7 +79,7 @@ class Field(L.Callback):
 
     def draw(self, trainer: L.Trainer, module: DiffusionModule, file: str) -> None:
         """Draws, saves and shows one picture. Only the first process draws."""
-        if trainer.is_global_zero and has_plane(module):
+        if trainer.is_global_zero and is_1d_or_2d(module):
             title = f"{self.kind} after {trainer.global_step} steps"
             picture = field_picture(self.panels(trainer, module), title, KINDS[self.kind])
             save_picture(trainer, self.run_dir, "field", picture, file)
@@ -89,18 +89,21 @@ class Field(L.Callback):
         """One panel per level, the cleanest first: noised data, and the learned and the exact field on a grid."""
         schedule, noise = module.denoiser.schedule, seeded_noise(self.seed)
         data = module.codec.encode(facts_of(self, trainer).training_reference(self.points).to(module.device)).cpu()
-        levels = self._levels(schedule, data.std(dim=0).square().mean().sqrt().item())
+        levels = self._panel_levels(schedule, data.std(dim=0).square().mean().sqrt().item())
         samples = [diffuse(data, noise(data), level) for level in levels]
-        grids = field_grids(samples, self.arrows if len(data[0]) == 2 else LINE)
+        grids = field_grids(samples, self.arrows if len(data[0]) == 2 else POINTS_1D)
         with evaluating(module):
-            learned = self._on(
+            learned = self._field_on_grids(
                 module.sampling_denoiser(self.weights), [grid.to(module.device, data.dtype) for grid in grids], levels
             )
         exact = module.exact_denoiser
-        truths = [None] * len(levels) if exact is None else self._on(exact, grids, levels)
-        return [FieldPanel(*row) for row in zip(named(schedule, levels), samples, grids, learned, truths, strict=True)]
+        truths = [None] * len(levels) if exact is None else self._field_on_grids(exact, grids, levels)
+        return [
+            FieldPanel(*row)
+            for row in zip(titles_with_std(schedule, levels), samples, grids, learned, truths, strict=True)
+        ]
 
-    def _levels(self, schedule: NoiseSchedule, std: float) -> list[Level]:
+    def _panel_levels(self, schedule: NoiseSchedule, std: float) -> list[Level]:
         """The levels of the panels, each once, the cleanest first."""
         if self.times is None:
             ratios = torch.logspace(math.log10(CLEANEST), math.log10(NOISIEST), PANELS, dtype=torch.float64) * std
@@ -110,7 +113,7 @@ class Field(L.Callback):
         levels = {level.t.item(): level for level in map(schedule.snap, times)}
         return [levels[t] for t in sorted(levels)]
 
-    def _on(self, denoiser: nn.Module, grids: list[Tensor], levels: list[Level]) -> list[Tensor]:
+    def _field_on_grids(self, denoiser: nn.Module, grids: list[Tensor], levels: list[Level]) -> list[Tensor]:
         return [field(denoiser, x, level, self.kind).cpu() for x, level in zip(grids, levels, strict=True)]
 
 
@@ -125,14 +128,14 @@ def field(denoiser: nn.Module, x: Tensor, level: Level, kind: str) -> Tensor:
     return mix(alpha_rate, x_0, sigma_rate, eps)
 
 
-def named(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
+def titles_with_std(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
     """The names of levels, with the deviation of the noise where that is another number."""
-    names = level_names(schedule, levels)
+    names = level_titles(schedule, levels)
     if schedule.explodes or all(level.sigma == level.t for level in levels):
         return names
     return [f"{name}, σ = {level.sigma.item():.2g}" for name, level in zip(names, levels, strict=True)]
 
 
-def has_plane(module: DiffusionModule) -> bool:
+def is_1d_or_2d(module: DiffusionModule) -> bool:
     """Whether its data are vectors that a picture can show whole."""
     return tuple(module.shape) in ((1,), (2,))

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from litdiffusion.callbacks.drawing import display_range, facts_of, level_names, save_picture
+from litdiffusion.callbacks.drawing import display_range, facts_of, level_titles, save_picture
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import CLEAN, Level, seeded_noise
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -43,7 +43,7 @@ class ForwardProcess(L.Callback):
         x_0 = pl_module.codec.encode(data.to(pl_module.device))
         levels = shown_levels(schedule, IMAGE_TIMES if images else VECTOR_TIMES)
         states = [pl_module.codec.decode(diffuse(x_0, noise(x_0), level)).cpu() for level in levels]
-        picture = forward_picture(states, level_names(schedule, levels), "forward process", display_range(facts))
+        picture = forward_picture(states, level_titles(schedule, levels), "forward process", display_range(facts))
         save_picture(trainer, self.run_dir, "forward_process", picture, "forward_process.png")
 
 

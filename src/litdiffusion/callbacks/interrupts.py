@@ -32,7 +32,7 @@ class Interrupts(L.Callback):
     def __init__(self) -> None:
         self.signum: int | None = None
         self.shared = False
-        self._holding = False
+        self._deferring = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -41,8 +41,8 @@ class Interrupts(L.Callback):
             yield
             return
         before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-        self.signum, self._holding = None, False
-        self._install()
+        self.signum, self._deferring = None, False
+        self._install_handlers()
         try:
             yield
         finally:
@@ -51,8 +51,8 @@ class Interrupts(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals back from Lightning, whose answer to SIGTERM talks to other processes at any moment."""
-        self._install()
-        self.shared, self._holding = trainer.world_size > 1, True
+        self._install_handlers()
+        self.shared, self._deferring = trainer.world_size > 1, True
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -64,26 +64,26 @@ class Interrupts(L.Callback):
             raise Stopped(self.signum or signal.SIGTERM)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._release()
+        self._stop_deferring()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._holding = True
+        self._deferring = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._release()
+        self._stop_deferring()
 
-    def _release(self) -> None:
-        self._holding = False
+    def _stop_deferring(self) -> None:
+        self._deferring = False
         if self.signum is not None and not self.shared:
             raise Stopped(self.signum)
 
-    def _install(self) -> None:
+    def _install_handlers(self) -> None:
         for signum in SIGNALS if threading.current_thread() is threading.main_thread() else ():
             if signal.getsignal(signum) != signal.SIG_IGN:  # a shell's background job is not to hear Ctrl-C
-                signal.signal(signum, self._heard)
+                signal.signal(signum, self._handle)
 
-    def _heard(self, signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         again, self.signum = self.signum is not None, signum
-        if again or not (self._holding or self.shared):
+        if again or not (self._deferring or self.shared):
             raise Stopped(signum)
         print(f"{signal.Signals(signum).name}: stops after this step; again: at once", file=sys.stderr, flush=True)

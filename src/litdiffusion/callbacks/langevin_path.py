@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from litdiffusion.callbacks.drawing import evaluating, facts_of, save_picture
-from litdiffusion.callbacks.field import has_plane
+from litdiffusion.callbacks.field import is_1d_or_2d
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import seeded_noise
 from litdiffusion.diffusion.samplers import Draws, Langevin
@@ -58,7 +58,7 @@ class LangevinPath(L.Callback):
         self.points, self.weights, self.seed = points, weights, seed
 
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
-        if not trainer.is_global_zero or not has_plane(pl_module):
+        if not trainer.is_global_zero or not is_1d_or_2d(pl_module):
             return
         level = pl_module.denoiser.schedule.at(1.0)
         data = facts_of(self, trainer).reference(self.points)

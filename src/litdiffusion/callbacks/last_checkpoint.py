@@ -39,20 +39,20 @@ class LastCheckpoint(Checkpoint):
         self._run_dir = run_dir
 
     def on_train_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
-        self._saved = self._finished = trainer.global_step
-        self._written = time.monotonic()
+        self._saved_step = self._finished_step = trainer.global_step
+        self._saved_at = time.monotonic()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: DiffusionModule, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
         every = self.every_n_steps
-        due = (every and step // every > self._saved // every) or self._late(trainer)
-        if step > self._saved and (due or validation_follows(trainer, batch_idx)):
+        due = (every and step // every > self._saved_step // every) or self._minutes_are_over(trainer)
+        if step > self._saved_step and (due or validation_follows(trainer, batch_idx)):
             self._save(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._finished = trainer.global_step
+        self._finished_step = trainer.global_step
 
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         pl_module.progress.finished = True
@@ -63,10 +63,10 @@ class LastCheckpoint(Checkpoint):
 
         After the last step nothing is saved: its validation and the samples are done again, from before that step.
         """
-        step, finished = trainer.global_step, getattr(self, "_finished", -1)
+        step, finished = trainer.global_step, getattr(self, "_finished_step", -1)
         between = trainer.training and step == finished and not (pl_module.progress.updating or trainer.should_stop)
-        together = trainer.world_size == 1 or isinstance(exception, Stopped | TrainingError)
-        if between and together and step > self._saved:
+        all_processes_stop = trainer.world_size == 1 or isinstance(exception, Stopped | TrainingError)
+        if between and all_processes_stop and step > self._saved_step:
             with contextlib.suppress(OSError):  # the first error is the one to tell; older checkpoints are whole
                 self._save(trainer)
 
@@ -76,13 +76,13 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path, weights_only=False)
         now = time.monotonic()
         if trainer.is_global_zero:
-            note_progress(self._run_dir, trainer.global_step, now - self._written)
-        self._saved, self._written = trainer.global_step, now
+            note_progress(self._run_dir, trainer.global_step, now - self._saved_at)
+        self._saved_step, self._saved_at = trainer.global_step, now
 
-    def _late(self, trainer: L.Trainer) -> bool:
+    def _minutes_are_over(self, trainer: L.Trainer) -> bool:
         if self.minutes is None or trainer.world_size > 1:
             return False  # clocks differ, and all processes must save together
-        return time.monotonic() - self._written > 60 * self.minutes
+        return time.monotonic() - self._saved_at > 60 * self.minutes
 
 
 def validation_follows(trainer: L.Trainer, batch_idx: int) -> bool:

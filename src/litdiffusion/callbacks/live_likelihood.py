@@ -51,13 +51,15 @@ class LiveLikelihood(L.Callback):
         if not trainer.strategy.broadcast(self._budget.allows()):
             return
         with self._budget.spend():
-            values = trainer.strategy.broadcast(self._tried(trainer, pl_module) if trainer.is_global_zero else {})
+            values = trainer.strategy.broadcast(
+                self._values_or_warning(trainer, pl_module) if trainer.is_global_zero else {}
+            )
         if values:
             pl_module.log_dict(values)
 
-    def _tried(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
+    def _values_or_warning(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
         try:
-            return self._measured(trainer, module)
+            return self._values(trainer, module)
         except UserError as error:
             if not self._warned:
                 warnings.warn(f"no likelihood at step {trainer.global_step}: {error}", stacklevel=2)
@@ -65,7 +67,7 @@ class LiveLikelihood(L.Callback):
             return {}
 
     @torch.no_grad()
-    def _measured(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
+    def _values(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
         data = facts_of(self, trainer)
         x_0 = data.reference(self.items).to(module.device)
         bytes = data.value_range == BYTES and are_bytes(x_0)
@@ -82,8 +84,8 @@ class LiveLikelihood(L.Callback):
             return {}
         if bytes:
             return {"likelihood/bits_per_dimension": bits_per_dimension(nats.mean(), x_0[0].numel()).item()}
-        return {"likelihood/nats": nats.mean().item(), **self._best(data, x_0.cpu())}
+        return {"likelihood/nats": nats.mean().item(), **self._best_nats(data, x_0.cpu())}
 
-    def _best(self, data: Any, x_0: Tensor) -> dict[str, float]:
+    def _best_nats(self, data: Any, x_0: Tensor) -> dict[str, float]:
         law = data.mixture
         return {} if law is None else {"likelihood/nats_best": -law.log_density(x_0).mean().item()}

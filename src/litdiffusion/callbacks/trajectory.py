@@ -7,11 +7,11 @@ import lightning as L
 from torch import Tensor
 
 from litdiffusion.callbacks.drawing import (
-    at_most,
     display_range,
     facts_of,
-    heads,
+    limited_sampler,
     noised_like,
+    panel_titles,
     save_picture,
     states_of,
     step_due,
@@ -112,7 +112,7 @@ class Trajectory(L.Callback):
             self.states = states = self._states(trainer, module)
             picture = trajectory_picture(
                 [state.x for state in states],
-                heads(module.denoiser.schedule, states),
+                panel_titles(module.denoiser.schedule, states),
                 self._target(trainer),
                 f"reverse process after {step} steps",
                 display_range(facts_of(self, trainer)),
@@ -123,12 +123,14 @@ class Trajectory(L.Callback):
 
     def _states(self, trainer: L.Trainer, module: DiffusionModule) -> list[State]:
         count, data = self.chains if len(module.shape) == 3 else self.points, facts_of(self, trainer)
-        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed, self.shown, data=data)
+        return states_of(
+            module, limited_sampler(module, self.steps), count, self.weights, self.seed, self.shown, data=data
+        )
 
     def _animate(self, trainer: L.Trainer, module: DiffusionModule) -> None:
         path = self.run_dir / "pictures" / "trajectory.gif"
         xs = [state.x for state in self.states]
-        names = heads(module.denoiser.schedule, self.states)
+        names = panel_titles(module.denoiser.schedule, self.states)
         name = target_name(self.states[-1])
         trajectory_gif(xs, names, self._target(trainer), path, display_range(facts_of(self, trainer)), data_title=name)
 

@@ -23,7 +23,7 @@ BYTES = (-1.0, 1.0)
 """The range in model space of what was stored as bytes, see `to_model_space`."""
 
 
-def require(name: str, value: float, minimum: float) -> None:
+def check_at_least(name: str, value: float, minimum: float) -> None:
     """Raise a `UserError` unless ``value >= minimum``; ``name`` is the config's, without ``data.``."""
     if not value >= minimum:
         raise UserError(f"data.{name}={value}: must be at least {minimum}; set data.{name}={minimum} or more")
@@ -104,8 +104,8 @@ class DataModule(LightningDataModule):
 
     def __init__(self, *, batch_size: int, val_size: int, seed: int) -> None:
         super().__init__()
-        require("batch_size", batch_size, 1)
-        require("val_size", val_size, 1)
+        check_at_least("batch_size", batch_size, 1)
+        check_at_least("val_size", val_size, 1)
         self.batch_size, self.val_size, self.seed = batch_size, val_size, seed
         self._loaded = False
         self._fingerprint: str | None = None
@@ -147,7 +147,7 @@ class DataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """One epoch: every item once, in the epoch's own order, in whole batches; it goes on where a resume stands."""
-        size, batch_size, (rank, world) = len(self.train.data), self.batch_size, self._process()
+        size, batch_size, (rank, world) = len(self.train.data), self.batch_size, self._rank_and_world()
         if self.trainer is not None and self.trainer.overfit_batches:
             # The same batches in every epoch; Lightning accepts this kind of sampler for it, and no other.
             sampler = InOrderSampler(size, batch_size, self._batches_done)
@@ -157,15 +157,15 @@ class DataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """The validation part in its own order; the last batch may be smaller; ranks take stripes."""
-        return self._in_order(self.val)
+        return self._in_order_loader(self.val)
 
     def test_dataloader(self) -> DataLoader:
         """The test split likewise."""
-        return self._in_order(self.test())
+        return self._in_order_loader(self.test())
 
     def predict_dataloader(self) -> DataLoader:
         """As many items as there are for validation: ``Trainer.predict`` draws a sample for each."""
-        return self._in_order(self.val)
+        return self._in_order_loader(self.val)
 
     def make_loader(self, part: Batch, sampler: Sampler, drop_last: bool = False) -> DataLoader:
         """The batches of ``part`` in the sampler's order."""
@@ -173,13 +173,13 @@ class DataModule(LightningDataModule):
 
     def reference(self, n: int) -> Tensor:
         """The first min(n, val_size) validation items in model space (n, *shape), for pictures."""
-        return self._first(self.val, n)
+        return self._first_items(self.val, n)
 
     def training_reference(self, n: int) -> Tensor:
         """Likewise the first n training items (n, *shape)."""
-        return self._first(self.train, n)
+        return self._first_items(self.train, n)
 
-    def _first(self, part: Batch, n: int) -> Tensor:
+    def _first_items(self, part: Batch, n: int) -> Tensor:
         return to_model_space(part.data.index_select(0, torch.arange(min(n, len(part.data)))))
 
     def _digest(self) -> str:
@@ -189,8 +189,8 @@ class DataModule(LightningDataModule):
             rows | {name: class_label for name, class_label in class_labels.items() if class_label is not None}
         )
 
-    def _in_order(self, part: Batch) -> DataLoader:
-        (rank, world), size = self._process(), len(part.data)
+    def _in_order_loader(self, part: Batch) -> DataLoader:
+        (rank, world), size = self._rank_and_world(), len(part.data)
         return self.make_loader(
             part, SequentialSampler(range(size)) if world == 1 else StripeSampler(size, rank, world)
         )
@@ -199,12 +199,12 @@ class DataModule(LightningDataModule):
         """Of the epoch that the trainer is in; Lightning counts a batch when it is fetched."""
         return 0 if self.trainer is None else self.trainer.fit_loop.batch_idx + 1
 
-    def _process(self) -> tuple[int, int]:
+    def _rank_and_world(self) -> tuple[int, int]:
         """(rank, number of processes): (0, 1) before a Trainer is attached."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _check_batch_size(self) -> None:
-        size, world = len(self.train.data), self._process()[1]
+        size, world = len(self.train.data), self._rank_and_world()[1]
         if self.batch_size * world > size:
             # An item for each process is the least that training can do with.
             remedy = f"set data.batch_size={size // world}" if size >= world else "use fewer processes"

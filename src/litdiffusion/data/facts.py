@@ -19,7 +19,7 @@ from litdiffusion.data.digest import tensor_digest
 from litdiffusion.data.toys import Mixture
 from litdiffusion.errors import UserError
 
-KEPT, KEPT_IMAGES, KEPT_BYTES = 10_000, 2_000, 2**28
+MAX_VECTORS, MAX_IMAGES, MAX_BYTES = 10_000, 2_000, 2**28
 """How much is kept of each part for pictures and numbers: vectors, images, and bytes of either."""
 RANGES = ((0.0, 1.0), (-1.0, 1.0))
 """The usual intervals of images in floats."""
@@ -70,7 +70,7 @@ def facts_of(data: Any, val: Any = None) -> Facts:
         return LoaderFacts(data, val)
     data.prepare_data()
     data.setup("fit")
-    facts = LoaderFacts(data.train_dataloader(), _validation(data), data)
+    facts = LoaderFacts(data.train_dataloader(), _val_loader_of(data), data)
     if facts.val is facts.train:
         warnings.warn(
             f"{facts.name} has no validation data: val/loss is that of its first {len(facts.val.data)} training items",
@@ -99,10 +99,14 @@ class LoaderFacts:
 
     def __init__(self, train: Any, val: Any = None, declared: Any = None):
         self.name: str = type(train if declared is None else declared).__name__.lower()
-        with _own_randomness():
-            kept = _kept(train, "training")
-            kept_val = kept if val is None else _kept(val, "validation")
-        self.train, self.val, self.complete = kept.items, kept_val.items, kept.complete and kept_val.complete
+        with _fixed_randomness():
+            train_part = _first_items(train, "training")
+            val_part = train_part if val is None else _first_items(val, "validation")
+        self.train, self.val, self.complete = (
+            train_part.items,
+            val_part.items,
+            train_part.complete and val_part.complete,
+        )
         first = self.train.data
         self.shape: tuple[int, ...] = tuple(getattr(declared, "shape", None) or first.shape[1:])
         if self.shape != tuple(first.shape[1:]):
@@ -112,9 +116,9 @@ class LoaderFacts:
             )
         self.value_range: tuple[float, float] | None = getattr(declared, "value_range", None) or _range_of(first)
         self.num_classes: int = getattr(declared, "num_classes", None) or _num_classes_of(self.train.class_label)
-        self._warn()
+        self._warn_of_guesses()
 
-    def _warn(self) -> None:
+    def _warn_of_guesses(self) -> None:
         span = "any value" if self.value_range is None else "values in [{:g}, {:g}]".format(*self.value_range)
         found = f"{self.num_classes} classes" if self.num_classes else "no classes"
         warnings.warn(
@@ -148,21 +152,21 @@ class LoaderFacts:
         return tensor_digest({"train": self.train.data, "val": self.val.data})
 
 
-class Kept(NamedTuple):
+class FirstItems(NamedTuple):
     """The first items of a loader, in model space, and whether they are all that it has."""
 
     items: Batch
     complete: bool
 
 
-def _validation(data: L.LightningDataModule) -> Any:
+def _val_loader_of(data: L.LightningDataModule) -> Any:
     """The validation loader, or None where the module has none: Lightning's own method only raises an exception."""
     written = type(data).val_dataloader is not L.LightningDataModule.val_dataloader or "val_dataloader" in vars(data)
     return (data.val_dataloader() or None) if written else None
 
 
 @contextmanager
-def _own_randomness() -> Iterator[None]:
+def _fixed_randomness() -> Iterator[None]:
     """Looking at the data changes none of the run's random numbers, and shows the same items each time."""
     with isolate_rng(include_cuda=False):
         random.seed(0)
@@ -171,7 +175,7 @@ def _own_randomness() -> Iterator[None]:
         yield
 
 
-def _kept(loaders: Any, part: str) -> Kept:
+def _first_items(loaders: Any, part: str) -> FirstItems:
     loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
     batches, complete = _first_batches(loader)
     if not batches:
@@ -184,7 +188,7 @@ def _kept(loaders: Any, part: str) -> Kept:
         raise UserError(f"data: {part} items have several shapes, {sorted(shapes)[:3]}; make them equal by a transform")
     data = torch.cat([batch.data for batch in batches])
     check_finite(part, data)
-    return Kept(Batch(data, _class_labels(batches)), complete)
+    return FirstItems(Batch(data, _joined_class_labels(batches)), complete)
 
 
 def _first_batches(loader: Iterable[Any]) -> tuple[list[Batch], bool]:
@@ -195,12 +199,12 @@ def _first_batches(loader: Iterable[Any]) -> tuple[list[Batch], bool]:
         batches.append(as_batch(batch))
         data = batches[-1].data
         count, size = count + len(data), size + data.nbytes
-        if count >= (KEPT if data.ndim == 2 else KEPT_IMAGES) or size >= KEPT_BYTES:
+        if count >= (MAX_VECTORS if data.ndim == 2 else MAX_IMAGES) or size >= MAX_BYTES:
             return batches, False
     return batches, True
 
 
-def _class_labels(batches: list[Batch]) -> Tensor | None:
+def _joined_class_labels(batches: list[Batch]) -> Tensor | None:
     """Those of all batches where they can be classes: one complete number for each item."""
     class_labels = [batch.class_label for batch in batches]
     if not all(

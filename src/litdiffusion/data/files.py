@@ -57,7 +57,7 @@ def mnist_problems(dataset: Any, root: Path) -> tuple[Path, list[str], bool]:
             damaged |= problem is not None
             found += [] if problem is None else [f"{plain.name} (damaged: {problem}; delete it)"]
         elif not check_integrity(folder / packed, md5):
-            found.append(f"{packed} ({_state(folder / packed)})")
+            found.append(f"{packed} ({_missing_or_damaged(folder / packed)})")
     return folder, found, damaged
 
 
@@ -70,12 +70,12 @@ def cifar_problems(dataset: Any, root: Path) -> tuple[Path, list[str], bool]:
     bad = [name for name, md5 in batches if not check_integrity(folder / name, md5)]
     if not bad or check_integrity(root / dataset.filename, dataset.tgz_md5):
         return root, [], False
-    phrases = [f"{dataset.filename} ({_state(root / dataset.filename)})"]
+    phrases = [f"{dataset.filename} ({_missing_or_damaged(root / dataset.filename)})"]
     phrases += [f"{dataset.base_folder}/{name} (damaged)" for name in bad if (folder / name).is_file()]
     return root, phrases, False
 
 
-def unusable(dataset: Any, folder: Path, problems: list[str], reason: str = "") -> UserError:
+def unusable_files_error(dataset: Any, folder: Path, problems: list[str], reason: str = "") -> UserError:
     """The one line: which files, where they belong, why they could not be fetched, and the stand-in."""
     what = ", ".join(problems) if problems else f"its files cannot be used: {reason}"
     cause = f" (download failed: {reason})" if problems and reason else ""
@@ -91,5 +91,5 @@ def last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _state(path: Path) -> str:
+def _missing_or_damaged(path: Path) -> str:
     return "damaged: wrong md5 sum" if path.is_file() else "missing"

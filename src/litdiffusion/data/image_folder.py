@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from litdiffusion.data.base import DataModule, hold_out, require
+from litdiffusion.data.base import DataModule, check_at_least, hold_out
 from litdiffusion.data.batch import Batch
 from litdiffusion.errors import UserError
 
@@ -64,8 +64,8 @@ class ImageFiles:
         with ThreadPoolExecutor() as pool:
             tasks = [pool.submit(decode, path, self.item_shape) for path in self.paths]
             try:
-                for row, task in zip(images, tasks, strict=True):
-                    row.copy_(task.result())
+                for image, task in zip(images, tasks, strict=True):
+                    image.copy_(task.result())
             except UserError:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -102,10 +102,10 @@ class ImageFolder(DataModule):
             raise UserError(f"data.image_size={image_size}: must be a side or [height, width], each at least 1")
         if channels not in (1, 3):
             raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
-        require("memory_limit_gb", memory_limit_gb, 0)
-        require("num_workers", num_workers, 0)
+        check_at_least("memory_limit_gb", memory_limit_gb, 0)
+        check_at_least("num_workers", num_workers, 0)
         self.path, self.shape = Path(path).expanduser(), (channels, *size)
-        self.memory_limit_gb, self.decoders = memory_limit_gb, num_workers
+        self.memory_limit_gb, self.requested_workers = memory_limit_gb, num_workers
 
     @cached_property
     def paths(self) -> list[Path]:
@@ -137,12 +137,12 @@ class ImageFolder(DataModule):
     @property
     def num_workers(self) -> int:
         """Workers only where there is something to decode."""
-        return 0 if self.in_memory else self.decoders
+        return 0 if self.in_memory else self.requested_workers
 
     def read(self) -> tuple[Batch, Batch]:
         """Both parts: uint8 tensors, or `ImageFiles` where the decoded set exceeds the memory limit."""
         train, val = hold_out(len(self.paths), self.val_size)
-        return self._part(train), self._part(val)
+        return self._batch_of(train), self._batch_of(val)
 
     @property
     def in_memory(self) -> bool:
@@ -156,9 +156,9 @@ class ImageFolder(DataModule):
         files = [(file.as_posix(), (self.path / file).stat().st_size) for file in self.paths]
         return hashlib.sha256(json.dumps([files, self.shape, self.val_size]).encode()).hexdigest()
 
-    def _part(self, index: Tensor) -> Batch:
+    def _batch_of(self, index: Tensor) -> Batch:
         paths = [self.paths[i] for i in index.tolist()]
-        number = {name: i for i, name in enumerate(self.class_names)}
-        class_label = torch.tensor([number[file.parts[0]] for file in paths]) if number else None
+        class_index = {name: i for i, name in enumerate(self.class_names)}
+        class_label = torch.tensor([class_index[file.parts[0]] for file in paths]) if class_index else None
         files = ImageFiles([str(self.path / file) for file in paths], self.shape)
         return Batch(files.decode_all() if self.in_memory else files, class_label)

@@ -12,7 +12,13 @@ import torch
 
 from litdiffusion.data.base import DataModule, hold_out
 from litdiffusion.data.batch import Batch
-from litdiffusion.data.files import cifar_problems, last_line, mnist_problems, short_socket_timeout, unusable
+from litdiffusion.data.files import (
+    cifar_problems,
+    last_line,
+    mnist_problems,
+    short_socket_timeout,
+    unusable_files_error,
+)
 from litdiffusion.data.loaders import take
 from litdiffusion.errors import UserError
 
@@ -54,7 +60,7 @@ class TorchvisionImages(DataModule):
 
     def read(self) -> tuple[Batch, Batch]:
         """The official training split, less ``val_size`` of its images, and those."""
-        return split(self._official(train=True), self.val_size)
+        return split_off_validation(self._official_split(train=True), self.val_size)
 
     @property
     def name(self) -> str:
@@ -63,26 +69,26 @@ class TorchvisionImages(DataModule):
 
     def test(self) -> Batch:
         """The official test split, uint8 (10 000, C, H, W), with labels."""
-        return self._official(train=False)
+        return self._official_split(train=False)
 
-    def _official(self, train: bool) -> Batch:
+    def _official_split(self, train: bool) -> Batch:
         import torchvision
 
-        kind = getattr(torchvision.datasets, self.dataset)
-        problems = cifar_problems if hasattr(kind, "base_folder") else mnist_problems
-        folder, found, damaged = problems(kind, self.root)
+        dataset_class = getattr(torchvision.datasets, self.dataset)
+        problems = cifar_problems if hasattr(dataset_class, "base_folder") else mnist_problems
+        folder, found, damaged = problems(dataset_class, self.root)
         # torchvision reads an unpacked file unchecked, so no download would mend it.
         if damaged:
-            raise unusable(kind, folder, found)
+            raise unusable_files_error(dataset_class, folder, found)
         try:
             with short_socket_timeout():
-                part = kind(self.root, train=train, download=True)
-            return self._batch(part)
+                part = dataset_class(self.root, train=train, download=True)
+            return self._as_batch(part)
         except _UNREADABLE as error:
-            _, found, _ = problems(kind, self.root)
-            raise unusable(kind, folder, found, last_line(error)) from error
+            _, found, _ = problems(dataset_class, self.root)
+            raise unusable_files_error(dataset_class, folder, found, last_line(error)) from error
 
-    def _batch(self, part: Any) -> Batch:
+    def _as_batch(self, part: Any) -> Batch:
         data = torch.as_tensor(part.data)
         # torchvision keeps grey images as (N, H, W) and colour ones as (N, H, W, C).
         images = data.unsqueeze(1) if data.ndim == 3 else data.permute(0, 3, 1, 2).contiguous()
@@ -112,10 +118,10 @@ class Digits(DataModule):
 
         images, class_label = load_digits(return_X_y=True)
         data = torch.from_numpy(np.rint(images * (255 / 16)).astype(np.uint8)).reshape(-1, *self.shape)
-        return split(Batch(data, torch.from_numpy(class_label).long()), self.val_size)
+        return split_off_validation(Batch(data, torch.from_numpy(class_label).long()), self.val_size)
 
 
-def split(everything: Batch, val_size: int) -> tuple[Batch, Batch]:
+def split_off_validation(everything: Batch, val_size: int) -> tuple[Batch, Batch]:
     """A labelled set (N, ...) as its training and its held-out part, see `hold_out`."""
     train, val = hold_out(len(everything.data), val_size)
     return take(everything.data, everything.class_label, train), take(everything.data, everything.class_label, val)

@@ -71,7 +71,7 @@ class EpochLoader(DataLoader):
         """Nothing to restore, see `state_dict`."""
 
 
-def as_fetched(batch: Any) -> Any:
+def return_unchanged(batch: Any) -> Any:
     """What a loader collates where batches are fetched whole: the batch as it is."""
     return batch
 
@@ -84,7 +84,7 @@ def loader(part: Batch, sampler: Sampler, batch_size: int, num_workers: int = 0,
         sampler=sampler,
         drop_last=drop_last,
         num_workers=num_workers,
-        collate_fn=as_fetched,
+        collate_fn=return_unchanged,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         # Without its own generator each iter() would draw from, and so shift, the run's global stream.

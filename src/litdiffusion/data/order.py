@@ -27,7 +27,7 @@ def shuffled_batches(size: int, batch_size: int, seed: int, count: int) -> Itera
         yield items[k % per_epoch * batch_size :][:batch_size]
 
 
-def _from_start() -> int:
+def _zero_batches() -> int:
     return 0
 
 
@@ -52,7 +52,7 @@ class EpochSampler(DistributedSampler):
         seed: int,
         rank: int = 0,
         world: int = 1,
-        position: Callable[[], int] = _from_start,
+        position: Callable[[], int] = _zero_batches,
     ) -> None:
         # A DistributedSampler, since Lightning replaces any other kind in a run of several processes.
         super().__init__(range(size), num_replicas=world, rank=rank, seed=seed, drop_last=True)
@@ -62,14 +62,14 @@ class EpochSampler(DistributedSampler):
         return self.size // (self.batch_size * self.num_replicas) * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._left().tolist())
+        return iter(self._remaining_indices().tolist())
 
     def batches(self) -> Iterator[Tensor]:
         """The same indices by batch (batch_size,): a tenth of a toy's step faster than one by one."""
-        left = self._left()
-        return iter(left.split(self.batch_size) if len(left) else ())
+        indices = self._remaining_indices()
+        return iter(indices.split(self.batch_size) if len(indices) else ())
 
-    def _left(self) -> Tensor:
+    def _remaining_indices(self) -> Tensor:
         items = permutation(self.size, self.seed, self.epoch)[: len(self) * self.num_replicas]
         return items[self.rank :: self.num_replicas][self.position() * self.batch_size :]
 
@@ -91,7 +91,7 @@ class StripeSampler(DistributedSampler):
 class InOrderSampler(SequentialSampler):
     """All indices in their own order, from the batch on where a resumed epoch stands: for ``overfit_batches``."""
 
-    def __init__(self, size: int, batch_size: int, position: Callable[[], int] = _from_start) -> None:
+    def __init__(self, size: int, batch_size: int, position: Callable[[], int] = _zero_batches) -> None:
         super().__init__(range(size))
         self.batch_size, self.position = batch_size, position
 

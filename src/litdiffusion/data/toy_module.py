@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from litdiffusion.data import toys
-from litdiffusion.data.base import DataModule, require
+from litdiffusion.data.base import DataModule, check_at_least
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.toys import Mixture
 from litdiffusion.diffusion.seeding import fold_seed
@@ -36,7 +36,7 @@ class ToyData(DataModule):
         self, *, size: int = 10_000, batch_size: int, val_size: int, seed: int, standardise: bool = True
     ) -> None:
         super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
-        require("size", size, 2)
+        check_at_least("size", size, 2)
         self.size, self.standardise = size, standardise
 
     def points(self, n: int, generator: Generator) -> Tensor:
@@ -45,17 +45,19 @@ class ToyData(DataModule):
 
     def read(self) -> tuple[Batch, Batch]:
         """Both parts as points of their own streams; sets `mean` and `std` from the training points."""
-        raw = self._stream(self.size, self.seed, _TRAIN)
+        raw = self._points_of_stream(self.size, self.seed, _TRAIN)
         # float64: a float32 mean of 10 000 points far from 0 would miss 1e-5.
         self.mean, self.std = raw.double().mean(0).float(), raw.double().std(0, correction=0).float()
         if not self.standardise:
             self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
-        return Batch(self._standardise(raw)), Batch(self._standardise(self._stream(self.val_size, self.seed, _VAL)))
+        return Batch(self._standardise(raw)), Batch(
+            self._standardise(self._points_of_stream(self.val_size, self.seed, _VAL))
+        )
 
     def draw(self, n: int, seed: int) -> Tensor:
         """n fresh standardised points (n, d), a pure function of (n, seed), independent of train and val."""
         self.load()
-        return self._standardise(self._stream(n, seed, _DRAW))
+        return self._standardise(self._points_of_stream(n, seed, _DRAW))
 
     def in_data_units(self, x: Tensor) -> Tensor:
         """Undo the standardisation of points (n, d): ``mean + std * x``."""
@@ -67,8 +69,8 @@ class ToyData(DataModule):
         self.load()
         return None if self.law is None else self.law.standardised(self.mean, self.std)
 
-    def _stream(self, n: int, seed: int, use: int) -> Tensor:
-        return self.points(n, torch.Generator().manual_seed(fold_seed(seed, use)))
+    def _points_of_stream(self, n: int, seed: int, stream: int) -> Tensor:
+        return self.points(n, torch.Generator().manual_seed(fold_seed(seed, stream)))
 
     def _standardise(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
@@ -126,7 +128,7 @@ class Ramp(ToyData):
         standardise: bool = True,
     ) -> None:
         super().__init__(size=size, batch_size=batch_size, val_size=val_size, seed=seed, standardise=standardise)
-        require("dim", dim, 1)
+        check_at_least("dim", dim, 1)
         self.shape = (dim,)
 
     def points(self, n: int, generator: Generator) -> Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-BUDGET = 16_000
+MAX_FRAME_PIXELS = 16_000
 """Image pixels per frame, before enlargement, that keep 26 frames of noise under 2 MB."""
 
 
@@ -54,7 +54,7 @@ def trajectory_gif(
 def image_frames(states: list[Tensor], titles: Sequence[str], value_range: Range) -> list[Image]:
     """One picture per state (n, C, H, W): a grid of up to ten chains under its title, averaged down to the budget."""
     count, _, height, width = states[0][:10].shape
-    scale = min(1.0, (BUDGET / (count * height * width)) ** 0.5)
+    scale = min(1.0, (MAX_FRAME_PIXELS / (count * height * width)) ** 0.5)
     size = max(1, int(height * scale)), max(1, int(width * scale))
     grids = [enlarged_grid(adaptive_avg_pool2d(state[:10].float(), size), 5, value_range) for state in states]
     return pixel_sheets(grids, [[title] for title in titles], grids[0].shape[2])
@@ -62,12 +62,12 @@ def image_frames(states: list[Tensor], titles: Sequence[str], value_range: Range
 
 def vector_frames(states: list[Tensor], titles: Sequence[str], data: Tensor, data_title: str = "data") -> list[Image]:
     """One picture per state (n, d): a histogram, or a density with the data's density to its right."""
-    plane, rows = [state[:, :2] for state in states], data[:, :2]
-    window = common_window(plane, rows)
-    panels = panels_of(plane, titles, window, rows)
-    if rows.shape[1] == 1:
+    points, reference = [state[:, :2] for state in states], data[:, :2]
+    window = common_window(points, reference)
+    panels = panels_of(points, titles, window, reference)
+    if reference.shape[1] == 1:
         return panel_sheets([[panel] for panel in panels], width=560)
-    beside = panels_of([rows], [data_title], window, rows)
+    beside = panels_of([reference], [data_title], window, reference)
     return panel_sheets([[panel, *beside] for panel in panels], width=320, framed=True)
 
 

@@ -8,7 +8,7 @@ from litdiffusion.plots.density import Window, common_window, extent
 
 def field_grid(points: Tensor, per_axis: int) -> Tensor:
     """Regular places (per_axis^d, d), d = 1 or 2, that fill the window of points (n, d), in float64."""
-    return _filling(common_window([], points), per_axis)
+    return _cell_centres(common_window([], points), per_axis)
 
 
 def field_grids(samples: list[Tensor], per_axis: int) -> list[Tensor]:
@@ -19,7 +19,7 @@ def field_grids(samples: list[Tensor], per_axis: int) -> list[Tensor]:
     near = [extent(sample, own.centre) <= 2 * own.half for sample in samples]
     common = common_window([sample for sample, fits in zip(samples, near, strict=True) if fits], samples[0])
     windows = [common if fits else common_window([], sample) for sample, fits in zip(samples, near, strict=True)]
-    return [_filling(window, per_axis) for window in windows]
+    return [_cell_centres(window, per_axis) for window in windows]
 
 
 def window_of(places: Tensor) -> Window:
@@ -29,7 +29,7 @@ def window_of(places: Tensor) -> Window:
     return Window((low + high) / 2, float((high - low).max()) / 2 * per_axis / max(per_axis - 1, 1))
 
 
-def _filling(window: Window, per_axis: int) -> Tensor:
+def _cell_centres(window: Window, per_axis: int) -> Tensor:
     """The middles of ``per_axis`` equal cells along every axis of the window, as (per_axis^d, d)."""
     steps = (torch.arange(per_axis, dtype=torch.float64) + 0.5) / per_axis * 2 - 1
     axes = [centre + window.half * steps for centre in window.centre]

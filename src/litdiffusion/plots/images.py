@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Range = tuple[float, float]
 GAP = 2
 """Pixels of paper between tiles."""
-WIDEST, HIGHEST = 2340, 1600
+MAX_WIDTH, MAX_HEIGHT = 2340, 1600
 """What a sheet's tiles fill at most, in pixels; tall stacks of chains may pass the height at their natural size."""
 
 
@@ -72,7 +72,7 @@ def pairs_picture(
 ) -> Image:
     """Images (n, C, H, W) in rows of ``columns``, and under each row those of ``lower`` that belong to them."""
     height, width = upper.shape[2:]
-    factor = max(1, round(WIDEST / 3 / (columns * width)))
+    factor = max(1, round(MAX_WIDTH / 3 / (columns * width)))
     columns = min(columns, len(upper))
     pixels = to_pixels(torch.cat((upper, lower)), value_range, (height * factor, width * factor)).unflatten(0, (2, -1))
     blank = pixels.new_full((2, -len(upper) % columns, *pixels.shape[2:]), 255)
@@ -98,8 +98,8 @@ def trajectory_sheet(
 def _tile_size(state: Tensor, columns: int) -> tuple[int, int]:
     """Height and width of one tile: an integer multiple of the image's, or less where the sheet would be too wide."""
     rows, _, height, width = state.shape
-    room = WIDEST / columns - GAP
+    room = MAX_WIDTH / columns - GAP
     if room < width:
         return max(1, round(height * int(room) / width)), max(1, int(room))
-    factor = max(1, int(min(room / width, (HIGHEST / rows - GAP) / height)))
+    factor = max(1, int(min(room / width, (MAX_HEIGHT / rows - GAP) / height)))
     return height * factor, width * factor

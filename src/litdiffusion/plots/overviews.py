@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from litdiffusion.plots.density import Window, common_window, density_image, histogram
-from litdiffusion.plots.figures import DPI, axes_at, headline, hexed, rendered, show_density
+from litdiffusion.plots.figures import DPI, axes_at, hex_colour, rendered, set_figure_title, show_density
 from litdiffusion.plots.images import Range, trajectory_sheet
 from litdiffusion.plots.palette import FAINT, INK, NOISE_TO_DATA
 from litdiffusion.plots.panels import panel_sheets, panels_of
@@ -45,7 +45,7 @@ def trajectory_picture(
     window = common_window(plane, rows)
     panels = panels_of([*plane, rows], [*titles, data_title], window, rows)
     line = f"density of x over {_interval(window)}; grey line: {data_title}"
-    return panel_sheets([panels], titled(title, data), _note(window, line), framed=True)[0]
+    return panel_sheets([panels], with_dimension_note(title, data), _sheet_note(window, line), framed=True)[0]
 
 
 def forward_picture(
@@ -60,17 +60,19 @@ def forward_picture(
         return trajectory_sheet([state[:6] for state in states], titles, title, value_range)
     plane = [state[:, :2] for state in states]
     window = common_window(plane, plane[0])
-    panels = panels_of(plane[::-1], titles[::-1], window, plane[0], bell=True)[::-1]
-    return panel_sheets([panels], titled(title, states[0]), _note(window, "density of x; dark line: N(0, 1)"))[0]
+    panels = panels_of(plane[::-1], titles[::-1], window, plane[0], normal_curve=True)[::-1]
+    return panel_sheets(
+        [panels], with_dimension_note(title, states[0]), _sheet_note(window, "density of x; dark line: N(0, 1)")
+    )[0]
 
 
-def titled(title: str, points: Tensor) -> str:
+def with_dimension_note(title: str, points: Tensor) -> str:
     """The title, with a word on what is left out where points (n, d) have more than two coordinates."""
     hidden = f"(first two of {points.shape[1]} coordinates)" if points.shape[1] > 2 else ""
     return f"{title} {hidden}".strip()
 
 
-def _note(window: Window, line: str) -> str:
+def _sheet_note(window: Window, line: str) -> str:
     """What a sheet of densities shows; ``line`` where it shows histograms."""
     if len(window.centre) == 1:
         return line
@@ -101,15 +103,15 @@ def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
             axes.sharey(figure.axes[0])
             axes.tick_params(labelleft=False)
         draw(axes, sample, reference, window)
-        axes.set_xlabel(_in_lines(name), fontsize=13, color=hexed(INK), labelpad=8)
-    headline(figure, titled(title, next(iter(panels.values()))), 16)
+        axes.set_xlabel(_wrapped_name(name), fontsize=13, color=hex_colour(INK), labelpad=8)
+    set_figure_title(figure, with_dimension_note(title, next(iter(panels.values()))), 16)
     return rendered(figure)
 
 
 def _draw_histogram(axes: Axes, sample: Tensor, reference: Tensor, window: Window) -> None:
     edges = window.edges(BINS).numpy()
-    axes.stairs(histogram(sample, window, BINS).numpy(), edges, fill=True, color=hexed(NOISE_TO_DATA[2]))
-    axes.stairs(histogram(reference, window, BINS).numpy(), edges, color=hexed(FAINT), linewidth=1.6)
+    axes.stairs(histogram(sample, window, BINS).numpy(), edges, fill=True, color=hex_colour(NOISE_TO_DATA[2]))
+    axes.stairs(histogram(reference, window, BINS).numpy(), edges, color=hex_colour(FAINT), linewidth=1.6)
     axes.set_xlim(*window.limits())
 
 
@@ -118,6 +120,6 @@ def _draw_density(axes: Axes, sample: Tensor, reference: Tensor, window: Window)
     show_density(axes, density_image(sample, window), (*window.limits(0), *window.limits(1)), peak)
 
 
-def _in_lines(name: str) -> str:
+def _wrapped_name(name: str) -> str:
     """A panel's name over its number: broken after the first colon, and wherever a line passes 38 characters."""
     return "\n".join(line for part in name.split(": ", 1) for line in textwrap.wrap(part, 38))

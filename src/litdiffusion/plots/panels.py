@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from litdiffusion.plots.density import Window, density_image, histogram, widening
-from litdiffusion.plots.figures import colour_map, hexed, show_density
+from litdiffusion.plots.figures import colour_map, hex_colour, show_density
 from litdiffusion.plots.palette import ACCENT, FAINT, INK, NOISE_TO_DATA, RULE
-from litdiffusion.plots.sheets import HEADING, drawn, sheet, wrapped, write
+from litdiffusion.plots.sheets import HEADING, rendered_and_cleared, sheet, wrapped, write_heading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.patches import Rectangle
     from PIL.Image import Image
 
-WIDTH, GAP, LINE = 2000, 14, 25
+WIDTH, GAP, LINE_HEIGHT = 2000, 14, 25
 """Pixels: of all panels in a row at most, between two panels, from one line of a title to the next."""
 Extent = tuple[float, float, float, float]
 """Left, right, bottom and top of a panel in pixels of a sheet, y downwards."""
@@ -45,10 +45,10 @@ class HistogramPanel(NamedTuple):
         left, right, base, top = extent
         bars, line = (base + (top - base) * shares.numpy() for shares in (self.bars, self.line))
         edges = torch.linspace(left, right, len(bars) + 1).numpy()
-        looks = {"color": hexed(INK)} if self.smooth else {"color": hexed(FAINT), "drawstyle": "steps-mid"}
+        style = {"color": hex_colour(INK)} if self.smooth else {"color": hex_colour(FAINT), "drawstyle": "steps-mid"}
         colour = colour_map(NOISE_TO_DATA)(self.place)
         filled = StepPatch(bars, edges, baseline=base, color=colour, linewidth=0)
-        for artist in (filled, Line2D((edges[1:] + edges[:-1]) / 2, line, linewidth=2, **looks)):
+        for artist in (filled, Line2D((edges[1:] + edges[:-1]) / 2, line, linewidth=2, **style)):
             axes.add_artist(artist).set_clip_path(frame)
 
 
@@ -67,10 +67,10 @@ Panels = list[HistogramPanel] | list[DensityPanel]
 
 
 def panels_of(
-    states: list[Tensor], titles: Sequence[str], window: Window, reference: Tensor, bell: bool = False
+    states: list[Tensor], titles: Sequence[str], window: Window, reference: Tensor, normal_curve: bool = False
 ) -> Panels:
     """A panel for each state (n, d), noise first: histograms where d = 1, with the outline of the reference or, for a
-    ``bell``, the curve of N(0, 1); else densities.
+    ``normal_curve``, the curve of N(0, 1); else densities.
 
     A state that the window does not hold gets an axis wider by a power of two, and its title says so.
     """
@@ -80,25 +80,32 @@ def panels_of(
     windows = [window.widened(factor) for factor in factors]
     titles = [f"{title} (×{factor})" if factor > 1 else title for title, factor in zip(titles, factors, strict=True)]
     if len(window.centre) == 1:
-        return _histograms(states, titles, windows, window, reference, bell)
+        return _histograms(states, titles, windows, window, reference, normal_curve)
     images = [density_image(state, own) for state, own in zip(states, windows, strict=True)]
     return [DensityPanel(title, image) for title, image in zip(titles, images, strict=True)]
 
 
 def _histograms(
-    states: list[Tensor], titles: list[str], windows: list[Window], common: Window, reference: Tensor, bell: bool
+    states: list[Tensor],
+    titles: list[str],
+    windows: list[Window],
+    common: Window,
+    reference: Tensor,
+    normal_curve: bool,
 ) -> list[HistogramPanel]:
     """The common height of the panels is the tallest bar, or twice the reference's peak if that is less (a collapsed
     state would flatten the others).
     """
     bins = min(64, max(24, int(1.5 * len(states[0]) ** 0.5)))
     bars = [own.half * histogram(state, own, bins) for state, own in zip(states, windows, strict=True)]
-    lines = [own.half * (_normal(own, bins) if bell else histogram(reference, own, bins)) for own in windows]
+    lines = [own.half * (_normal(own, bins) if normal_curve else histogram(reference, own, bins)) for own in windows]
     peak = common.half * float(histogram(reference, common, bins).max())
     top = 1.1 * min(2 * peak, max(peak, *(float(heights.max()) for heights in bars)))
     places = torch.linspace(0, 1, len(states)).tolist()
     rows = zip(titles, bars, lines, places, strict=True)
-    return [HistogramPanel(title, heights / top, line / top, place, bell) for title, heights, line, place in rows]
+    return [
+        HistogramPanel(title, heights / top, line / top, place, normal_curve) for title, heights, line, place in rows
+    ]
 
 
 def _normal(window: Window, bins: int) -> Tensor:
@@ -121,7 +128,7 @@ def panel_sheets(
     columns = math.ceil(count / rows)
     width = width or min(380, WIDTH // columns - GAP)
     height = width if isinstance(pictures[0][0], DensityPanel) else width * 2 // 3
-    head = 6 + LINE * max(len(wrapped(words, HEADING, width)) for words in titles)
+    head = 6 + LINE_HEIGHT * max(len(wrapped(words, HEADING, width)) for words in titles)
     drop = head + height + GAP
     wide = "; (×k): axes k times as wide" if note and any("(×" in words for words in titles) else ""
     axes, sheets = sheet(columns * (width + GAP) - GAP, rows * drop - GAP, title, note + wide), []
@@ -130,7 +137,7 @@ def panel_sheets(
             left, top = (i % columns) * (width + GAP), (i // columns) * drop + head
             extent = (left, left + width, top + height, top)
             panel.draw(axes, extent, _frame(axes, extent, panel.title, framed and i == count - 1))
-        sheets.append(drawn(axes))
+        sheets.append(rendered_and_cleared(axes))
     return sheets
 
 
@@ -141,7 +148,7 @@ def _frame(axes: Axes, extent: Extent, title: str, data: bool) -> Rectangle:
     left, right, bottom, top = extent
     edge, colour, text, weight = (4, ACCENT, ACCENT, "bold") if data else (1, RULE, INK, "normal")
     for i, words in enumerate(reversed(wrapped(title, HEADING, right - left))):
-        write(axes, (left + right) / 2, top - 9 - LINE * i, words, text, weight)
+        write_heading(axes, (left + right) / 2, top - 9 - LINE_HEIGHT * i, words, text, weight)
     size = (right - left - edge, top - bottom + edge)
-    looks = {"edgecolor": hexed(colour), "linewidth": edge, "zorder": 3, "snap": False, "fill": False}
-    return axes.add_artist(Rectangle((left + edge / 2, bottom - edge / 2), *size, **looks))
+    style = {"edgecolor": hex_colour(colour), "linewidth": edge, "zorder": 3, "snap": False, "fill": False}
+    return axes.add_artist(Rectangle((left + edge / 2, bottom - edge / 2), *size, **style))

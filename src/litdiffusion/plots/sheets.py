@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from litdiffusion.plots.figures import hexed, rendered
+from litdiffusion.plots.figures import hex_colour, rendered
 from litdiffusion.plots.palette import FAINT, INK, Colour
 
 if TYPE_CHECKING:
@@ -38,19 +38,19 @@ def sheet(width: int, height: int, title: str = "", note: str = "") -> Axes:
     axes = figure.add_axes((0, 0, 1, 1), autoscale_on=False)
     axes.set(xlim=(-MARGIN, width + MARGIN), ylim=(height + below, -above))
     axes.set_axis_off()
-    looks = {"transform": axes.transData, "parse_math": False}
+    style = {"transform": axes.transData, "parse_math": False}
     for i, line in enumerate(heads):
         y = MARGIN - above + 24 + 40 * i
-        figure.text(0, y, line, fontsize=TITLE, color=hexed(INK), weight="bold", **looks)
+        figure.text(0, y, line, fontsize=TITLE, color=hex_colour(INK), weight="bold", **style)
     for i, line in enumerate(notes):
-        figure.text(0, height + 26 + 26 * i, line, fontsize=NOTE, color=hexed(FAINT), **looks)
+        figure.text(0, height + 26 + 26 * i, line, fontsize=NOTE, color=hex_colour(FAINT), **style)
     return axes
 
 
-def write(axes: Axes, x: float, y: float, text: str, colour: Colour = INK, weight: str = "normal") -> None:
+def write_heading(axes: Axes, x: float, y: float, text: str, colour: Colour = INK, weight: str = "normal") -> None:
     """A heading as it is (no formulas), its middle at x, standing on the line y."""
-    looks = {"fontsize": HEADING, "color": hexed(colour), "weight": weight}
-    axes.text(x, y, text, ha="center", parse_math=False, **looks)
+    style = {"fontsize": HEADING, "color": hex_colour(colour), "weight": weight}
+    axes.text(x, y, text, ha="center", parse_math=False, **style)
 
 
 @lru_cache(1000)
@@ -75,7 +75,7 @@ def wrapped(text: str, size: int, width: float, bold: bool = False) -> list[str]
     return lines
 
 
-def thinned(count: int, pitch: float, room: float) -> list[int]:
+def titled_columns(count: int, pitch: float, room: float) -> list[int]:
     """Which of ``count`` columns, ``pitch`` pixels apart, get a title ``room`` pixels wide: both ends, evenly between.
 
     The stride is the smallest that leaves room, or one up to 3 times that if it divides the columns evenly.
@@ -88,7 +88,7 @@ def thinned(count: int, pitch: float, room: float) -> list[int]:
     return sorted({round(place) for place in torch.linspace(0, count - 1, kept).tolist()})
 
 
-def drawn(axes: Axes) -> Image:
+def rendered_and_cleared(axes: Axes) -> Image:
     """The picture of a sheet, which is left with its title and note alone: clearing it costs less than a new one."""
     picture = rendered(axes.figure)
     for artist in (*axes.images, *axes.lines, *axes.patches, *axes.texts):
@@ -107,14 +107,14 @@ def pixel_sheets(
     for grid, heads in zip(grids, titles, strict=True):
         opaque = pad(grid.permute(1, 2, 0), (0, 1), value=255)
         axes.imshow(opaque.numpy(), extent=(0, width, head + height, head), aspect="auto", interpolation="none")
-        _write_heads(axes, heads, tile, gap, width)
-        pictures.append(drawn(axes))
+        _write_titles(axes, heads, tile, gap, width)
+        pictures.append(rendered_and_cleared(axes))
     return pictures
 
 
-def _write_heads(axes: Axes, titles: Sequence[str], tile: int, gap: int, width: int) -> None:
+def _write_titles(axes: Axes, titles: Sequence[str], tile: int, gap: int, width: int) -> None:
     halves = [text_width(text, HEADING) / 2 for text in titles]
     longest = 2 * max(halves, default=0)
-    for i in thinned(len(titles), tile + gap, 1.2 * longest + max(0.0, (longest - tile) / 2)) if titles else ():
+    for i in titled_columns(len(titles), tile + gap, 1.2 * longest + max(0.0, (longest - tile) / 2)) if titles else ():
         middle = min(max(i * (tile + gap) + tile / 2, halves[i]), max(width - halves[i], halves[i]))
-        write(axes, middle, 21, titles[i])
+        write_heading(axes, middle, 21, titles[i])

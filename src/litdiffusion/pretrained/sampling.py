@@ -29,7 +29,7 @@ from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.pretrained.exporting import read_export
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint
-from litdiffusion.training.class_labels import columns, in_turn
+from litdiffusion.training.class_labels import classes_in_turn, grid_columns
 
 PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
 
@@ -136,7 +136,7 @@ class Pretrained:
             UserError: classes that the model does not have.
         """
         if class_label is None:
-            return in_turn(n, self.num_classes)
+            return classes_in_turn(n, self.num_classes)
         if not self.num_classes:
             raise UserError(
                 f"class_label={class_label} needs a model of classes, trained with conditional=true; leave it out"
@@ -248,7 +248,7 @@ def _write(folder: Path, samples: Tensor, class_labels: Tensor | None, cfg: Dict
     np.savez_compressed(folder / "samples.npz", samples=samples.numpy(), **beside)
     if samples.ndim == 4:
         shown = samples[:400]
-        side = columns(len(shown), 0 if class_labels is None else len(class_labels.unique()))
+        side = grid_columns(len(shown), 0 if class_labels is None else len(class_labels.unique()))
         picture = image_grid(shown, side, pretrained.value_range or (-1.0, 1.0))
     else:
         picture = comparison_picture({"samples": samples})

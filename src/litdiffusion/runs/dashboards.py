@@ -24,7 +24,7 @@ STEP = "trainer/global_step"
 SECTIONS = ("train", "val", "time", "quality", "likelihood", "samples", "pictures")
 EXIT_CODES = {"complete": 0, "pruned": 0, "failed": 1, "stopped": 255}
 """What W&B is told at the end; it calls 255 "killed", and "crashed" a run of which it hears no more."""
-ROWS = 10_000_000
+ROWS_PER_ATTEMPT = 10_000_000
 """Far more than an attempt logs: W&B counts rows, and the count must rise from one attempt to the next."""
 
 
@@ -51,14 +51,14 @@ def wandb_logger(
     if mode == "online" and not _reachable():
         mode = "offline"
     if mode == "offline":
-        _say(f"W&B works offline; upload with: wandb sync {run_dir}/wandb/offline-run-*")
+        _print_once(f"W&B works offline; upload with: wandb sync {run_dir}/wandb/offline-run-*")
     import wandb
 
     logger = WandbLogger(
         save_dir=str(run_dir),
         project=project,
         name=run_name,
-        id=_identity(run_dir),
+        id=_wandb_id(run_dir),
         group=group,
         job_type=job_type,
         tags=list(tags) or None,
@@ -110,11 +110,11 @@ def finish(trainer: L.Trainer, status: str = "complete") -> None:
             logger.experiment.finish(exit_code=EXIT_CODES[status])
 
 
-def _identity(run_dir: Path) -> str:
+def _wandb_id(run_dir: Path) -> str:
     """The id of the run's W&B run: that of its record, that which a W&B agent gave, or a new one."""
     record = read_record(run_dir)
-    known = record.wandb_id if record is not None else None
-    return known or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    recorded_id = record.wandb_id if record is not None else None
+    return recorded_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
 
 
 @rank_zero_only
@@ -126,8 +126,8 @@ def _begin_attempt(logger: WandbLogger) -> None:
         return
     write_record(folder, replace(record, wandb_id=run.id))
     run.summary["status"] = "running"
-    place = {"step": ROWS * (record.attempts - 1)} if run.offline and record.attempts > 1 else {}
-    run.log({"attempt": record.attempts}, **place)
+    row_number = {"step": ROWS_PER_ATTEMPT * (record.attempts - 1)} if run.offline and record.attempts > 1 else {}
+    run.log({"attempt": record.attempts}, **row_number)
 
 
 @rank_zero_only
@@ -138,7 +138,7 @@ def _declare_axes(logger: WandbLogger) -> None:
 
 
 @rank_zero_only
-def _say(line: str) -> None:
+def _print_once(line: str) -> None:
     print(line, flush=True)
 
 

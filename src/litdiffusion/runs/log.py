@@ -38,13 +38,13 @@ class Rows(ExperimentWriter):
     def __init__(self, log_dir: str):
         super().__init__(log_dir)
         self.path = Path(self.metrics_file_path)
-        self.metrics_keys, _ = _read(self.path)
+        self.metrics_keys, _ = _read_rows(self.path)
 
     def save(self) -> None:
         if not self.metrics:
             return
         if self._record_new_keys() or not self.path.exists():
-            _write(self.path, self.metrics_keys, [*_read(self.path)[1], *self.metrics])
+            _write_rows(self.path, self.metrics_keys, [*_read_rows(self.path)[1], *self.metrics])
         else:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.metrics_keys).writerows(self.metrics)
@@ -74,15 +74,15 @@ def keep_rows(folder: Path, steps: int) -> None:
     path = folder / FILE
     if not path.exists():
         return
-    keys, rows = _read(path)
+    keys, rows = _read_rows(path)
     kept = [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < steps]
     if kept:
-        _write(path, keys, kept)
+        _write_rows(path, keys, kept)
     else:
         path.unlink()
 
 
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Columns and rows; nothing of a file that is not there."""
     if not path.exists():
         return [], []
@@ -92,7 +92,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return list(reader.fieldnames or []), rows
 
 
-def _write(path: Path, keys: Sequence[str], rows: Sequence[dict]) -> None:
+def _write_rows(path: Path, keys: Sequence[str], rows: Sequence[dict]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, keys)
     writer.writeheader()

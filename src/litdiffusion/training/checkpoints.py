@@ -35,18 +35,18 @@ def read_file(path: str | Path) -> Any:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; give the path of a .ckpt file, as printed at the end of a run")
     if is_sealed(path) and not seal_fits(path):
-        raise UserError(_damaged(path, "its checksum does not fit"))
+        raise UserError(_damage_message(path, "its checksum does not fit"))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise UserError(_damaged(path, reason)) from error
+        raise UserError(_damage_message(path, reason)) from error
     if isinstance(content, dict) and content.get("sealed") and not is_sealed(path):
-        raise UserError(_damaged(path, "its checksum is missing"))
+        raise UserError(_damage_message(path, "its checksum is missing"))
     return content
 
 
-def _damaged(path: Path, reason: str) -> str:
+def _damage_message(path: Path, reason: str) -> str:
     return (
         f"{path} cannot be read as a checkpoint ({reason}); it is damaged or not one of litdiffusion's: take another "
         f"file of the same folder"

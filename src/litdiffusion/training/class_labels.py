@@ -8,7 +8,7 @@ from litdiffusion.errors import UserError
 GOLDEN = (5**0.5 - 1) / 2
 
 
-def class_labels(class_label: Tensor | None, num_classes: int) -> Tensor:
+def checked_class_labels(class_label: Tensor | None, num_classes: int) -> Tensor:
     """The labels (B,) of a batch as the whole numbers from 0 to ``classes - 1`` that a net of classes is told.
 
     Raises:
@@ -28,7 +28,7 @@ def class_labels(class_label: Tensor | None, num_classes: int) -> Tensor:
     return class_label.long()
 
 
-def hidden(class_label: Tensor, num_classes: int, share: float) -> Tensor:
+def with_class_dropout(class_label: Tensor, num_classes: int, share: float) -> Tensor:
     """``class_label`` (B,), each with probability ``share`` replaced by ``num_classes``, which says "no class".
 
     A net trained on it knows both p(x | class) and p(x). Draws from the default generator of the device; nothing at
@@ -41,12 +41,12 @@ def hidden(class_label: Tensor, num_classes: int, share: float) -> Tensor:
     return class_label.masked_fill(torch.rand(class_label.shape, device=class_label.device) < share, num_classes)
 
 
-def in_turn(count: int, num_classes: int, start: int = 0) -> Tensor | None:
+def classes_in_turn(count: int, num_classes: int, start: int = 0) -> Tensor | None:
     """Classes ``i % classes`` of the samples i = start, start + 1, ..., (count,); None for a model without classes."""
     return torch.arange(start, start + count) % num_classes if num_classes else None
 
 
-def in_proportion(class_label: Tensor, count: int) -> Tensor:
+def classes_in_proportion(class_label: Tensor, count: int) -> Tensor:
     """``count`` labels, each about as often as among ``class_label`` (N,), in every run of them and not only in all.
 
     The sorted labels read at the places ``i * golden ratio mod 1``, which fill [0, 1) more evenly than random ones.
@@ -55,7 +55,7 @@ def in_proportion(class_label: Tensor, count: int) -> Tensor:
     return class_label.sort().values[(places * len(class_label)).long()]
 
 
-def columns(count: int, num_classes: int) -> int:
+def grid_columns(count: int, num_classes: int) -> int:
     """Of a grid of ``count`` pictures drawn in turn: about square, and one class to a column where they fit in."""
     side = max(1, round(count**0.5))
     if not 0 < num_classes <= 2 * side:

@@ -50,16 +50,16 @@ class Clock:
             self.last[section] = self.seconds[section] - began
 
     def enter(self, section: str) -> None:
-        self._turn()
+        self._charge_open_section()
         self._open.append(section)
 
     def leave(self) -> None:
         """Closes the innermost section; without an open one it does nothing."""
-        self._turn()
+        self._charge_open_section()
         if self._open:
             self._open.pop()
 
-    def _turn(self) -> None:
+    def _charge_open_section(self) -> None:
         now = time.perf_counter()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since

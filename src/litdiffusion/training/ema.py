@@ -29,7 +29,7 @@ class EMA(nn.Module):
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self.decay = decay
         self._tensors: list[list[torch.Tensor]] = []
-        self._of: tuple[nn.Module, nn.Module] | None = None
+        self._tensors_of: tuple[nn.Module, nn.Module] | None = None
 
     def random_share(self, steps: int) -> float:
         """How much of the average after ``steps`` steps is still the random start, in [0, 1]."""
@@ -40,26 +40,29 @@ class EMA(nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "EMA":
         """The hook of `nn.Module` below ``to``, ``cuda`` and ``half``."""
-        return super()._apply(lambda x: _kept_precise(fn(x), x), recurse)
+        return super()._apply(lambda x: _at_least_float32(fn(x), x), recurse)
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Takes in the weights that ``model`` has after optimizer step number ``step`` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        if self._of != (self.model, model):  # walking over the modules at every step would cost more than the update
-            self._of = self.model, model
+        if self._tensors_of != (
+            self.model,
+            model,
+        ):  # walking over the modules at every step would cost more than the update
+            self._tensors_of = self.model, model
             self._tensors = [list(m.parameters()) for m in (self.model, model)]
             self._tensors += [list(m.buffers()) for m in (self.model, model)]
-            self._alike = all(a.dtype == w.dtype for a, w in zip(*self._tensors[:2], strict=True))
+            self._same_dtypes = all(a.dtype == w.dtype for a, w in zip(*self._tensors[:2], strict=True))
         averages, weights, copies, buffers = self._tensors
-        if not self._alike:  # a weight of half precision is widened to its average's dtype
+        if not self._same_dtypes:  # a weight of half precision is widened to its average's dtype
             weights = [weight.to(average.dtype) for average, weight in zip(averages, weights, strict=True)]
         torch._foreach_lerp_(averages, weights, 1 - decay)
         for copy_, buffer in zip(copies, buffers, strict=True):
             copy_.copy_(buffer)
 
 
-def _kept_precise(moved: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+def _at_least_float32(moved: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
     """``before`` on the device of ``moved``, and in its dtype unless that is half precision."""
     half = moved.dtype in (torch.float16, torch.bfloat16)
     return before.to(moved.device, torch.promote_types(before.dtype, torch.float32)) if half else moved

@@ -16,7 +16,7 @@ from litdiffusion.diffusion.samplers import Ancestral, Sampler
 from litdiffusion.diffusion.seeding import fold_seed, seed_generators
 from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.runs.log import sync_rows
-from litdiffusion.training.class_labels import hidden
+from litdiffusion.training.class_labels import with_class_dropout
 from litdiffusion.training.clock import Clock
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.evaluation import Evaluation
@@ -96,7 +96,7 @@ class DiffusionModule(Evaluation):
         self._optimizer, self._lr_schedule = optimizer, lr_schedule
         self._clip, self._class_dropout = clip, class_dropout
         self._lr: float | None = None
-        self._attached = False
+        self._is_set_up = False
         # In a list: the truth is nothing that is trained, moved or saved.
         self._optimum = [] if optimum is None else [OptimalOutput(optimum, denoiser.parameterization)]
 
@@ -106,7 +106,7 @@ class DiffusionModule(Evaluation):
         batch = as_batch(batch)
         self.seed_step(batch_idx)
         x_0 = self.codec.encode(batch.data)
-        class_label = self.trained_class(batch)
+        class_label = self.drop_class(batch)
         losses = self.objective(self.denoiser, x_0, class_label, offset=self.time_offset(batch_idx))
         self.train_log.add(losses)
         return losses.mean()
@@ -129,25 +129,25 @@ class DiffusionModule(Evaluation):
     @lr.setter
     def lr(self, value: float) -> None:
         self._lr = value
-        for config in self.trainer.lr_scheduler_configs if self._attached else ():
+        for config in self.trainer.lr_scheduler_configs if self._is_set_up else ():
             if hasattr(config.scheduler, "base_lrs"):  # else the schedule would go back to the old rate
                 config.scheduler.base_lrs = [value] * len(config.scheduler.base_lrs)
 
     def seed_step(self, batch_idx: int) -> None:
         """Every random number of a batch is a function of (seed, step, batch of the step, rank)."""
-        seed_generators(self.device, fold_seed(self.seed, *self._place(batch_idx), self.global_rank))
+        seed_generators(self.device, fold_seed(self.seed, *self._step_and_micro_batch(batch_idx), self.global_rank))
 
     def time_offset(self, batch_idx: int) -> float:
         """Of this process's times: those of all processes together cover the law evenly."""
-        shared = fold_seed(self.seed, *self._place(batch_idx)) / 2**63
+        shared = fold_seed(self.seed, *self._step_and_micro_batch(batch_idx)) / 2**63
         return (self.global_rank + shared) / self.trainer.world_size
 
-    def trained_class(self, batch: Batch) -> Tensor | None:
+    def drop_class(self, batch: Batch) -> Tensor | None:
         """What the net is told while it learns: the class, now and then that there is none."""
         class_label = self.condition(batch)
-        return None if class_label is None else hidden(class_label, self.num_classes, self._class_dropout)
+        return None if class_label is None else with_class_dropout(class_label, self.num_classes, self._class_dropout)
 
-    def _place(self, batch_idx: int) -> tuple[int, int]:
+    def _step_and_micro_batch(self, batch_idx: int) -> tuple[int, int]:
         return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
 
     def configure_gradient_clipping(
@@ -165,8 +165,8 @@ class DiffusionModule(Evaluation):
         # A scaled loss (16-mixed) skips steps with infinite gradients as a matter of course.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if not scaled and not math.isfinite(norm):
-            self._skip(weights)
-        elif (gradient_clip_val or 0) > 0 and gradient_clip_algorithm in (None, "norm") and self._plain_clipping():
+            self._skip_step(weights)
+        elif (gradient_clip_val or 0) > 0 and gradient_clip_algorithm in (None, "norm") and self._norm_is_local():
             nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)  # which Lightning's would measure again
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -184,10 +184,10 @@ class DiffusionModule(Evaluation):
         self.progress.rate = optimizer.param_groups[0]["lr"]  # after the step the scheduler sets the next one
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.ema.update(self.denoiser, step)
-        left_out = self.health.skipped > skipped
-        if self.objective.times.adaptive and not left_out:
-            self._observe(self.train_log.current)
-        self.train_log.end_step(left_out)
+        skipped_now = self.health.skipped > skipped
+        if self.objective.times.adaptive and not skipped_now:
+            self._adapt_times(self.train_log.current)
+        self.train_log.end_step(skipped_now)
         loop = self.trainer.fit_loop
         last = loop.epoch_loop.batch_progress.is_last_batch or batch_idx + 1 == self.trainer.num_training_batches
         self.progress.position = Position(step + 1, epoch, batch_idx + 1, loop.total_batch_idx + 1, last)
@@ -198,23 +198,23 @@ class DiffusionModule(Evaluation):
         """Whether the batch that has ended led to a step of the optimizer."""
         return self.progress.position.total == self.trainer.fit_loop.total_batch_idx + 1
 
-    def _plain_clipping(self) -> bool:
+    def _norm_is_local(self) -> bool:
         """Whether the trainer leaves the norm to the module: FSDP's is a sum over processes."""
         return "fsdp" not in type(self.trainer.strategy).__name__.lower()
 
-    def _skip(self, weights: list[Tensor]) -> None:
-        where = diagnosis(self.denoiser.named_parameters(), self.train_log.current, self.denoiser.schedule)
-        self.health.skip(self.global_step, where)
+    def _skip_step(self, weights: list[Tensor]) -> None:
+        reason = diagnosis(self.denoiser.named_parameters(), self.train_log.current, self.denoiser.schedule)
+        self.health.skip(self.global_step, reason)
         for weight in weights:
             weight.grad = None  # without one an optimizer leaves a weight and its moments as they are
 
-    def _observe(self, batches: list[Losses]) -> None:
+    def _adapt_times(self, batches: list[Losses]) -> None:
         """After the update, which refuses what is not finite: the times must not learn from it either."""
         for losses in batches:
             self.objective.times.observe(*(self.all_gather(x).flatten() for x in (losses.t, losses.value)))
 
     def setup(self, stage: str) -> None:
-        self._attached = True
+        self._is_set_up = True
 
     # The log
 

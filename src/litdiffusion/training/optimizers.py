@@ -21,7 +21,7 @@ def muon(
     momentum: float = 0.95,
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float = 0.0,
-) -> "Together":
+) -> "CombinedOptimizer":
     """Muon for the hidden matrices of the net, AdamW for all other weights, as one optimizer.
 
     Hidden are the weights of all linear layers but the first and the last one that the net names: those look at data
@@ -45,13 +45,13 @@ def muon(
     chosen = {id(weight) for weight in hidden}
     others = [weight for weight in net.parameters() if id(weight) not in chosen and weight.requires_grad]
     settings = {"lr": lr, "weight_decay": weight_decay}
-    return Together(
+    return CombinedOptimizer(
         torch.optim.Muon(hidden, momentum=momentum, adjust_lr_fn="match_rms_adamw", **settings),
         AdamW(others, betas=tuple(betas), **settings),
     )
 
 
-class Together(Optimizer):
+class CombinedOptimizer(Optimizer):
     """Several optimizers of different weights as one: one step, one state, the parameter groups of all in a row.
 
     Learning-rate schedules, clipping and checkpoints see a single ordinary optimizer.
@@ -60,7 +60,7 @@ class Together(Optimizer):
     def __init__(self, *parts: Optimizer):
         self.parts: Sequence[Optimizer] = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
-        self._share()
+        self._share_state()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -75,9 +75,9 @@ class Together(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._share()
+        self._share_state()
 
-    def _share(self) -> None:
+    def _share_state(self) -> None:
         """The parts work on the groups and the state of the whole, which torch makes anew when it loads them."""
         groups = iter(self.param_groups)
         for part in self.parts:

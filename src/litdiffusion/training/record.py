@@ -26,8 +26,8 @@ def record_of(
         parts: further ones, and further settings, by their names in the config.
     """
     context = {"schedule": denoiser.schedule}
-    own = {name: getattr(objective, name) for name in ("times", "weighting")}
-    described = {"model": denoiser.net, "parameterization": denoiser.parameterization, **own, **parts}
+    objective_parts = {name: getattr(objective, name) for name in ("times", "weighting")}
+    described = {"model": denoiser.net, "parameterization": denoiser.parameterization, **objective_parts, **parts}
     config = {name: description(part, context) for name, part in described.items()}
     derived = {
         "shape": list(shape),
@@ -37,6 +37,6 @@ def record_of(
         "noise_label_range": list(denoiser.schedule.noise_label_range),
     }
     settings = {"learned_variance": denoiser.learned_variance, "clip_samples": value_range is not None}
-    schedule, objective = description(denoiser.schedule), description(objective, own)
+    schedule, objective = description(denoiser.schedule), description(objective, objective_parts)
     config |= {**settings, "schedule": schedule, "objective": objective, "derived": derived, "compile": False}
     return {"config": config, "value_range": value_range}

@@ -26,7 +26,7 @@ class TrainLog:
         self.clock = clock
         self.current: list[Losses] = []
         """Of the batches since the last step of the optimizer."""
-        self._kept: list[Losses] = []
+        self._unlogged: list[Losses] = []
         self._items, self._seconds = 0, 0.0
 
     def add(self, losses: Losses) -> None:
@@ -36,7 +36,7 @@ class TrainLog:
     def end_step(self, skipped: bool = False) -> None:
         """The batches since the last step have led to one, or were left out."""
         self._items += sum(len(losses.t) for losses in self.current)
-        self._kept += [] if skipped else self.current
+        self._unlogged += [] if skipped else self.current
         self.current = []
 
     def row(self, place: Callable[[Tensor], Tensor], processes: int) -> dict[str, Tensor | float]:
@@ -46,22 +46,22 @@ class TrainLog:
             place: of a time among the quartiles, see `NoiseSchedule.place`.
             processes: that train together.
         """
-        losses, self._kept = joined(self._kept), []
-        means = {} if losses is None else quartile_means(by_quartile(losses, place), "train/loss")
-        return means | self._times(processes)
+        losses, self._unlogged = concatenated(self._unlogged), []
+        means = {} if losses is None else quartile_means(sums_by_quartile(losses, place), "train/loss")
+        return means | self._speed_and_shares(processes)
 
     def state_dict(self) -> dict[str, Any]:
         """The losses that no row holds yet."""
-        losses = joined(self._kept)
+        losses = concatenated(self._unlogged)
         return {"losses": None if losses is None else list(losses)}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Restores them."""
         losses = state["losses"]
         self.current = []
-        self._kept = [] if losses is None else [Losses(*(None if x is None else x.to(device) for x in losses))]
+        self._unlogged = [] if losses is None else [Losses(*(None if x is None else x.to(device) for x in losses))]
 
-    def _times(self, processes: int) -> dict[str, float]:
+    def _speed_and_shares(self, processes: int) -> dict[str, float]:
         seconds = sum(self.clock.seconds[name] for name in TRAINING)
         spent, self._seconds = max(seconds - self._seconds, 1e-9), seconds
         items, self._items = self._items * processes, 0
@@ -69,13 +69,13 @@ class TrainLog:
         return {"time/samples_per_second": items / spent, **shares}
 
 
-def joined(losses: list[Losses]) -> Losses | None:
+def concatenated(losses: list[Losses]) -> Losses | None:
     """Those of several batches as those of one; None of no batch."""
     if not losses:
         return None
     return Losses(*(None if field[0] is None else torch.cat(field) for field in zip(*losses, strict=True)))
 
 
-def by_quartile(losses: Losses, place: Callable[[Tensor], Tensor]) -> Tensor:
+def sums_by_quartile(losses: Losses, place: Callable[[Tensor], Tensor]) -> Tensor:
     """(2, 4) counts and sums, see `quartile_sums`."""
     return quartile_sums(place(losses.t), losses.value, losses.importance)
