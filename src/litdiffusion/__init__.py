@@ -1,6 +1,6 @@
 """litdiffusion: diffusion models from parts that fit together.
 
-Nothing is imported here, so that ``train.py --help`` stays fast; import the parts by their own names, for example
+Nothing is imported here, so that ``train.py --help`` stays fast; import each part from its module, for example
 ``from litdiffusion.diffusion.schedules import linear_schedule``.
 
 Notation (all modules): ``x_0`` is data, ``eps ~ N(0, I)``, ``t`` in [0, 1] grows with noise, ``s < t`` is the next,
