@@ -1,4 +1,4 @@
-"""The rows of ``metrics.csv``, which an interrupted run goes on writing where its checkpoint says."""
+"""The rows of ``metrics.csv``: an interrupted run continues them from the step of its checkpoint."""
 
 import csv
 import io
@@ -16,10 +16,10 @@ FILE = "metrics.csv"
 
 
 class RowsLogger(CSVLogger):
-    """Lightning's CSV logger, but that it never deletes the rows it finds and every row is on the disk at once.
+    """Lightning's CSV logger, except that it keeps existing rows and writes every row to the file at once.
 
     Args:
-        save_dir: folder of the run, which ``metrics.csv`` and ``hparams.yaml`` are written to.
+        save_dir: the run's folder, which will hold ``metrics.csv`` and ``hparams.yaml``.
     """
 
     def __init__(self, save_dir: str | Path):
@@ -33,7 +33,7 @@ class RowsLogger(CSVLogger):
 
 
 class Rows(ExperimentWriter):
-    """Appends to the rows that are there; a new column rewrites the file as a whole or not at all."""
+    """Appends to the existing rows; a new column rewrites the whole file atomically."""
 
     def __init__(self, log_dir: str):
         super().__init__(log_dir)
@@ -51,25 +51,25 @@ class Rows(ExperimentWriter):
         self.metrics = []
 
     def sync(self) -> None:
-        """Returns when all rows are safe from a power cut."""
+        """Returns after all rows are on the disk."""
         if self.path.exists():
             sync(self.path)
 
     def _check_log_dir_exists(self) -> None:
-        """Lightning's would delete the rows."""
+        """Does nothing: Lightning's method would delete the existing rows."""
 
 
 def sync_rows(trainer: L.Trainer) -> None:
-    """Makes sure that the rows so far are on the disk, as a checkpoint that counts on them needs."""
+    """Writes all rows to the disk, because a checkpoint relies on the rows before it."""
     for logger in trainer.loggers:
         if isinstance(logger, RowsLogger) and trainer.is_global_zero:
             logger.experiment.sync()
 
 
 def keep_rows(folder: Path, steps: int) -> None:
-    """Leaves the rows of the first ``steps`` steps of the run in ``folder``, as they were written; none: no file.
+    """Keeps only the rows of the first ``steps`` steps of the run in ``folder``; without such rows it deletes the file.
 
-    Lightning counts steps from 0: the row of step k says k - 1. A row that a kill cut off is left out.
+    Lightning counts steps from 0, so the row of step k holds the number k - 1. A row that a kill cut off is dropped.
     """
     path = folder / FILE
     if not path.exists():
@@ -83,7 +83,7 @@ def keep_rows(folder: Path, steps: int) -> None:
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows; nothing of a file that is not there."""
+    """Column names and rows; both empty if the file does not exist."""
     if not path.exists():
         return [], []
     with path.open(newline="") as file:

@@ -1,4 +1,4 @@
-"""Optimizers of a network's weights: AdamW, and Muon with AdamW; any other one works by its ``_target_``."""
+"""Optimizers of a network's weights: AdamW, and Muon with AdamW; a config names any other one by ``_target_``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,11 +24,11 @@ def muon(
 ) -> "CombinedOptimizer":
     """Muon for the hidden matrices of the net, AdamW for all other weights, as one optimizer.
 
-    Hidden are the weights of all linear layers but the first and the last one that the net names: those look at data
-    and labels, and write the output. Muon's step is scaled to the size of AdamW's, so both share one learning rate.
+    Hidden matrices are the weights of all linear layers except the net's first and last one, which read the input and
+    write the output. Muon's step is scaled to the size of AdamW's, so both use one learning rate.
 
     Raises:
-        UserError: a net without hidden matrices, or a torch that has no Muon.
+        UserError: a net without hidden matrices, or a torch without Muon.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the common rate is that of
     Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv 2502.16982.
@@ -52,9 +52,9 @@ def muon(
 
 
 class CombinedOptimizer(Optimizer):
-    """Several optimizers of different weights as one: one step, one state, the parameter groups of all in a row.
+    """Several optimizers of different weights as one, with one step, one state and the parameter groups of all.
 
-    Learning-rate schedules, clipping and checkpoints see a single ordinary optimizer.
+    Learning-rate schedules, clipping and checkpoints see a single optimizer.
     """
 
     def __init__(self, *parts: Optimizer):
@@ -64,7 +64,7 @@ class CombinedOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """The step of each part; the closure is called once, before."""
+        """Steps every part; the closure is called once, before the first part."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -78,7 +78,7 @@ class CombinedOptimizer(Optimizer):
         self._share_state()
 
     def _share_state(self) -> None:
-        """The parts work on the groups and the state of the whole, which torch makes anew when it loads them."""
+        """Gives the parts the groups and state of the whole, because torch replaces both when it loads them."""
         groups = iter(self.param_groups)
         for part in self.parts:
             part.param_groups = [next(groups) for _ in part.param_groups]
