@@ -192,7 +192,7 @@ def test_a_run_tells_of_its_samples_once(fitted, capfd):
         warn_of_broken_samples(experiment.module, broken_end(), "ema", experiment.facts)
     lines = capfd.readouterr().err.splitlines()
     assert lines[0].startswith("warning: all samples are the same")
-    assert lines[1].startswith("warning: 2 % of the averaged weights are still the random start")  # 1/10 * 2/11
+    assert lines[1].startswith("warning: 2 % of the averaged weights are still random initial values")  # 1/10 * 2/11
     assert len(lines) == 2
 
 

@@ -1,4 +1,4 @@
-"""Samples at the end of training, beside the data, and how far from it they are."""
+"""Samples at the end of training beside the data, and their distances from the data."""
 
 from pathlib import Path
 from typing import Any
@@ -28,21 +28,21 @@ from litdiffusion.training.class_labels import classes_in_proportion, grid_colum
 class FinalSamples(L.Callback):
     """Draws samples when training ends: a grid of images, or vectors beside data and classical density estimates.
 
-    Vectors are measured too, as ``samples/<name>`` in the log and in the run's summary (see `Quality`). A walk that
-    ends at a noise level (Langevin) is compared with data noised to that level. A conditional model draws images of all
-    classes in turn, and vectors of each class as often as it occurs in training.
+    Vectors are also measured, as ``samples/<name>`` in the log and in the run's summary (see `Quality`). Samples that
+    end at a noise level (Langevin) are compared with data noised to that level. A conditional model draws images of all
+    classes in turn, and vectors with the class frequencies of the training items.
 
     Args:
-        run_dir: folder of the run.
-        quality: what is measured of vectors; None: nothing.
-        images: how many images.
-        points: how many vectors in a set.
-        sets: of vectors, drawn and measured; the spread is that between them.
-        steps: network calls per sample, at most; None: the sampler's own number.
+        run_dir: the run's folder.
+        quality: the metrics of vectors; None: no metrics.
+        images: number of images.
+        points: number of vectors in a set.
+        sets: number of sets of vectors to draw and measure; the spread is that between the sets.
+        steps: largest number of network calls per sample; None: the sampler's own number.
         weights: "ema" or "raw".
-        seed: of the noise.
-        origin_radius: also count the vectors within this distance of the origin; None: does not.
-        data: what is known of the data; None: the trainer's data module.
+        seed: seed of the noise.
+        origin_radius: also log the share of vectors within this distance of the origin; None: do not.
+        data: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class FinalSamples(L.Callback):
             save_picture(trainer, self.run_dir, "samples", picture, "samples.png")
 
     def summary(self) -> str:
-        """One line for the end of a run: the measured distances of vector data, or nothing."""
+        """One line for the end of a run: the measured distances of vectors; empty for images."""
         return self._summary
 
     def _image_grid(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
@@ -105,7 +105,7 @@ class FinalSamples(L.Callback):
         self._summary = self._distances_line(measured, rivals, name) + self._near_origin_line(near, name)
         values = {f"samples/{key}": estimate.value for key, estimate in measured.items()} | near
         log_metrics(trainer, values)
-        trainer.callback_metrics.update(values)  # a sweep may ask for one of them
+        trainer.callback_metrics.update(values)  # because one of them may be a sweep's metric
         ratios = {key: row[quality.headline].value for key, row in rivals.items()}
         rival_panels = {f"{key}: {ratios[key]:.2f} × floor": sets[key] for key in sets if key != "data"}
         return comparison_picture(
@@ -131,7 +131,7 @@ class FinalSamples(L.Callback):
         return f"{line}; weights of the modes: {found}, of the data {true}" if found else line
 
     def _near_origin(self, samples: Tensor, data: Tensor) -> dict[str, float]:
-        """The shares of samples and of data near the origin, where they are asked for."""
+        """Shares of samples and of data within ``origin_radius`` of the origin; empty without a radius."""
         if self.origin_radius is None:
             return {}
         names = ("samples/share_near_origin", "samples/data_share_near_origin")
@@ -145,5 +145,5 @@ class FinalSamples(L.Callback):
 
 
 def _mode_weights(measured: Measured) -> str:
-    """The weights of the modes, where the data have any."""
+    """The measured weights of the data's modes; empty for data without modes."""
     return " ".join(f"{value.value:.3f}" for key, value in measured.items() if key.removeprefix("mode_").isdigit())

@@ -1,4 +1,4 @@
-"""The likelihood of a few held-out items, measured while the model learns."""
+"""The likelihood of a few validation items, measured during training."""
 
 import warnings
 from typing import Any
@@ -16,20 +16,19 @@ from litdiffusion.training.clock import Budget
 
 
 class LiveLikelihood(L.Callback):
-    """At every validation measures ``-log p`` of the same first validation items with the averaged weights.
+    """Measures ``-log p`` of the same first validation items with the averaged weights, at every validation.
 
-    Writes ``likelihood/bits_per_dimension`` for images (per byte) or ``likelihood/nats`` for vectors (per item, of the
-    data as the net sees them), beside ``likelihood/nats_best``, the data's own, where their law is known. See
-    `quick_nats` for what is measured. A codec that is not the identity has no likelihood of the data: nothing is
-    measured then, nor for a single noise level, nor while the flow of an untrained net is too stiff to solve, which one
-    warning tells.
+    Logs ``likelihood/bits_per_dimension`` for images (per byte) or ``likelihood/nats`` for vectors (per item, in model
+    space). If the data distribution is known, ``likelihood/nats_best`` is its own value. See `quick_nats` for the
+    measurement. Nothing is measured for a codec other than the identity or for a single noise level. Nothing is
+    measured either while the flow of an untrained net is too stiff to solve, which is warned of once.
 
     Args:
-        items: of the validation part.
-        steps: network calls per item on a chain, about.
-        max_share: largest share of the run's time; a measurement that would exceed it is left out, the first never is.
-        seed: of the noise.
-        data: what is known of the data; None: the trainer's data module.
+        items: number of validation items.
+        steps: network calls per item on a discrete chain, approximately.
+        max_share: largest share of the run's time; a measurement that would exceed it is left out, except the first.
+        seed: seed of the noise.
+        data: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class LiveLikelihood(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         if trainer.sanity_checking or not pl_module.codec.in_data_space:
             return
-        # All processes must agree, and their clocks do not.
+        # The first process decides, because the clocks of processes differ.
         if not trainer.strategy.broadcast(self._budget.allows()):
             return
         with self._budget.spend():

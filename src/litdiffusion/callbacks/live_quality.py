@@ -1,4 +1,4 @@
-"""The quality of samples, measured while the model learns."""
+"""The quality of samples, measured during training."""
 
 import math
 import warnings
@@ -19,27 +19,28 @@ from litdiffusion.training.class_labels import classes_in_proportion
 from litdiffusion.training.clock import Budget
 
 BLOCK = {1: 500, 3: 32}
-"""Samples drawn together, by the number of dimensions of one: points are cheap, images take memory."""
+"""Number of samples drawn at once, by the number of dimensions of a sample: images take more memory than points."""
 
 
 class LiveQuality(L.Callback):
-    """At every validation draws a few samples from the averaged weights, always from the same noise, and measures them.
+    """Draws a few samples at every validation, always from the same noise, and measures them.
 
-    Writes ``quality/<name>``; any of them can be the run's ``metric``. Processes draw equal shares, and the samples do
-    not depend on how many there are. Samples that are not finite measure nan. Metrics that cannot be had, for lack of
-    Inception's weights say, are named in one warning and left out of the run, unless a callback monitors them.
+    Logs ``quality/<name>``; any of these metrics can be the run's ``metric``. Processes draw equal shares, and the
+    samples do not depend on the number of processes. Samples that are not finite give NaN. Metrics that cannot be
+    computed, e.g. when Inception's weights are missing, are named in one warning and left out of the run, unless a
+    callback monitors them.
 
     Args:
-        quality: what is measured; None: nothing.
-        samples: how many, at least 20; null: 2000 points or 256 images.
-        steps: network calls per sample, at most.
+        quality: the metrics; None: no metrics.
+        samples: number of samples, at least 20; null: 2000 points or 256 images.
+        steps: largest number of network calls per sample.
         weights: "ema" or "raw".
-        max_share: largest share of the run's time: a measurement that would exceed it is left out, the first never is.
+        max_share: largest share of the run's time; a measurement that would exceed it is left out, except the first.
             None: no limit.
-        seed: of the noise.
-        data: what is known of the data; None: the trainer's data module.
-        metric: of the run. Where it is one of these numbers there is no limit: a checkpoint must not be chosen by a
-            number of earlier weights.
+        seed: seed of the noise.
+        data: facts about the data; None: those of the trainer's data module.
+        metric: the run's metric. If it is one of these metrics there is no limit of time, because a checkpoint must not
+            be chosen by the value of earlier weights.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class LiveQuality(L.Callback):
         self._budget = Budget(pl_module.clock, "quality", self.max_share)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
-        # All processes must agree, and their clocks do not.
+        # The first process decides, because the clocks of processes differ.
         if self.quality is None or trainer.sanity_checking or not trainer.strategy.broadcast(self._budget.allows()):
             return
         with self._budget.spend():
@@ -80,7 +81,7 @@ class LiveQuality(L.Callback):
         self._last_headline = f"{self.quality.headline} {values[headline]:.3f}" if headline in values else ""
 
     def summary(self) -> str:
-        """One line for the end of a run."""
+        """One line for the end of a run; empty without a measurement."""
         if not self._last_headline:
             return ""
         return (
@@ -89,7 +90,7 @@ class LiveQuality(L.Callback):
         )
 
     def _values_or_failure(self, trainer: L.Trainer, module: DiffusionModule) -> tuple[dict[str, float], str]:
-        """The numbers, and why there are none where the metrics refuse; the same on all processes."""
+        """The metrics, and the reason if they cannot be computed; the same on all processes."""
         count = self.samples or self.quality.live
         x, level, class_labels = self._draw_samples(trainer, module, count)
         values, failure = {}, ""
@@ -102,7 +103,7 @@ class LiveQuality(L.Callback):
 
     def _values(self, x: Tensor, level: Level, class_labels: Tensor | None) -> dict[str, float]:
         if not x.isfinite().all():
-            # Not nothing: a callback that monitors one of them must find it.
+            # NaN instead of no metric, because a callback may monitor one of them.
             return {f"quality/{name}": math.nan for name in self.quality.names}
         measured = self.quality.measure(x, level=level, class_labels=class_labels)
         return {f"quality/{name}": estimate.value for name, estimate in measured.items()}
@@ -118,7 +119,7 @@ class LiveQuality(L.Callback):
     def _draw_samples(
         self, trainer: L.Trainer, module: DiffusionModule, count: int
     ) -> tuple[Tensor, Level, Tensor | None]:
-        """The first ``count`` samples in data space on the CPU, where they stand, and their classes."""
+        """The first ``count`` samples in data space on the CPU, their noise level and their class labels."""
         size, world = min(count, BLOCK.get(len(module.shape), 32)), trainer.world_size
         each = math.ceil(count / (size * world))
         class_labels = (
@@ -135,7 +136,7 @@ class LiveQuality(L.Callback):
 
 
 def _block(draws: Draws, index: int, size: int, seed: int, class_labels: Tensor | None) -> State:
-    """A block of samples; nan for a flow that cannot be solved yet."""
+    """A block of samples; NaN if the flow cannot be solved yet."""
     try:
         return draws.block(index, size, seed, class_labels)
     except UserError as error:
