@@ -1,4 +1,4 @@
-"""Points of which one coordinate is fixed: the density of the data, and what the other one does at each fixed value."""
+"""Points with one fixed coordinate: the density of the data, and p(y | x) at each fixed x."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 SIDE, SLICE, GAP, LEFT, ABOVE, BELOW = 5.2, 1.9, 0.25, 0.65, 1.1, 0.85
-"""Inches: the density, a conditional, between them, and around them."""
+"""Inches: the density panel, the width of a conditional panel, the gap between panels, and the margins."""
 BINS, TEXT = 64, 16
 
 
 class Conditional(NamedTuple):
-    """The second coordinate where the first is ``x``: drawn (n,), and of the data (m,)."""
+    """The second coordinate where the first is ``x``: values of samples (n,), and of the data (m,)."""
 
     x: float
     drawn: Tensor
@@ -31,8 +31,8 @@ class Conditional(NamedTuple):
 def conditional_picture(data: Tensor, slices: list[Conditional], title: str = "") -> Image:
     """The density of the data (n, d) with a line at every fixed x; beside it p(y | x) at each, on the same y axis.
 
-    Filled: what was drawn; outlined: the data's. All p(y | x) have one scale, cut at twice the data's highest bar.
-    Where d > 2 the first two coordinates are shown.
+    Filled: the samples; outlined: the data. All p(y | x) share one scale, which ends at twice the data's highest bar at
+    most. If d > 2, only the first two coordinates are used.
     """
     from matplotlib.figure import Figure
 
@@ -57,7 +57,7 @@ def conditional_picture(data: Tensor, slices: list[Conditional], title: str = ""
 
 
 def _axis_limit(slices: list[Conditional], window: Window) -> float:
-    """Where the scale of p(y | x) ends: above all bars, but at twice the data's highest."""
+    """Upper end of the p(y | x) axis: just above the highest bar, or above twice the data's highest if that is less."""
     drawn, truth = (
         max(float(histogram(values[:, None], window, BINS).max()) for values in column)
         for column in list(zip(*slices, strict=True))[1:]

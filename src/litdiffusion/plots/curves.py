@@ -1,4 +1,4 @@
-"""Quality against network calls: one curve per sampler, with what it is read against as lines across."""
+"""Quality against network calls: one curve per sampler, and reference values as horizontal lines."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MARKERS = "osD^vPX"
 
 
 class Curve(NamedTuple):
-    """A name and its points (network calls, value, spread), in order of calls."""
+    """Name of a curve, and its points (network calls, value, spread) in order of calls."""
 
     name: str
     points: Sequence[tuple[float, float, float]]
 
 
 def quality_picture(curves: Sequence[Curve], levels: Mapping[str, float], measure: str) -> Image:
-    """The curves over network calls, both axes logarithmic, whiskers for one spread; ``levels`` are dashed lines."""
+    """Curves over network calls, both axes logarithmic, error bars of one spread; ``levels`` are dashed lines."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, ScalarFormatter
 

@@ -1,4 +1,4 @@
-"""A vector field at several noise levels, over the density it belongs to: the score, or the flow's velocity."""
+"""A vector field (score, or velocity of the flow) at several noise levels, over the density of the noised data."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_COLUMNS = 3
-"""Most panels in a row."""
+"""Largest number of panels in a row."""
 SIZE_2D, SIZE_1D = (5.0, 5.0, 0.25), (4.6, 3.2, 0.75)
-"""Inches: width and height of a panel with arrows, or with a line, and right of it."""
+"""Inches: width, height and right margin of a panel with arrows (2-D) and of a panel with a line (1-D)."""
 LEFT, PITCH, GAP = 0.55, 5.6, 0.85
-"""Inches: left of the panels, from one to the next, and between two rows."""
+"""Inches: left margin, distance from one panel to the next, and gap between two rows."""
 BINS = 60
-"""Of the density along an axis: fewer than in its own pictures, since arrows lie over it."""
+"""Bins of the density along an axis: fewer than in pictures of the density alone, because arrows lie over it."""
 SHORTEST, LONGEST = 0.35, 1.1
-"""Of an arrow, in units of the distance between two arrows: even a weak field shows its direction."""
+"""Shortest arrow in units of the longest (a weak field stays visible); longest in units of the arrows' distance."""
 NARROW = {"width": 2.2, "headwidth": 4.6, "headlength": 5, "headaxislength": 4.4}
 BROAD = {"width": 3.6, "headwidth": 3.5, "headlength": 3.7, "headaxislength": 3.3}
-"""An arrow's width in pixels, and its head in units of that; a broad one is a rim around a narrow one."""
+"""An arrow's width in pixels, and its head in units of the width; a broad arrow is a rim around a narrow one."""
 
 
 class FieldPanel(NamedTuple):
-    """One noise level: a sample of its density (n, d), and a field (m, d) at places (m, d), d = 1 or 2.
+    """One noise level: points of its density (n, d), and a field (m, d) at places (m, d), d = 1 or 2.
 
-    ``places`` is a `field_grid`, and sets what part of space is shown. ``truth`` (m, d) is the exact field, if known.
+    ``places`` is a `field_grid`, and sets the region that is shown. ``truth`` (m, d) is the exact field, if known.
     """
 
     title: str
@@ -48,11 +48,11 @@ class FieldPanel(NamedTuple):
 
 
 def field_picture(panels: list[FieldPanel], title: str = "", name: str = "field") -> Image:
-    """Small multiples of a field, one per noise level; ``name`` says in the legend what it is.
+    """One panel of a field per noise level; ``name`` is the field's name in the legend.
 
-    d = 2: arrows over the density, each beginning where the field has its direction; the lengths are relative to the
-    panel's longest, see `arrows`. d = 1: the field as a line about zero, in its own units (right), over the density.
-    The exact field lies under the other, in grey.
+    d = 2: arrows over the density, each starting at its place; the lengths are relative to the panel's longest arrow,
+    see `arrows`. d = 1: the field as a line over the density, in its own units (right axis). The exact field is drawn
+    beneath, in grey.
     """
     from matplotlib.figure import Figure
 
@@ -76,8 +76,9 @@ def field_picture(panels: list[FieldPanel], title: str = "", name: str = "field"
 
 
 def arrows(vectors: Tensor, largest: float) -> Tensor:
-    """Vectors (m, 2) in their own direction with the length ``s + (1 - s) sqrt(|v| / largest)``, s = `SHORTEST`; 0
-    where the field is 0 or not finite.
+    """Vectors (m, 2) with the same directions and the length ``s + (1 - s) sqrt(|v| / largest)``, s = `SHORTEST`.
+
+    The length is 0 where the field is 0 or not finite.
     """
     vectors = vectors.detach().cpu().double()
     length = vectors.norm(dim=1, keepdim=True)
@@ -86,7 +87,7 @@ def arrows(vectors: Tensor, largest: float) -> Tensor:
 
 
 def _largest_length(panel: FieldPanel) -> float:
-    """The largest finite length of the panel's vectors, learned or exact; 1 where there is none."""
+    """The largest finite length of the panel's vectors, learned or exact; 1 if there is none."""
     fields = [panel.vectors] if panel.truth is None else [panel.vectors, panel.truth]
     lengths = finite(torch.cat([field.detach().cpu().double() for field in fields])).norm(dim=1)
     return float(lengths.max()) if len(lengths) and lengths.max() > 0 else 1.0
@@ -124,7 +125,7 @@ def _draw_1d(axes: Axes, panel: FieldPanel) -> None:
 
 
 def _legend_entries(plane: bool, name: str, truth: bool) -> list[Artist]:
-    """The lines of the legend: which colour is what, and what the length of an arrow says."""
+    """The entries of the legend: the meaning of each colour, and of an arrow's length."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -143,7 +144,7 @@ def _legend_entries(plane: bool, name: str, truth: bool) -> list[Artist]:
 
 
 def _draw_legend(figure: Figure, entries: list[Artist], columns: int, left: float | None, middle: float) -> None:
-    """The legend: in the free cell that begins at ``left`` (inches), at half its height, else under the panels."""
+    """Draws the legend: in the free cell at ``left``, centred at ``middle`` (inches), else under the panels."""
     style = {"handles": entries, "frameon": False, "fontsize": 16, "labelcolor": hex_colour(INK), "labelspacing": 1.0}
     if left is None:
         figure.legend(loc="lower left", ncols=columns, **style)

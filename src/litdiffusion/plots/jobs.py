@@ -1,4 +1,4 @@
-"""The jobs of a sweep by their metric, best on top."""
+"""The jobs of a sweep, sorted by their metric."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_JOBS = 60
-"""Rows that a picture holds; the best are shown."""
+"""Largest number of jobs in a picture; the best are shown."""
 
 
 class Bar(NamedTuple):
-    """A job: what it is called, its metric or None, and how it ended."""
+    """A job: its title, its metric or None, and its status."""
 
     title: str
     value: float | None
@@ -24,7 +24,7 @@ class Bar(NamedTuple):
 
 
 def jobs_picture(bars: Sequence[Bar], metric: str, rising: bool) -> Image:
-    """A point per job on the axis of the metric, the best on top; those without a number below, with their status."""
+    """One point per job on the metric's axis, the best on top; jobs without a metric follow, with their status."""
     from matplotlib.figure import Figure
 
     valued = sorted((bar for bar in bars if bar.value is not None), key=lambda bar: bar.value, reverse=rising)

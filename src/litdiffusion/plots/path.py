@@ -1,4 +1,4 @@
-"""One long chain on its way, over the density that it explores."""
+"""The path of one long chain, over the density that it samples."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ LEGEND_STYLE = {"frameon": False, "fontsize": TEXT, "labelcolor": hex_colour(INK
 def path_picture(points: Tensor, path: Tensor, title: str = "", every: int = 1, name: str = "density") -> Image:
     """The states (k, d) of one chain, ``every`` steps apart, from black (the start, ringed) to red (the end).
 
-    d = 2: in the plane, over a sample ``points`` (n, 2) of the density, which the legend calls ``name``. d = 1: against
-    time, with the density at the right. States that are not finite are left out.
+    d = 2: in the plane, over points (n, 2) of the density, which the legend calls ``name``. d = 1: against time, with
+    the density on the right. States that are not finite are left out.
     """
     from matplotlib.figure import Figure
 
@@ -67,7 +67,7 @@ def _draw_1d(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: 
 
 
 def _draw_states(axes: Axes, places: Tensor, time: Tensor, steps: int) -> PathCollection:
-    """The states (k, 2) as dots coloured by time; the first with a ring and its name."""
+    """Draws the states (k, 2) as dots coloured by time, the first with a ring and the text "start"."""
     from matplotlib.patheffects import withStroke
 
     x, y = places.T.numpy()
@@ -83,5 +83,5 @@ def _draw_states(axes: Axes, places: Tensor, time: Tensor, steps: int) -> PathCo
 
 
 def _step_text(value: float) -> str:
-    """A number of steps, its thousands set apart."""
+    """A number of steps, with thin spaces between thousands."""
     return f"{round(value):,}".replace(",", "\N{THIN SPACE}")
