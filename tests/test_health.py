@@ -149,7 +149,7 @@ def test_a_learning_rate_of_zero(groups, step, told, capfd):
     assert bool(told) == bool(err)
 
 
-def test_odd_samples_are_told_from_good_ones():
+def test_broken_samples_are_told_from_good_ones():
     noise = torch.Generator().manual_seed(0)
     points = torch.randn(500, 2, generator=noise)
     assert sample_problem(points + 5, points, None) is None  # bad, but nothing that is certain

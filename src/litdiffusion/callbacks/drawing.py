@@ -38,8 +38,8 @@ def states_of(
 ) -> list[State]:
     """``shown`` evenly spaced states of ``count`` chains with one seed, in data space on the CPU.
 
-    A conditional model draws the classes ``class_label`` (count,); by default chain i has the class ``i %
-    num_classes``. If ``data`` is given, a warning names samples that look broken beside it.
+    A conditional model draws the classes ``class_label`` (count,), by default those of `classes_in_turn`. If ``data``
+    is given, a warning names samples that look broken beside it.
     """
     class_label = classes_in_turn(count, module.num_classes) if class_label is None else class_label
     keep = evenly_spaced(len(sampler.levels(module.denoiser.schedule)), shown)

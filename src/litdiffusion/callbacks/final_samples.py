@@ -37,7 +37,7 @@ class FinalSamples(L.Callback):
         quality: the metrics of vectors; None: no metrics.
         images: number of images.
         points: number of vectors in a set.
-        sets: number of sets of vectors to draw and measure; the spread is that between the sets.
+        sets: number of independent sets of vectors to draw and measure; they give the spread.
         steps: largest number of network calls per sample; None: the sampler's own number.
         weights: "ema" or "raw".
         seed: seed of the noise.

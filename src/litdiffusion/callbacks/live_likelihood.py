@@ -86,5 +86,5 @@ class LiveLikelihood(L.Callback):
         return {"likelihood/nats": nats.mean().item(), **self._best_nats(data, x_0.cpu())}
 
     def _best_nats(self, data: Any, x_0: Tensor) -> dict[str, float]:
-        law = data.mixture
-        return {} if law is None else {"likelihood/nats_best": -law.log_density(x_0).mean().item()}
+        mixture = data.mixture
+        return {} if mixture is None else {"likelihood/nats_best": -mixture.log_density(x_0).mean().item()}

@@ -50,8 +50,8 @@ def classes_in_turn(count: int, num_classes: int, start: int = 0) -> Tensor | No
 def classes_in_proportion(class_label: Tensor, count: int) -> Tensor:
     """``count`` class labels with the frequencies of ``class_label`` (N,), about so in every part of the sequence.
 
-    Sample i gets the sorted class label at the relative position ``i * golden ratio mod 1``. These positions fill [0,
-    1) more evenly than random ones.
+    Sample i gets the sorted class label at the relative position ``i * golden ratio mod 1``. Such positions fill the
+    unit interval more evenly than random ones.
     """
     places = torch.arange(count, dtype=torch.float64) * GOLDEN % 1
     return class_label.sort().values[(places * len(class_label)).long()]
