@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from litdiffusion.callbacks.drawing import level_names
+from litdiffusion.callbacks.drawing import level_titles
 from litdiffusion.data import Spiral
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import CLEAN, seeded_noise
@@ -30,7 +30,7 @@ def main() -> None:
             "t = 0",
             *(
                 f"t = {t:g}, {head}" if schedule.explodes else f"t = {t:g}"
-                for t, head in zip(TIMES, level_names(schedule, levels[1:]), strict=True)
+                for t, head in zip(TIMES, level_titles(schedule, levels[1:]), strict=True)
             ),
         ]
         noise = seeded_noise(0)

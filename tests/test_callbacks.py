@@ -10,7 +10,7 @@ from conftest import TINY_UNET, composed
 from PIL import Image
 
 from litdiffusion.callbacks import Trajectory
-from litdiffusion.callbacks.drawing import evenly_spaced, level_names, noised_like, states_of, target_name
+from litdiffusion.callbacks.drawing import evenly_spaced, level_titles, noised_like, states_of, target_name
 from litdiffusion.diffusion.levels import CLEAN, seeded_noise
 from litdiffusion.diffusion.samplers import State
 from litdiffusion.diffusion.schedules import VE, VP, NoiseLadder, linear
@@ -117,7 +117,7 @@ def test_vectors_are_measured_against_the_noise_floor(trained):
 
 def test_diverged_samples_are_shown_and_not_measured(trained, monkeypatch):
     monkeypatch.setattr(
-        "litdiffusion.callbacks.final_samples.FinalSamples._draw",
+        "litdiffusion.callbacks.final_samples.FinalSamples._final_state",
         lambda *_: State(torch.full((9, 2), torch.nan), CLEAN),
     )
     folder = trained("data.size=600", "schedule.steps=25", "callbacks.trajectory=null")
@@ -137,9 +137,9 @@ def test_the_sources_preset_draws_every_ten_steps():
 
 
 def test_panels_are_named_after_what_tells_the_levels_of_a_process_apart():
-    assert level_names(linear(50), linear(50).grid(2)) == ["t = 50", "t = 25", "t = 0"]
-    assert level_names(VE(0.1, 10.0), VE(0.1, 10.0).grid(3)) == ["σ = 10", "σ = 1", "σ = 0.1", "σ = 0"]
-    assert level_names(VP(), VP().grid(3)) == ["t = 1.00", "t = 0.50", "t = 0.00", "t = 0.00"]
+    assert level_titles(linear(50), linear(50).grid(2)) == ["t = 50", "t = 25", "t = 0"]
+    assert level_titles(VE(0.1, 10.0), VE(0.1, 10.0).grid(3)) == ["σ = 10", "σ = 1", "σ = 0.1", "σ = 0"]
+    assert level_titles(VP(), VP().grid(3)) == ["t = 1.00", "t = 0.50", "t = 0.00", "t = 0.00"]
 
 
 def test_a_walk_that_ends_at_a_noise_level_is_compared_with_data_noised_to_it():

@@ -28,7 +28,7 @@ from litdiffusion.errors import UserError
 from litdiffusion.nets import MLP, UNet
 from litdiffusion.nets.classes import ClassEmbedding
 from litdiffusion.pretrained import Pretrained
-from litdiffusion.training.class_labels import columns, hidden, in_proportion, in_turn
+from litdiffusion.training.class_labels import classes_in_proportion, classes_in_turn, grid_columns, with_class_dropout
 
 MEANS, STD, SHARES = torch.tensor([-1.5, 0.0, 1.5]), 0.1, (0.5, 0.3, 0.2)
 
@@ -154,22 +154,22 @@ def test_a_net_from_elsewhere_is_told_classes_through_the_adapter(built):
 
 def test_hidden_labels_are_a_share_and_the_others_stay():
     class_label = torch.arange(40_000) % 3
-    seen = hidden(class_label, 3, 0.1)
+    seen = with_class_dropout(class_label, 3, 0.1)
     share = (seen == 3).double().mean().item()
     assert share == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / 40_000))
     assert torch.equal(seen[seen < 3], class_label[seen < 3])
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    assert hidden(class_label, 3, 0.0) is class_label
+    assert with_class_dropout(class_label, 3, 0.0) is class_label
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_classes_come_in_turn_or_as_often_as_in_the_data():
-    assert in_turn(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert in_turn(3, 5, start=9).tolist() == [4, 0, 1]
-    assert in_turn(7, 0) is None
+    assert classes_in_turn(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert classes_in_turn(3, 5, start=9).tolist() == [4, 0, 1]
+    assert classes_in_turn(7, 0) is None
     class_label = torch.tensor([2] * 20 + [0] * 50 + [1] * 30)
-    found = in_proportion(class_label, 2000)
+    found = classes_in_proportion(class_label, 2000)
     for start, count in ((0, 2000), (0, 100), (777, 100), (1900, 100)):
         counts = found[start : start + count].bincount(minlength=3)
         assert (counts - count * torch.tensor(SHARES)).abs().max() <= 3
@@ -179,7 +179,7 @@ def test_classes_come_in_turn_or_as_often_as_in_the_data():
     ("count", "num_classes", "width"), [(64, 0, 8), (64, 10, 10), (64, 2, 8), (64, 100, 8), (1, 0, 1), (100, 10, 10)]
 )
 def test_grids_put_a_class_in_a_column_where_they_can(count, num_classes, width):
-    assert columns(count, num_classes) == width
+    assert grid_columns(count, num_classes) == width
 
 
 def spied(monkeypatch):

@@ -481,9 +481,9 @@ def test_a_file_of_another_kind_is_named(raw: Path, content: bytes):
 
 def test_labels_that_do_not_fit_are_refused(raw: Path):
     (raw / FILES[1]).write_bytes(idx(np.full(60, 11)))
-    assert "download" not in failure(raw, "cannot be used: 60 labels, 60 images: not one label from 0 to 9")
+    assert "download" not in failure(raw, "cannot be used: 60 class labels, 60 images: each needs one from 0 to 9")
     (raw / FILES[1]).write_bytes(idx(np.zeros(59)))
-    failure(raw, "59 labels, 60 images")
+    failure(raw, "59 class labels, 60 images")
 
 
 def test_cifar_names_its_archive(raw: Path):

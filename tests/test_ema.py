@@ -183,7 +183,11 @@ def test_a_rate_goes_on_from_its_state():
         (constant, {"warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
         (cosine, {"total_steps": 10, "warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
         (cosine, {"total_steps": 10, "final": 1.5}, r"final must lie in \[0, 1\] .*got 1.5"),
-        (cosine, {"total_steps": math.inf}, r"which has no length; set trainer.max_steps or trainer.max_epochs"),
+        (
+            cosine,
+            {"total_steps": math.inf},
+            r"needs a run of known length; set trainer.max_steps or trainer.max_epochs",
+        ),
     ],
 )
 def test_bad_rates_are_refused(make, settings, message):

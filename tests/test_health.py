@@ -8,7 +8,7 @@ import torch
 from conftest import TINY, composed
 
 from litdiffusion.build import Run, build
-from litdiffusion.callbacks.drawing import watch
+from litdiffusion.callbacks.drawing import warn_of_broken_samples
 from litdiffusion.commands.training import train
 from litdiffusion.diffusion.levels import Level
 from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
@@ -16,7 +16,7 @@ from litdiffusion.diffusion.samplers.base import State
 from litdiffusion.diffusion.schedules import linear
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.training.ema import EMA
-from litdiffusion.training.guard import Health, diagnosis, odd_samples
+from litdiffusion.training.guard import Health, diagnosis, sample_problem
 
 QUIET = [
     "metrics=none",
@@ -126,8 +126,8 @@ def test_a_diagnosis_names_the_parameter_and_the_quartile():
 def test_each_warning_is_told_once(capfd):
     health = Health()
     for _ in range(3):
-        health.tell("a", "first")
-    health.tell("b", "second")
+        health.warn_once("a", "first")
+    health.warn_once("b", "second")
     assert capfd.readouterr().err == "warning: first\nwarning: second\n"
 
 
@@ -149,21 +149,21 @@ def test_a_learning_rate_of_zero(groups, step, told, capfd):
     assert bool(told) == bool(err)
 
 
-def test_odd_samples_are_told_from_good_ones():
+def test_broken_samples_are_told_from_good_ones():
     noise = torch.Generator().manual_seed(0)
     points = torch.randn(500, 2, generator=noise)
-    assert odd_samples(points + 5, points, None) is None  # bad, but nothing that is certain
-    assert odd_samples(torch.full((500, 2), 0.3), points, None)[0] == "constant"
-    assert odd_samples(points / points.std(0) * 0.011, points / points.std(0), None) is None
-    assert odd_samples(torch.where(points > 2, float("inf"), points), points, None)[0] == "infinite"
+    assert sample_problem(points + 5, points, None) is None  # bad, but nothing that is certain
+    assert sample_problem(torch.full((500, 2), 0.3), points, None)[0] == "constant"
+    assert sample_problem(points / points.std(0) * 0.011, points / points.std(0), None) is None
+    assert sample_problem(torch.where(points > 2, float("inf"), points), points, None)[0] == "infinite"
     images = (torch.rand(50, 1, 8, 8, generator=noise) * 2 - 1).sign()
     images[:, :, :, :2] = 0  # a quarter of the pixels grey: the data's share at the ends is 3/4
-    assert odd_samples(images, images, (-1, 1)) is None
-    assert odd_samples(images.sign() + (images == 0), images, (-1, 1))[0] == "saturated"
+    assert sample_problem(images, images, (-1, 1)) is None
+    assert sample_problem(images.sign() + (images == 0), images, (-1, 1))[0] == "saturated"
     # Halfway from 3/4 to 1 is 7/8: at exactly that nothing is told.
     images_half = images.clone()
     images_half[:, :, :, :1] = 1
-    assert odd_samples(images_half, images, (-1, 1)) is None
+    assert sample_problem(images_half, images, (-1, 1)) is None
 
 
 def test_the_share_of_the_random_start_is_that_of_the_average():
@@ -189,10 +189,10 @@ def test_a_run_tells_of_its_samples_once(fitted, capfd):
     experiment = fitted("trainer.max_steps=2", "trainer.val_check_interval=2")
     capfd.readouterr()
     for _ in range(2):
-        watch(experiment.module, broken_end(), "ema", experiment.facts)
+        warn_of_broken_samples(experiment.module, broken_end(), "ema", experiment.facts)
     lines = capfd.readouterr().err.splitlines()
     assert lines[0].startswith("warning: all samples are the same")
-    assert lines[1].startswith("warning: 2 % of the averaged weights are still the random start")  # 1/10 * 2/11
+    assert lines[1].startswith("warning: 2 % of the averaged weights are still random initial values")  # 1/10 * 2/11
     assert len(lines) == 2
 
 
@@ -203,7 +203,7 @@ def test_a_run_tells_of_its_samples_from_a_quarter_of_its_length_on(length, buil
 
     class Watching(L.Callback):
         def on_train_batch_end(self, trainer, pl_module, *args):
-            watch(pl_module, broken_end(), "raw", experiment.facts)
+            warn_of_broken_samples(pl_module, broken_end(), "raw", experiment.facts)
             told[trainer.global_step] = "all samples are the same" in capfd.readouterr().err
 
     experiment.trainer.callbacks.append(Watching())

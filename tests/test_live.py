@@ -16,7 +16,7 @@ from torch import Tensor
 
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import LiveLikelihood, LiveQuality
-from litdiffusion.callbacks.drawing import at_most
+from litdiffusion.callbacks.drawing import limited_sampler
 from litdiffusion.commands.training import train
 from litdiffusion.data.toy_module import ToyData
 from litdiffusion.data.toys import Mixture
@@ -31,7 +31,7 @@ from litdiffusion.measure.distances import Estimate
 from litdiffusion.measure.quality import Measured, Quality, VectorQuality
 from litdiffusion.reports.likelihood import likelihood_to_files
 from litdiffusion.training import DiffusionModule, clock
-from litdiffusion.training.class_labels import in_proportion
+from litdiffusion.training.class_labels import classes_in_proportion
 from litdiffusion.training.quartiles import NAMES, quartile_sums
 
 SMALL = ["data=gaussian_mixture", "model.hidden=8", "model.layers=1", "data.batch_size=200", "schedule.steps=25"]
@@ -177,7 +177,7 @@ def test_samples_do_not_depend_on_how_processes_share_them(count, built, monkeyp
         trainer = SimpleNamespace(world_size=world, global_rank=rank, datamodule=experiment.data)
         gathered = []
         monkeypatch.setattr(module, "all_gather", lambda mine: gathered.append(mine) or torch.stack([mine] * world))
-        whole, level, _ = callback._drawn(trainer, module, count)
+        whole, level, _ = callback._draw_samples(trainer, module, count)
         assert level.is_clean
         return whole, gathered[0] if gathered else whole
 
@@ -185,7 +185,7 @@ def test_samples_do_not_depend_on_how_processes_share_them(count, built, monkeyp
     parts = [drawn(rank, 3)[1] for rank in range(3)]  # (blocks, size, 1) of each process
     monkeypatch.setattr(module, "all_gather", lambda mine: torch.stack(parts))
     trainer = SimpleNamespace(world_size=3, global_rank=0, datamodule=experiment.data)
-    together, _, _ = callback._drawn(trainer, module, count)
+    together, _, _ = callback._draw_samples(trainer, module, count)
     assert alone.shape == together.shape == (count, 1)
     assert torch.equal(alone, together)
 
@@ -413,14 +413,14 @@ def test_classes_are_drawn_in_their_proportions(built):
     module = experiment.module
     module.trainer = experiment.trainer
     trainer = SimpleNamespace(world_size=1, global_rank=0, datamodule=experiment.data)
-    x, _, class_labels = LiveQuality(None, steps=2)._drawn(trainer, module, 40)
+    x, _, class_labels = LiveQuality(None, steps=2)._draw_samples(trainer, module, 40)
     assert len(x) == len(class_labels) == 40
-    assert torch.equal(class_labels, in_proportion(experiment.data.train.class_label, 40))
+    assert torch.equal(class_labels, classes_in_proportion(experiment.data.train.class_label, 40))
     shares = torch.bincount(class_labels, minlength=10) / 40
     assert (
         shares - torch.bincount(experiment.data.train.class_label) / len(experiment.data.train.class_label)
     ).abs().max() < 0.06
-    assert at_most(module, 2).calls(module.denoiser.schedule) <= 2
+    assert limited_sampler(module, 2).calls(module.denoiser.schedule) <= 2
 
 
 def test_where_the_time_goes_adds_up(tmp_path):

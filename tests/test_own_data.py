@@ -206,8 +206,8 @@ def test_the_same_through_the_command_line(command, tmp_path, monkeypatch):
     [
         ("dictionary", r"a batch must be a tensor"),
         ("integers", r"items must be floats, or bytes"),
-        ("empty", r"the training loader gives no batch"),
-        ("shape", r"data\.shape=\(2,\) is declared, the training loader gives items of \(3,\)"),
+        ("empty", r"the training loader returns no batch"),
+        ("shape", r"data\.shape=\(2,\) is declared, but the training loader returns items of \(3,\)"),
         ("nan", r"the training data have 16 values that are NaN"),
     ],
 )

@@ -16,7 +16,7 @@ from litdiffusion import plots
 from litdiffusion.plots.density import common_window, density_image, histogram, widening
 from litdiffusion.plots.images import to_pixels
 from litdiffusion.plots.palette import ACCENT, FAINT, PAPER, RULE, WARNING
-from litdiffusion.plots.sheets import MARGIN, thinned
+from litdiffusion.plots.sheets import MARGIN, titled_columns
 
 TIMES = [1.0, 0.75, 0.5, 0.25, 0.0]
 TITLES = [f"t = {t:.2f}" for t in TIMES]
@@ -154,7 +154,7 @@ def test_the_name_of_the_data_reaches_the_gif_where_they_have_a_panel(d: int, tm
 @pytest.mark.parametrize("count", [1, 2, 5, 11, 26, 27, 60])
 @pytest.mark.parametrize("pitch", [20.0, 45.0, 86.0])
 def test_thinned_titles_keep_both_ends_and_never_overlap(count: int, pitch: float) -> None:
-    kept = thinned(count, pitch, room=90.0)
+    kept = titled_columns(count, pitch, room=90.0)
     assert kept[-1] == count - 1
     assert kept[0] == 0 or (count - 1) * pitch < 90
     assert all((b - a) * pitch >= 90 for a, b in pairwise(kept))

@@ -1,4 +1,4 @@
-"""Callbacks: what is drawn, saved and watched while a run goes on."""
+"""Callbacks that draw, measure and save while a run trains."""
 
 from litdiffusion.callbacks.field import Field
 from litdiffusion.callbacks.final_samples import FinalSamples

@@ -1,4 +1,4 @@
-"""What the drawing callbacks share: draws from a module and files for pictures."""
+"""Functions that the drawing callbacks share: samples of a module, titles, and picture files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +19,11 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.runs.dashboards import log_picture
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.class_labels import in_turn
-from litdiffusion.training.guard import odd_samples
+from litdiffusion.training.class_labels import classes_in_turn
+from litdiffusion.training.guard import sample_problem
 
-LEAST, ODD_SHARE = 64, 0.01
-"""Data that samples are compared with, at least; share of the random start in the average that is worth a word."""
+MIN_REFERENCE, MAX_RANDOM_SHARE = 64, 0.01
+"""Smallest number of data items that samples are compared with; share of random weights that is warned of."""
 
 
 def states_of(
@@ -36,38 +36,44 @@ def states_of(
     class_label: Tensor | None = None,
     data: Any = None,
 ) -> list[State]:
-    """``shown`` states, evenly spread, of ``count`` chains from one seed, in data space on the CPU.
+    """``shown`` evenly spaced states of ``count`` chains with one seed, in data space on the CPU.
 
-    A conditional model draws the classes ``class_label`` (count,); by default chain i is of class ``i % num_classes``.
-    A warning names samples that look broken beside ``data``.
+    A conditional model draws the classes ``class_label`` (count,), by default those of `classes_in_turn`. If ``data``
+    is given, a warning names samples that look broken beside it.
     """
-    class_label = in_turn(count, module.num_classes) if class_label is None else class_label
+    class_label = classes_in_turn(count, module.num_classes) if class_label is None else class_label
     keep = evenly_spaced(len(sampler.levels(module.denoiser.schedule)), shown)
     with evaluating(module):
         states = module.draws(sampler, weights).states(count, seeded_noise(seed), class_label, keep)
     states = [state._replace(x=state.x.cpu()) for state in states]
     if data is not None:
-        watch(module, states[-1], weights, data)
+        warn_of_broken_samples(module, states[-1], weights, data)
     return states
 
 
-def watch(module: DiffusionModule, end: State, weights: str, data: Any) -> None:
-    """Tells once, from a quarter of the run on, where samples in data space look broken, and of which average."""
+def warn_of_broken_samples(module: DiffusionModule, end: State, weights: str, data: Any) -> None:
+    """Warns once of broken samples in data space, and of an average that still contains random weights.
+
+    Does nothing in the first quarter of a run, and for samples that end at a noise level.
+    """
     trainer = module.trainer
     if 4 * trainer.global_step < trainer.estimated_stepping_batches or not end.level.is_clean:
         return
-    found = odd_samples(end.x, data.reference(max(len(end.x), LEAST)), data.value_range)
+    found = sample_problem(end.x, data.reference(max(len(end.x), MIN_REFERENCE)), data.value_range)
     if found is not None:
-        module.health.tell(*found)
+        module.health.warn_once(*found)
     share = module.ema.random_share(trainer.global_step) if weights == "ema" else 0.0
-    if share > ODD_SHARE:
-        line = f"{100 * share:.0f} % of the averaged weights are still the random start; train longer, or weights=raw"
-        module.health.tell("average", line)
+    if share > MAX_RANDOM_SHARE:
+        percent = f"{100 * share:.0f} %"
+        module.health.warn_once(
+            "average",
+            f"{percent} of the averaged weights are still random initial values; train longer, or set weights=raw",
+        )
 
 
 @contextmanager
 def evaluating(module: DiffusionModule) -> Iterator[None]:
-    """Inside the block the module is in evaluation mode and the run's precision; after it in the mode it had."""
+    """Puts the module into evaluation mode and the run's precision inside the block, then restores its mode."""
     training = module.denoiser.training
     module.denoiser.eval()
     try:
@@ -78,14 +84,14 @@ def evaluating(module: DiffusionModule) -> Iterator[None]:
 
 
 def evenly_spaced(count: int, shown: int) -> set[int]:
-    """At most ``shown`` of the places 0..count-1, evenly spread, the last always among them."""
+    """At most ``shown`` of the indices 0..count-1, evenly spaced, always including the last one."""
     if shown == 1:
         return {count - 1}
     return {round(place) for place in torch.linspace(0, count - 1, min(shown, count)).tolist()}
 
 
-def at_most(module: DiffusionModule, steps: int | None) -> Sampler:
-    """The module's sampler, respaced to about ``steps`` network calls where it would make more; None leaves it."""
+def limited_sampler(module: DiffusionModule, steps: int | None) -> Sampler:
+    """The module's sampler, respaced to about ``steps`` network calls if it makes more; None: not respaced."""
     schedule, sampler = module.denoiser.schedule, module.sampler
     calls = sampler.calls(schedule)
     if steps is None or calls is None or calls <= steps or not sampler.respaceable:
@@ -95,16 +101,16 @@ def at_most(module: DiffusionModule, steps: int | None) -> Sampler:
 
 
 def facts_of(callback: Any, trainer: L.Trainer) -> Facts:
-    """What is known of the data: what the callback was given, else what the trainer's data module says.
+    """The facts about the data: those given to the callback, else those of the trainer's data module.
 
     Raises:
-        UserError: neither is there.
+        UserError: neither exists.
     """
     if callback.data is None:
         if trainer.datamodule is None:
             name = type(callback).__name__
             raise UserError(
-                f"{name} must know the data, and the trainer was given loaders; pass {name}(..., "
+                f"{name} needs the data, but the trainer has only loaders; pass {name}(..., "
                 f"data=litdiffusion.data.facts_of(loader)), or a data module to the trainer"
             )
         callback.data = found_facts(trainer.datamodule)
@@ -112,12 +118,12 @@ def facts_of(callback: Any, trainer: L.Trainer) -> Facts:
 
 
 def step_due(trainer: L.Trainer, every_n_steps: int) -> bool:
-    """Whether the batch that has ended led to a step of the optimizer, and to one at the interval."""
+    """Whether the batch that has just ended led to an optimizer step at the interval."""
     return trainer.lightning_module.stepped and trainer.global_step % every_n_steps == 0
 
 
 def save_picture(trainer: L.Trainer, run_dir: Path, name: str, picture: Image, file: str) -> Path:
-    """Writes a picture below the run's folder and shows it on every logger; returns the file's path."""
+    """Saves a picture below the run's folder and sends it to every logger; returns the path of the file."""
     path = run_dir / "pictures" / file
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
@@ -125,15 +131,15 @@ def save_picture(trainer: L.Trainer, run_dir: Path, name: str, picture: Image, f
     return path
 
 
-def heads(schedule: NoiseSchedule, states: list[State]) -> list[str]:
-    """The name of each state over its panel: what tells the levels of this process apart."""
+def panel_titles(schedule: NoiseSchedule, states: list[State]) -> list[str]:
+    """Title of each state's panel: its step k if all states have one noise level (Langevin), else its noise level."""
     if len(states) > 1 and all(state.level.t == states[0].level.t for state in states):
         return [f"k = {state.step}" for state in states]
-    return level_names(schedule, [state.level for state in states])
+    return level_titles(schedule, [state.level for state in states])
 
 
-def level_names(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
-    """The deviation where data keep their scale, the index on a chain, else the time."""
+def level_titles(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
+    """Title of each noise level: sigma if alpha = 1, the index on a discrete chain, else the time."""
     if schedule.explodes:
         return [f"σ = {level.sigma.item():.3g}" for level in levels]
     if schedule.steps is not None:
@@ -142,15 +148,15 @@ def level_names(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
 
 
 def target_name(end: State) -> str:
-    """What samples should look like: data, or noised data where the walk ends at a noise level."""
+    """Name of the data that samples are compared with: "noised data" if the samples end at a noise level."""
     return "data" if end.level.is_clean else "noised data"
 
 
 def noised_like(end: State, data: Tensor, seed: int = 1) -> Tensor:
-    """Data at the level where a walk ended: as they are, or with noise of their own seed."""
+    """The data at the noise level where the samples end; unchanged if that is clean."""
     return data if end.level.is_clean else diffuse(data, seeded_noise(seed)(data), end.level)
 
 
 def display_range(data: Any) -> tuple[float, float]:
-    """The range of values that pictures of images show; it has no meaning for vectors."""
+    """Value range for pictures of images; (-1, 1) if the data declare none."""
     return data.value_range or (-1.0, 1.0)

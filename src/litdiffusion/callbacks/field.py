@@ -1,4 +1,4 @@
-"""What the net has learned, seen as a vector field: the score, or the velocity of the probability flow."""
+"""The learned vector field: the score, or the velocity of the probability flow."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from litdiffusion.callbacks.drawing import evaluating, facts_of, level_names, save_picture, step_due
+from litdiffusion.callbacks.drawing import evaluating, facts_of, level_titles, save_picture, step_due
 from litdiffusion.diffusion.gaussian import diffuse, mix, score
 from litdiffusion.diffusion.levels import Level, seeded_noise
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -20,28 +20,28 @@ from litdiffusion.training import DiffusionModule
 KINDS = {"score": "score", "velocity": "velocity, towards noise"}
 PANELS = 5
 CLEANEST, NOISIEST = 0.05, 3.0
-"""sigma / alpha at the ends of the default levels, in deviations of the data: a hint of noise, a hint of data."""
-LINE = 200
-"""Places at which a field in one dimension is drawn."""
+"""sigma / alpha of the first and the last default level, in units of the data's std."""
+POINTS_1D = 200
+"""Number of points at which a 1-D field is drawn."""
 
 
 class Field(L.Callback):
-    """Draws the learned field of 1-D and 2-D vector data at a few noise levels, over the density of the noised data.
+    """Draws the learned field of 1-D and 2-D vectors at a few noise levels, over the density of the noised data.
 
-    Where the data's law is a known mixture the exact field lies beneath. A conditional model shows the field of all
-    classes together. Other data have no such picture: it does nothing.
+    If the data distribution is a known mixture, the exact field is drawn beneath. A conditional model is drawn without
+    a class, as the field of all classes together. For other data the callback does nothing.
 
     Args:
-        run_dir: folder of the run.
-        every_n_steps: interval; None: only at the end of training.
-        levels: times in (0, 1] of the panels; None: five, sigma / alpha geometric from 0.05 to 3 times the data's
-            deviation, as far as the process reaches.
-        arrows: along each axis, in two dimensions.
-        points: of the density, training data.
+        run_dir: the run's folder.
+        every_n_steps: interval in steps; None: only at the end of training.
+        levels: times in (0, 1] of the panels; None: five levels, with sigma / alpha geometric from 0.05 to 3 times the
+            data's std, as far as the process reaches.
+        arrows: number of arrows along each axis, in two dimensions.
+        points: number of training points for the density.
         kind: "score", or "velocity" (dx/dt of the probability flow).
         weights: "ema" or "raw".
-        seed: of the noise on the data.
-        data: what is known of the data; None: the trainer's data module.
+        seed: seed of the noise on the data.
+        data: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Field(L.Callback):
         self.draw(trainer, pl_module, "field.png")
 
     def draw(self, trainer: L.Trainer, module: DiffusionModule, file: str) -> None:
-        """Draws, saves and shows one picture. Only the first process draws."""
-        if trainer.is_global_zero and has_plane(module):
+        """Draws and saves one picture, in the first process only."""
+        if trainer.is_global_zero and is_1d_or_2d(module):
             title = f"{self.kind} after {trainer.global_step} steps"
             picture = field_picture(self.panels(trainer, module), title, KINDS[self.kind])
             save_picture(trainer, self.run_dir, "field", picture, file)
@@ -89,19 +89,22 @@ class Field(L.Callback):
         """One panel per level, the cleanest first: noised data, and the learned and the exact field on a grid."""
         schedule, noise = module.denoiser.schedule, seeded_noise(self.seed)
         data = module.codec.encode(facts_of(self, trainer).training_reference(self.points).to(module.device)).cpu()
-        levels = self._levels(schedule, data.std(dim=0).square().mean().sqrt().item())
+        levels = self._panel_levels(schedule, data.std(dim=0).square().mean().sqrt().item())
         samples = [diffuse(data, noise(data), level) for level in levels]
-        grids = field_grids(samples, self.arrows if len(data[0]) == 2 else LINE)
+        grids = field_grids(samples, self.arrows if len(data[0]) == 2 else POINTS_1D)
         with evaluating(module):
-            learned = self._on(
+            learned = self._field_on_grids(
                 module.sampling_denoiser(self.weights), [grid.to(module.device, data.dtype) for grid in grids], levels
             )
         exact = module.exact_denoiser
-        truths = [None] * len(levels) if exact is None else self._on(exact, grids, levels)
-        return [FieldPanel(*row) for row in zip(named(schedule, levels), samples, grids, learned, truths, strict=True)]
+        truths = [None] * len(levels) if exact is None else self._field_on_grids(exact, grids, levels)
+        return [
+            FieldPanel(*row)
+            for row in zip(titles_with_std(schedule, levels), samples, grids, learned, truths, strict=True)
+        ]
 
-    def _levels(self, schedule: NoiseSchedule, std: float) -> list[Level]:
-        """The levels of the panels, each once, the cleanest first."""
+    def _panel_levels(self, schedule: NoiseSchedule, std: float) -> list[Level]:
+        """The levels of the panels without repetitions, the cleanest first."""
         if self.times is None:
             ratios = torch.logspace(math.log10(CLEANEST), math.log10(NOISIEST), PANELS, dtype=torch.float64) * std
             times = schedule.time(-2 * ratios.log())
@@ -110,13 +113,14 @@ class Field(L.Callback):
         levels = {level.t.item(): level for level in map(schedule.snap, times)}
         return [levels[t] for t in sorted(levels)]
 
-    def _on(self, denoiser: nn.Module, grids: list[Tensor], levels: list[Level]) -> list[Tensor]:
+    def _field_on_grids(self, denoiser: nn.Module, grids: list[Tensor], levels: list[Level]) -> list[Tensor]:
         return [field(denoiser, x, level, self.kind).cpu() for x, level in zip(grids, levels, strict=True)]
 
 
 def field(denoiser: nn.Module, x: Tensor, level: Level, kind: str) -> Tensor:
-    """At x (m, d): the score ``-E[eps | x] / sigma``, or the flow's velocity ``alpha' E[x_0 | x] + sigma' E[eps | x]``,
-    the primes being derivatives by time.
+    """The field at x (m, d), with primes for time derivatives.
+
+    Score: ``-E[eps | x] / sigma``. Velocity of the probability flow: ``alpha' E[x_0 | x] + sigma' E[eps | x]``.
     """
     x_0, eps, _ = denoiser(x, level)
     if kind == "score":
@@ -125,14 +129,14 @@ def field(denoiser: nn.Module, x: Tensor, level: Level, kind: str) -> Tensor:
     return mix(alpha_rate, x_0, sigma_rate, eps)
 
 
-def named(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
-    """The names of levels, with the deviation of the noise where that is another number."""
-    names = level_names(schedule, levels)
+def titles_with_std(schedule: NoiseSchedule, levels: list[Level]) -> list[str]:
+    """Titles of levels, with sigma if the title does not already show it."""
+    names = level_titles(schedule, levels)
     if schedule.explodes or all(level.sigma == level.t for level in levels):
         return names
     return [f"{name}, σ = {level.sigma.item():.2g}" for name, level in zip(names, levels, strict=True)]
 
 
-def has_plane(module: DiffusionModule) -> bool:
-    """Whether its data are vectors that a picture can show whole."""
+def is_1d_or_2d(module: DiffusionModule) -> bool:
+    """Whether the module's data are 1-D or 2-D vectors, which a picture can show completely."""
     return tuple(module.shape) in ((1,), (2,))

@@ -1,4 +1,4 @@
-"""Samples at the end of training, beside the data, and how far from it they are."""
+"""Samples at the end of training beside the data, and their distances from the data."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,14 @@ import lightning as L
 from PIL.Image import Image
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import at_most, display_range, facts_of, save_picture, states_of, target_name
+from litdiffusion.callbacks.drawing import (
+    display_range,
+    facts_of,
+    limited_sampler,
+    save_picture,
+    states_of,
+    target_name,
+)
 from litdiffusion.diffusion.samplers import State
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import share_within
@@ -15,27 +22,27 @@ from litdiffusion.measure.quality import Measured, Quality
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.class_labels import columns, in_proportion
+from litdiffusion.training.class_labels import classes_in_proportion, grid_columns
 
 
 class FinalSamples(L.Callback):
     """Draws samples when training ends: a grid of images, or vectors beside data and classical density estimates.
 
-    Vectors are measured too, as ``samples/<name>`` in the log and in the run's summary (see `Quality`). A walk that
-    ends at a noise level (Langevin) is compared with data noised to that level. A conditional model draws images of all
-    classes in turn, and vectors of each class as often as it occurs in training.
+    Vectors are also measured, as ``samples/<name>`` in the log and in the run's summary (see `Quality`). Samples that
+    end at a noise level (Langevin) are compared with data noised to that level. A conditional model draws images of all
+    classes in turn, and vectors with the class frequencies of the training items.
 
     Args:
-        run_dir: folder of the run.
-        quality: what is measured of vectors; None: nothing.
-        images: how many images.
-        points: how many vectors in a set.
-        sets: of vectors, drawn and measured; the spread is that between them.
-        steps: network calls per sample, at most; None: the sampler's own number.
+        run_dir: the run's folder.
+        quality: the metrics of vectors; None: no metrics.
+        images: number of images.
+        points: number of vectors in a set.
+        sets: number of independent sets of vectors to draw and measure; they give the spread.
+        steps: largest number of network calls per sample; None: the sampler's own number.
         weights: "ema" or "raw".
-        seed: of the noise.
-        origin_radius: also count the vectors within this distance of the origin; None: does not.
-        data: what is known of the data; None: the trainer's data module.
+        seed: seed of the noise.
+        origin_radius: also log the share of vectors within this distance of the origin; None: do not.
+        data: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(
@@ -58,54 +65,60 @@ class FinalSamples(L.Callback):
         self.images, self.points, self.sets = images, points, sets
         self.steps, self.weights, self.seed = steps, weights, seed
         self.origin_radius = origin_radius
-        self._numbers = ""
+        self._summary = ""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         if not trainer.is_global_zero:
             return
         with pl_module.clock("samples"):
-            picture = self._grid(trainer, pl_module) if len(pl_module.shape) == 3 else self._compare(trainer, pl_module)
+            picture = (
+                self._image_grid(trainer, pl_module)
+                if len(pl_module.shape) == 3
+                else self._comparison(trainer, pl_module)
+            )
             save_picture(trainer, self.run_dir, "samples", picture, "samples.png")
 
     def summary(self) -> str:
-        """One line for the end of a run: the measured distances of vector data, or nothing."""
-        return self._numbers
+        """One line for the end of a run: the measured distances of vectors; empty for images."""
+        return self._summary
 
-    def _grid(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
+    def _image_grid(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
         data = facts_of(self, trainer)
-        samples = self._draw(module, self.images, None, data).x
-        return image_grid(samples, columns(len(samples), module.num_classes), display_range(data))
+        samples = self._final_state(module, self.images, None, data).x
+        return image_grid(samples, grid_columns(len(samples), module.num_classes), display_range(data))
 
-    def _compare(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
+    def _comparison(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
         data = facts_of(self, trainer)
-        class_label = in_proportion(data.train.class_label, self.points * self.sets) if module.num_classes else None
-        end = self._draw(module, self.points * self.sets, class_label, data)
+        class_label = (
+            classes_in_proportion(data.train.class_label, self.points * self.sets) if module.num_classes else None
+        )
+        end = self._final_state(module, self.points * self.sets, class_label, data)
         first = end.x[: self.points]
         name, quality = target_name(end), self.quality
         finite = end.x.isfinite().all(1)
         if quality is None or not finite.all():
-            self._numbers = "" if finite.all() else f"samples: {finite.sum()} of {len(finite)} are finite, not measured"
+            self._summary = "" if finite.all() else f"samples: {finite.sum()} of {len(finite)} are finite, not measured"
             return comparison_picture({"data": data.reference(self.points), "samples": first})
         measured, rivals = quality.measure(end.x, self.points, end.level), quality.rivals(self.points, end.level)
         sets = quality.rival_samples(self.points, end.level)
         near = self._near_origin(first, sets["data"])
-        self._numbers = self._told(measured, rivals, name) + self._told_near(near, name)
+        self._summary = self._distances_line(measured, rivals, name) + self._near_origin_line(near, name)
         values = {f"samples/{key}": estimate.value for key, estimate in measured.items()} | near
         log_metrics(trainer, values)
-        trainer.callback_metrics.update(values)  # a sweep may ask for one of them
+        trainer.callback_metrics.update(values)  # because one of them may be a sweep's metric
         ratios = {key: row[quality.headline].value for key, row in rivals.items()}
-        titled = {f"{key}: {ratios[key]:.2f} × floor": sets[key] for key in sets if key != "data"}
+        rival_panels = {f"{key}: {ratios[key]:.2f} × floor": sets[key] for key in sets if key != "data"}
         return comparison_picture(
-            {name: sets["data"], f"samples: {measured[quality.headline].value:.2f} × floor": first, **titled},
+            {name: sets["data"], f"samples: {measured[quality.headline].value:.2f} × floor": first, **rival_panels},
             f"Wasserstein distance to fresh {name}, in units of the distance of two data draws",
         )
 
-    def _draw(self, module: DiffusionModule, count: int, class_label: Tensor | None, data: Any) -> State:
-        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed + 1, 1, class_label, data)[
-            -1
-        ]
+    def _final_state(self, module: DiffusionModule, count: int, class_label: Tensor | None, data: Any) -> State:
+        return states_of(
+            module, limited_sampler(module, self.steps), count, self.weights, self.seed + 1, 1, class_label, data
+        )[-1]
 
-    def _told(self, measured: Measured, rivals: dict[str, Measured], name: str) -> str:
+    def _distances_line(self, measured: Measured, rivals: dict[str, Measured], name: str) -> str:
         distance, ratio = measured["wasserstein"], measured["wasserstein_over_floor"]
         others = ", ".join(
             f"{key} {row[self.quality.headline].value:.2f} x" for key, row in rivals.items() if key != "data"
@@ -114,23 +127,23 @@ class FinalSamples(L.Callback):
             f"samples: Wasserstein distance to {name} {distance.value:.4f} = {ratio.value:.2f} ± {ratio.spread:.2f} x "
             f"floor, {others} (n = {distance.n}, sets: {self.sets})"
         )
-        found, true = (_modes(row) for row in (measured, rivals["data"]))
+        found, true = (_mode_weights(row) for row in (measured, rivals["data"]))
         return f"{line}; weights of the modes: {found}, of the data {true}" if found else line
 
     def _near_origin(self, samples: Tensor, data: Tensor) -> dict[str, float]:
-        """The shares of samples and of data near the origin, where they are asked for."""
+        """Shares of samples and of data within ``origin_radius`` of the origin; empty without a radius."""
         if self.origin_radius is None:
             return {}
         names = ("samples/share_near_origin", "samples/data_share_near_origin")
         return {name: share_within(x, self.origin_radius) for name, x in zip(names, (samples, data), strict=True)}
 
-    def _told_near(self, near: dict[str, float], name: str) -> str:
+    def _near_origin_line(self, near: dict[str, float], name: str) -> str:
         if not near:
             return ""
         found, true = (f"{100 * share:.2f} %" for share in near.values())
         return f"; within {self.origin_radius:g} of the origin: {found} of samples, {true} of {name}"
 
 
-def _modes(measured: Measured) -> str:
-    """The weights of the modes, where the data have any."""
+def _mode_weights(measured: Measured) -> str:
+    """The measured weights of the data's modes; empty for data without modes."""
     return " ".join(f"{value.value:.3f}" for key, value in measured.items() if key.removeprefix("mode_").isdigit())

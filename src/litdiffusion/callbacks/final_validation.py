@@ -1,4 +1,4 @@
-"""The last weights are validated, wherever the interval ends."""
+"""Validates the final weights, whatever the validation interval is."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from litdiffusion.callbacks.last_checkpoint import is_last_batch
 
 
 class FinalValidation(L.Callback):
-    """Validates once more when training ends by its number of steps or epochs, between two validations.
+    """Validates once more if ``max_steps`` or ``max_epochs`` ends training between two validations.
 
-    Lightning validates before it stops early, so it is asked to stop where it would stop anyway.
+    Lightning validates before an early stop, so the callback requests a stop at the batch that is the last one anyway.
     """
 
     def on_train_batch_end(

@@ -1,4 +1,4 @@
-"""The forward process, drawn once before training: what the model will have to undo."""
+"""The forward process, drawn once before training."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from litdiffusion.callbacks.drawing import display_range, facts_of, level_names, save_picture
+from litdiffusion.callbacks.drawing import display_range, facts_of, level_titles, save_picture
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import CLEAN, Level, seeded_noise
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -18,15 +18,16 @@ VECTOR_TIMES = (0.005, 0.025, 0.05, 0.25, 0.5, 1.0)
 
 
 class ForwardProcess(L.Callback):
-    """Data at growing noise: images at t = 0, 1/200, 0.05, 0.1, ..., 1, vectors at i = 1, 5, 10, 50, 100, 200 of 200.
+    """Draws data at growing noise, once before training.
 
-    Where data keep their scale (alpha = 1) the levels are even in log sigma.
+    Images: t = 0, 1/200, 0.05, 0.1, ..., 1. Vectors: i = 1, 5, 10, 50, 100, 200 of 200. If alpha = 1, the levels are
+    evenly spaced in log sigma instead.
 
     Args:
-        run_dir: folder of the run.
-        samples: rows of the sheet of images.
-        points: of each panel of vector data.
-        data: what is known of the data; None: the trainer's data module.
+        run_dir: the run's folder.
+        samples: number of images, one for each row of the sheet.
+        points: number of vectors in each panel.
+        data: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(self, run_dir: Path, samples: int = 6, points: int = 10_000, data: Any = None):
@@ -43,12 +44,12 @@ class ForwardProcess(L.Callback):
         x_0 = pl_module.codec.encode(data.to(pl_module.device))
         levels = shown_levels(schedule, IMAGE_TIMES if images else VECTOR_TIMES)
         states = [pl_module.codec.decode(diffuse(x_0, noise(x_0), level)).cpu() for level in levels]
-        picture = forward_picture(states, level_names(schedule, levels), "forward process", display_range(facts))
+        picture = forward_picture(states, level_titles(schedule, levels), "forward process", display_range(facts))
         save_picture(trainer, self.run_dir, "forward_process", picture, "forward_process.png")
 
 
 def shown_levels(schedule: NoiseSchedule, times: tuple[float, ...]) -> list[Level]:
-    """Levels for a picture of the forward process, rising, each once."""
+    """Levels for a picture of the forward process, with growing sigma and without repetitions."""
     places = torch.tensor(times, dtype=torch.float64)
     if schedule.explodes:
         ends = schedule.at(torch.tensor([schedule.t_min, 1.0], dtype=torch.float64)).log_snr

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: never in the middle of a step."""
+"""SIGTERM and Ctrl-C stop a run between two steps."""
 
 import signal
 import sys
@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(BaseException):
-    """A run was told to stop; no ``Exception``, so that nobody takes it for an error that can be handled."""
+    """A signal stopped the run; not an ``Exception``, so that no code handles it as an error."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
@@ -22,27 +22,27 @@ class Stopped(BaseException):
 
 
 class Interrupts(L.Callback):
-    """Turns the two signals into `Stopped`: between two batches, or at once while nothing can be lost.
+    """Turns SIGINT and SIGTERM into `Stopped`: between two batches, or at once if nothing is lost.
 
-    While a batch is trained, drawn and logged, a signal waits for the start of the next one; a second signal does not
-    wait. Validation and what follows training are interrupted at once: both are done again. Processes that work
-    together stop together: they ask each other at every batch, and nowhere else.
+    While a batch is trained, drawn and logged, a signal takes effect at the start of the next batch; a second signal
+    takes effect at once. Validation and the work after training are interrupted at once, because a resumed run repeats
+    them. Several processes stop together: they exchange the signal at the start of every batch, and nowhere else.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
         self.shared = False
-        self._holding = False
+        self._deferring = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Inside the block the signals are ours, after it those of whoever had them; only the main thread can."""
+        """Handles the signals inside the block, then restores the previous handlers; only in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-        self.signum, self._holding = None, False
-        self._install()
+        self.signum, self._deferring = None, False
+        self._install_handlers()
         try:
             yield
         finally:
@@ -50,9 +50,9 @@ class Interrupts(L.Callback):
                 signal.signal(signum, handler)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes the signals back from Lightning, whose answer to SIGTERM talks to other processes at any moment."""
-        self._install()
-        self.shared, self._holding = trainer.world_size > 1, True
+        """Replaces Lightning's handler of SIGTERM, which communicates with other processes at any moment."""
+        self._install_handlers()
+        self.shared, self._deferring = trainer.world_size > 1, True
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -64,26 +64,30 @@ class Interrupts(L.Callback):
             raise Stopped(self.signum or signal.SIGTERM)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._release()
+        self._stop_deferring()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._holding = True
+        self._deferring = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._release()
+        self._stop_deferring()
 
-    def _release(self) -> None:
-        self._holding = False
+    def _stop_deferring(self) -> None:
+        self._deferring = False
         if self.signum is not None and not self.shared:
             raise Stopped(self.signum)
 
-    def _install(self) -> None:
+    def _install_handlers(self) -> None:
         for signum in SIGNALS if threading.current_thread() is threading.main_thread() else ():
-            if signal.getsignal(signum) != signal.SIG_IGN:  # a shell's background job is not to hear Ctrl-C
-                signal.signal(signum, self._heard)
+            if signal.getsignal(signum) != signal.SIG_IGN:  # because a shell's background job ignores Ctrl-C
+                signal.signal(signum, self._handle)
 
-    def _heard(self, signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         again, self.signum = self.signum is not None, signum
-        if again or not (self._holding or self.shared):
+        if again or not (self._deferring or self.shared):
             raise Stopped(signum)
-        print(f"{signal.Signals(signum).name}: stops after this step; again: at once", file=sys.stderr, flush=True)
+        print(
+            f"{signal.Signals(signum).name}: stops after this step; send it again to stop at once",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,4 +1,4 @@
-"""One long Langevin chain at a single noise level: whether it ever finds the other mode."""
+"""One long Langevin chain at a single noise level: shows whether it reaches the other mode."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from litdiffusion.callbacks.drawing import evaluating, facts_of, save_picture
-from litdiffusion.callbacks.field import has_plane
+from litdiffusion.callbacks.field import is_1d_or_2d
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import seeded_noise
 from litdiffusion.diffusion.samplers import Draws, Langevin
@@ -18,21 +18,21 @@ from litdiffusion.training import DiffusionModule
 
 
 class LangevinPath(L.Callback):
-    """Follows one chain ``x + h * score + sqrt(2 h) * z`` from the origin at the end of training, and draws its way.
+    """Draws one chain ``x + h * score + sqrt(2 h) * z`` from the origin, at the end of training.
 
-    The chain stays at the noise level of t = 1, the only one of a ``single`` schedule, and is drawn over the data
-    noised to that level; a conditional model is told no class. For data that are not 1-D or 2-D vectors it does
-    nothing.
+    The chain stays at the noise level of t = 1, the only level of a ``single`` schedule, and is drawn over the data
+    noised to that level. A conditional model is sampled without a class. For data other than 1-D or 2-D vectors the
+    callback does nothing.
 
     Args:
-        run_dir: folder of the run.
-        steps: of the chain, each one network call for a single point.
+        run_dir: the run's folder.
+        steps: number of steps of the chain, each one network call for a single point.
         step_size: h, in squared units of the data.
         keep_every: every n-th state is drawn.
-        points: of the noised data.
+        points: number of noised data points.
         weights: "ema" or "raw".
-        seed: of the chain and of the noise on the data.
-        data: what is known of the data; None: the trainer's data module.
+        seed: seed of the chain and of the noise on the data.
+        data: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LangevinPath(L.Callback):
         self.points, self.weights, self.seed = points, weights, seed
 
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
-        if not trainer.is_global_zero or not has_plane(pl_module):
+        if not trainer.is_global_zero or not is_1d_or_2d(pl_module):
             return
         level = pl_module.denoiser.schedule.at(1.0)
         data = facts_of(self, trainer).reference(self.points)
@@ -69,10 +69,10 @@ class LangevinPath(L.Callback):
         save_picture(trainer, self.run_dir, "langevin_path", picture, "langevin_path.png")
 
     def path(self, module: DiffusionModule) -> Tensor:
-        """Every ``keep_every``-th state (k, d) of the chain, the first of them the origin, on the CPU."""
+        """Every ``keep_every``-th state (k, d) of the chain from the origin on, on the CPU."""
         chain = Langevin(self.steps, self.step_size)
         start = torch.zeros(1, *module.shape, device=module.device)
         keep = range(0, self.steps + 1, self.keep_every)
         with evaluating(module):
-            draws = Draws(chain, module.sampling_denoiser(self.weights), module.shape)  # in model space, as its data
+            draws = Draws(chain, module.sampling_denoiser(self.weights), module.shape)  # not decoded: model space
             return torch.cat([state.x.cpu() for state in draws.states_from(start, seeded_noise(self.seed), keep=keep)])

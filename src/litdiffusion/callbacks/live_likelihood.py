@@ -1,4 +1,4 @@
-"""The likelihood of a few held-out items, measured while the model learns."""
+"""The likelihood of a few validation items, measured during training."""
 
 import warnings
 from typing import Any
@@ -16,20 +16,19 @@ from litdiffusion.training.clock import Budget
 
 
 class LiveLikelihood(L.Callback):
-    """At every validation measures ``-log p`` of the same first validation items with the averaged weights.
+    """Measures ``-log p`` of the same first validation items with the averaged weights, at every validation.
 
-    Writes ``likelihood/bits_per_dimension`` for images (per byte) or ``likelihood/nats`` for vectors (per item, of the
-    data as the net sees them), beside ``likelihood/nats_best``, the data's own, where their law is known. See
-    `quick_nats` for what is measured. A codec that is not the identity has no likelihood of the data: nothing is
-    measured then, nor for a single noise level, nor while the flow of an untrained net is too stiff to solve, which one
-    warning tells.
+    Logs ``likelihood/bits_per_dimension`` for images (per byte) or ``likelihood/nats`` for vectors (per item, in model
+    space). If the data distribution is known, ``likelihood/nats_best`` is its own value. See `quick_nats` for the
+    measurement. Nothing is measured for a codec other than the identity or for a single noise level. Nothing is
+    measured either while the flow of an untrained net is too stiff to solve, which is warned of once.
 
     Args:
-        items: of the validation part.
-        steps: network calls per item on a chain, about.
-        max_share: largest share of the run's time; a measurement that would exceed it is left out, the first never is.
-        seed: of the noise.
-        data: what is known of the data; None: the trainer's data module.
+        items: number of validation items.
+        steps: network calls per item on a discrete chain, approximately.
+        max_share: largest share of the run's time; a measurement that would exceed it is left out, except the first.
+        seed: seed of the noise.
+        data: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(
@@ -47,17 +46,19 @@ class LiveLikelihood(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         if trainer.sanity_checking or not pl_module.codec.in_data_space:
             return
-        # All processes must agree, and their clocks do not.
+        # The first process decides, because the clocks of processes differ.
         if not trainer.strategy.broadcast(self._budget.allows()):
             return
         with self._budget.spend():
-            values = trainer.strategy.broadcast(self._tried(trainer, pl_module) if trainer.is_global_zero else {})
+            values = trainer.strategy.broadcast(
+                self._values_or_warning(trainer, pl_module) if trainer.is_global_zero else {}
+            )
         if values:
             pl_module.log_dict(values)
 
-    def _tried(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
+    def _values_or_warning(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
         try:
-            return self._measured(trainer, module)
+            return self._values(trainer, module)
         except UserError as error:
             if not self._warned:
                 warnings.warn(f"no likelihood at step {trainer.global_step}: {error}", stacklevel=2)
@@ -65,7 +66,7 @@ class LiveLikelihood(L.Callback):
             return {}
 
     @torch.no_grad()
-    def _measured(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
+    def _values(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
         data = facts_of(self, trainer)
         x_0 = data.reference(self.items).to(module.device)
         bytes = data.value_range == BYTES and are_bytes(x_0)
@@ -82,8 +83,8 @@ class LiveLikelihood(L.Callback):
             return {}
         if bytes:
             return {"likelihood/bits_per_dimension": bits_per_dimension(nats.mean(), x_0[0].numel()).item()}
-        return {"likelihood/nats": nats.mean().item(), **self._best(data, x_0.cpu())}
+        return {"likelihood/nats": nats.mean().item(), **self._best_nats(data, x_0.cpu())}
 
-    def _best(self, data: Any, x_0: Tensor) -> dict[str, float]:
-        law = data.mixture
-        return {} if law is None else {"likelihood/nats_best": -law.log_density(x_0).mean().item()}
+    def _best_nats(self, data: Any, x_0: Tensor) -> dict[str, float]:
+        mixture = data.mixture
+        return {} if mixture is None else {"likelihood/nats_best": -mixture.log_density(x_0).mean().item()}

@@ -1,4 +1,4 @@
-"""The quality of samples, measured while the model learns."""
+"""The quality of samples, measured during training."""
 
 import math
 import warnings
@@ -9,37 +9,38 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import at_most, evaluating, facts_of
+from litdiffusion.callbacks.drawing import evaluating, facts_of, limited_sampler
 from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.diffusion.samplers import Draws, State
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.class_labels import in_proportion
+from litdiffusion.training.class_labels import classes_in_proportion
 from litdiffusion.training.clock import Budget
 
 BLOCK = {1: 500, 3: 32}
-"""Samples drawn together, by the number of dimensions of one: points are cheap, images take memory."""
+"""Number of samples drawn at once, by the number of dimensions of a sample: images take more memory than points."""
 
 
 class LiveQuality(L.Callback):
-    """At every validation draws a few samples from the averaged weights, always from the same noise, and measures them.
+    """Draws a few samples at every validation, always from the same noise, and measures them.
 
-    Writes ``quality/<name>``; any of them can be the run's ``metric``. Processes draw equal shares, and the samples do
-    not depend on how many there are. Samples that are not finite measure nan. Metrics that cannot be had, for lack of
-    Inception's weights say, are named in one warning and left out of the run, unless a callback monitors them.
+    Logs ``quality/<name>``; any of these metrics can be the run's ``metric``. Processes draw equal shares, and the
+    samples do not depend on the number of processes. Samples that are not finite give NaN. Metrics that cannot be
+    computed, e.g. when Inception's weights are missing, are named in one warning and left out of the run, unless a
+    callback monitors them.
 
     Args:
-        quality: what is measured; None: nothing.
-        samples: how many, at least 20; null: 2000 points or 256 images.
-        steps: network calls per sample, at most.
+        quality: the metrics; None: no metrics.
+        samples: number of samples, at least 20; null: 2000 points or 256 images.
+        steps: largest number of network calls per sample.
         weights: "ema" or "raw".
-        max_share: largest share of the run's time: a measurement that would exceed it is left out, the first never is.
+        max_share: largest share of the run's time; a measurement that would exceed it is left out, except the first.
             None: no limit.
-        seed: of the noise.
-        data: what is known of the data; None: the trainer's data module.
-        metric: of the run. Where it is one of these numbers there is no limit: a checkpoint must not be chosen by a
-            number of earlier weights.
+        seed: seed of the noise.
+        data: facts about the data; None: those of the trainer's data module.
+        metric: the run's metric. If it is one of these metrics there is no limit of time, because a checkpoint must not
+            be chosen by the value of earlier weights.
     """
 
     def __init__(
@@ -61,37 +62,37 @@ class LiveQuality(L.Callback):
         self.quality, self.samples, self.steps = quality, samples, steps
         self.weights, self.seed, self.data = weights, seed, data
         self.max_share = None if metric.startswith("quality/") else max_share
-        self._last = ""
+        self._last_headline = ""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         self._budget = Budget(pl_module.clock, "quality", self.max_share)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
-        # All processes must agree, and their clocks do not.
+        # The first process decides, because the clocks of processes differ.
         if self.quality is None or trainer.sanity_checking or not trainer.strategy.broadcast(self._budget.allows()):
             return
         with self._budget.spend():
-            values, failure = self._measured(trainer, pl_module)
+            values, failure = self._values_or_failure(trainer, pl_module)
         if failure:
-            self._give_up(trainer, failure)
+            self._switch_off(trainer, failure)
             return
         pl_module.log_dict(values)
         headline = f"quality/{self.quality.headline}"
-        self._last = f"{self.quality.headline} {values[headline]:.3f}" if headline in values else ""
+        self._last_headline = f"{self.quality.headline} {values[headline]:.3f}" if headline in values else ""
 
     def summary(self) -> str:
-        """One line for the end of a run."""
-        if not self._last:
+        """One line for the end of a run; empty without a measurement."""
+        if not self._last_headline:
             return ""
         return (
-            f"live quality: {self._last} at the last of {self._budget.done} measurements, "
+            f"live quality: {self._last_headline} at the last of {self._budget.done} measurements, "
             f"{100 * self._budget.share:.1f} % of the training time"
         )
 
-    def _measured(self, trainer: L.Trainer, module: DiffusionModule) -> tuple[dict[str, float], str]:
-        """The numbers, and why there are none where the metrics refuse; the same on all processes."""
+    def _values_or_failure(self, trainer: L.Trainer, module: DiffusionModule) -> tuple[dict[str, float], str]:
+        """The metrics, and the reason if they cannot be computed; the same on all processes."""
         count = self.samples or self.quality.live
-        x, level, class_labels = self._drawn(trainer, module, count)
+        x, level, class_labels = self._draw_samples(trainer, module, count)
         values, failure = {}, ""
         if trainer.is_global_zero:
             try:
@@ -102,12 +103,12 @@ class LiveQuality(L.Callback):
 
     def _values(self, x: Tensor, level: Level, class_labels: Tensor | None) -> dict[str, float]:
         if not x.isfinite().all():
-            # Not nothing: a callback that monitors one of them must find it.
+            # NaN instead of no metric, because a callback may monitor one of them.
             return {f"quality/{name}": math.nan for name in self.quality.names}
         measured = self.quality.measure(x, level=level, class_labels=class_labels)
         return {f"quality/{name}": estimate.value for name, estimate in measured.items()}
 
-    def _give_up(self, trainer: L.Trainer, reason: str) -> None:
+    def _switch_off(self, trainer: L.Trainer, reason: str) -> None:
         if any(str(getattr(callback, "monitor", None)).startswith("quality/") for callback in trainer.callbacks):
             raise UserError(reason)
         self.quality = None
@@ -115,23 +116,27 @@ class LiveQuality(L.Callback):
             warnings.warn(f"this run goes on without live quality: {reason}", stacklevel=2)
 
     @torch.no_grad()
-    def _drawn(self, trainer: L.Trainer, module: DiffusionModule, count: int) -> tuple[Tensor, Level, Tensor | None]:
-        """The first ``count`` samples in data space on the CPU, where they stand, and their classes."""
+    def _draw_samples(
+        self, trainer: L.Trainer, module: DiffusionModule, count: int
+    ) -> tuple[Tensor, Level, Tensor | None]:
+        """The first ``count`` samples in data space on the CPU, their noise level and their class labels."""
         size, world = min(count, BLOCK.get(len(module.shape), 32)), trainer.world_size
         each = math.ceil(count / (size * world))
-        class_labels = in_proportion(facts_of(self, trainer).train.class_label, count) if module.num_classes else None
-        draws = module.draws(at_most(module, self.steps), self.weights)
+        class_labels = (
+            classes_in_proportion(facts_of(self, trainer).train.class_label, count) if module.num_classes else None
+        )
+        draws = module.draws(limited_sampler(module, self.steps), self.weights)
         block = partial(_block, draws, size=size, seed=self.seed, class_labels=class_labels)
         with evaluating(module):
             ends = [block(k * world + trainer.global_rank) for k in range(each)]
-        mine = torch.stack([end.x for end in ends])  # (each, size, ...)
+        own_blocks = torch.stack([end.x for end in ends])  # (each, size, ...)
         # With several processes (world, each, size, ...): block k * world + rank lies at [rank, k].
-        blocks = module.all_gather(mine).transpose(0, 1) if world > 1 else mine
-        return blocks.reshape(-1, *mine.shape[2:])[:count].cpu(), ends[-1].level, class_labels
+        blocks = module.all_gather(own_blocks).transpose(0, 1) if world > 1 else own_blocks
+        return blocks.reshape(-1, *own_blocks.shape[2:])[:count].cpu(), ends[-1].level, class_labels
 
 
 def _block(draws: Draws, index: int, size: int, seed: int, class_labels: Tensor | None) -> State:
-    """A block of samples; nan for a flow that cannot be solved yet."""
+    """A block of samples; NaN if the flow cannot be solved yet."""
     try:
         return draws.block(index, size, seed, class_labels)
     except UserError as error:

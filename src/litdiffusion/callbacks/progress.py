@@ -7,9 +7,9 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 
 class StepProgress(TQDMProgressBar):
-    """Shows ``step/max_steps`` where the run is counted in steps; a toy's epochs are too short for a bar each.
+    """Shows ``step/max_steps`` if the run has ``max_steps``, because a toy's epochs are too short for a bar each.
 
-    A run that is counted in epochs alone has Lightning's bar, one per epoch.
+    A run with ``max_epochs`` alone has Lightning's bar, one per epoch.
     """
 
     def on_train_start(self, *args: Any) -> None:

@@ -1,4 +1,4 @@
-"""The reverse process, drawn while the model learns it."""
+"""The reverse process, drawn during training."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,11 @@ import lightning as L
 from torch import Tensor
 
 from litdiffusion.callbacks.drawing import (
-    at_most,
     display_range,
     facts_of,
-    heads,
+    limited_sampler,
     noised_like,
+    panel_titles,
     save_picture,
     states_of,
     step_due,
@@ -25,24 +25,24 @@ from litdiffusion.training.clock import Budget
 
 
 class Trajectory(L.Callback):
-    """Draws whole sampling trajectories at a fixed interval and at the end, always from the same noise.
+    """Draws sampling trajectories at an interval and at the end, always from the same noise.
 
-    Images make a sheet of chains x states, vectors one panel per state with the data beside them. Pictures go to
-    ``run_dir/pictures`` and to every logger; the last trajectory also becomes an animated GIF.
+    Images give a sheet of chains x states. Vectors give one panel per state, with the data beside them. Pictures are
+    saved in ``run_dir/pictures`` and sent to every logger. The last trajectory also becomes an animated GIF.
 
     Args:
-        run_dir: folder of the run.
-        every_n_steps: interval, 10 in the MNIST source; None: at every validation.
-        chains: how many chains of images to draw.
-        points: how many points of vector data to draw. (Chain i of a conditional model is of class ``i % classes``.)
-        shown: how many states of a trajectory are drawn, evenly spread, the first and the last among them.
-        steps: network calls per picture, at most; a longer walk is respaced, but for Langevin dynamics. null: the
-            sampler's own number.
+        run_dir: the run's folder.
+        every_n_steps: interval in steps, 10 in the MNIST source; None: at every validation.
+        chains: number of chains of images.
+        points: number of points of vector data. Chain i of a conditional model has the class ``i % num_classes``.
+        shown: number of states in a picture, evenly spaced, including the first and the last.
+        steps: largest number of network calls per picture; a longer chain is respaced, except with Langevin dynamics.
+            null: the sampler's own number.
         weights: "ema" or "raw".
-        max_share: largest share of the run's time that pictures may take: one that would exceed it is left out (the
-            first and the last never are). None: no limit.
-        seed: of the noise.
-        data: what is known of the data; None: the trainer's data module.
+        max_share: largest share of the run's time for pictures; a picture that would exceed it is left out, except the
+            first and the last. None: no limit.
+        seed: seed of the noise.
+        data: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Trajectory(L.Callback):
         self.states: list[State] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
-        # The last picture and its animation, which costs about as much, need their share too.
+        # 3 jobs: the next picture, the last one, and the animation, which costs about as much as a picture.
         self._budget = Budget(pl_module.clock, "drawing", self.max_share, ahead=3)
 
     def on_train_batch_end(
@@ -95,7 +95,7 @@ class Trajectory(L.Callback):
             self._animate(trainer, pl_module)
 
     def summary(self) -> str:
-        """One line for the end of a run; nothing of a process that has drawn nothing."""
+        """One line for the end of a run; empty for a process that has drawn nothing."""
         if not self.drawn:
             return ""
         return (
@@ -104,7 +104,7 @@ class Trajectory(L.Callback):
         )
 
     def draw(self, trainer: L.Trainer, module: DiffusionModule) -> None:
-        """Draws, saves and shows one picture. Only the first process draws."""
+        """Draws and saves one picture, in the first process only."""
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
@@ -112,7 +112,7 @@ class Trajectory(L.Callback):
             self.states = states = self._states(trainer, module)
             picture = trajectory_picture(
                 [state.x for state in states],
-                heads(module.denoiser.schedule, states),
+                panel_titles(module.denoiser.schedule, states),
                 self._target(trainer),
                 f"reverse process after {step} steps",
                 display_range(facts_of(self, trainer)),
@@ -123,12 +123,14 @@ class Trajectory(L.Callback):
 
     def _states(self, trainer: L.Trainer, module: DiffusionModule) -> list[State]:
         count, data = self.chains if len(module.shape) == 3 else self.points, facts_of(self, trainer)
-        return states_of(module, at_most(module, self.steps), count, self.weights, self.seed, self.shown, data=data)
+        return states_of(
+            module, limited_sampler(module, self.steps), count, self.weights, self.seed, self.shown, data=data
+        )
 
     def _animate(self, trainer: L.Trainer, module: DiffusionModule) -> None:
         path = self.run_dir / "pictures" / "trajectory.gif"
         xs = [state.x for state in self.states]
-        names = heads(module.denoiser.schedule, self.states)
+        names = panel_titles(module.denoiser.schedule, self.states)
         name = target_name(self.states[-1])
         trajectory_gif(xs, names, self._target(trainer), path, display_range(facts_of(self, trainer)), data_title=name)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """A batch of items: ``data`` (B, *shape) and integer ``class_label`` (B,), or None for a set without classes."""
+    """A batch of items: ``data`` (B, *shape), and ``class_label`` (B,) of integers or None for data without classes."""
 
     data: Tensor
     class_label: Tensor | None = None

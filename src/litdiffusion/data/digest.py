@@ -1,4 +1,4 @@
-"""A name for the content of tensors: the same bytes under the same names, the same digest, on any machine."""
+"""A checksum of tensors: equal names and values give the same digest on every machine."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """The SHA-256 (64 hex digits) of names, dtypes, shapes and values; neither order nor memory layout counts."""
+    """The SHA-256 (64 hex digits) of names, dtypes, shapes and values; independent of order and memory layout."""
     sha = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())

@@ -1,4 +1,4 @@
-"""The files behind the torchvision sets: which are missing or damaged, and one line that says what to do."""
+"""Checks of the files behind the torchvision sets, and the error that names bad files and the remedy."""
 
 import socket
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ NETWORK_TIMEOUT_SECONDS = 5.0
 
 @contextmanager
 def short_socket_timeout(seconds: float = NETWORK_TIMEOUT_SECONDS) -> Iterator[None]:
-    """Let no connection or read wait longer than ``seconds``: torchvision itself sets no limit."""
+    """Limit every connection and read to ``seconds``: torchvision itself sets no limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -24,10 +24,10 @@ def short_socket_timeout(seconds: float = NETWORK_TIMEOUT_SECONDS) -> Iterator[N
 
 
 def idx_problem(path: Path) -> str | None:
-    """What is wrong with an unpacked IDX file of bytes, or None: its header must account for every byte.
+    """What is wrong with an unpacked IDX file of bytes, or None: its size must agree with its header.
 
-    Header: 00 00 08 (unsigned bytes), the number of dimensions, each dimension as a big-endian 32-bit
-    integer. Source: http://yann.lecun.com/exdb/mnist.
+    Header: 00 00 08 (unsigned bytes), the number of dimensions, each dimension as a big-endian 32-bit integer. Source:
+    http://yann.lecun.com/exdb/mnist.
     """
     dims = 3 if "images" in path.name else 1
     with path.open("rb") as file:
@@ -42,9 +42,9 @@ def idx_problem(path: Path) -> str | None:
 
 
 def mnist_problems(dataset: Any, root: Path) -> tuple[Path, list[str], bool]:
-    """(folder, a phrase per unusable file, whether an unpacked file is damaged) of an MNIST-like class.
+    """(folder, one phrase per unusable file, whether an unpacked file is damaged) of an MNIST-like class.
 
-    A file is usable unpacked and whole, or as a .gz with the md5 sum that torchvision knows.
+    A file is usable if it is unpacked and has the right size, or is a .gz with torchvision's md5 sum.
     """
     from torchvision.datasets.utils import check_integrity
 
@@ -57,12 +57,15 @@ def mnist_problems(dataset: Any, root: Path) -> tuple[Path, list[str], bool]:
             damaged |= problem is not None
             found += [] if problem is None else [f"{plain.name} (damaged: {problem}; delete it)"]
         elif not check_integrity(folder / packed, md5):
-            found.append(f"{packed} ({_state(folder / packed)})")
+            found.append(f"{packed} ({_missing_or_damaged(folder / packed)})")
     return folder, found, damaged
 
 
 def cifar_problems(dataset: Any, root: Path) -> tuple[Path, list[str], bool]:
-    """Likewise for CIFAR: its batches, or its archive, must have the md5 sums that torchvision knows."""
+    """(folder, one phrase per unusable file, False) of a CIFAR class.
+
+    The batches, or their archive, must have torchvision's md5 sums.
+    """
     from torchvision.datasets.utils import check_integrity
 
     folder = root / dataset.base_folder
@@ -70,26 +73,26 @@ def cifar_problems(dataset: Any, root: Path) -> tuple[Path, list[str], bool]:
     bad = [name for name, md5 in batches if not check_integrity(folder / name, md5)]
     if not bad or check_integrity(root / dataset.filename, dataset.tgz_md5):
         return root, [], False
-    phrases = [f"{dataset.filename} ({_state(root / dataset.filename)})"]
+    phrases = [f"{dataset.filename} ({_missing_or_damaged(root / dataset.filename)})"]
     phrases += [f"{dataset.base_folder}/{name} (damaged)" for name in bad if (folder / name).is_file()]
     return root, phrases, False
 
 
-def unusable(dataset: Any, folder: Path, problems: list[str], reason: str = "") -> UserError:
-    """The one line: which files, where they belong, why they could not be fetched, and the stand-in."""
+def unusable_files_error(dataset: Any, folder: Path, problems: list[str], reason: str = "") -> UserError:
+    """The error that names the unusable files, their folder, the reason of a failed download, and the remedy."""
     what = ", ".join(problems) if problems else f"its files cannot be used: {reason}"
     cause = f" (download failed: {reason})" if problems and reason else ""
     return UserError(
-        f"{dataset.__name__}: {what}{cause}; put whole copies into {folder.absolute()},"
-        " set data.root or LITDIFFUSION_DATA to where they are, or take data=digits as the stand-in"
+        f"{dataset.__name__}: {what}{cause}; put intact copies into {folder.absolute()},"
+        " set data.root or LITDIFFUSION_DATA to their folder, or take data=digits, which needs no files"
     )
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of an error's message, where torchvision has put the cause."""
+    """The last line of an error's message, where torchvision puts the cause; the class name of an empty message."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
 
 
-def _state(path: Path) -> str:
+def _missing_or_damaged(path: Path) -> str:
     return "damaged: wrong md5 sum" if path.is_file() else "missing"

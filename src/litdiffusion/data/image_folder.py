@@ -1,4 +1,4 @@
-"""Any folder of pictures as a data set: decoded once where it fits in memory, streamed where not."""
+"""Any folder of pictures as a data set: decoded once if it fits in memory, else decoded batch by batch."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from litdiffusion.data.base import DataModule, hold_out, require
+from litdiffusion.data.base import DataModule, check_at_least, hold_out
 from litdiffusion.data.batch import Batch
 from litdiffusion.errors import UserError
 
@@ -21,9 +21,9 @@ EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif"
 
 
 def decode(path: str, shape: tuple[int, ...]) -> Tensor:
-    """One picture as uint8 ``shape`` = (C, H, W): upright, resized to cover H x W, centre-cropped.
+    """One picture as uint8 ``shape`` = (C, H, W): turned upright, resized to cover H x W, centre-cropped.
 
-    16-bit greys are reduced to 8 bits. Errors: `UserError` naming a file that cannot be read.
+    16-bit grey values are reduced to 8 bits. Errors: `UserError` naming a file that cannot be read.
     """
     from PIL import Image, ImageOps
 
@@ -41,7 +41,7 @@ def decode(path: str, shape: tuple[int, ...]) -> Tensor:
 
 
 class ImageFiles:
-    """N files that are indexed like a uint8 tensor (N, C, H, W) and decoded when asked for."""
+    """N image files that are indexed like a uint8 tensor (N, C, H, W) and decoded on access."""
 
     def __init__(self, paths: Sequence[str], shape: tuple[int, ...]) -> None:
         self.paths, self.item_shape = list(paths), shape
@@ -55,17 +55,17 @@ class ImageFiles:
         return len(self.paths)
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """The files ``index`` (B,), decoded; ``dim`` is 0, as wherever a batch is cut."""
+        """The images ``index`` (B,), decoded, as uint8 (B, C, H, W); ``dim`` is always 0."""
         return torch.stack([decode(self.paths[i], self.item_shape) for i in index.tolist()])
 
     def decode_all(self) -> Tensor:
-        """All of them (N, C, H, W), by threads: Pillow lets go of the interpreter while it decodes."""
+        """All images (N, C, H, W), decoded by threads: Pillow releases the interpreter lock while it decodes."""
         images = torch.empty(self.shape, dtype=torch.uint8)
         with ThreadPoolExecutor() as pool:
             tasks = [pool.submit(decode, path, self.item_shape) for path in self.paths]
             try:
-                for row, task in zip(images, tasks, strict=True):
-                    row.copy_(task.result())
+                for image, task in zip(images, tasks, strict=True):
+                    image.copy_(task.result())
             except UserError:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -73,13 +73,13 @@ class ImageFiles:
 
 
 class ImageFolder(DataModule):
-    """Every picture below ``path``, cropped to ``image_size`` (side, or [height, width]), see `decode`.
+    """All pictures below ``path``, cropped to ``image_size`` (side, or [height, width]), see `decode`.
 
-    Where every picture lies in a first-level subfolder, that folder is its class (in alphabetical order);
-    otherwise the set is unlabelled. Up to ``memory_limit_gb`` (10⁹ bytes, decoded) everything is decoded
-    once; a larger set is streamed by ``num_workers`` processes, with the same batches. Validation is held out
-    of the folder. Errors: `UserError` for a missing or empty folder, sizes out of range, an unreadable
-    picture.
+    If every picture lies in a first-level subfolder, these subfolders are the classes, in alphabetical order; otherwise
+    the set has no classes. A set of up to ``memory_limit_gb`` (10⁹ bytes, decoded) is decoded once. A larger set is
+    decoded during training by ``num_workers`` processes, with the same batches. Validation items are held out of the
+    folder.
+    Errors: `UserError` for a missing or empty folder, sizes out of range, or an unreadable picture.
     """
 
     value_range = (-1.0, 1.0)
@@ -102,14 +102,14 @@ class ImageFolder(DataModule):
             raise UserError(f"data.image_size={image_size}: must be a side or [height, width], each at least 1")
         if channels not in (1, 3):
             raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
-        require("memory_limit_gb", memory_limit_gb, 0)
-        require("num_workers", num_workers, 0)
+        check_at_least("memory_limit_gb", memory_limit_gb, 0)
+        check_at_least("num_workers", num_workers, 0)
         self.path, self.shape = Path(path).expanduser(), (channels, *size)
-        self.memory_limit_gb, self.decoders = memory_limit_gb, num_workers
+        self.memory_limit_gb, self.requested_workers = memory_limit_gb, num_workers
 
     @cached_property
     def paths(self) -> list[Path]:
-        """The picture files relative to ``path``, sorted; hidden files are left out."""
+        """Paths of the pictures relative to ``path``, sorted, without hidden files."""
         if not self.path.is_dir():
             raise UserError(f"data.path={self.path}: no such folder; set data.path to a folder of images")
         found = (file.relative_to(self.path) for file in self.path.rglob("*") if file.suffix.lower() in EXTENSIONS)
@@ -120,45 +120,45 @@ class ImageFolder(DataModule):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """The names of the first-level subfolders, if every picture lies in one; else empty."""
+        """Names of the first-level subfolders if every picture lies in one, else an empty list."""
         nested = all(len(file.parts) > 1 for file in self.paths)
         return sorted({file.parts[0] for file in self.paths}) if nested else []
 
     @property
     def name(self) -> str:
-        """The folder's own name in lower case, with hyphens for all but letters and digits."""
+        """Name of the folder in lower case, with hyphens instead of characters other than letters and digits."""
         return re.sub(r"[^a-z0-9]+", "-", self.path.resolve().name.lower()).strip("-") or "images"
 
     @property
     def num_classes(self) -> int:
-        """The number of classes; lists the folder, so it may raise its errors."""
+        """Number of classes; lists the folder, so it may raise the folder's errors."""
         return len(self.class_names)
 
     @property
     def num_workers(self) -> int:
-        """Workers only where there is something to decode."""
-        return 0 if self.in_memory else self.decoders
+        """Number of worker processes; 0 if the images are decoded already."""
+        return 0 if self.in_memory else self.requested_workers
 
     def read(self) -> tuple[Batch, Batch]:
-        """Both parts: uint8 tensors, or `ImageFiles` where the decoded set exceeds the memory limit."""
+        """Training and validation items: uint8 tensors, or `ImageFiles` if the decoded set exceeds the memory limit."""
         train, val = hold_out(len(self.paths), self.val_size)
-        return self._part(train), self._part(val)
+        return self._batch_of(train), self._batch_of(val)
 
     @property
     def in_memory(self) -> bool:
-        """Whether the decoded set is within the limit."""
+        """Whether the decoded set is within the memory limit."""
         return len(self.paths) * prod(self.shape) <= self.memory_limit_gb * 1e9
 
     def _digest(self) -> str:
         if self.in_memory:
             return super()._digest()
-        # Names and sizes tell two folders apart without decoding what does not fit into memory.
+        # File names and sizes, because the decoded images do not fit in memory.
         files = [(file.as_posix(), (self.path / file).stat().st_size) for file in self.paths]
         return hashlib.sha256(json.dumps([files, self.shape, self.val_size]).encode()).hexdigest()
 
-    def _part(self, index: Tensor) -> Batch:
+    def _batch_of(self, index: Tensor) -> Batch:
         paths = [self.paths[i] for i in index.tolist()]
-        number = {name: i for i, name in enumerate(self.class_names)}
-        class_label = torch.tensor([number[file.parts[0]] for file in paths]) if number else None
+        class_index = {name: i for i, name in enumerate(self.class_names)}
+        class_label = torch.tensor([class_index[file.parts[0]] for file in paths]) if class_index else None
         files = ImageFiles([str(self.path / file) for file in paths], self.shape)
         return Batch(files.decode_all() if self.in_memory else files, class_label)

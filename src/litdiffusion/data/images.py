@@ -12,13 +12,19 @@ import torch
 
 from litdiffusion.data.base import DataModule, hold_out
 from litdiffusion.data.batch import Batch
-from litdiffusion.data.files import cifar_problems, last_line, mnist_problems, short_socket_timeout, unusable
+from litdiffusion.data.files import (
+    cifar_problems,
+    last_line,
+    mnist_problems,
+    short_socket_timeout,
+    unusable_files_error,
+)
 from litdiffusion.data.loaders import take
 from litdiffusion.errors import UserError
 
 _SHAPES = {"MNIST": (1, 28, 28), "FashionMNIST": (1, 28, 28), "KMNIST": (1, 28, 28), "CIFAR10": (3, 32, 32)}
 
-# What torchvision and the unpackers below it raise on absent networks and damaged files.
+# Exceptions of torchvision and its unpackers for a missing network or a damaged file.
 _UNREADABLE = (
     OSError,
     RuntimeError,
@@ -35,11 +41,11 @@ _UNREADABLE = (
 
 
 class TorchvisionImages(DataModule):
-    """MNIST, FashionMNIST, KMNIST or CIFAR10 of torchvision as one uint8 tensor (N, C, H, W), with labels.
+    """MNIST, FashionMNIST, KMNIST or CIFAR10 of torchvision as one uint8 tensor (N, C, H, W), with class labels.
 
-    Validation is held out of the training split; the official test split stays untouched (`test`).
-    Files are looked for under ``root``, in torchvision's own layout, and fetched where they are absent.
-    Errors: `UserError` naming the missing or damaged files, the folder and the stand-in ``data=digits``.
+    Validation items are held out of the training split; the official test split is left whole (`test`). Files are read
+    from ``root``, in torchvision's own layout, and downloaded if absent.
+    Errors: `UserError` naming the missing or damaged files, their folder, and ``data=digits``, which needs no download.
     """
 
     num_classes = 10
@@ -53,50 +59,49 @@ class TorchvisionImages(DataModule):
         self.shape = _SHAPES[dataset]
 
     def read(self) -> tuple[Batch, Batch]:
-        """The official training split, less ``val_size`` of its images, and those."""
-        return split(self._official(train=True), self.val_size)
+        """The official training split, divided into training items and ``val_size`` validation items."""
+        return split_off_validation(self._official_split(train=True), self.val_size)
 
     @property
     def name(self) -> str:
-        """The set's own name, "fashionmnist", say."""
+        """Name of the data set in lower case, e.g. "fashionmnist"."""
         return self.dataset.lower()
 
     def test(self) -> Batch:
-        """The official test split, uint8 (10 000, C, H, W), with labels."""
-        return self._official(train=False)
+        """The official test split, uint8 (10 000, C, H, W), with class labels."""
+        return self._official_split(train=False)
 
-    def _official(self, train: bool) -> Batch:
+    def _official_split(self, train: bool) -> Batch:
         import torchvision
 
-        kind = getattr(torchvision.datasets, self.dataset)
-        problems = cifar_problems if hasattr(kind, "base_folder") else mnist_problems
-        folder, found, damaged = problems(kind, self.root)
-        # torchvision reads an unpacked file unchecked, so no download would mend it.
+        dataset_class = getattr(torchvision.datasets, self.dataset)
+        problems = cifar_problems if hasattr(dataset_class, "base_folder") else mnist_problems
+        folder, found, damaged = problems(dataset_class, self.root)
+        # torchvision does not check unpacked files, so a download would not replace a damaged one.
         if damaged:
-            raise unusable(kind, folder, found)
+            raise unusable_files_error(dataset_class, folder, found)
         try:
             with short_socket_timeout():
-                part = kind(self.root, train=train, download=True)
-            return self._batch(part)
+                part = dataset_class(self.root, train=train, download=True)
+            return self._as_batch(part)
         except _UNREADABLE as error:
-            _, found, _ = problems(kind, self.root)
-            raise unusable(kind, folder, found, last_line(error)) from error
+            _, found, _ = problems(dataset_class, self.root)
+            raise unusable_files_error(dataset_class, folder, found, last_line(error)) from error
 
-    def _batch(self, part: Any) -> Batch:
+    def _as_batch(self, part: Any) -> Batch:
         data = torch.as_tensor(part.data)
         # torchvision keeps grey images as (N, H, W) and colour ones as (N, H, W, C).
         images = data.unsqueeze(1) if data.ndim == 3 else data.permute(0, 3, 1, 2).contiguous()
         class_label = torch.as_tensor(part.targets, dtype=torch.long)
         if len(class_label) != len(images) or not bool(((class_label >= 0) & (class_label < self.num_classes)).all()):
-            raise ValueError(f"{len(class_label)} labels, {len(images)} images: not one label from 0 to 9 for each")
+            raise ValueError(f"{len(class_label)} class labels, {len(images)} images: each needs one from 0 to 9")
         return Batch(images, class_label)
 
 
 class Digits(DataModule):
-    """scikit-learn's 1797 handwritten digits, (1, 8, 8): no download, so the stand-in without network.
+    """scikit-learn's 1797 handwritten digits, (1, 8, 8), which need no download.
 
-    Source: Optical recognition of handwritten digits, Alpaydin and Kaynak 1998 (UCI machine learning
-    repository).
+    Source: Optical recognition of handwritten digits, Alpaydin and Kaynak 1998 (UCI machine learning repository).
     """
 
     shape = (1, 8, 8)
@@ -107,15 +112,15 @@ class Digits(DataModule):
         super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
 
     def read(self) -> tuple[Batch, Batch]:
-        """Values 0..16 spread over 0..255; ``val_size`` images held out."""
+        """Training and validation items; pixel values 0..16 are scaled to 0..255."""
         from sklearn.datasets import load_digits
 
         images, class_label = load_digits(return_X_y=True)
         data = torch.from_numpy(np.rint(images * (255 / 16)).astype(np.uint8)).reshape(-1, *self.shape)
-        return split(Batch(data, torch.from_numpy(class_label).long()), self.val_size)
+        return split_off_validation(Batch(data, torch.from_numpy(class_label).long()), self.val_size)
 
 
-def split(everything: Batch, val_size: int) -> tuple[Batch, Batch]:
-    """A labelled set (N, ...) as its training and its held-out part, see `hold_out`."""
+def split_off_validation(everything: Batch, val_size: int) -> tuple[Batch, Batch]:
+    """Images with class labels (N, ...) as training and validation items, see `hold_out`."""
     train, val = hold_out(len(everything.data), val_size)
     return take(everything.data, everything.class_label, train), take(everything.data, everything.class_label, val)

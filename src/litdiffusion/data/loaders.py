@@ -1,4 +1,4 @@
-"""From indices to batches: whole batches are cut from tensors, or from files that worker processes decode."""
+"""Batches from indices: cut from tensors, or decoded from files by worker processes."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from litdiffusion.errors import UserError
 
 
 class Sliceable(Protocol):
-    """What a batch is cut from: a Tensor (N, *shape), or files that are decoded when asked for."""
+    """The data that batches are cut from: a Tensor (N, *shape), or files that are decoded on access."""
 
     def __len__(self) -> int: ...
 
@@ -20,13 +20,13 @@ class Sliceable(Protocol):
 
 
 def take(data: Sliceable, class_label: Tensor | None, index: Tensor) -> Batch:
-    """The items ``index`` (B,) as a `Batch`: one gather for the whole batch, no Python per item."""
-    # index_select copies whole rows; indexing by a tensor takes five times as long on bytes.
+    """The items ``index`` (B,) as a `Batch`, by one gather for the whole batch."""
+    # index_select copies whole items; indexing by a tensor takes five times as long on bytes.
     return Batch(data.index_select(0, index), None if class_label is None else class_label[index])
 
 
 class Items(Dataset[Batch]):
-    """A part of a data set, (N, ...); a batch is fetched at once."""
+    """One part of a data set, with N items; PyTorch fetches a whole batch of it at once."""
 
     def __init__(self, part: Batch) -> None:
         self.part = part
@@ -39,19 +39,19 @@ class Items(Dataset[Batch]):
         return Batch(*(None if x is None else x[0] for x in item))
 
     def __getitems__(self, indices: list[int] | Tensor) -> Batch | str:
-        """The hook by which PyTorch's fetcher asks for a whole batch."""
+        """The method that PyTorch's fetcher calls for a whole batch; an error is returned as its message."""
         try:
             return take(*self.part, torch.as_tensor(indices))
         except UserError as error:
-            # Raised in a worker, it would arrive with the worker's whole traceback as its message.
+            # Because an exception raised in a worker carries the worker's whole traceback as its message.
             return str(error)
 
 
 class EpochLoader(DataLoader):
-    """PyTorch's loader, whose iterator begins at the first batch that is asked for.
+    """PyTorch's DataLoader, except that its iterator reads nothing before the first batch is requested.
 
-    Lightning makes the iterator before it has restored how far an epoch had come, and before it tells the sampler the
-    epoch. Worker processes would then have read the wrong items ahead.
+    Lightning creates the iterator before it restores the position in the epoch, and before it sets the sampler's epoch.
+    Worker processes would otherwise read the wrong items ahead.
     """
 
     def __iter__(self) -> Iterator[Batch]:
@@ -61,32 +61,32 @@ class EpochLoader(DataLoader):
                 raise UserError(batch)
             yield batch
 
-    # Lightning warns on resuming inside an epoch of a loader without these two. Where the epoch stands is in the
-    # trainer's own state already.
+    # Without these two methods Lightning warns when a run resumes inside an epoch. The trainer's state already holds
+    # the position.
     def state_dict(self) -> dict[str, int]:
-        """Nothing: the order is a function of the epoch and of how far it has come."""
+        """Empty: the order is a function of the epoch and of the number of finished batches."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Nothing to restore, see `state_dict`."""
+        """Does nothing, see `state_dict`."""
 
 
-def as_fetched(batch: Any) -> Any:
-    """What a loader collates where batches are fetched whole: the batch as it is."""
+def return_unchanged(batch: Any) -> Any:
+    """The collate function for batches that are fetched whole."""
     return batch
 
 
 def loader(part: Batch, sampler: Sampler, batch_size: int, num_workers: int = 0, drop_last: bool = False) -> DataLoader:
-    """Batches of ``part`` in the sampler's order, made by ``num_workers`` processes (0: in this one)."""
+    """A loader of ``part`` in the sampler's order, with ``num_workers`` worker processes (0: none)."""
     return EpochLoader(
         Items(part),
         batch_size=batch_size,
         sampler=sampler,
         drop_last=drop_last,
         num_workers=num_workers,
-        collate_fn=as_fetched,
+        collate_fn=return_unchanged,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
-        # Without its own generator each iter() would draw from, and so shift, the run's global stream.
+        # Without its own generator each iter() would draw from the run's global generator, and change later draws.
         generator=torch.Generator(),
     )

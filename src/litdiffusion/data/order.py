@@ -1,4 +1,4 @@
-"""Which items make a batch: pure functions of (seed, epoch, rank), so a resume needs no state."""
+"""The order of items in batches: pure functions of (seed, epoch, rank), so a resumed run needs no sampler state."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,7 +8,7 @@ from torch.utils.data import DistributedSampler, SequentialSampler
 
 from litdiffusion.diffusion.seeding import fold_seed
 
-# Names the stream of permutations, apart from noise and data drawn from the same run seed.
+# Separates the permutations from noise and data that are drawn with the same run seed.
 _ORDER = int.from_bytes(b"order", "big")
 
 
@@ -19,7 +19,7 @@ def permutation(size: int, seed: int, epoch: int) -> Tensor:
 
 
 def shuffled_batches(size: int, batch_size: int, seed: int, count: int) -> Iterator[Tensor]:
-    """``count`` index tensors (batch_size,) over as many epochs as that takes; a permutation's tail is dropped."""
+    """``count`` index tensors (batch_size,) over as many epochs as needed; each drops an incomplete last batch."""
     per_epoch = size // batch_size
     for k in range(count):
         if k % per_epoch == 0:
@@ -27,22 +27,23 @@ def shuffled_batches(size: int, batch_size: int, seed: int, count: int) -> Itera
         yield items[k % per_epoch * batch_size :][:batch_size]
 
 
-def _from_start() -> int:
+def _zero_batches() -> int:
     return 0
 
 
 class EpochSampler(DistributedSampler):
-    """The indices of one epoch in its own random order, those of this process, whole batches only.
+    """Indices of one epoch for this process, in the epoch's own random order, in whole batches only.
 
-    The permutation's tail that fills no global batch of ``batch_size * world`` items is dropped. Batch k of all
-    processes together is the k-th slice of the permutation; the ranks take stripes of it.
+    The tail of the permutation that fills no global batch of ``batch_size * world`` items is dropped. The global batch
+    k is the k-th slice of the permutation; each process takes every world-th index of it.
 
     Args:
-        size: items of the set.
+        size: number of items.
         batch_size: items of a batch, per process.
-        seed: of the permutations.
-        rank, world: this process among how many.
-        position: how many batches of the epoch are done when an iteration begins; a resumed epoch goes on there.
+        seed: seed of the permutations.
+        rank, world: index of this process, and number of processes.
+        position: returns how many batches of the epoch are done when an iteration begins; a resumed epoch continues
+            there.
     """
 
     def __init__(
@@ -52,9 +53,9 @@ class EpochSampler(DistributedSampler):
         seed: int,
         rank: int = 0,
         world: int = 1,
-        position: Callable[[], int] = _from_start,
+        position: Callable[[], int] = _zero_batches,
     ) -> None:
-        # A DistributedSampler, since Lightning replaces any other kind in a run of several processes.
+        # A DistributedSampler, because Lightning replaces any other kind in a run of several processes.
         super().__init__(range(size), num_replicas=world, rank=rank, seed=seed, drop_last=True)
         self.size, self.batch_size, self.position = size, batch_size, position
 
@@ -62,20 +63,20 @@ class EpochSampler(DistributedSampler):
         return self.size // (self.batch_size * self.num_replicas) * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._left().tolist())
+        return iter(self._remaining_indices().tolist())
 
     def batches(self) -> Iterator[Tensor]:
-        """The same indices by batch (batch_size,): a tenth of a toy's step faster than one by one."""
-        left = self._left()
-        return iter(left.split(self.batch_size) if len(left) else ())
+        """The same indices as one tensor (batch_size,) per batch, which saves a tenth of a toy's step."""
+        indices = self._remaining_indices()
+        return iter(indices.split(self.batch_size) if len(indices) else ())
 
-    def _left(self) -> Tensor:
+    def _remaining_indices(self) -> Tensor:
         items = permutation(self.size, self.seed, self.epoch)[: len(self) * self.num_replicas]
         return items[self.rank :: self.num_replicas][self.position() * self.batch_size :]
 
 
 class StripeSampler(DistributedSampler):
-    """The indices ``rank, rank + world, ...`` in their own order: every item once, none repeated to fill a batch."""
+    """The indices ``rank, rank + world, ...`` in ascending order: each item once, none repeated to fill a batch."""
 
     def __init__(self, size: int, rank: int, world: int) -> None:
         super().__init__(range(size), num_replicas=world, rank=rank, shuffle=False)
@@ -89,9 +90,9 @@ class StripeSampler(DistributedSampler):
 
 
 class InOrderSampler(SequentialSampler):
-    """All indices in their own order, from the batch on where a resumed epoch stands: for ``overfit_batches``."""
+    """All indices in ascending order, from the position of a resumed epoch on; used for ``overfit_batches``."""
 
-    def __init__(self, size: int, batch_size: int, position: Callable[[], int] = _from_start) -> None:
+    def __init__(self, size: int, batch_size: int, position: Callable[[], int] = _zero_batches) -> None:
         super().__init__(range(size))
         self.batch_size, self.position = batch_size, position
 

@@ -7,27 +7,27 @@ import torch
 from torch import Generator, Tensor
 
 from litdiffusion.data import toys
-from litdiffusion.data.base import DataModule, require
+from litdiffusion.data.base import DataModule, check_at_least
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.toys import Mixture
 from litdiffusion.diffusion.seeding import fold_seed
 
-# Each use has its own stream, apart from the permutations and the noise that the same run seed leads to.
+# One random stream for each use, separate from the permutations and the noise of the same run seed.
 _TRAIN, _VAL, _DRAW = (int.from_bytes(name, "big") for name in (b"train", b"val", b"draw"))
 
 
 class ToyData(DataModule):
-    """``size`` training points and ``val_size`` independent ones of a density, standardised; unlabelled.
+    """``size`` training and ``val_size`` independent validation points of a density, standardised, without classes.
 
-    Every coordinate is ``(x - mean) / std`` with the training sample's ``mean`` and ``std`` (d,), which stay
-    here for pictures in the density's own units (`in_data_units`); with ``standardise=False`` they are 0 and
-    1. Errors: `UserError` for sizes below their minimum.
+    Each coordinate is ``(x - mean) / std`` with the training sample's ``mean`` and ``std`` (d,). Both are kept, so that
+    pictures can use the density's own units (`in_data_units`). With ``standardise=False`` they are 0 and 1.
+    Errors: `UserError` for sizes below their minimum.
     """
 
     density: ClassVar[Callable[..., Tensor]]
-    """(n, generator) -> (n, d), in its own units; one of `litdiffusion.data.toys`, say."""
+    """Function (n, generator) -> points (n, d) in the density's own units, e.g. one of `litdiffusion.data.toys`."""
     law: ClassVar[Mixture | None] = None
-    """The density in closed form, in its own units, where it is a mixture of Gaussians."""
+    """The density in closed form, in its own units; None unless it is a mixture of Gaussians."""
     shape = (2,)
     mean: Tensor
     std: Tensor
@@ -36,7 +36,7 @@ class ToyData(DataModule):
         self, *, size: int = 10_000, batch_size: int, val_size: int, seed: int, standardise: bool = True
     ) -> None:
         super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
-        require("size", size, 2)
+        check_at_least("size", size, 2)
         self.size, self.standardise = size, standardise
 
     def points(self, n: int, generator: Generator) -> Tensor:
@@ -44,18 +44,20 @@ class ToyData(DataModule):
         return type(self).density(n, generator)
 
     def read(self) -> tuple[Batch, Batch]:
-        """Both parts as points of their own streams; sets `mean` and `std` from the training points."""
-        raw = self._stream(self.size, self.seed, _TRAIN)
-        # float64: a float32 mean of 10 000 points far from 0 would miss 1e-5.
+        """Training and validation points from separate random streams; sets `mean` and `std` of the training points."""
+        raw = self._points_of_stream(self.size, self.seed, _TRAIN)
+        # float64, because a float32 mean of 10 000 points far from 0 is off by more than 1e-5.
         self.mean, self.std = raw.double().mean(0).float(), raw.double().std(0, correction=0).float()
         if not self.standardise:
             self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
-        return Batch(self._standardise(raw)), Batch(self._standardise(self._stream(self.val_size, self.seed, _VAL)))
+        return Batch(self._standardise(raw)), Batch(
+            self._standardise(self._points_of_stream(self.val_size, self.seed, _VAL))
+        )
 
     def draw(self, n: int, seed: int) -> Tensor:
         """n fresh standardised points (n, d), a pure function of (n, seed), independent of train and val."""
         self.load()
-        return self._standardise(self._stream(n, seed, _DRAW))
+        return self._standardise(self._points_of_stream(n, seed, _DRAW))
 
     def in_data_units(self, x: Tensor) -> Tensor:
         """Undo the standardisation of points (n, d): ``mean + std * x``."""
@@ -63,12 +65,12 @@ class ToyData(DataModule):
 
     @property
     def mixture(self) -> Mixture | None:
-        """The law of the standardised data in closed form, or None where there is no such form."""
+        """The density of the standardised data in closed form; None unless it is a mixture of Gaussians."""
         self.load()
         return None if self.law is None else self.law.standardised(self.mean, self.std)
 
-    def _stream(self, n: int, seed: int, use: int) -> Tensor:
-        return self.points(n, torch.Generator().manual_seed(fold_seed(seed, use)))
+    def _points_of_stream(self, n: int, seed: int, stream: int) -> Tensor:
+        return self.points(n, torch.Generator().manual_seed(fold_seed(seed, stream)))
 
     def _standardise(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
@@ -81,7 +83,7 @@ class GaussianMixture(ToyData):
 
 
 class TwoGaussians(ToyData):
-    """Two modes too far apart to mix, `toys.two_gaussians`."""
+    """Two modes too far apart for Langevin sampling to mix, `toys.two_gaussians`."""
 
     density, law = toys.two_gaussians, toys.TWO_GAUSSIANS
 
@@ -126,7 +128,7 @@ class Ramp(ToyData):
         standardise: bool = True,
     ) -> None:
         super().__init__(size=size, batch_size=batch_size, val_size=val_size, seed=seed, standardise=standardise)
-        require("dim", dim, 1)
+        check_at_least("dim", dim, 1)
         self.shape = (dim,)
 
     def points(self, n: int, generator: Generator) -> Tensor:

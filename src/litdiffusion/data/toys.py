@@ -1,8 +1,8 @@
 """Toy densities: pure functions ``(n, generator) -> (n, d)`` float32, in their own units.
 
-The 1-D mixture, the ramp and the spiral are those of the toy source named in `docs/decisions.md`. The two
-Gaussians are the score matching source's; such a pair shows why Langevin sampling needs many noise levels
-(Generative modeling by estimating gradients of the data distribution, Song and Ermon 2019, arXiv 1907.05600).
+The 1-D mixture, the ramp and the spiral come from the toy source named in `docs/decisions.md`. The two Gaussians
+come from the score matching source; such a pair shows why Langevin sampling needs many noise levels (Generative
+modeling by estimating gradients of the data distribution, Song and Ermon 2019, arXiv 1907.05600).
 """
 
 import math
@@ -36,7 +36,7 @@ class Mixture(NamedTuple):
         return MixtureSameFamily(Categorical(self.weights), parts).log_prob(x)
 
     def standardised(self, mean: Tensor, std: Tensor) -> "Mixture":
-        """The law of ``(x - mean) / std``, with ``mean`` and ``std`` (d,)."""
+        """The mixture of ``(x - mean) / std``, with ``mean`` and ``std`` (d,)."""
         return Mixture(self.weights, (self.means - mean) / std, self.std / std)
 
 
@@ -45,29 +45,29 @@ TWO_GAUSSIANS = Mixture(torch.tensor([1 / 3, 2 / 3]), torch.tensor([[-10.0, 1.0]
 
 
 def gaussian_mixture(n: int, generator: Generator) -> Tensor:
-    """N(-1/2, 0.2²) with probability 0.3, N(+1/2, 0.2²) with 0.7: mean 0.2, variance 0.25; (n, 1)."""
+    """Points (n, 1) of 0.3 N(-1/2, 0.2²) + 0.7 N(1/2, 0.2²): mean 0.2, variance 0.25."""
     return GAUSSIAN_MIXTURE.sample(n, generator)
 
 
 def two_gaussians(n: int, generator: Generator) -> Tensor:
-    """Unit Gaussians at (-10, 1), weight 1/3, and (10, 0), weight 2/3: too far apart to mix; (n, 2)."""
+    """Points (n, 2) of unit Gaussians at (-10, 1), weight 1/3, and (10, 0), weight 2/3: too far apart to mix."""
     return TWO_GAUSSIANS.sample(n, generator)
 
 
 def ramp(n: int, generator: Generator, dim: int = 2) -> Tensor:
-    """Each coordinate the lesser of two uniforms: density 2(1 - x), mean 1/3, variance 1/18; (n, dim)."""
+    """Points (n, dim): each coordinate is the lesser of two uniforms; density 2(1 - x), mean 1/3, variance 1/18."""
     return torch.rand(2, n, dim, generator=generator).amin(0)
 
 
 def spiral(n: int, generator: Generator) -> Tensor:
-    """``rho (cos theta, sin theta)``, theta = 3 pi u, rho = .25 + .65 u + .15 v, u, v uniform; (n, 2)."""
+    """Points (n, 2) ``rho (cos theta, sin theta)``: theta = 3 pi u, rho = .25 + .65 u + .15 v, with u, v uniform."""
     u, v = torch.rand(2, n, generator=generator)
     rho, theta = 0.25 + 0.65 * u + 0.15 * v, 3 * math.pi * u
     return torch.stack((rho * theta.cos(), rho * theta.sin()), dim=1)
 
 
 def checkerboard(n: int, generator: Generator) -> Tensor:
-    """Uniform on the 8 unit squares of [-2, 2]² for which floor(x) + floor(y) is even; (n, 2)."""
+    """Points (n, 2), uniform on the 8 unit squares of [-2, 2]² for which floor(x) + floor(y) is even."""
     x = 4 * torch.rand(n, generator=generator) - 2
     upper = torch.randint(2, (n,), generator=generator)
     y = torch.rand(n, generator=generator) + 2 * upper - 2 + x.floor().remainder(2)
@@ -75,10 +75,9 @@ def checkerboard(n: int, generator: Generator) -> Tensor:
 
 
 def moons(n: int, generator: Generator) -> Tensor:
-    """Two interleaved half circles of radius 1, with noise of deviation 0.05; centre (0.5, 0.25); (n, 2).
+    """Points (n, 2) of two interleaved half circles of radius 1 with noise of std 0.05; centre (0.5, 0.25).
 
-    scikit-learn spaces the points evenly along the arcs: the scatter is a little below that of independent
-    draws.
+    scikit-learn spaces the points evenly along the arcs, so their scatter is slightly below that of independent draws.
     """
     from sklearn.datasets import make_moons
 
@@ -86,7 +85,7 @@ def moons(n: int, generator: Generator) -> Tensor:
 
 
 def swiss_roll(n: int, generator: Generator) -> Tensor:
-    """``t (cos t, sin t)``, t uniform on [1.5 pi, 4.5 pi], with noise of deviation 0.5; (n, 2)."""
+    """Points (n, 2) ``t (cos t, sin t)``: t uniform on [1.5 pi, 4.5 pi], with noise of std 0.5."""
     from sklearn.datasets import make_swiss_roll
 
     return _float(make_swiss_roll(n, noise=0.5, random_state=_numpy_seed(generator))[0][:, [0, 2]])

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-BUDGET = 16_000
-"""Image pixels per frame, before enlargement, that keep 26 frames of noise under 2 MB."""
+MAX_FRAME_PIXELS = 16_000
+"""Largest number of image pixels per frame before enlargement: keeps 26 frames of noise under 2 MB."""
 
 
 def trajectory_gif(
@@ -34,11 +34,11 @@ def trajectory_gif(
     *,
     data_title: str = "data",
 ) -> None:
-    """Writes the states, noise first, as a looping GIF: ``duration`` ms a frame, the last one held for ``hold`` ms,
-    each under its title.
+    """Writes the states, noise first, as a looping GIF, each state under its title.
 
-    Images (n, C, H, W): the first ten chains in rows of five. Vectors (n, 1): a histogram under the data's outline;
-    (n, d), d >= 2: the density beside the data's, which stands under ``data_title``.
+    A frame is shown for ``duration`` ms, the last one for ``hold`` ms. Images (n, C, H, W): the first ten chains in
+    rows of five. Vectors (n, 1): a histogram with the data's outline. Vectors (n, d), d >= 2: the density, beside the
+    data's density under ``data_title``.
     """
     if states[0].ndim == 4:
         frames = image_frames(states, titles, value_range)
@@ -52,27 +52,27 @@ def trajectory_gif(
 
 
 def image_frames(states: list[Tensor], titles: Sequence[str], value_range: Range) -> list[Image]:
-    """One picture per state (n, C, H, W): a grid of up to ten chains under its title, averaged down to the budget."""
+    """One picture per state (n, C, H, W): up to ten chains under the state's title, averaged to `MAX_FRAME_PIXELS`."""
     count, _, height, width = states[0][:10].shape
-    scale = min(1.0, (BUDGET / (count * height * width)) ** 0.5)
+    scale = min(1.0, (MAX_FRAME_PIXELS / (count * height * width)) ** 0.5)
     size = max(1, int(height * scale)), max(1, int(width * scale))
     grids = [enlarged_grid(adaptive_avg_pool2d(state[:10].float(), size), 5, value_range) for state in states]
     return pixel_sheets(grids, [[title] for title in titles], grids[0].shape[2])
 
 
 def vector_frames(states: list[Tensor], titles: Sequence[str], data: Tensor, data_title: str = "data") -> list[Image]:
-    """One picture per state (n, d): a histogram, or a density with the data's density to its right."""
-    plane, rows = [state[:, :2] for state in states], data[:, :2]
-    window = common_window(plane, rows)
-    panels = panels_of(plane, titles, window, rows)
-    if rows.shape[1] == 1:
+    """One picture per state (n, d): a histogram if d = 1, else a density with the data's density to its right."""
+    points, reference = [state[:, :2] for state in states], data[:, :2]
+    window = common_window(points, reference)
+    panels = panels_of(points, titles, window, reference)
+    if reference.shape[1] == 1:
         return panel_sheets([[panel] for panel in panels], width=560)
-    beside = panels_of([rows], [data_title], window, rows)
+    beside = panels_of([reference], [data_title], window, reference)
     return panel_sheets([[panel, *beside] for panel in panels], width=320, framed=True)
 
 
 def shared_palette(frames: list[Image]) -> Image:
-    """64 colours for every frame but the last, from the first, a late and the last one: small and fast."""
+    """64 colours of the first, a late and the last frame, for all frames but the last: a small file, fast to write."""
     from PIL import Image
 
     chosen = (frames[0], frames[len(frames) * 3 // 4], frames[-1])

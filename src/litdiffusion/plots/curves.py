@@ -1,11 +1,11 @@
-"""Quality against network calls: one curve per sampler, with what it is read against as lines across."""
+"""Quality against network calls: one curve per sampler, and reference values as horizontal lines."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from litdiffusion.plots.figures import DPI, hexed, quiet, rendered
+from litdiffusion.plots.figures import DPI, hex_colour, rendered, style_axes
 from litdiffusion.plots.palette import ACCENT, FAINT, INK, NOISE_TO_DATA, RULE
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ MARKERS = "osD^vPX"
 
 
 class Curve(NamedTuple):
-    """A name and its points (network calls, value, spread), in order of calls."""
+    """Name of a curve, and its points (network calls, value, spread) in order of calls."""
 
     name: str
     points: Sequence[tuple[float, float, float]]
 
 
 def quality_picture(curves: Sequence[Curve], levels: Mapping[str, float], measure: str) -> Image:
-    """The curves over network calls, both axes logarithmic, whiskers for one spread; ``levels`` are dashed lines."""
+    """Curves over network calls, both axes logarithmic, error bars of one spread; ``levels`` are dashed lines."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, ScalarFormatter
 
@@ -31,21 +31,21 @@ def quality_picture(curves: Sequence[Curve], levels: Mapping[str, float], measur
     axes = figure.subplots()
     for place, curve in enumerate(curve for curve in curves if curve.points):
         calls, values, spreads = zip(*curve.points, strict=True)
-        colour = hexed(COLOURS[place % len(COLOURS)])
-        looks = {"color": colour, "marker": MARKERS[place % len(MARKERS)], "markersize": 6, "linewidth": 1.8}
-        axes.errorbar(calls, values, yerr=spreads, capsize=3, label=curve.name, **looks)
+        colour = hex_colour(COLOURS[place % len(COLOURS)])
+        style = {"color": colour, "marker": MARKERS[place % len(MARKERS)], "markersize": 6, "linewidth": 1.8}
+        axes.errorbar(calls, values, yerr=spreads, capsize=3, label=curve.name, **style)
     axes.set(xscale="log", yscale="log", xlabel="network calls per sample", ylabel=measure.replace("_", " "))
     for name, value in levels.items():
-        axes.axhline(value, color=hexed(RULE), linewidth=1.2, linestyle="--", zorder=0)
+        axes.axhline(value, color=hex_colour(RULE), linewidth=1.2, linestyle="--", zorder=0)
         axes.annotate(name, (1, value), xycoords=("axes fraction", "data"), xytext=(-4, 3), ha="right",
-                      textcoords="offset points", fontsize=10, color=hexed(FAINT))  # fmt: skip
+                      textcoords="offset points", fontsize=10, color=hex_colour(FAINT))  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter("")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, labelcolor=hexed(INK))
-    axes.grid(color=hexed(RULE), linewidth=0.4, alpha=0.6)
-    axes.set_title("Quality against network calls", color=hexed(INK), loc="left")
-    quiet(axes)
+        axes.legend(frameon=False, labelcolor=hex_colour(INK))
+    axes.grid(color=hex_colour(RULE), linewidth=0.4, alpha=0.6)
+    axes.set_title("Quality against network calls", color=hex_colour(INK), loc="left")
+    style_axes(axes)
     return rendered(figure)

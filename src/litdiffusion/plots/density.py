@@ -1,4 +1,4 @@
-"""The arrays behind the pictures of vector data: common windows, histograms, smoothed 2-D densities."""
+"""Arrays behind the pictures of vectors: common windows, histograms, smoothed 2-D densities."""
 
 import math
 from typing import NamedTuple
@@ -8,32 +8,32 @@ from torch import Tensor
 
 
 class Window(NamedTuple):
-    """The part of space a panel shows: ``centre`` (d,) and one half-width for every axis, in units of the data."""
+    """The region that a panel shows: ``centre`` (d,) and one half-width for every axis, in units of the data."""
 
     centre: Tensor
     half: float
 
     def widened(self, factor: int) -> "Window":
-        """The window ``factor`` times as wide, about the same centre."""
+        """The window with the same centre, ``factor`` times as wide."""
         return self._replace(half=self.half * factor)
 
     def limits(self, axis: int = 0) -> tuple[float, float]:
-        """The lowest and the highest value shown of one coordinate."""
+        """The lower and the upper limit of one coordinate."""
         return float(self.centre[axis]) - self.half, float(self.centre[axis]) + self.half
 
     def edges(self, bins: int) -> Tensor:
-        """The edges (bins + 1,) of even bins of the first coordinate."""
+        """The edges (bins + 1,) of equal bins of the first coordinate."""
         return torch.linspace(*self.limits(), bins + 1, dtype=torch.float64)
 
 
 def finite(points: Tensor) -> Tensor:
-    """The rows of (n, d) whose entries are all finite, as float64 on the CPU."""
+    """The points (n, d) without those that have a non-finite coordinate, as float64 on the CPU."""
     points = points.detach().cpu().double()
     return points[points.isfinite().all(dim=1)]
 
 
 def extent(points: Tensor, centre: Tensor) -> float:
-    """The half-width about ``centre`` that holds 99.8 % of the points (n, d) in every coordinate; 0 for none."""
+    """Half-width about ``centre`` that contains 99.8 % of the points (n, d) in every coordinate; 0 without points."""
     distance = (finite(points) - centre).abs()
     if not len(distance):
         return 0.0
@@ -42,45 +42,46 @@ def extent(points: Tensor, centre: Tensor) -> float:
 
 
 def common_window(states: list[Tensor], reference: Tensor) -> Window:
-    """One window for every panel: the reference (m, d) and the states (n, d), with a margin, if they are at most 4
-    times as wide.
+    """One window for all panels, with a margin around the reference (m, d) and the states (n, d).
 
-    Where any is wider (the noise of variance-exploding processes, diverged samples) the window keeps to the states up
-    to 1.5 times as wide as the reference, and the others are left to `widening`.
+    It contains all states if they are at most 4 times as wide as the reference. If any state is wider (noise of
+    variance-exploding processes, diverged samples), it contains only the states up to 1.5 times as wide; the panels of
+    the others are widened, see `widening`.
     """
-    rows = finite(reference)
-    if not len(rows):
-        raise ValueError("the reference sample has no finite row: nothing sets the scale of the picture")
-    centre = (rows.amin(dim=0) + rows.amax(dim=0)) / 2
-    own = extent(rows, centre) or 1.0
+    reference = finite(reference)
+    if not len(reference):
+        raise ValueError("the reference must have at least one finite point, which sets the scale of the picture")
+    centre = (reference.amin(dim=0) + reference.amax(dim=0)) / 2
+    own = extent(reference, centre) or 1.0
     widths = [extent(state, centre) for state in states]
     bound = own * (4 if max(widths, default=own) <= 4 * own else 1.5)
     return Window(centre, 1.06 * max([own, *(width for width in widths if width <= bound)]))
 
 
 def widening(points: Tensor, window: Window) -> int:
-    """How many times wider than the common window this state's panel must be: 1, or a power of two."""
+    """Factor by which this state's panel is wider than the common window: 1, or a power of two."""
     width = extent(points, window.centre) / window.half
     return 1 if width <= 1 else 2 ** math.ceil(math.log2(width))
 
 
 def histogram(values: Tensor, window: Window, bins: int) -> Tensor:
-    """The density (bins,) of the first coordinate of (n, d) in even bins of the window: ``counts / (n · bin width)``.
+    """The density (bins,) of the first coordinate of (n, d) in equal bins of the window: ``counts / (n · bin width)``.
 
-    It integrates to the share of the points that lie in the window (one, if all do).
+    Its integral is the share of the points that lie in the window.
     """
     counts = torch.histc(finite(values)[:, 0], bins, *window.limits())
     return counts * bins / (max(len(values), 1) * 2 * window.half)
 
 
 def density_image(points: Tensor, window: Window, bins: int = 80) -> Tensor:
-    """The density (bins, bins) of the first two coordinates of (n, d), laid out as seen: row 0 is the top.
+    """The density (bins, bins) of the first two coordinates of (n, d); row 0 is the top of the picture.
 
-    A 2-D histogram smoothed by a Gaussian of 0.7 to 2 bins, wider for fewer points; it sums to the share in the window.
+    A 2-D histogram smoothed by a Gaussian of 0.7 to 2 bins, wider for fewer points. Its sum is the share of the points
+    that lie in the window.
     """
     from scipy.ndimage import gaussian_filter
 
-    rows = finite(points)[:, :2]
-    counts = torch.histogramdd(rows, [bins, bins], range=[*window.limits(0), *window.limits(1)]).hist
-    width = min(2.0, max(0.7, 1.1 * (4000 / max(len(rows), 1)) ** (1 / 6)))
+    plane = finite(points)[:, :2]
+    counts = torch.histogramdd(plane, [bins, bins], range=[*window.limits(0), *window.limits(1)]).hist
+    width = min(2.0, max(0.7, 1.1 * (4000 / max(len(plane), 1)) ** (1 / 6)))
     return torch.from_numpy(gaussian_filter(counts.T.flip(0).numpy(), width)) / max(len(points), 1)

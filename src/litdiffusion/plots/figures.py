@@ -1,4 +1,4 @@
-"""What all pictures share: colours for matplotlib, places in inches, quiet axes, pixels without a display."""
+"""Functions that all pictures share: matplotlib colours, axes placed in inches, rendering without a display."""
 
 from __future__ import annotations
 
@@ -16,56 +16,58 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DPI = 120
-"""Pixels per inch of the figures laid out in inches."""
+"""Pixels per inch of figures that are laid out in inches."""
 
 
-def hexed(colour: Colour) -> str:
+def hex_colour(colour: Colour) -> str:
     """The colour as "#rrggbb"."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 @cache
 def colour_map(stops: tuple[Colour, ...]) -> LinearSegmentedColormap:
-    """Evenly spaced stops, interpolated linearly."""
+    """A colour map that interpolates linearly between evenly spaced colours."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("stops", [hexed(colour) for colour in stops])
+    return LinearSegmentedColormap.from_list("stops", [hex_colour(colour) for colour in stops])
 
 
 def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Quiet axes at a place given in inches from the lower left corner of the figure."""
+    """Styled axes at a place in inches from the lower left corner of the figure."""
     across, up = figure.get_size_inches()
     axes = figure.add_axes((left / across, bottom / up, width / across, height / up))
-    quiet(axes)
+    style_axes(axes)
     return axes
 
 
-def quiet(axes: Axes) -> None:
-    """Thin frame, faint ticks."""
-    axes.tick_params(labelsize=11, colors=hexed(FAINT), length=3)
+def style_axes(axes: Axes) -> None:
+    """Sets a thin frame and faint ticks."""
+    axes.tick_params(labelsize=11, colors=hex_colour(FAINT), length=3)
     for spine in axes.spines.values():
-        spine.set_color(hexed(RULE))
+        spine.set_color(hex_colour(RULE))
 
 
-def headline(figure: Figure, title: str, size: float) -> None:
-    """The title in the middle above the panels, broken into lines where it is wider than the figure."""
+def set_figure_title(figure: Figure, title: str, size: float) -> None:
+    """Sets the title centred above the panels, wrapped if it is wider than the figure."""
     place = 1 - 0.15 / figure.get_figheight()
-    figure.suptitle(title, fontsize=size, fontweight="bold", color=hexed(INK), y=place, wrap=True)
+    figure.suptitle(title, fontsize=size, fontweight="bold", color=hex_colour(INK), y=place, wrap=True)
 
 
 def show_density(
     axes: Axes, image: Tensor, extent: tuple[float, float, float, float], peak: float | None = None
 ) -> None:
-    """A `density_image` from left to right and from bottom to top of ``extent``; the darkest colour stands for
-    ``peak``, or the image's own largest.
+    """Shows a `density_image` over ``extent`` (left, right, bottom, top).
+
+    The darkest colour stands for ``peak``, or for the image's own maximum.
     """
     top = float(image.max() if peak is None else peak) or 1.0
-    looks = {"cmap": colour_map(DENSITY), "vmin": 0, "vmax": top**0.6, "interpolation": "bilinear", "aspect": "auto"}
-    axes.imshow((image**0.6).numpy(), extent=extent, **looks)
+    style = {"cmap": colour_map(DENSITY), "vmin": 0, "vmax": top**0.6, "interpolation": "bilinear", "aspect": "auto"}
+    # The power 0.6 makes low densities visible.
+    axes.imshow((image**0.6).numpy(), extent=extent, **style)
 
 
 def rendered(figure: Figure) -> Image:
-    """The figure's pixels through the Agg canvas: no display, no global state."""
+    """The figure as a picture, drawn by the Agg canvas without a display or global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Regular places at which a field is drawn."""
+"""Regular grids of places at which a field is drawn."""
 
 import torch
 from torch import Tensor
@@ -7,30 +7,31 @@ from litdiffusion.plots.density import Window, common_window, extent
 
 
 def field_grid(points: Tensor, per_axis: int) -> Tensor:
-    """Regular places (per_axis^d, d), d = 1 or 2, that fill the window of points (n, d), in float64."""
-    return _filling(common_window([], points), per_axis)
+    """A regular grid (per_axis^d, d), d = 1 or 2, that fills the window of points (n, d), in float64."""
+    return _cell_centres(common_window([], points), per_axis)
 
 
 def field_grids(samples: list[Tensor], per_axis: int) -> list[Tensor]:
-    """A `field_grid` for each sample (n, d), the first the cleanest: one window for all that are up to twice as wide as
-    the first; the others have their own.
+    """A `field_grid` for each sample (n, d), the cleanest sample first.
+
+    All samples up to twice as wide as the first share one window; wider samples have their own.
     """
     own = common_window([], samples[0])
     near = [extent(sample, own.centre) <= 2 * own.half for sample in samples]
     common = common_window([sample for sample, fits in zip(samples, near, strict=True) if fits], samples[0])
     windows = [common if fits else common_window([], sample) for sample, fits in zip(samples, near, strict=True)]
-    return [_filling(window, per_axis) for window in windows]
+    return [_cell_centres(window, per_axis) for window in windows]
 
 
 def window_of(places: Tensor) -> Window:
-    """The window that a `field_grid` (m, d) fills: half a distance beyond its outermost places."""
+    """The window that a `field_grid` (m, d) fills: half a cell beyond its outermost places."""
     low, high = places.amin(dim=0), places.amax(dim=0)
     per_axis = round(len(places) ** (1 / places.shape[1]))
     return Window((low + high) / 2, float((high - low).max()) / 2 * per_axis / max(per_axis - 1, 1))
 
 
-def _filling(window: Window, per_axis: int) -> Tensor:
-    """The middles of ``per_axis`` equal cells along every axis of the window, as (per_axis^d, d)."""
+def _cell_centres(window: Window, per_axis: int) -> Tensor:
+    """The centres (per_axis^d, d) of ``per_axis`` equal cells along every axis of the window."""
     steps = (torch.arange(per_axis, dtype=torch.float64) + 0.5) / per_axis * 2 - 1
     axes = [centre + window.half * steps for centre in window.centre]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(axes))

@@ -1,4 +1,4 @@
-"""Pictures of image data: a plain grid, pairs, and the sheet of chains against time."""
+"""Pictures of image data: a grid, pairs, and a sheet of chains against time."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ if TYPE_CHECKING:
 
 Range = tuple[float, float]
 GAP = 2
-"""Pixels of paper between tiles."""
-WIDEST, HIGHEST = 2340, 1600
-"""What a sheet's tiles fill at most, in pixels; tall stacks of chains may pass the height at their natural size."""
+"""White pixels between tiles."""
+MAX_WIDTH, MAX_HEIGHT = 2340, 1600
+"""Largest width and height of a sheet's tiles in pixels; many chains at their natural size may exceed the height."""
 
 
 def to_pixels(images: Tensor, value_range: Range, size: tuple[int, int] | None = None) -> Tensor:
-    """Images (n, C, H, W), C = 1 or 3, as uint8 (n, 3, H', W'): values clipped to the range, then scaled to ``size`` =
-    (H', W').
+    """Images (n, C, H, W), C = 1 or 3, as uint8 (n, 3, H', W'), clipped to the range and scaled to ``size`` = (H', W').
 
-    Enlarging takes an integer factor and repeats pixels; shrinking averages. Values that are not finite show pink.
+    Enlarging repeats pixels by an integer factor; shrinking averages them. Values that are not finite become pink.
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"images must be (n, 1 or 3, H, W), got {tuple(images.shape)}: decode latents first")
@@ -46,7 +45,7 @@ def to_pixels(images: Tensor, value_range: Range, size: tuple[int, int] | None =
 
 
 def tiled(pixels: Tensor, columns: int) -> Tensor:
-    """Tiles (n, 3, H, W) in rows of ``columns``, 2 pixels of paper between, as (3, height, width)."""
+    """Tiles (n, 3, H, W) in rows of ``columns`` with 2 white pixels between them, as (3, height, width)."""
     from torchvision.utils import make_grid
 
     grid = make_grid(pixels, columns, GAP, pad_value=255)
@@ -54,7 +53,7 @@ def tiled(pixels: Tensor, columns: int) -> Tensor:
 
 
 def image_grid(images: Tensor, columns: int, value_range: Range = (-1.0, 1.0)) -> Image:
-    """Images (n, C, H, W) in rows of ``columns``, 2 pixels apart, enlarged by an integer to 600 pixels or more."""
+    """Images (n, C, H, W) in rows of ``columns``, 2 pixels apart, enlarged by an integer to at least 600 pixels."""
     from PIL import Image
 
     return Image.fromarray(enlarged_grid(images, columns, value_range).permute(1, 2, 0).contiguous().numpy())
@@ -70,9 +69,9 @@ def enlarged_grid(images: Tensor, columns: int, value_range: Range) -> Tensor:
 def pairs_picture(
     upper: Tensor, lower: Tensor, title: str, value_range: Range = (-1.0, 1.0), columns: int = 10
 ) -> Image:
-    """Images (n, C, H, W) in rows of ``columns``, and under each row those of ``lower`` that belong to them."""
+    """Images (n, C, H, W) in rows of ``columns``, and below each row the matching images of ``lower``."""
     height, width = upper.shape[2:]
-    factor = max(1, round(WIDEST / 3 / (columns * width)))
+    factor = max(1, round(MAX_WIDTH / 3 / (columns * width)))
     columns = min(columns, len(upper))
     pixels = to_pixels(torch.cat((upper, lower)), value_range, (height * factor, width * factor)).unflatten(0, (2, -1))
     blank = pixels.new_full((2, -len(upper) % columns, *pixels.shape[2:]), 255)
@@ -83,23 +82,23 @@ def pairs_picture(
 def trajectory_sheet(
     states: list[Tensor], titles: Sequence[str], title: str = "", value_range: Range = (-1.0, 1.0)
 ) -> Image:
-    """Image data along a process: one row per chain, one column per state under its title, noise on the left.
+    """Image data along a process: one row per chain, one titled column per state, noise on the left.
 
-    Each state is (chains, C, H, W), C = 1 or 3, in model space, clipped to ``value_range`` (noise passes it). Tiles are
-    enlarged by an integer factor, or averaged down, so that the sheet is at most about 2400 pixels wide.
+    Each state is (chains, C, H, W), C = 1 or 3, in model space, clipped to ``value_range`` (noise exceeds it). Tiles
+    are enlarged by an integer factor, or averaged, so that the sheet is at most about 2400 pixels wide.
     """
     if not states or len(states) != len(titles):
-        raise ValueError(f"need one title for each of one or more states, got {len(titles)} for {len(states)}")
+        raise ValueError(f"need states and one title for each, got {len(states)} states and {len(titles)} titles")
     size = _tile_size(states[0], len(states))
     pixels = torch.stack([to_pixels(state, value_range, size) for state in states], dim=1)
     return pixel_sheets([tiled(pixels.flatten(0, 1), len(states))], [titles], size[1], GAP, title)[0]
 
 
 def _tile_size(state: Tensor, columns: int) -> tuple[int, int]:
-    """Height and width of one tile: an integer multiple of the image's, or less where the sheet would be too wide."""
+    """Height and width of a tile: an integer multiple of the image's, or less if the sheet would be too wide."""
     rows, _, height, width = state.shape
-    room = WIDEST / columns - GAP
+    room = MAX_WIDTH / columns - GAP
     if room < width:
         return max(1, round(height * int(room) / width)), max(1, int(room))
-    factor = max(1, int(min(room / width, (HIGHEST / rows - GAP) / height)))
+    factor = max(1, int(min(room / width, (MAX_HEIGHT / rows - GAP) / height)))
     return height * factor, width * factor

@@ -1,4 +1,4 @@
-"""Pictures that take any kind of data: a trajectory, the forward process, samples side by side."""
+"""Pictures of any kind of data: a trajectory, the forward process, samples side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from litdiffusion.plots.density import Window, common_window, density_image, histogram
-from litdiffusion.plots.figures import DPI, axes_at, headline, hexed, rendered, show_density
+from litdiffusion.plots.figures import DPI, axes_at, hex_colour, rendered, set_figure_title, show_density
 from litdiffusion.plots.images import Range, trajectory_sheet
 from litdiffusion.plots.palette import FAINT, INK, NOISE_TO_DATA
 from litdiffusion.plots.panels import panel_sheets, panels_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDE, GAP, LEFT, RIGHT, ABOVE, BELOW = 3.8, 0.28, 0.7, 0.25, 0.75, 1.05
-"""Inches: a panel of a comparison, between two, and around them."""
+"""Inches: the side of a panel, the gap between panels, and the margins."""
 BINS = 64
 
 
@@ -35,43 +35,45 @@ def trajectory_picture(
 ) -> Image:
     """The reverse process from noise to data.
 
-    Images (n, C, H, W): a `trajectory_sheet`. Vectors (n, d): a panel per state on common axes, and last and framed the
-    data's (m, d), under ``data_title``: histograms with the data's outline where d = 1, else densities of the first two
-    coordinates, each on its own colour scale.
+    Images (n, C, H, W): a `trajectory_sheet`. Vectors (n, d): one panel per state on common axes, and last a framed
+    panel of the data (m, d) under ``data_title``. If d = 1, panels are histograms with the data's outline. Otherwise
+    they are densities of the first two coordinates, each on its own colour scale.
     """
     if states[0].ndim == 4:
         return trajectory_sheet(states, titles, title, value_range)
-    plane, rows = [state[:, :2] for state in states], data[:, :2]
-    window = common_window(plane, rows)
-    panels = panels_of([*plane, rows], [*titles, data_title], window, rows)
+    points, reference = [state[:, :2] for state in states], data[:, :2]
+    window = common_window(points, reference)
+    panels = panels_of([*points, reference], [*titles, data_title], window, reference)
     line = f"density of x over {_interval(window)}; grey line: {data_title}"
-    return panel_sheets([panels], titled(title, data), _note(window, line), framed=True)[0]
+    return panel_sheets([panels], with_dimension_note(title, data), _sheet_note(window, line), framed=True)[0]
 
 
 def forward_picture(
     states: list[Tensor], titles: Sequence[str], title: str = "", value_range: Range = (-1.0, 1.0)
 ) -> Image:
-    """The forward process: data corrupted at growing noise, ``states[0]`` the cleanest.
+    """The forward process: data with growing noise, ``states[0]`` the cleanest.
 
-    Images (n, C, H, W): six rows of images, a column per level. Vectors (n, 1): histograms under the curve of N(0, 1).
+    Images (n, C, H, W): six rows of images, a column per level. Vectors (n, 1): histograms with the curve of N(0, 1).
     Vectors (n, d), d >= 2: densities of the first two coordinates.
     """
     if states[0].ndim == 4:
         return trajectory_sheet([state[:6] for state in states], titles, title, value_range)
-    plane = [state[:, :2] for state in states]
-    window = common_window(plane, plane[0])
-    panels = panels_of(plane[::-1], titles[::-1], window, plane[0], bell=True)[::-1]
-    return panel_sheets([panels], titled(title, states[0]), _note(window, "density of x; dark line: N(0, 1)"))[0]
+    points = [state[:, :2] for state in states]
+    window = common_window(points, points[0])
+    panels = panels_of(points[::-1], titles[::-1], window, points[0], normal_curve=True)[::-1]
+    return panel_sheets(
+        [panels], with_dimension_note(title, states[0]), _sheet_note(window, "density of x; dark line: N(0, 1)")
+    )[0]
 
 
-def titled(title: str, points: Tensor) -> str:
-    """The title, with a word on what is left out where points (n, d) have more than two coordinates."""
-    hidden = f"(first two of {points.shape[1]} coordinates)" if points.shape[1] > 2 else ""
-    return f"{title} {hidden}".strip()
+def with_dimension_note(title: str, points: Tensor) -> str:
+    """The title, with a note if points (n, d) have more than the two coordinates that are shown."""
+    note = f"(first two of {points.shape[1]} coordinates)" if points.shape[1] > 2 else ""
+    return f"{title} {note}".strip()
 
 
-def _note(window: Window, line: str) -> str:
-    """What a sheet of densities shows; ``line`` where it shows histograms."""
+def _sheet_note(window: Window, line: str) -> str:
+    """The note below a sheet: axes and colours of densities, or ``line`` for histograms."""
     if len(window.centre) == 1:
         return line
     return f"axes {_interval(window)} × {_interval(window, 1)}; colour: density, relative to each panel's peak"
@@ -82,10 +84,10 @@ def _interval(window: Window, axis: int = 0) -> str:
 
 
 def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
-    """Samples (n, d) side by side on common axes, each under its name; the first is the reference (the data).
+    """Samples (n, d) side by side on common axes, each above its name; the first is the reference (the data).
 
-    d = 1: histograms, the reference outlined in each. d >= 2: densities of the first two coordinates on one colour
-    scale (the reference's). A name may carry a number ("samples: sliced W2 = 0.021 (1.1 × floor)") and is wrapped.
+    d = 1: histograms, each with the reference's outline. d >= 2: densities of the first two coordinates on the
+    reference's colour scale. A name may contain a number ("samples: sliced W2 = 0.021 (1.1 × floor)") and is wrapped.
     """
     from matplotlib.figure import Figure
 
@@ -101,15 +103,15 @@ def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
             axes.sharey(figure.axes[0])
             axes.tick_params(labelleft=False)
         draw(axes, sample, reference, window)
-        axes.set_xlabel(_in_lines(name), fontsize=13, color=hexed(INK), labelpad=8)
-    headline(figure, titled(title, next(iter(panels.values()))), 16)
+        axes.set_xlabel(_wrapped_name(name), fontsize=13, color=hex_colour(INK), labelpad=8)
+    set_figure_title(figure, with_dimension_note(title, next(iter(panels.values()))), 16)
     return rendered(figure)
 
 
 def _draw_histogram(axes: Axes, sample: Tensor, reference: Tensor, window: Window) -> None:
     edges = window.edges(BINS).numpy()
-    axes.stairs(histogram(sample, window, BINS).numpy(), edges, fill=True, color=hexed(NOISE_TO_DATA[2]))
-    axes.stairs(histogram(reference, window, BINS).numpy(), edges, color=hexed(FAINT), linewidth=1.6)
+    axes.stairs(histogram(sample, window, BINS).numpy(), edges, fill=True, color=hex_colour(NOISE_TO_DATA[2]))
+    axes.stairs(histogram(reference, window, BINS).numpy(), edges, color=hex_colour(FAINT), linewidth=1.6)
     axes.set_xlim(*window.limits())
 
 
@@ -118,6 +120,6 @@ def _draw_density(axes: Axes, sample: Tensor, reference: Tensor, window: Window)
     show_density(axes, density_image(sample, window), (*window.limits(0), *window.limits(1)), peak)
 
 
-def _in_lines(name: str) -> str:
-    """A panel's name over its number: broken after the first colon, and wherever a line passes 38 characters."""
+def _wrapped_name(name: str) -> str:
+    """A panel's name in lines: broken after the first colon, and before a line exceeds 38 characters."""
     return "\n".join(line for part in name.split(": ", 1) for line in textwrap.wrap(part, 38))

@@ -1,4 +1,4 @@
-"""Small multiples: histograms (d = 1) and densities (d >= 2) of states, each under its title on one sheet."""
+"""Small multiples on one sheet: a histogram (d = 1) or a density (d >= 2) of each state, under its title."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from litdiffusion.plots.density import Window, density_image, histogram, widening
-from litdiffusion.plots.figures import colour_map, hexed, show_density
+from litdiffusion.plots.figures import colour_map, hex_colour, show_density
 from litdiffusion.plots.palette import ACCENT, FAINT, INK, NOISE_TO_DATA, RULE
-from litdiffusion.plots.sheets import HEADING, drawn, sheet, wrapped, write
+from litdiffusion.plots.sheets import HEADING, rendered_and_cleared, sheet, wrapped, write_heading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from matplotlib.patches import Rectangle
     from PIL.Image import Image
 
-WIDTH, GAP, LINE = 2000, 14, 25
-"""Pixels: of all panels in a row at most, between two panels, from one line of a title to the next."""
+WIDTH, GAP, LINE_HEIGHT = 2000, 14, 25
+"""Pixels: largest width of a row of panels, gap between two panels, and line height of a title."""
 Extent = tuple[float, float, float, float]
 """Left, right, bottom and top of a panel in pixels of a sheet, y downwards."""
 
 
 class HistogramPanel(NamedTuple):
-    """Bars (bins,) and a line (bins,), stepped or smooth, as shares of the panel's height; ``place`` in [0, 1] sets the
-    colour of the bars: 0 for noise, 1 for data.
+    """Bars (bins,) and a line (bins,), stepped or smooth, as shares of the panel's height.
+
+    ``place`` in [0, 1] sets the colour of the bars: 0 for noise, 1 for data.
     """
 
     title: str
@@ -38,17 +39,17 @@ class HistogramPanel(NamedTuple):
     smooth: bool = False
 
     def draw(self, axes: Axes, extent: Extent, frame: Rectangle) -> None:
-        """Draws the panel at its place on a sheet; what passes the frame is cut."""
+        """Draws the panel at its place on a sheet, clipped to the frame."""
         from matplotlib.lines import Line2D
         from matplotlib.patches import StepPatch
 
         left, right, base, top = extent
         bars, line = (base + (top - base) * shares.numpy() for shares in (self.bars, self.line))
         edges = torch.linspace(left, right, len(bars) + 1).numpy()
-        looks = {"color": hexed(INK)} if self.smooth else {"color": hexed(FAINT), "drawstyle": "steps-mid"}
+        style = {"color": hex_colour(INK)} if self.smooth else {"color": hex_colour(FAINT), "drawstyle": "steps-mid"}
         colour = colour_map(NOISE_TO_DATA)(self.place)
         filled = StepPatch(bars, edges, baseline=base, color=colour, linewidth=0)
-        for artist in (filled, Line2D((edges[1:] + edges[:-1]) / 2, line, linewidth=2, **looks)):
+        for artist in (filled, Line2D((edges[1:] + edges[:-1]) / 2, line, linewidth=2, **style)):
             axes.add_artist(artist).set_clip_path(frame)
 
 
@@ -67,38 +68,46 @@ Panels = list[HistogramPanel] | list[DensityPanel]
 
 
 def panels_of(
-    states: list[Tensor], titles: Sequence[str], window: Window, reference: Tensor, bell: bool = False
+    states: list[Tensor], titles: Sequence[str], window: Window, reference: Tensor, normal_curve: bool = False
 ) -> Panels:
-    """A panel for each state (n, d), noise first: histograms where d = 1, with the outline of the reference or, for a
-    ``bell``, the curve of N(0, 1); else densities.
+    """One panel for each state (n, d), noise first: histograms if d = 1, else densities.
 
-    A state that the window does not hold gets an axis wider by a power of two, and its title says so.
+    Histograms have the outline of the reference, or with ``normal_curve`` the curve of N(0, 1). The axes of a state
+    wider than the window are widened by a power of two, and its title shows the factor.
     """
     if not states or len(states) != len(titles):
-        raise ValueError(f"need one title for each of one or more states, got {len(titles)} for {len(states)}")
+        raise ValueError(f"need states and one title for each, got {len(states)} states and {len(titles)} titles")
     factors = [widening(state, window) for state in states]
     windows = [window.widened(factor) for factor in factors]
     titles = [f"{title} (×{factor})" if factor > 1 else title for title, factor in zip(titles, factors, strict=True)]
     if len(window.centre) == 1:
-        return _histograms(states, titles, windows, window, reference, bell)
+        return _histograms(states, titles, windows, window, reference, normal_curve)
     images = [density_image(state, own) for state, own in zip(states, windows, strict=True)]
     return [DensityPanel(title, image) for title, image in zip(titles, images, strict=True)]
 
 
 def _histograms(
-    states: list[Tensor], titles: list[str], windows: list[Window], common: Window, reference: Tensor, bell: bool
+    states: list[Tensor],
+    titles: list[str],
+    windows: list[Window],
+    common: Window,
+    reference: Tensor,
+    normal_curve: bool,
 ) -> list[HistogramPanel]:
-    """The common height of the panels is the tallest bar, or twice the reference's peak if that is less (a collapsed
-    state would flatten the others).
+    """Histogram panels of one height: the tallest bar, or twice the reference's peak if that is less.
+
+    The limit is needed because the bars of a collapsed state would flatten the others.
     """
     bins = min(64, max(24, int(1.5 * len(states[0]) ** 0.5)))
     bars = [own.half * histogram(state, own, bins) for state, own in zip(states, windows, strict=True)]
-    lines = [own.half * (_normal(own, bins) if bell else histogram(reference, own, bins)) for own in windows]
+    lines = [own.half * (_normal(own, bins) if normal_curve else histogram(reference, own, bins)) for own in windows]
     peak = common.half * float(histogram(reference, common, bins).max())
     top = 1.1 * min(2 * peak, max(peak, *(float(heights.max()) for heights in bars)))
     places = torch.linspace(0, 1, len(states)).tolist()
-    rows = zip(titles, bars, lines, places, strict=True)
-    return [HistogramPanel(title, heights / top, line / top, place, bell) for title, heights, line, place in rows]
+    panels = zip(titles, bars, lines, places, strict=True)
+    return [
+        HistogramPanel(title, heights / top, line / top, place, normal_curve) for title, heights, line, place in panels
+    ]
 
 
 def _normal(window: Window, bins: int) -> Tensor:
@@ -111,37 +120,37 @@ def _normal(window: Window, bins: int) -> Tensor:
 def panel_sheets(
     pictures: list[Panels], title: str = "", note: str = "", width: int | None = None, framed: bool = False
 ) -> list[Image]:
-    """One sheet for each list of panels, all of one layout: rows of equal length, nine panels at most, each ``width``
-    pixels wide under its title; the last panel, the data, is set apart if ``framed``.
+    """One sheet for each list of panels, all with the same layout.
 
-    The note says what (×k) means where a title has it.
+    Rows have equal length and at most nine panels, each ``width`` pixels wide under its title. If ``framed``, the last
+    panel (the data) is highlighted. The note explains (×k) if a title contains it.
     """
     titles, count = [panel.title for panels in pictures for panel in panels], len(pictures[0])
     rows = math.ceil(count / 9)
     columns = math.ceil(count / rows)
     width = width or min(380, WIDTH // columns - GAP)
     height = width if isinstance(pictures[0][0], DensityPanel) else width * 2 // 3
-    head = 6 + LINE * max(len(wrapped(words, HEADING, width)) for words in titles)
-    drop = head + height + GAP
-    wide = "; (×k): axes k times as wide" if note and any("(×" in words for words in titles) else ""
-    axes, sheets = sheet(columns * (width + GAP) - GAP, rows * drop - GAP, title, note + wide), []
+    title_height = 6 + LINE_HEIGHT * max(len(wrapped(words, HEADING, width)) for words in titles)
+    row_height = title_height + height + GAP
+    factor_note = "; (×k): axes k times as wide" if note and any("(×" in words for words in titles) else ""
+    axes, sheets = sheet(columns * (width + GAP) - GAP, rows * row_height - GAP, title, note + factor_note), []
     for panels in pictures:
         for i, panel in enumerate(panels):
-            left, top = (i % columns) * (width + GAP), (i // columns) * drop + head
+            left, top = (i % columns) * (width + GAP), (i // columns) * row_height + title_height
             extent = (left, left + width, top + height, top)
             panel.draw(axes, extent, _frame(axes, extent, panel.title, framed and i == count - 1))
-        sheets.append(drawn(axes))
+        sheets.append(rendered_and_cleared(axes))
     return sheets
 
 
 def _frame(axes: Axes, extent: Extent, title: str, data: bool) -> Rectangle:
-    """The edge of a panel, ruled inside its place, under its title; both stand out for the data."""
+    """Draws a panel's frame inside its place, and the title above; both are highlighted for the data."""
     from matplotlib.patches import Rectangle
 
     left, right, bottom, top = extent
     edge, colour, text, weight = (4, ACCENT, ACCENT, "bold") if data else (1, RULE, INK, "normal")
     for i, words in enumerate(reversed(wrapped(title, HEADING, right - left))):
-        write(axes, (left + right) / 2, top - 9 - LINE * i, words, text, weight)
+        write_heading(axes, (left + right) / 2, top - 9 - LINE_HEIGHT * i, words, text, weight)
     size = (right - left - edge, top - bottom + edge)
-    looks = {"edgecolor": hexed(colour), "linewidth": edge, "zorder": 3, "snap": False, "fill": False}
-    return axes.add_artist(Rectangle((left + edge / 2, bottom - edge / 2), *size, **looks))
+    style = {"edgecolor": hex_colour(colour), "linewidth": edge, "zorder": 3, "snap": False, "fill": False}
+    return axes.add_artist(Rectangle((left + edge / 2, bottom - edge / 2), *size, **style))

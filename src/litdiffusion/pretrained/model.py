@@ -22,7 +22,7 @@ from litdiffusion.pretrained.places import device_for
 from litdiffusion.pretrained.progress import drawn
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint
-from litdiffusion.training.class_labels import in_turn
+from litdiffusion.training.class_labels import classes_in_turn
 
 PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
 """Names of the denoiser's weights in a checkpoint begin with these, by the choice of weights."""
@@ -130,7 +130,7 @@ class Pretrained:
             UserError: classes that the model does not have.
         """
         if class_label is None:
-            return in_turn(n, self.num_classes)
+            return classes_in_turn(n, self.num_classes)
         if not self.num_classes:
             raise UserError(
                 f"class_label={class_label} needs a model of classes, trained with conditional=true; leave it out"

@@ -17,7 +17,7 @@ from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.pretrained.places import device_for, folder_for
 from litdiffusion.pretrained.progress import drawn
 from litdiffusion.runs.files import write_atomically
-from litdiffusion.training.class_labels import columns
+from litdiffusion.training.class_labels import grid_columns
 
 
 def sample_to_files(cfg: DictConfig) -> Path:
@@ -53,7 +53,7 @@ def _write(folder: Path, samples: Tensor, class_labels: Tensor | None, cfg: Dict
     write_atomically(folder / "samples.npz", archive.getbuffer())
     if samples.ndim == 4:
         shown = samples[:400]
-        side = columns(len(shown), 0 if class_labels is None else len(class_labels.unique()))
+        side = grid_columns(len(shown), 0 if class_labels is None else len(class_labels.unique()))
         picture = image_grid(shown, side, pretrained.value_range or (-1.0, 1.0))
     else:
         picture = comparison_picture({"samples": samples})

@@ -26,7 +26,7 @@ from litdiffusion.diffusion.likelihood import (
     variational_bound,
 )
 from litdiffusion.errors import UserError
-from litdiffusion.plots.figures import hexed, quiet, rendered
+from litdiffusion.plots.figures import hex_colour, rendered, style_axes
 from litdiffusion.plots.palette import ACCENT, INK
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.places import device_for, folder_for
@@ -180,10 +180,10 @@ def _write_steps(terms: BoundTerms, folder: Path) -> None:
         csv.writer(file).writerows([("t", "nats"), *zip(terms.times.tolist(), nats.tolist(), strict=True)])
     figure = Figure((9, 5), dpi=120, layout="constrained")
     axes = figure.subplots()
-    axes.semilogy(terms.times, nats.clamp(min=1e-12), color=hexed(ACCENT), linewidth=1.6)
+    axes.semilogy(terms.times, nats.clamp(min=1e-12), color=hex_colour(ACCENT), linewidth=1.6)
     axes.set(xlabel="t", ylabel="nats per step", xlim=(0, 1))
     title = f"Variational bound {terms.total.mean():.4g} nats: {len(nats)} steps {nats.sum():.4g}"
     title += f", decoder {terms.decoder.mean():.4g}, prior {terms.prior.mean():.2g}"
-    axes.set_title(title, color=hexed(INK), loc="left")
-    quiet(axes)
+    axes.set_title(title, color=hex_colour(INK), loc="left")
+    style_axes(axes)
     rendered(figure).save(folder / "likelihood.png")

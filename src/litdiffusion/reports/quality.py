@@ -22,7 +22,7 @@ from litdiffusion.reports.dashboard import show_report
 from litdiffusion.reports.pictures import write_checks
 from litdiffusion.reports.subjects import Subject, Walk, check_choices, subjects, walks
 from litdiffusion.reports.table import Row, text_table, write_csv
-from litdiffusion.training.class_labels import in_proportion
+from litdiffusion.training.class_labels import classes_in_proportion
 
 SAMPLES = {1: 10_000, 3: 1000}
 """By the number of dimensions of one sample: points are cheap, images are not."""
@@ -104,7 +104,9 @@ def _measured(cfg: DictConfig, subject: Subject, walk: Walk, drawn: Drawn) -> Ro
 def _drawn(cfg: DictConfig, subject: Subject, walk: Walk) -> Drawn:
     pretrained, device = subject.pretrained, device_for(cfg.device)
     each = cfg.n or SAMPLES[len(pretrained.shape)]
-    class_labels = in_proportion(subject.quality.data.train.class_label, each) if pretrained.num_classes else None
+    class_labels = (
+        classes_in_proportion(subject.quality.data.train.class_label, each) if pretrained.num_classes else None
+    )
     n, parts = each * cfg.sets, []
     size = min(cfg.batch_size, n)
     draws = pretrained.draws(walk.sampler, device, cfg.clip, cfg.guidance)

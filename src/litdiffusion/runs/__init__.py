@@ -1,1 +1,1 @@
-"""What a run leaves on the disk and on dashboards."""
+"""What a run writes to disk and to dashboards."""

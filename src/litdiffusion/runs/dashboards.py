@@ -1,4 +1,4 @@
-"""Dashboards: Weights & Biases without surprises, and pictures for every logger that takes them."""
+"""Weights & Biases runs that never prompt, and pictures for every logger that accepts them."""
 
 import os
 import secrets
@@ -23,9 +23,9 @@ MODES = ("auto", "online", "offline", "disabled")
 STEP = "trainer/global_step"
 SECTIONS = ("train", "val", "time", "quality", "likelihood", "samples", "pictures")
 EXIT_CODES = {"complete": 0, "pruned": 0, "failed": 1, "stopped": 255}
-"""What W&B is told at the end; it calls 255 "killed", and "crashed" a run of which it hears no more."""
-ROWS = 10_000_000
-"""Far more than an attempt logs: W&B counts rows, and the count must rise from one attempt to the next."""
+"""W&B's exit code for each status. W&B shows 255 as "killed", and a run that stops reporting as "crashed"."""
+ROWS_PER_ATTEMPT = 10_000_000
+"""More rows than an attempt logs: W&B numbers its rows, and the numbers must rise from one attempt to the next."""
 
 
 def wandb_logger(
@@ -37,12 +37,12 @@ def wandb_logger(
     job_type: str = "train",
     tags: Sequence[str] = (),
 ) -> WandbLogger:
-    """A W&B run in ``run_dir`` that never asks and never hangs.
+    """The logger of a W&B run in ``run_dir`` that never prompts and never blocks.
 
-    "auto" and "online" go online where the server answers within two seconds and a key is known, else they work
-    offline and say how to upload. ``WANDB_MODE``, where set, replaces "auto". A multirun's jobs share ``group``.
-    The run that ``run_dir`` already has on W&B is taken up again; offline its attempts are files of one id, which
-    ``wandb sync`` joins.
+    "auto" and "online" go online if the server answers within two seconds and an API key is known. Otherwise the run is
+    logged offline, and the upload command is printed. The environment variable ``WANDB_MODE`` replaces "auto". The jobs
+    of a multirun share ``group``. An existing W&B run of ``run_dir`` is continued; offline, its attempts are files with
+    one id, which ``wandb sync`` joins.
     """
     if mode not in MODES:
         raise UserError(f"logger.wandb.mode must be one of {', '.join(MODES)}, got {mode!r}")
@@ -51,14 +51,14 @@ def wandb_logger(
     if mode == "online" and not _reachable():
         mode = "offline"
     if mode == "offline":
-        _say(f"W&B works offline; upload with: wandb sync {run_dir}/wandb/offline-run-*")
+        _print_once(f"W&B logs offline; upload with: wandb sync {run_dir}/wandb/offline-run-*")
     import wandb
 
     logger = WandbLogger(
         save_dir=str(run_dir),
         project=project,
         name=run_name,
-        id=_identity(run_dir),
+        id=_wandb_id(run_dir),
         group=group,
         job_type=job_type,
         tags=list(tags) or None,
@@ -66,12 +66,12 @@ def wandb_logger(
         log_model=False,
         settings=wandb.Settings(init_timeout=20),
     )
-    logger._wandb_init.pop("anonymous", None)  # W&B warns of this argument, which Lightning always passes
+    logger._wandb_init.pop("anonymous", None)  # because W&B warns of this argument, which Lightning always passes
     return logger
 
 
 def describe_run(trainer: L.Trainer, config: dict[str, Any]) -> None:
-    """Gives every logger the config, and W&B the axis of its charts, before the first step."""
+    """Passes the config to every logger, and the chart axes to W&B, before the first step."""
     for logger in trainer.loggers:
         logger.log_hyperparams(config)
         if isinstance(logger, WandbLogger):
@@ -80,12 +80,12 @@ def describe_run(trainer: L.Trainer, config: dict[str, Any]) -> None:
 
 
 def log_step(trainer: L.Trainer) -> int:
-    """The place of the last step on the axis of the log: Lightning counts from 0, so after k steps it is k - 1."""
+    """Index of the last step on the log's axis: Lightning counts from 0, so it is k - 1 after k steps."""
     return max(0, trainer.global_step - 1)
 
 
 def log_metrics(trainer: L.Trainer, values: Mapping[str, float | Tensor]) -> None:
-    """A row of numbers at the last step, for every logger, on the axis of Lightning's ``self.log``."""
+    """Writes one row of metrics at the last step to every logger, on the axis of Lightning's ``self.log``."""
     row = {name: float(value) for name, value in values.items()} | {"epoch": trainer.current_epoch}
     for logger in trainer.loggers:
         logger.log_metrics(row, step=log_step(trainer))
@@ -93,7 +93,7 @@ def log_metrics(trainer: L.Trainer, values: Mapping[str, float | Tensor]) -> Non
 
 
 def log_picture(trainer: L.Trainer, name: str, picture: Image) -> None:
-    """Shows a picture on every active logger that can show pictures."""
+    """Sends a picture to every active logger that accepts pictures."""
     step = log_step(trainer)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
@@ -103,31 +103,34 @@ def log_picture(trainer: L.Trainer, name: str, picture: Image) -> None:
 
 
 def finish(trainer: L.Trainer, status: str = "complete") -> None:
-    """Ends the W&B run, so that each job of a multirun is a finished run of its own; Lightning ends the others."""
+    """Ends the W&B run, because each job of a multirun is a run of its own; Lightning ends the other loggers."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and trainer.is_global_zero:
             logger.experiment.summary["status"] = status
             logger.experiment.finish(exit_code=EXIT_CODES[status])
 
 
-def _identity(run_dir: Path) -> str:
-    """The id of the run's W&B run: that of its record, that which a W&B agent gave, or a new one."""
+def _wandb_id(run_dir: Path) -> str:
+    """Id of the W&B run: from the run's record, else from a W&B agent, else a new one."""
     record = read_record(run_dir)
-    known = record.wandb_id if record is not None else None
-    return known or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    recorded_id = record.wandb_id if record is not None else None
+    return recorded_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
 
 
 @rank_zero_only
 def _begin_attempt(logger: WandbLogger) -> None:
-    """Notes the id in the run's record, and the attempt on W&B; what is killed from here on stays "running" there."""
+    """Writes the W&B id into the run's record, and the number of the attempt to W&B.
+
+    The W&B status becomes "running", and stays so if the run is killed.
+    """
     folder, run = Path(logger.save_dir), logger.experiment
     record = read_record(folder)
     if record is None:
         return
     write_record(folder, replace(record, wandb_id=run.id))
     run.summary["status"] = "running"
-    place = {"step": ROWS * (record.attempts - 1)} if run.offline and record.attempts > 1 else {}
-    run.log({"attempt": record.attempts}, **place)
+    row_number = {"step": ROWS_PER_ATTEMPT * (record.attempts - 1)} if run.offline and record.attempts > 1 else {}
+    run.log({"attempt": record.attempts}, **row_number)
 
 
 @rank_zero_only
@@ -138,12 +141,12 @@ def _declare_axes(logger: WandbLogger) -> None:
 
 
 @rank_zero_only
-def _say(line: str) -> None:
+def _print_once(line: str) -> None:
     print(line, flush=True)
 
 
 def _reachable() -> bool:
-    """Whether W&B's server takes a connection within two seconds and a key for it is known."""
+    """Whether W&B's server accepts a connection within two seconds and an API key for it is known."""
     import wandb
 
     url = urlparse(wandb.Settings().base_url)

@@ -1,4 +1,4 @@
-"""Files that survive a kill and a power cut: replaced as a whole or not at all, and sealed by a checksum."""
+"""Files that survive a kill and a power cut: replaced atomically, and with a checksum at the end if sealed."""
 
 import hashlib
 import io
@@ -7,16 +7,16 @@ from pathlib import Path
 
 MARK = b"litdiffusion sha256 "
 SEAL = len(MARK) + 64
-"""Bytes of a seal, which is the comment that every zip archive may end with."""
+"""Length in bytes of a seal: the SHA-256 of a zip archive, stored as the comment that ends the archive."""
 
 
 def write_atomically(path: Path, data: bytes | memoryview, keep: Path | None = None) -> None:
-    """Replaces ``path`` by ``data``; whoever opens it at any moment finds the old or the new content, never a part.
+    """Replaces ``path`` by ``data``; a reader sees the old or the new content, never a part of it.
 
-    The old file becomes ``keep`` where that is given. Between these two moves ``path`` is absent for an instant and
-    ``keep`` holds the old content.
+    If ``keep`` is given, the old file is renamed to it first. Between the two renames ``path`` is absent, and ``keep``
+    holds the old content.
 
-    Errors: OSError of a full disk, which leaves every file as it was.
+    Errors: OSError of a full disk; all files are then unchanged.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -28,14 +28,14 @@ def write_atomically(path: Path, data: bytes | memoryview, keep: Path | None = N
             os.replace(path, keep)
         os.replace(new, path)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a write alone does not say of what
+        raise OSError(error.errno, error.strerror, str(path)) from error  # because write() names no file in its error
     finally:
         new.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Returns when the content of a file is on the disk.
+    """Returns after the content of a file is on the disk.
 
     Errors: OSError of a full disk.
     """
@@ -47,7 +47,7 @@ def sync(path: Path) -> None:
 
 
 def seal(archive: io.BytesIO) -> None:
-    """Appends to a zip archive without a comment the checksum of all its bytes, as its comment: it stays a zip."""
+    """Appends the SHA-256 of a zip archive as its comment; the archive must have none, and stays a valid zip file."""
     with archive.getbuffer() as view:
         if view[-2:] != b"\0\0":
             raise ValueError("only a zip archive without a comment can be sealed")
@@ -58,12 +58,12 @@ def seal(archive: io.BytesIO) -> None:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether the file ends with a seal, broken or not; files of other programs have none."""
+    """Whether the file ends with a checksum, right or wrong; files of other programs have none."""
     return MARK in _tail(path)
 
 
 def seal_fits(path: Path) -> bool:
-    """Whether the file ends with a seal that fits: one flipped bit or a missing byte anywhere breaks it."""
+    """Whether the file is intact: it ends with a checksum that fits all of its content."""
     tail = _tail(path)
     if not tail.startswith(MARK):
         return False
@@ -76,7 +76,7 @@ def seal_fits(path: Path) -> bool:
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes what a killed writer left behind; nobody else may be writing into the folder."""
+    """Removes temporary files of a killed writer; no other process may be writing into the folder."""
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
 
@@ -88,7 +88,7 @@ def _tail(path: Path) -> bytes:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The names of files are data of their folder, which a power cut loses too."""
+    """Writes the folder's entries to the disk, because a power cut may also lose the names of files."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

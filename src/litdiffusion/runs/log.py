@@ -1,4 +1,4 @@
-"""The rows of ``metrics.csv``, which an interrupted run goes on writing where its checkpoint says."""
+"""The rows of ``metrics.csv``: an interrupted run continues them from the step of its checkpoint."""
 
 import csv
 import io
@@ -16,10 +16,10 @@ FILE = "metrics.csv"
 
 
 class RowsLogger(CSVLogger):
-    """Lightning's CSV logger, but that it never deletes the rows it finds and every row is on the disk at once.
+    """Lightning's CSV logger, except that it keeps existing rows and writes every row to the file at once.
 
     Args:
-        save_dir: folder of the run, which ``metrics.csv`` and ``hparams.yaml`` are written to.
+        save_dir: the run's folder, which will hold ``metrics.csv`` and ``hparams.yaml``.
     """
 
     def __init__(self, save_dir: str | Path):
@@ -33,57 +33,57 @@ class RowsLogger(CSVLogger):
 
 
 class Rows(ExperimentWriter):
-    """Appends to the rows that are there; a new column rewrites the file as a whole or not at all."""
+    """Appends to the existing rows; a new column rewrites the whole file atomically."""
 
     def __init__(self, log_dir: str):
         super().__init__(log_dir)
         self.path = Path(self.metrics_file_path)
-        self.metrics_keys, _ = _read(self.path)
+        self.metrics_keys, _ = _read_rows(self.path)
 
     def save(self) -> None:
         if not self.metrics:
             return
         if self._record_new_keys() or not self.path.exists():
-            _write(self.path, self.metrics_keys, [*_read(self.path)[1], *self.metrics])
+            _write_rows(self.path, self.metrics_keys, [*_read_rows(self.path)[1], *self.metrics])
         else:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.metrics_keys).writerows(self.metrics)
         self.metrics = []
 
     def sync(self) -> None:
-        """Returns when all rows are safe from a power cut."""
+        """Returns after all rows are on the disk."""
         if self.path.exists():
             sync(self.path)
 
     def _check_log_dir_exists(self) -> None:
-        """Lightning's would delete the rows."""
+        """Does nothing: Lightning's method would delete the existing rows."""
 
 
 def sync_rows(trainer: L.Trainer) -> None:
-    """Makes sure that the rows so far are on the disk, as a checkpoint that counts on them needs."""
+    """Writes all rows to the disk, because a checkpoint relies on the rows before it."""
     for logger in trainer.loggers:
         if isinstance(logger, RowsLogger) and trainer.is_global_zero:
             logger.experiment.sync()
 
 
 def keep_rows(folder: Path, steps: int) -> None:
-    """Leaves the rows of the first ``steps`` steps of the run in ``folder``, as they were written; none: no file.
+    """Keeps only the rows of the first ``steps`` steps of the run in ``folder``; without such rows it deletes the file.
 
-    Lightning counts steps from 0: the row of step k says k - 1. A row that a kill cut off is left out.
+    Lightning counts steps from 0, so the row of step k holds the number k - 1. A row that a kill cut off is dropped.
     """
     path = folder / FILE
     if not path.exists():
         return
-    keys, rows = _read(path)
+    keys, rows = _read_rows(path)
     kept = [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < steps]
     if kept:
-        _write(path, keys, kept)
+        _write_rows(path, keys, kept)
     else:
         path.unlink()
 
 
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows; nothing of a file that is not there."""
+def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Column names and rows; both empty if the file does not exist."""
     if not path.exists():
         return [], []
     with path.open(newline="") as file:
@@ -92,7 +92,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return list(reader.fieldnames or []), rows
 
 
-def _write(path: Path, keys: Sequence[str], rows: Sequence[dict]) -> None:
+def _write_rows(path: Path, keys: Sequence[str], rows: Sequence[dict]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, keys)
     writer.writeheader()

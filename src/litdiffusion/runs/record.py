@@ -1,4 +1,4 @@
-"""A run's folder: what stands in its ``run.json``, and what the same command does with it. Imports no torch."""
+"""A run's folder: its record ``run.json``, its lock, and the name of a new folder. Imports no torch."""
 
 import json
 from collections.abc import Iterator
@@ -16,20 +16,20 @@ Status = Literal["running", "complete", "stopped", "failed", "pruned"]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run, over all attempts at it, as ``run.json`` holds it.
+    """One run, over all of its attempts, as stored in ``run.json``.
 
     Args:
-        status: "running" also after a kill that nothing can catch; "pruned": given up by a search.
-        config: resolved and plain, as composed, without ``derived``.
-        overrides: of the command line.
+        status: "running" is also the status of a killed run; "pruned" means that a search ended the run early.
+        config: resolved plain values as composed, without ``derived``.
+        overrides: overrides on the command line.
         metrics: name -> value, at the end.
-        minutes: summed over attempts, up to the last save of each.
+        minutes: wall time, summed over attempts, each up to its last save.
         attempts: how often the run was started.
-        step: the last that is known.
-        wandb_id: of the dashboard's run, or None.
-        error: one line, of a failed run.
-        failures: how often it failed, as a job of a sweep.
-        better: which way ``config["metric"]`` is better; known at the end.
+        step: last known step of the optimizer.
+        wandb_id: id of the W&B run, or None.
+        error: one line, for a failed run.
+        failures: how often the run failed, for a job of a sweep.
+        better: whether ``config["metric"]`` is better small ("min") or large ("max"); set at the end.
     """
 
     status: Status
@@ -46,10 +46,10 @@ class RunRecord:
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """The record of the run in ``folder``; None where there is none.
+    """The record of the run in ``folder``; None if there is none.
 
     Raises:
-        UserError: a file that is not a record.
+        UserError: the file is not a record.
     """
     path = folder / FILE
     if not path.is_file():
@@ -62,19 +62,19 @@ def read_record(folder: Path) -> RunRecord | None:
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Replaces the record of the run in ``folder`` as a whole."""
+    """Replaces the record of the run in ``folder`` atomically."""
     write_atomically(folder / FILE, json.dumps(asdict(record), indent=1).encode())
 
 
 def note_progress(folder: Path, step: int, seconds: float) -> None:
-    """Notes a save in the run's record, where the folder has one: the step, and the time since the last note."""
+    """Updates the run's record, if it has one, after a save: the step, and the ``seconds`` since the last save."""
     record = read_record(folder)
     if record is not None:
         write_record(folder, replace(record, step=step, minutes=record.minutes + seconds / 60))
 
 
 def fresh_folder(folder: Path) -> Path:
-    """``folder``, or where that holds a run already the first of ``folder_2``, ``folder_3``, ... that does not."""
+    """``folder`` if it does not exist, else the first of ``folder_2``, ``folder_3``, ... that does not exist."""
     candidate, number = folder, 1
     while candidate.exists():
         number += 1
@@ -84,10 +84,10 @@ def fresh_folder(folder: Path) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second process out of a run's folder; the lock ends with the process, however that ends.
+    """Locks a run's folder against other processes; the lock ends with the process, even with a killed one.
 
     Raises:
-        UserError: another process is at work there.
+        UserError: another process holds the lock.
     """
     from filelock import FileLock, Timeout
 
@@ -99,7 +99,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process is at work in a run's folder."""
+    """Whether another process holds the lock of a run's folder."""
     try:
         with locked(folder):
             return False

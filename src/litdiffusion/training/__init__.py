@@ -1,4 +1,4 @@
-"""Lightning modules: hooks that call the parts; no formulas live here."""
+"""Lightning modules: hooks that call the parts; they contain no formulas."""
 
 from litdiffusion.training.module import DiffusionModule
 

@@ -1,4 +1,4 @@
-"""How Lightning writes and reads checkpoints here: as a whole or not at all, sealed, the last one kept until then."""
+"""Checkpoint files for Lightning: written atomically with a checksum, while the previous file is kept."""
 
 import io
 from pathlib import Path
@@ -12,13 +12,13 @@ from litdiffusion.training.checkpoints import LAST, PREVIOUS, read_file
 
 
 class SealedCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to a temporary file, with its checksum, and moves it into place once it is on the disk.
+    """Writes a checkpoint with its checksum to a temporary file, and renames it once it is on the disk.
 
-    A ``last.ckpt`` that is replaced becomes ``previous.ckpt``. Reading refuses a file whose checksum does not fit.
+    A replaced ``last.ckpt`` becomes ``previous.ckpt``. Files that are not intact are not read.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Errors: OSError of a full disk; all files are then as they were."""
+        """Errors: OSError of a full disk; all files are then unchanged."""
         path, archive = Path(path), io.BytesIO()
         torch.save({**checkpoint, "sealed": True}, archive)
         seal(archive)
@@ -28,5 +28,5 @@ class SealedCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """The content on the CPU; no class or function is loaded from a file, whatever ``weights_only`` says."""
+        """The content on the CPU; no class or function is loaded from a file, whatever ``weights_only`` is."""
         return read_file(path)

@@ -1,4 +1,4 @@
-"""Reading checkpoints: safely, and with one clear line where a file is not what it should be."""
+"""Reads checkpoints safely, with a one-line error for a missing, damaged or foreign file."""
 
 import pickle
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_file(path: str | Path) -> Any:
-    """What a file holds, loaded with ``weights_only=True`` onto the CPU; its checksum, where it has one, must fit.
+    """The content of a file, loaded with ``weights_only=True`` onto the CPU; a file with a checksum must be intact.
 
     Raises:
         UserError: a missing, unreadable or damaged file.
@@ -35,28 +35,29 @@ def read_file(path: str | Path) -> Any:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; give the path of a .ckpt file, as printed at the end of a run")
     if is_sealed(path) and not seal_fits(path):
-        raise UserError(_damaged(path, "its checksum does not fit"))
+        raise UserError(_damage_message(path, "its checksum does not fit"))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise UserError(_damaged(path, reason)) from error
+        raise UserError(_damage_message(path, reason)) from error
     if isinstance(content, dict) and content.get("sealed") and not is_sealed(path):
-        raise UserError(_damaged(path, "its checksum is missing"))
+        raise UserError(_damage_message(path, "its checksum is missing"))
     return content
 
 
-def _damaged(path: Path, reason: str) -> str:
+def _damage_message(path: Path, reason: str) -> str:
     return (
-        f"{path} cannot be read as a checkpoint ({reason}); it is damaged or not one of litdiffusion's: take another "
-        f"file of the same folder"
+        f"{path} cannot be read as a checkpoint ({reason}); it is damaged or was not written by litdiffusion; take "
+        f"another file of the same folder"
     )
 
 
 def newest_checkpoint(folder: Path, usable: Callable[[dict[str, Any]], bool]) -> tuple[Path | None, list[str]]:
-    """The checkpoint of a run that it goes on from: the last whole one whose content is ``usable``, or None.
+    """The checkpoint that a run continues from: the newest intact one whose content is ``usable``, or None.
 
-    Beside the path a line for every damaged file, which is renamed, lest it takes the place of a good one.
+    Also returns one line for each damaged file. Such a file is renamed, so that the next save does not move it over
+    ``previous.ckpt``.
     """
     lines = []
     best = sorted(folder.glob("best_*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)

@@ -1,4 +1,4 @@
-"""Where the wall time of a run goes."""
+"""Wall time of a run by section."""
 
 import time
 from collections import defaultdict
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Sums wall seconds by section; where sections nest, a moment belongs to the innermost alone.
+    """Sums wall seconds by section; time in nested sections counts only for the innermost one.
 
-    Shares are of the time between `start` and `stop` (or now). Before `start` nothing has a share.
+    Shares are relative to the time between `start` and `stop` (or now). Before `start` every share is 0.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class Clock:
         self._since = self._begin = self._end = 0.0
 
     def start(self) -> None:
-        """The run begins (again): shares count from here."""
+        """Starts or restarts the clock: shares count from here."""
         self.seconds.clear()
         self._begin, self._end = time.perf_counter(), 0.0
         self._since = self._begin
@@ -29,18 +29,18 @@ class Clock:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since `start`; it stands still after `stop`."""
+        """Seconds from `start` to `stop` (or now); 0 before `start`."""
         if not self._begin:
             return 0.0
         return max((self._end or time.perf_counter()) - self._begin, 1e-9)
 
     def share(self, *sections: str) -> float:
-        """The part of the elapsed time that the sections took together, in [0, 1]."""
+        """Share of the elapsed time that the sections took together, in [0, 1]."""
         return sum(self.seconds[name] for name in sections) / self.elapsed if self._begin else 0.0
 
     @contextmanager
     def __call__(self, section: str) -> Iterator[None]:
-        """The block's time is the section's, but for what sections inside it take."""
+        """Adds the block's time to the section, without the time of sections inside the block."""
         self.enter(section)
         began = self.seconds[section]
         try:
@@ -50,16 +50,17 @@ class Clock:
             self.last[section] = self.seconds[section] - began
 
     def enter(self, section: str) -> None:
-        self._turn()
+        self._charge_open_section()
         self._open.append(section)
 
     def leave(self) -> None:
-        """Closes the innermost section; without an open one it does nothing."""
-        self._turn()
+        """Closes the innermost section, if one is open."""
+        self._charge_open_section()
         if self._open:
             self._open.pop()
 
-    def _turn(self) -> None:
+    def _charge_open_section(self) -> None:
+        """Adds the time since the last change to the innermost open section."""
         now = time.perf_counter()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
@@ -67,13 +68,13 @@ class Clock:
 
 
 class Budget:
-    """Keeps a job that returns within a share of the run's time.
+    """Limits a repeated job to a share of the run's time.
 
     Args:
-        clock: of the run.
-        section: of the job on that clock.
-        max_share: in (0, 1]; None: no limit.
-        ahead: how many times the last cost is set aside before another one is allowed, itself among them.
+        clock: clock of the run.
+        section: section of the job on that clock.
+        max_share: largest share, in (0, 1]; None: no limit.
+        ahead: how many jobs at the last cost must fit into the share before the next one is allowed; counts that one.
     """
 
     def __init__(self, clock: Clock, section: str, max_share: float | None, ahead: int = 1):
@@ -89,7 +90,7 @@ class Budget:
         return self.clock.share(self.section)
 
     def allows(self) -> bool:
-        """Whether one more would stay within the share; the first always does."""
+        """Whether one more job stays within the share; the first job is always allowed."""
         if self.max_share is None or not self.done:
             return True
         cost = self.seconds + self.ahead * self.clock.last[self.section]
@@ -97,7 +98,7 @@ class Budget:
 
     @contextmanager
     def spend(self) -> Iterator[None]:
-        """One job."""
+        """Measures the block as one job."""
         with self.clock(self.section):
             yield
         self.done += 1

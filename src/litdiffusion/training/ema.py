@@ -13,13 +13,13 @@ from litdiffusion.errors import UserError
 class EMA(nn.Module):
     """``average <- d * average + (1 - d) * weights`` after every step, ``d = min(decay, (1 + step) / (10 + step))``.
 
-    The warm-up forgets the random start: after k steps the average spans roughly the last k / 10 of them, until it
-    spans ``1 / (1 - decay)``. Buffers are copied. The average lives in ``self.model``, always in eval mode; being a
-    submodule it is in every checkpoint beside the raw weights, and nothing is ever swapped. It stays in at least
-    float32 where the weights go to half precision, which would round its small steps away.
+    The warm-up removes the random initial weights: after k steps the average spans about the last k / 10 steps, until
+    it spans ``1 / (1 - decay)``. Buffers are copied. The average is ``self.model``, always in eval mode. It is a
+    submodule, so every checkpoint holds it beside the raw weights, and weights are never swapped. It stays in at least
+    float32 if the weights go to half precision, which would round its small updates to zero.
 
-    Source: Polyak, Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992, for averaging; the
-    warm-up is TensorFlow's ``ExponentialMovingAverage(num_updates)``.
+    Source: Polyak, Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992, for averaging; the warm-up
+    is TensorFlow's ``ExponentialMovingAverage(num_updates)``.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -29,37 +29,41 @@ class EMA(nn.Module):
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self.decay = decay
         self._tensors: list[list[torch.Tensor]] = []
-        self._of: tuple[nn.Module, nn.Module] | None = None
+        self._tensors_of: tuple[nn.Module, nn.Module] | None = None
 
     def random_share(self, steps: int) -> float:
-        """How much of the average after ``steps`` steps is still the random start, in [0, 1]."""
+        """Share of the random initial weights in the average after ``steps`` steps, in [0, 1]."""
+        # 1000 factors suffice, because those of the warm-up already make the product negligible.
         return math.prod(min(self.decay, (1 + step) / (10 + step)) for step in range(min(steps, 1000)))
 
     def train(self, mode: bool = True) -> "EMA":
-        return self  # the average is only ever evaluated
+        return self  # because the average is never trained
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "EMA":
-        """The hook of `nn.Module` below ``to``, ``cuda`` and ``half``."""
-        return super()._apply(lambda x: _kept_precise(fn(x), x), recurse)
+        """The method behind ``to``, ``cuda`` and ``half``; the average stays in at least float32."""
+        return super()._apply(lambda x: _at_least_float32(fn(x), x), recurse)
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Takes in the weights that ``model`` has after optimizer step number ``step`` (from 0)."""
+        """Moves the average towards the weights that ``model`` has after optimizer step number ``step`` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        if self._of != (self.model, model):  # walking over the modules at every step would cost more than the update
-            self._of = self.model, model
+        if self._tensors_of != (
+            self.model,
+            model,
+        ):  # walking over the modules at every step would cost more than the update
+            self._tensors_of = self.model, model
             self._tensors = [list(m.parameters()) for m in (self.model, model)]
             self._tensors += [list(m.buffers()) for m in (self.model, model)]
-            self._alike = all(a.dtype == w.dtype for a, w in zip(*self._tensors[:2], strict=True))
+            self._same_dtypes = all(a.dtype == w.dtype for a, w in zip(*self._tensors[:2], strict=True))
         averages, weights, copies, buffers = self._tensors
-        if not self._alike:  # a weight of half precision is widened to its average's dtype
+        if not self._same_dtypes:  # because lerp needs equal dtypes
             weights = [weight.to(average.dtype) for average, weight in zip(averages, weights, strict=True)]
         torch._foreach_lerp_(averages, weights, 1 - decay)
         for copy_, buffer in zip(copies, buffers, strict=True):
             copy_.copy_(buffer)
 
 
-def _kept_precise(moved: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """``before`` on the device of ``moved``, and in its dtype unless that is half precision."""
+def _at_least_float32(moved: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """``moved``; if it is in half precision, ``before`` on the same device in at least float32."""
     half = moved.dtype in (torch.float16, torch.bfloat16)
     return before.to(moved.device, torch.promote_types(before.dtype, torch.float32)) if half else moved

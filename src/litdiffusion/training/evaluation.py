@@ -1,4 +1,4 @@
-"""What a trained denoiser is asked by Lightning's ``validate``, ``test`` and ``predict``: losses and samples."""
+"""Lightning's ``validate``, ``test`` and ``predict`` for a trained denoiser: losses and samples."""
 
 from functools import partial
 from typing import Any
@@ -16,15 +16,15 @@ from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
-from litdiffusion.training.class_labels import class_labels
+from litdiffusion.training.class_labels import checked_class_labels
 from litdiffusion.training.clock import Clock
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.quartiles import quartile_means
-from litdiffusion.training.train_log import by_quartile
+from litdiffusion.training.train_log import sums_by_quartile
 
 
 class Evaluation(L.LightningModule):
-    """The half of `DiffusionModule` that changes no weight; its constructor sets what is named here."""
+    """The half of `DiffusionModule` that changes no weight; the subclass's constructor sets these attributes."""
 
     denoiser: Denoiser
     ema: EMA
@@ -45,16 +45,18 @@ class Evaluation(L.LightningModule):
         self.clock.leave()
 
     def on_validation_epoch_start(self) -> None:
-        self._sums, self._best = torch.zeros(2, 2, 4, device=self.device)
+        self._loss_sums, self._best_loss_sums = torch.zeros(2, 2, 4, device=self.device)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Adds to the sums of the epoch, over all loaders if there are several."""
+        """Adds the losses of a batch to the sums of the epoch, over all loaders."""
         batch = as_batch(batch)
         x_0, class_label = self.codec.encode(batch.data), self.condition(batch)
         noise = partial(seeded_noise, fold_seed(batch_idx, self.global_rank))
-        self._sums += self._by_quartile(self.objective(self.ema.model, x_0, class_label, noise(), offset=0.5))
-        if self._optimum and not self.denoiser.learned_variance:  # from the same noise again
-            self._best += self._by_quartile(self.objective(*self._optimum, x_0, None, noise(), offset=0.5))
+        self._loss_sums += self._sums_by_quartile(self.objective(self.ema.model, x_0, class_label, noise(), offset=0.5))
+        if self._optimum and not self.denoiser.learned_variance:  # the same noise, so that both losses compare
+            self._best_loss_sums += self._sums_by_quartile(
+                self.objective(*self._optimum, x_0, None, noise(), offset=0.5)
+            )
 
     def on_validation_epoch_end(self) -> None:
         self._log_losses("val")
@@ -69,10 +71,10 @@ class Evaluation(L.LightningModule):
         self._log_losses("test")
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """A sample in data space for each item of the batch, of the item's class where the model is told classes."""
+        """One sample in data space for each item of the batch; a conditional model draws the item's class."""
         batch = as_batch(batch)
-        place = fold_seed(self.seed, self.global_rank, batch_idx, dataloader_idx)
-        noise = per_sample_noise([fold_seed(place, i) for i in range(len(batch.data))])
+        batch_seed = fold_seed(self.seed, self.global_rank, batch_idx, dataloader_idx)
+        noise = per_sample_noise([fold_seed(batch_seed, i) for i in range(len(batch.data))])
         return self.draw(len(batch.data), noise, self.condition(batch))
 
     def draw(self, count: int, noise: Noise, class_label: Tensor | None = None, weights: str = "ema") -> Tensor:
@@ -80,17 +82,21 @@ class Evaluation(L.LightningModule):
         return self.draws(weights=weights).states(count, noise, class_label)[-1].x
 
     def draws(self, sampler: Sampler | None = None, weights: str = "ema") -> Draws:
-        """What draws samples of the "ema" or the "raw" weights, by the module's own sampler or another."""
+        """The `Draws` of the "ema" or "raw" weights with the given sampler, or else the module's own."""
         return Draws(
             sampler or self.sampler, self.sampling_denoiser(weights), self.shape, self.codec.decode, self.device
         )
 
     def condition(self, batch: Batch, count: int | None = None) -> Tensor | None:
-        """What the net is told of the first ``count`` items, or all: their classes; None of an unconditional model."""
-        return class_labels(batch.class_label, self.num_classes)[:count].to(self.device) if self.num_classes else None
+        """Class labels of the first ``count`` items, or of all, to condition the net on; None without classes."""
+        return (
+            checked_class_labels(batch.class_label, self.num_classes)[:count].to(self.device)
+            if self.num_classes
+            else None
+        )
 
     def sampling_denoiser(self, weights: str = "ema") -> nn.Module:
-        """The denoiser to sample from: the averaged ("ema") or the current ("raw") weights, clipped where asked."""
+        """The denoiser with averaged ("ema") or current ("raw") weights, clipped if the module has a ``clip`` range."""
         choices = {"ema": self.ema.model, "raw": self.denoiser}
         if weights not in choices:
             raise UserError(f"weights must be ema or raw, got {weights!r}")
@@ -98,15 +104,15 @@ class Evaluation(L.LightningModule):
 
     @property
     def exact_denoiser(self) -> nn.Module | None:
-        """The truth, where it is known."""
+        """The exact denoiser of the data distribution; None if it is unknown."""
         return self._optimum[0].denoiser if self._optimum else None
 
-    def _by_quartile(self, losses: Losses) -> Tensor:
-        return by_quartile(losses, self.denoiser.schedule.place)
+    def _sums_by_quartile(self, losses: Losses) -> Tensor:
+        return sums_by_quartile(losses, self.denoiser.schedule.place)
 
     def _log_losses(self, part: str) -> None:
-        values = quartile_means(self.trainer.strategy.reduce(self._sums, reduce_op="sum"), f"{part}/loss")
+        values = quartile_means(self.trainer.strategy.reduce(self._loss_sums, reduce_op="sum"), f"{part}/loss")
         if self._optimum and not self.denoiser.learned_variance:
-            best = self.trainer.strategy.reduce(self._best, reduce_op="sum")
+            best = self.trainer.strategy.reduce(self._best_loss_sums, reduce_op="sum")
             values |= quartile_means(best, f"{part}/best_loss")
         self.log_dict(values)

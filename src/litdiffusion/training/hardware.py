@@ -1,4 +1,4 @@
-"""What the hardware is good at, and the settings that follow from it."""
+"""Settings that depend on the hardware: precision, threads, memory layout."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 ALL_THREADS = torch.get_num_threads()
-"""Threads of this process as it started: an earlier job of a multirun may have lowered the present number."""
+"""Threads of this process at its start: an earlier job of a multirun may have lowered the current number."""
 
 
 def fast_bf16(accelerator: str) -> bool:
-    """Whether bfloat16 matrix products are faster than float32 there: recent GPUs, CPUs with AMX or AVX512-BF16."""
+    """Whether bfloat16 matrix products are faster than float32: recent GPUs, CPUs with AMX or AVX512-BF16."""
     if accelerator != "cpu" and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
@@ -25,17 +25,17 @@ def precision_for(setting: str | int, accelerator: str, shape: Sequence[int]) ->
 
 
 def use_threads(setting: str | int, shape: Sequence[int]) -> None:
-    """Sets torch's CPU threads to ``setting``, where "auto" is all for images (C, H, W) and 1 for vectors.
+    """Sets torch's CPU threads to ``setting``; "auto" is all threads for images (C, H, W) and 1 for vectors.
 
-    A second thread costs a tiny net more than it gives, and several times its speed on a busy machine.
+    A second thread makes a tiny net slower, on a busy machine several times.
     """
     torch.set_num_threads((ALL_THREADS if len(shape) == 3 else 1) if setting == "auto" else int(setting))
 
 
 def prepared(net: nn.Module, compile: bool) -> nn.Module:
-    """The net with its 4-D weights in ``channels_last``, the fast layout of convolutions, and compiled if asked for.
+    """The net with 4-D weights in ``channels_last``, the fast layout of convolutions; compiled if ``compile``.
 
-    Both are done in place: the names in checkpoints stay as they are.
+    Both are done in place, so the names in checkpoints do not change.
     """
     for weight in net.parameters():
         if weight.ndim == 4:

@@ -1,4 +1,4 @@
-"""How long a training is, as far as its trainer and its data say."""
+"""Length of a training run, from its trainer and its data."""
 
 import math
 
@@ -9,7 +9,7 @@ from litdiffusion.data import DataModule, Facts
 
 
 def num_items(data: L.LightningDataModule, facts: Facts) -> int:
-    """How many items are trained on; of a loader without a length, those that are known."""
+    """Number of training items; for a loader without a length, the number of known items."""
     if isinstance(data, DataModule):
         return len(data.train.data)
     count = sized_len(getattr(data.train_dataloader(), "dataset", None))
@@ -17,7 +17,7 @@ def num_items(data: L.LightningDataModule, facts: Facts) -> int:
 
 
 def batches_per_epoch(trainer: L.Trainer, data: L.LightningDataModule) -> float:
-    """Batches of one process in one epoch; inf where the loader has no length."""
+    """Number of batches of one process in one epoch; inf if the loader has no length."""
     limit = trainer.overfit_batches or trainer.limit_train_batches
     if isinstance(data, DataModule):
         count = len(data.train.data) // (data.batch_size * trainer.world_size)
@@ -28,7 +28,7 @@ def batches_per_epoch(trainer: L.Trainer, data: L.LightningDataModule) -> float:
 
 
 def total_steps(trainer: L.Trainer, data: L.LightningDataModule) -> float:
-    """Steps of the optimizer until ``max_steps`` or ``max_epochs`` ends the run, whichever comes first; else inf."""
+    """Optimizer steps until ``max_steps`` or ``max_epochs`` ends the run, whichever comes first; else inf."""
     per_epoch = math.ceil(batches_per_epoch(trainer, data) / trainer.accumulate_grad_batches)
     epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs * per_epoch
     return min(epochs, math.inf if trainer.max_steps == -1 else trainer.max_steps)

@@ -22,7 +22,7 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 100, fina
         raise UserError(f"lr_schedule.final must lie in [0, 1] (a share of the base rate), got {final}")
     if not math.isfinite(total_steps):
         raise UserError(
-            "lr_schedule=cosine falls over the whole run, which has no length; set trainer.max_steps or "
+            "lr_schedule=cosine needs a run of known length; set trainer.max_steps or "
             "trainer.max_epochs, or take lr_schedule=constant"
         )
     span = max(1, total_steps - warmup_steps)
@@ -35,7 +35,7 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 100, fina
 
 
 def constant(optimizer: Optimizer, warmup_steps: int = 100) -> LambdaLR:
-    """Linear warm-up over ``warmup_steps``, then 1: the first step already moves, at ``1 / warmup_steps``."""
+    """Linear warm-up over ``warmup_steps``, then the factor 1; the first step has the factor ``1 / warmup_steps``."""
     return LambdaLR(optimizer, _warm_up(warmup_steps))
 
 

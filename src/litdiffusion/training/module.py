@@ -1,4 +1,4 @@
-"""The training of a denoiser, as Lightning hooks."""
+"""Training of a denoiser, as Lightning hooks."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from litdiffusion.diffusion.samplers import Ancestral, Sampler
 from litdiffusion.diffusion.seeding import fold_seed, seed_generators
 from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.runs.log import sync_rows
-from litdiffusion.training.class_labels import hidden
+from litdiffusion.training.class_labels import with_class_dropout
 from litdiffusion.training.clock import Clock
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.evaluation import Evaluation
@@ -31,29 +31,29 @@ MakeSchedule = Callable[[torch.optim.Optimizer, float], Any]
 
 
 class DiffusionModule(Evaluation):
-    """Trains ``denoiser`` on ``objective``; validates, samples and reports with the averaged weights.
+    """Trains ``denoiser`` on ``objective``; validates and samples with the averaged weights.
 
-    Batches are a tensor x (B, *shape), a pair (x, class) or a `Batch`; bytes are read as images in [-1, 1].
+    A batch is a tensor x (B, *shape), a pair (x, class label) or a `Batch`; bytes are read as images in [-1, 1].
 
     Args:
-        denoiser: what is trained.
+        denoiser: the denoiser to train.
         objective: the loss of a batch.
-        shape: of one sample in model space.
-        sampler: draws from the trained denoiser, for the callbacks and scripts.
-        codec: between data and the space that the diffusion runs in.
-        optimizer: denoiser -> optimizer.
-        lr_schedule: (optimizer, total steps) -> a scheduler of ``torch.optim``, which moves after every step, or
-            Lightning's dictionary with one, which says itself when (after every epoch, if it does not). None: the rate
-            stays.
-        ema_decay: of the weight average; 0 keeps the average equal to the weights.
-        seed: with the step, the batch and the rank it determines every random number of a training step.
-        clip: range that samples' x_0 is clamped to while sampling, or None.
-        classes: K, that the net is told; 0: labels are not used.
-        class_dropout: share of training items whose class is hidden, so that the net learns p(x) too.
-        optimum: the data's exact denoiser where it is known: its loss is the least that can be reached.
+        shape: shape of one sample in model space.
+        sampler: draws samples for the callbacks and scripts; None: `Ancestral`.
+        codec: maps between data space and model space; None: the identity.
+        optimizer: function denoiser -> optimizer.
+        lr_schedule: function (optimizer, total steps) -> a scheduler of ``torch.optim``, which moves after every step,
+            or Lightning's dictionary with a scheduler, which moves after every epoch unless the dictionary says
+            otherwise. None: the rate is constant.
+        ema_decay: decay of the weight average; 0 keeps the average equal to the weights.
+        seed: determines, with the step, the batch and the rank, every random number of a training step.
+        clip: range that x_0 is clamped to while sampling, or None.
+        num_classes: number of classes of a conditional model; 0: class labels are not used.
+        class_dropout: share of training items whose class is dropped, so that the net also learns p(x).
+        optimum: exact denoiser of the data, if known: its loss is the smallest that can be reached.
         skip_nonfinite: how many steps without a finite gradient are skipped before the run stops.
-        record: plain values stored in every checkpoint, enough to rebuild the module from it; None: what the parts
-            remember of their constructors, see `record_of`.
+        record: plain values stored in every checkpoint, enough to rebuild the module; None: what the parts remember of
+            their constructors, see `record_of`.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class DiffusionModule(Evaluation):
         self._optimizer, self._lr_schedule = optimizer, lr_schedule
         self._clip, self._class_dropout = clip, class_dropout
         self._lr: float | None = None
-        self._attached = False
-        # In a list: the truth is nothing that is trained, moved or saved.
+        self._is_set_up = False
+        # In a list, so that torch does not train, move or save it.
         self._optimum = [] if optimum is None else [OptimalOutput(optimum, denoiser.parameterization)]
 
     # Training
@@ -106,8 +106,7 @@ class DiffusionModule(Evaluation):
         batch = as_batch(batch)
         self.seed_step(batch_idx)
         x_0 = self.codec.encode(batch.data)
-        class_label = self.trained_class(batch)
-        losses = self.objective(self.denoiser, x_0, class_label, offset=self.time_offset(batch_idx))
+        losses = self.objective(self.denoiser, x_0, self.drop_class(batch), offset=self.time_offset(batch_idx))
         self.train_log.add(losses)
         return losses.mean()
 
@@ -123,31 +122,31 @@ class DiffusionModule(Evaluation):
 
     @property
     def lr(self) -> float | None:
-        """The base learning rate where one was set, by Lightning's LearningRateFinder say; else None."""
+        """Base learning rate that was set later, e.g. by Lightning's LearningRateFinder; else None."""
         return self._lr
 
     @lr.setter
     def lr(self, value: float) -> None:
         self._lr = value
-        for config in self.trainer.lr_scheduler_configs if self._attached else ():
-            if hasattr(config.scheduler, "base_lrs"):  # else the schedule would go back to the old rate
+        for config in self.trainer.lr_scheduler_configs if self._is_set_up else ():
+            if hasattr(config.scheduler, "base_lrs"):  # otherwise the scheduler restores the old rate
                 config.scheduler.base_lrs = [value] * len(config.scheduler.base_lrs)
 
     def seed_step(self, batch_idx: int) -> None:
-        """Every random number of a batch is a function of (seed, step, batch of the step, rank)."""
-        seed_generators(self.device, fold_seed(self.seed, *self._place(batch_idx), self.global_rank))
+        """Makes every random number of a batch a function of (seed, step, micro-batch, rank)."""
+        seed_generators(self.device, fold_seed(self.seed, *self._step_and_micro_batch(batch_idx), self.global_rank))
 
     def time_offset(self, batch_idx: int) -> float:
-        """Of this process's times: those of all processes together cover the law evenly."""
-        shared = fold_seed(self.seed, *self._place(batch_idx)) / 2**63
+        """Offset of this process's times; the times of all processes together cover their distribution evenly."""
+        shared = fold_seed(self.seed, *self._step_and_micro_batch(batch_idx)) / 2**63
         return (self.global_rank + shared) / self.trainer.world_size
 
-    def trained_class(self, batch: Batch) -> Tensor | None:
-        """What the net is told while it learns: the class, now and then that there is none."""
+    def drop_class(self, batch: Batch) -> Tensor | None:
+        """Class labels to train on, some replaced by "no class"; None for a model without classes."""
         class_label = self.condition(batch)
-        return None if class_label is None else hidden(class_label, self.num_classes, self._class_dropout)
+        return None if class_label is None else with_class_dropout(class_label, self.num_classes, self._class_dropout)
 
-    def _place(self, batch_idx: int) -> tuple[int, int]:
+    def _step_and_micro_batch(self, batch_idx: int) -> tuple[int, int]:
         return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
 
     def configure_gradient_clipping(
@@ -156,18 +155,19 @@ class DiffusionModule(Evaluation):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Refuses or skips a gradient that is not finite while the weights are still good, else limits it.
+        """Skips or refuses a non-finite gradient before it changes the weights; clips a finite one.
 
-        A loss that is not finite shows here too, and on every process alike: gradients are already summed.
+        A non-finite loss is also found here, by every process alike, because gradients are already summed over
+        processes.
         """
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         self.progress.gradient_norm = norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
-        # A scaled loss (16-mixed) skips steps with infinite gradients as a matter of course.
+        # With a scaled loss (16-mixed) the gradient scaler itself skips steps with infinite gradients.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if not scaled and not math.isfinite(norm):
-            self._skip(weights)
-        elif (gradient_clip_val or 0) > 0 and gradient_clip_algorithm in (None, "norm") and self._plain_clipping():
-            nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)  # which Lightning's would measure again
+            self._skip_step(weights)
+        elif (gradient_clip_val or 0) > 0 and gradient_clip_algorithm in (None, "norm") and self._norm_is_local():
+            nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)  # Lightning would compute the norm again
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         self.progress.updating = True
@@ -179,15 +179,15 @@ class DiffusionModule(Evaluation):
         optimizer: Any,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Lightning's step; then the average follows, and adaptive times learn."""
+        """Lightning's step, then the update of the average and of adaptive times."""
         step, skipped = self.global_step, self.health.skipped
-        self.progress.rate = optimizer.param_groups[0]["lr"]  # after the step the scheduler sets the next one
+        self.progress.rate = optimizer.param_groups[0]["lr"]  # because the scheduler changes it after the step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.ema.update(self.denoiser, step)
-        left_out = self.health.skipped > skipped
-        if self.objective.times.adaptive and not left_out:
-            self._observe(self.train_log.current)
-        self.train_log.end_step(left_out)
+        skipped_now = self.health.skipped > skipped
+        if self.objective.times.adaptive and not skipped_now:
+            self._adapt_times(self.train_log.current)
+        self.train_log.end_step(skipped_now)
         loop = self.trainer.fit_loop
         last = loop.epoch_loop.batch_progress.is_last_batch or batch_idx + 1 == self.trainer.num_training_batches
         self.progress.position = Position(step + 1, epoch, batch_idx + 1, loop.total_batch_idx + 1, last)
@@ -195,26 +195,26 @@ class DiffusionModule(Evaluation):
 
     @property
     def stepped(self) -> bool:
-        """Whether the batch that has ended led to a step of the optimizer."""
+        """Whether the batch that has just ended led to an optimizer step."""
         return self.progress.position.total == self.trainer.fit_loop.total_batch_idx + 1
 
-    def _plain_clipping(self) -> bool:
-        """Whether the trainer leaves the norm to the module: FSDP's is a sum over processes."""
+    def _norm_is_local(self) -> bool:
+        """Whether this process can compute the gradient norm alone: FSDP's norm is a sum over processes."""
         return "fsdp" not in type(self.trainer.strategy).__name__.lower()
 
-    def _skip(self, weights: list[Tensor]) -> None:
-        where = diagnosis(self.denoiser.named_parameters(), self.train_log.current, self.denoiser.schedule)
-        self.health.skip(self.global_step, where)
+    def _skip_step(self, weights: list[Tensor]) -> None:
+        reason = diagnosis(self.denoiser.named_parameters(), self.train_log.current, self.denoiser.schedule)
+        self.health.skip(self.global_step, reason)
         for weight in weights:
-            weight.grad = None  # without one an optimizer leaves a weight and its moments as they are
+            weight.grad = None  # because an optimizer skips weights without a gradient
 
-    def _observe(self, batches: list[Losses]) -> None:
-        """After the update, which refuses what is not finite: the times must not learn from it either."""
+    def _adapt_times(self, batches: list[Losses]) -> None:
+        """Passes the losses of all processes to the adaptive times, after the update has refused non-finite ones."""
         for losses in batches:
             self.objective.times.observe(*(self.all_gather(x).flatten() for x in (losses.t, losses.value)))
 
     def setup(self, stage: str) -> None:
-        self._attached = True
+        self._is_set_up = True
 
     # The log
 
@@ -233,12 +233,13 @@ class DiffusionModule(Evaluation):
         every = self.trainer.log_every_n_steps
         if self.stepped and every and (self.global_step % every == 0 or self.trainer.should_stop):
             self._log_training()
-        self.clock.enter("data")  # until the next batch is there, but for what callbacks take for themselves
+        self.clock.enter("data")  # until the next batch, without the sections of callbacks
 
     def on_train_epoch_end(self) -> None:
-        """Lightning leaves out ReduceLROnPlateau in the epoch that a run goes on in: no checkpoint has its number.
+        """Moves ReduceLROnPlateau in the epoch in which a run resumed.
 
-        Where the validation lies in the rest of that epoch, the number is there all the same.
+        Lightning leaves it out there, because no checkpoint holds the monitored metric. The metric exists if the rest
+        of the epoch contains the validation.
         """
         numbers, epochs = self.trainer.callback_metrics, self.trainer.current_epoch + 1
         for config in self.trainer.lr_scheduler_configs if self.trainer.fit_loop.restarting else ():
@@ -251,7 +252,7 @@ class DiffusionModule(Evaluation):
         self.clock.stop()
 
     def _log_training(self) -> None:
-        """The mean since the last row, straight to the loggers: ten numbers by ``self.log`` cost ten steps of a toy."""
+        """Writes the row straight to the loggers: ten values by ``self.log`` cost as much as ten steps of a toy."""
         row = self.train_log.row(self.denoiser.schedule.place, self.trainer.world_size)
         if "train/loss" in row:  # for the progress bar and for callbacks
             self.log("train/loss", row["train/loss"], prog_bar=True, logger=False)
@@ -279,7 +280,7 @@ class DiffusionModule(Evaluation):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the unfinished row of the log, and sets Lightning's counters to what they are at this step."""
+        """Restores the losses that are not logged yet, and sets Lightning's counters to this step."""
         progress = checkpoint.get("progress")
         if progress is None:
             return
@@ -301,20 +302,20 @@ class DiffusionModule(Evaluation):
     ) -> Self:
         """The module of a checkpoint with all of its weights, as Lightning's method of this name.
 
-        The parts are rebuilt from the config in the file, which may name no more than `Pretrained` allows. Files are
-        always read with ``weights_only=True``, and there is no file of hyperparameters.
+        The parts are rebuilt from the config in the file, which may name only what `Pretrained` allows. Files are
+        always read with ``weights_only=True``. There is no file of hyperparameters.
 
         Args:
-            checkpoint_path: of the file.
-            map_location: the module's device; the CPU, unless it is the name or object of one device.
-            hparams_file, weights_only: without effect.
+            checkpoint_path: path of the file.
+            map_location: device of the module, if it is one device or its name; else the CPU.
+            hparams_file, weights_only: ignored.
             strict: whether the names of all weights must fit; None: they must.
             kwargs: ``trust``, as for `Pretrained`, and settings of the config that replace those in the file.
 
         Raises:
-            UserError: a damaged or foreign file, or one whose config names more than it may.
+            UserError: a damaged or foreign file, or a config that names more than is allowed.
         """
-        from litdiffusion.pretrained.restoring import restored_module  # here alone a module needs what builds one
+        from litdiffusion.pretrained.restoring import restored_module  # here, because only this method builds a module
 
         device = map_location if isinstance(map_location, str | int | torch.device) else "cpu"
         return restored_module(checkpoint_path, kind=cls, strict=strict is not False, **kwargs).to(device)

@@ -1,4 +1,4 @@
-"""Optimizers of a network's weights: AdamW, and Muon with AdamW; any other one works by its ``_target_``."""
+"""Optimizers of a network's weights: AdamW, and Muon with AdamW; a config names any other one by ``_target_``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,14 +21,14 @@ def muon(
     momentum: float = 0.95,
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float = 0.0,
-) -> "Together":
+) -> "CombinedOptimizer":
     """Muon for the hidden matrices of the net, AdamW for all other weights, as one optimizer.
 
-    Hidden are the weights of all linear layers but the first and the last one that the net names: those look at data
-    and labels, and write the output. Muon's step is scaled to the size of AdamW's, so both share one learning rate.
+    Hidden matrices are the weights of all linear layers except the net's first and last one, which read the input and
+    write the output. Muon's step is scaled to the size of AdamW's, so both use one learning rate.
 
     Raises:
-        UserError: a net without hidden matrices, or a torch that has no Muon.
+        UserError: a net without hidden matrices, or a torch without Muon.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the common rate is that of
     Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv 2502.16982.
@@ -45,26 +45,26 @@ def muon(
     chosen = {id(weight) for weight in hidden}
     others = [weight for weight in net.parameters() if id(weight) not in chosen and weight.requires_grad]
     settings = {"lr": lr, "weight_decay": weight_decay}
-    return Together(
+    return CombinedOptimizer(
         torch.optim.Muon(hidden, momentum=momentum, adjust_lr_fn="match_rms_adamw", **settings),
         AdamW(others, betas=tuple(betas), **settings),
     )
 
 
-class Together(Optimizer):
-    """Several optimizers of different weights as one: one step, one state, the parameter groups of all in a row.
+class CombinedOptimizer(Optimizer):
+    """Several optimizers of different weights as one, with one step, one state and the parameter groups of all.
 
-    Learning-rate schedules, clipping and checkpoints see a single ordinary optimizer.
+    Learning-rate schedules, clipping and checkpoints see a single optimizer.
     """
 
     def __init__(self, *parts: Optimizer):
         self.parts: Sequence[Optimizer] = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
-        self._share()
+        self._share_state()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """The step of each part; the closure is called once, before."""
+        """Steps every part; the closure is called once, before the first part."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -75,10 +75,10 @@ class Together(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._share()
+        self._share_state()
 
-    def _share(self) -> None:
-        """The parts work on the groups and the state of the whole, which torch makes anew when it loads them."""
+    def _share_state(self) -> None:
+        """Gives the parts the groups and state of the whole, because torch replaces both when it loads them."""
         groups = iter(self.param_groups)
         for part in self.parts:
             part.param_groups = [next(groups) for _ in part.param_groups]

@@ -1,4 +1,4 @@
-"""How far a run has come, and what Lightning's loops need to know of it to go on from there exactly."""
+"""Position of a training run, and the state that Lightning's loops need to continue exactly from there."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 class Position(NamedTuple):
-    """Where training stood right after a step of the optimizer.
+    """Position of training right after an optimizer step.
 
     Args:
-        step: steps of the optimizer so far.
-        epoch: passes over the data that were complete when this step's batch began.
+        step: optimizer steps so far.
+        epoch: complete passes over the data when this step's batch began.
         batch: batches of this epoch so far.
         total: batches of all epochs so far.
-        last: whether the epoch's last batch was among them.
+        last: whether these include the epoch's last batch.
     """
 
     step: int = 0
@@ -26,14 +26,14 @@ class Position(NamedTuple):
 
 @dataclass
 class Progress:
-    """What changes at every step; a plain object, since setting an attribute of a torch module takes microseconds.
+    """Values that change at every step; not a torch module, where setting an attribute takes microseconds.
 
     Args:
-        position: of the last step of the optimizer.
-        finished: whether nothing is left to do.
-        updating: whether the weights have moved and the average has not yet followed: no checkpoint in between.
-        rate: the learning rate of the last step.
-        gradient_norm: before it was limited.
+        position: position after the last optimizer step.
+        finished: whether training has ended.
+        updating: whether the weights have moved but the average has not; no checkpoint may be written meanwhile.
+        rate: learning rate of the last step.
+        gradient_norm: norm of the last gradient, before clipping.
     """
 
     position: Position = field(default_factory=Position)
@@ -44,23 +44,23 @@ class Progress:
 
 
 def rewind(fit_loop: dict[str, Any], at: Position, counts_steps: bool) -> None:
-    """Makes a checkpoint's loop state that of the end of the batch at ``at``, whenever the file was written.
+    """Sets a checkpoint's loop state to the end of the batch at ``at``, whichever hook wrote the file.
 
-    Lightning's counters stand differently in every hook that a checkpoint can be written from, and inside a window of
-    accumulated gradients they are ahead of the weights. This is the one place where they are set. A run that goes on
-    then trains the next batch first: it repeats no batch, skips none, and repeats no validation.
+    Lightning's counters differ between the hooks that write checkpoints. Inside a window of accumulated gradients they
+    are ahead of the weights. Only this function sets them. A resumed run then trains the next batch first: it repeats
+    no batch, skips none, and repeats no validation.
 
     Args:
         fit_loop: ``checkpoint["loops"]["fit_loop"]``, which is changed.
-        at: the position that the weights belong to.
-        counts_steps: whether the trainer that goes on has ``max_steps``; one that has ``max_epochs`` alone does not
-            take a run between two epochs for a restarted one.
+        at: position that the weights belong to.
+        counts_steps: whether the resuming trainer has ``max_steps``; a trainer with ``max_epochs`` alone does not treat
+            a run between two epochs as a restarted one.
     """
     between = at.last or at.total == 0
     done = at.epoch + at.last
     epochs = dict.fromkeys(("ready", "started"), done if between else done + 1)
     epochs |= dict.fromkeys(("processed", "completed"), done)
-    # A restarted loop completes its last batch itself, and counts the step of the log with it.
+    # Because a restarted loop itself completes its last batch, and counts the logged step of that batch.
     pending = int(at.total > 0 and (counts_steps or not between))
     for part, batches in (("total", at.total), ("current", at.batch)):
         counts = dict.fromkeys(("ready", "started", "processed"), batches)

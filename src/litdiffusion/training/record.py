@@ -1,4 +1,4 @@
-"""What a checkpoint says of a module whose parts were made in a script: the same as of one that a config describes."""
+"""The checkpoint record of a module whose parts were made in a script, in the form of a composed config."""
 
 from typing import Any
 
@@ -15,19 +15,19 @@ def record_of(
     num_classes: int,
     parts: dict[str, Any],
 ) -> dict[str, Any]:
-    """The record of a module: its parts in the form of a composed config, and the range of the data's values.
+    """The record of a module: its parts in the form of a composed config, and the value range of the data.
 
     Args:
-        denoiser: with the net, the schedule and the parameterization.
-        objective: with times and weighting.
-        value_range: of the data, or None.
-        shape: of one sample in model space.
-        classes: K, that the net is told, or 0.
-        parts: further ones, and further settings, by their names in the config.
+        denoiser: denoiser with net, schedule and parameterization.
+        objective: objective with times and weighting.
+        value_range: value range of the data, or None.
+        shape: shape of one sample in model space.
+        num_classes: number of classes of a conditional model, or 0.
+        parts: further parts and settings, by their config keys.
     """
     context = {"schedule": denoiser.schedule}
-    own = {name: getattr(objective, name) for name in ("times", "weighting")}
-    described = {"model": denoiser.net, "parameterization": denoiser.parameterization, **own, **parts}
+    objective_parts = {name: getattr(objective, name) for name in ("times", "weighting")}
+    described = {"model": denoiser.net, "parameterization": denoiser.parameterization, **objective_parts, **parts}
     config = {name: description(part, context) for name, part in described.items()}
     derived = {
         "shape": list(shape),
@@ -37,6 +37,6 @@ def record_of(
         "noise_label_range": list(denoiser.schedule.noise_label_range),
     }
     settings = {"learned_variance": denoiser.learned_variance, "clip_samples": value_range is not None}
-    schedule, objective = description(denoiser.schedule), description(objective, own)
+    schedule, objective = description(denoiser.schedule), description(objective, objective_parts)
     config |= {**settings, "schedule": schedule, "objective": objective, "derived": derived, "compile": False}
     return {"config": config, "value_range": value_range}

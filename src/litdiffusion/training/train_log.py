@@ -1,4 +1,4 @@
-"""What the log says of training: the loss since the last row, by quartile of time, and the speed."""
+"""The training metrics in the log: the loss since the last row, by quartile of time, and the speed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,53 +15,53 @@ TRAINING = ("step", "data")
 
 
 class TrainLog:
-    """Collects the losses of batches; those of a step that was left out never enter a row.
+    """Collects the losses of batches for the next row of the log; losses of a skipped step never enter a row.
 
-    ``time/samples_per_second`` counts the time of training alone since the last row. ``time/step_percent`` is the share
-    of the training step, ``time/data_percent`` that of the wait for a batch with Lightning's loop around it, both of
-    the whole time since training began.
+    ``time/samples_per_second`` counts only the training time since the last row. ``time/step_percent`` is the share of
+    the training step. ``time/data_percent`` is the share of waiting for a batch, with Lightning's loop around it. Both
+    are shares of the whole time since training began.
     """
 
     def __init__(self, clock: Clock):
         self.clock = clock
         self.current: list[Losses] = []
-        """Of the batches since the last step of the optimizer."""
-        self._kept: list[Losses] = []
+        """Losses of the batches since the last optimizer step."""
+        self._unlogged: list[Losses] = []
         self._items, self._seconds = 0, 0.0
 
     def add(self, losses: Losses) -> None:
-        """Takes in a batch."""
+        """Adds the losses of one batch."""
         self.current.append(losses.detach())
 
     def end_step(self, skipped: bool = False) -> None:
-        """The batches since the last step have led to one, or were left out."""
+        """Keeps the losses since the last step for the next row, or drops them if the step was skipped."""
         self._items += sum(len(losses.t) for losses in self.current)
-        self._kept += [] if skipped else self.current
+        self._unlogged += [] if skipped else self.current
         self.current = []
 
     def row(self, place: Callable[[Tensor], Tensor], processes: int) -> dict[str, Tensor | float]:
-        """The numbers since the last row; without a loss where all steps were left out.
+        """The metrics since the last row; without a loss if all steps were skipped.
 
         Args:
-            place: of a time among the quartiles, see `NoiseSchedule.place`.
-            processes: that train together.
+            place: maps a time to its place among the quartiles, see `NoiseSchedule.place`.
+            processes: number of processes that train together.
         """
-        losses, self._kept = joined(self._kept), []
-        means = {} if losses is None else quartile_means(by_quartile(losses, place), "train/loss")
-        return means | self._times(processes)
+        losses, self._unlogged = concatenated(self._unlogged), []
+        means = {} if losses is None else quartile_means(sums_by_quartile(losses, place), "train/loss")
+        return means | self._speed_and_shares(processes)
 
     def state_dict(self) -> dict[str, Any]:
-        """The losses that no row holds yet."""
-        losses = joined(self._kept)
+        """The losses that are not in a row yet."""
+        losses = concatenated(self._unlogged)
         return {"losses": None if losses is None else list(losses)}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Restores them."""
+        """Restores the losses of `state_dict`."""
         losses = state["losses"]
         self.current = []
-        self._kept = [] if losses is None else [Losses(*(None if x is None else x.to(device) for x in losses))]
+        self._unlogged = [] if losses is None else [Losses(*(None if x is None else x.to(device) for x in losses))]
 
-    def _times(self, processes: int) -> dict[str, float]:
+    def _speed_and_shares(self, processes: int) -> dict[str, float]:
         seconds = sum(self.clock.seconds[name] for name in TRAINING)
         spent, self._seconds = max(seconds - self._seconds, 1e-9), seconds
         items, self._items = self._items * processes, 0
@@ -69,13 +69,13 @@ class TrainLog:
         return {"time/samples_per_second": items / spent, **shares}
 
 
-def joined(losses: list[Losses]) -> Losses | None:
-    """Those of several batches as those of one; None of no batch."""
+def concatenated(losses: list[Losses]) -> Losses | None:
+    """The losses of several batches as those of one batch; None without batches."""
     if not losses:
         return None
     return Losses(*(None if field[0] is None else torch.cat(field) for field in zip(*losses, strict=True)))
 
 
-def by_quartile(losses: Losses, place: Callable[[Tensor], Tensor]) -> Tensor:
-    """(2, 4) counts and sums, see `quartile_sums`."""
+def sums_by_quartile(losses: Losses, place: Callable[[Tensor], Tensor]) -> Tensor:
+    """Counts and sums (2, 4) of losses, see `quartile_sums`."""
     return quartile_sums(place(losses.t), losses.value, losses.importance)
