@@ -9,6 +9,8 @@ from conftest import CONF, TINY_UNET, composed
 from fakes import write_cifar10, write_mnist, write_pictures
 
 from litdiffusion.config.make import make
+from litdiffusion.diffusion.samplers import Sampler
+from litdiffusion.pretrained.masks import Mask
 
 IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10", "digits", "image_folder")
 SMALL_NET = ("model=unet", "model.base_channels=4", "model.depth=1", "data.batch_size=8")
@@ -45,7 +47,16 @@ def overrides_for(group: str, choice: str, tmp_path: Path, monkeypatch: pytest.M
     return [f"{group}={choice}", *NEEDS.get((group, choice), [])]
 
 
-STEP = [choice for choice in CHOICES if choice[0] not in ("logger", "callbacks", "experiment", "trainer")]
+INPAINTING = ("mask", "inpainting")
+OTHERS = ("logger", "callbacks", "experiment", "trainer", *INPAINTING)
+STEP = [choice for choice in CHOICES if choice[0] not in OTHERS]
+
+
+@pytest.mark.parametrize(("group", "choice"), [choice for choice in CHOICES if choice[0] in INPAINTING])
+def test_every_choice_of_inpainting_is_built(group, choice):
+    cfg = composed(f"{group}={choice}", "steps=3", "variance=forward", config_name="inpaint")
+    part = make(cfg[group], group, known=torch.zeros(1, 1, 4, 4), mask=torch.ones(1, 1, 4, 4))
+    assert isinstance(part, {"mask": Mask, "inpainting": Sampler}[group])
 
 
 @pytest.mark.parametrize(("group", "choice"), STEP, ids=lambda value: value)
