@@ -77,7 +77,7 @@ def in_child(action: Callable[[], int], log: Path) -> int:
         os._exit(99)
 
 
-def waited(child: int) -> int:
+def exit_status(child: int) -> int:
     """Exit status of a child, negative for the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -108,7 +108,7 @@ def kills(folder: Path, count: int, seed: int = 0, overrides: tuple[str, ...] = 
     """Kills runs at random moments, starts each again until it is complete, and compares all with one left alone."""
     chance, log = random.Random(seed), folder / "log.txt"
     began = time.monotonic()
-    assert waited(in_child(lambda: run_once(folder / "whole", overrides), log)) == 0, log.read_text()
+    assert exit_status(in_child(lambda: run_once(folder / "whole", overrides), log)) == 0, log.read_text()
     lasts, expected = time.monotonic() - began, fingerprint(folder / "whole")
     done, equal, complete, sent = 0, 0, 0, dict.fromkeys(SIGNALS, 0)
     while done < count:
@@ -120,21 +120,21 @@ def kills(folder: Path, count: int, seed: int = 0, overrides: tuple[str, ...] = 
                 signum = chance.choice(SIGNALS)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signum)
-                status = waited(child)
+                status = exit_status(child)
                 if status != 0:  # else it was complete before
                     done, sent[signum] = done + 1, sent[signum] + 1
             else:
-                assert waited(child) == 0, log.read_text()[-2000:]
+                assert exit_status(child) == 0, log.read_text()[-2000:]
         complete += 1
         equal += fingerprint(target) == expected
-    told = ", ".join(f"{number} {signum.name}" for signum, number in sent.items())
-    print(f"kills: {done} ({told}); {equal} of {complete} runs end equal to the one left alone, of {lasts:.1f} s")
+    signals = ", ".join(f"{number} {signum.name}" for signum, number in sent.items())
+    print(f"kills: {done} ({signals}); {equal} of {complete} runs end equal to the one left alone, of {lasts:.1f} s")
     return equal == complete
 
 
 def damage(folder: Path, count: int, seed: int = 0, overrides: tuple[str, ...] = SMALL) -> bool:
     """Truncates a checkpoint or flips one bit of it, at random places: is it noticed, and is the one before used?"""
-    assert waited(in_child(lambda: run_once(folder / "run", overrides), folder / "log.txt")) == 0
+    assert exit_status(in_child(lambda: run_once(folder / "run", overrides), folder / "log.txt")) == 0
     checkpoints, chance = folder / "run" / "checkpoints", random.Random(seed)
     last = (checkpoints / "last.ckpt").read_bytes()
     found = used = 0
@@ -160,12 +160,12 @@ def damage(folder: Path, count: int, seed: int = 0, overrides: tuple[str, ...] =
 def disk(folder: Path, overrides: tuple[str, ...] = SMALL) -> bool:
     """Lets the disk be full at a checkpoint (files end at half of one): is all that was saved still whole?"""
     log, target = folder / "log.txt", folder / "run"
-    assert waited(in_child(lambda: run_once(folder / "whole", overrides), log)) == 0
+    assert exit_status(in_child(lambda: run_once(folder / "whole", overrides), log)) == 0
     child = in_child(lambda: run_once(target, overrides), log)
     while not (target / "checkpoints" / "previous.ckpt").exists():
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
-    waited(child)
+    exit_status(child)
     before = {path.name: path.read_bytes() for path in (target / "checkpoints").glob("*.ckpt")}
     size = len(before["last.ckpt"])
 
@@ -173,11 +173,11 @@ def disk(folder: Path, overrides: tuple[str, ...] = SMALL) -> bool:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
         return run_once(target, overrides)
 
-    status = waited(in_child(full, log))
+    status = exit_status(in_child(full, log))
     after = {path.name: path.read_bytes() for path in (target / "checkpoints").glob("*.ckpt")}
     kept = all(after.get(name) == content for name, content in before.items())
     line = log.read_text().strip().splitlines()[-1]
-    again = waited(in_child(lambda: run_once(target, overrides), log))
+    again = exit_status(in_child(lambda: run_once(target, overrides), log))
     equal = again == 0 and fingerprint(target) == fingerprint(folder / "whole")
     print(f"disk: full: status {status}, {len(before)} of {len(before)} files as before: {kept}; {line}")
     print(f"disk: with room again the run ends equal to the run left alone: {equal}")
@@ -236,7 +236,7 @@ def main() -> None:
         "kills": lambda: kills(folder, args.count or 50, args.seed),
         "damage": lambda: damage(folder, args.count or 20, args.seed),
         "disk": lambda: disk(folder),
-        "gloo": lambda: min(gloo(_made(folder / str(victim)), victim) for victim in (0, 1)),
+        "gloo": lambda: min(gloo(_make_folder(folder / str(victim)), victim) for victim in (0, 1)),
     }
     good = trials[args.trial]()
     if args.keep or not good:
@@ -246,7 +246,7 @@ def main() -> None:
     sys.exit(0 if good else 1)
 
 
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     folder.mkdir()
     return folder
 

@@ -210,7 +210,7 @@ def judge(status: int, out: str, err: str) -> Verdict:
 
 
 def torture(
-    cases: int, seed: int, limit: int, minutes: float = 1e9, tell: bool = False
+    cases: int, seed: int, limit: int, minutes: float = 1e9, verbose: bool = False
 ) -> list[tuple[list[str], Verdict]]:
     """The verdicts on that many random cases, or on as many as fit into the minutes."""
     from hydra.core.global_hydra import GlobalHydra
@@ -227,7 +227,7 @@ def torture(
                 overrides = draw(source)
                 verdict = run(overrides, Path(scratch, str(index)), limit)
                 results.append((overrides, verdict))
-                if tell and verdict.failed:
+                if verbose and verdict.failed:
                     print(f"case {index}: {verdict.kind}: {' '.join(overrides)}\n{verdict.output}", flush=True)
         finally:
             os.chdir(here)
@@ -245,11 +245,11 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=60, help="seconds for a case")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many")
     parser.add_argument("--show", action="store_true", help="print the line of every refused case too")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     begin = time.monotonic()
-    results = torture(asked.cases, asked.seed, asked.limit, asked.minutes, tell=True)
+    results = torture(arguments.cases, arguments.seed, arguments.limit, arguments.minutes, verbose=True)
     kinds = Counter(verdict.kind for _, verdict in results)
-    if asked.show:
+    if arguments.show:
         for overrides, verdict in results:
             if verdict.kind in ("refused", "diverged"):
                 print(f"{' '.join(overrides)}\n    {verdict.output}")

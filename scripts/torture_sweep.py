@@ -52,7 +52,9 @@ def torture(place: Path, kills: int, chance: random.Random, words: list[str]) ->
         now = _records(folder)
         faults += [f"{name} was touched after it was complete" for name in done if now[name] != done[name]]
         done = _of_status(now, "complete")
-        cut = [f"{_label(record)} at step {record['step']}" for record in _of_status(now, "running").values()]
+        cut = [
+            f"{_varied_overrides(record)} at step {record['step']}" for record in _of_status(now, "running").values()
+        ]
         what = ", ".join(cut) or "between two jobs"
         print(f"kill {kill + 1}: {len(done)} of 12 complete, {len(now)} begun; cut: {what}", flush=True)
     status = _start(place, words).wait()
@@ -90,7 +92,7 @@ def _start(place: Path, words: list[str]) -> subprocess.Popen:
 
 def _kill_after(process: subprocess.Popen, folder: Path, complete: int, delay: float) -> None:
     """SIGKILL to the sweep and its workers: so many jobs are complete, and another one has begun some time ago."""
-    while process.poll() is None and not _ripe(_records(folder), complete):
+    while process.poll() is None and not _ready_to_kill(_records(folder), complete):
         time.sleep(0.05)
     time.sleep(delay)
     if process.poll() is None:
@@ -102,12 +104,12 @@ def _records(folder: Path) -> Records:
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/run.json"))}
 
 
-def _ripe(records: Records, complete: int) -> bool:
+def _ready_to_kill(records: Records, complete: int) -> bool:
     under_way = any(record["step"] > 0 for record in _of_status(records, "running").values())
     return under_way and len(_of_status(records, "complete")) >= complete
 
 
-def _label(record: dict) -> str:
+def _varied_overrides(record: dict) -> str:
     return " ".join(word for word in record["overrides"] if word.startswith(("seed=", "optimizer.lr=")))
 
 

@@ -333,8 +333,8 @@ def test_a_model_without_classes_is_asked_for_none(built, command, tmp_path):
 def test_guidance_needs_a_model_that_was_also_trained_without_classes(built, tmp_path):
     pretrained = Pretrained(stored(built(*MODES, "class_dropout=0", "schedule.steps=25"), tmp_path / "x.ckpt"))
     with pytest.raises(UserError, match="with class_dropout above 0; leave it out"):
-        pretrained.on(torch.device("cpu"), clip=True, guidance=2)
-    pretrained.on(torch.device("cpu"), clip=True, guidance=1)
+        pretrained.denoiser_on(torch.device("cpu"), clip=True, guidance=2)
+    pretrained.denoiser_on(torch.device("cpu"), clip=True, guidance=1)
 
 
 @pytest.mark.parametrize(

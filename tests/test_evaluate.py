@@ -27,7 +27,7 @@ from litdiffusion.pretrained import Pretrained
 from litdiffusion.reports.accuracy import accuracy_numbers
 from litdiffusion.reports.quality import _curves
 from litdiffusion.reports.subjects import Subject, names
-from litdiffusion.reports.table import shown, text_table, write_csv
+from litdiffusion.reports.table import format_cell, text_table, write_csv
 
 QUIET = [*TINY, *UNMEASURED, "callbacks.trajectory=null", "callbacks.forward_process=null", "callbacks.field=null"]
 QUIET += ["callbacks.final_samples=null", "callbacks.progress_bar=null", "trainer.enable_progress_bar=false"]
@@ -230,7 +230,7 @@ def test_accuracy_of_data_in_the_place_of_samples_is_that_of_data(images, capsys
     ],
 )
 def test_numbers_are_rounded_to_what_their_spread_carries(cell, text):
-    assert shown(cell) == text
+    assert format_cell(cell) == text
 
 
 def test_tables_are_aligned_text_to_the_left_and_numbers_to_the_right():

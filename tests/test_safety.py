@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from litdiffusion.build import Run, build
 from litdiffusion.config.make import make
-from litdiffusion.config.trust import check_sent, targets
+from litdiffusion.config.trust import check_checkpoint_config, targets
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained import Pretrained
 
@@ -50,7 +50,7 @@ def test_dangerous_names_are_refused_before_they_are_called(name):
 @pytest.mark.parametrize("name", [*REFUSED, *SENT])
 def test_a_checkpoint_may_name_no_more_than_parts_and_networks(name):
     with pytest.raises(UserError, match=r"is refused|neither a part of a model|outside the trusted packages"):
-        check_sent({"_target_": "litdiffusion.nets.Adapter", "net": [{"_target_": name}]}, "model")
+        check_checkpoint_config({"_target_": "litdiffusion.nets.Adapter", "net": [{"_target_": name}]}, "model")
 
 
 def test_what_conf_holds_for_a_model_may_stand_in_a_checkpoint():
@@ -60,12 +60,12 @@ def test_what_conf_holds_for_a_model_may_stand_in_a_checkpoint():
         for path in sorted((CONF / group).glob("*.yaml")):
             content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
             for where, name in targets(content.get(group, content), group):
-                check_sent({"_target_": name}, where)
+                check_checkpoint_config({"_target_": name}, where)
 
 
 def test_a_stored_interpolation_is_refused():
     with pytest.raises(UserError, match="holds an interpolation"):
-        check_sent({"_target_": "litdiffusion.nets.MLP", "hidden": "${oc.env:HOME}"}, "model")
+        check_checkpoint_config({"_target_": "litdiffusion.nets.MLP", "hidden": "${oc.env:HOME}"}, "model")
 
 
 NET = """

@@ -14,7 +14,7 @@ from litdiffusion.config import checks, derived
 from litdiffusion.config.make import make, make_a, nodes
 from litdiffusion.config.metrics import make_quality
 from litdiffusion.config.optimizer import lr_schedule_maker, make_optimizer
-from litdiffusion.config.shapes import Answer
+from litdiffusion.config.shapes import DummyOutput
 from litdiffusion.config.trainer import make_loggers, make_trainer
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.denoisers import Denoiser, exact_denoiser
@@ -38,7 +38,7 @@ class Run:
     name: str = "run"
     group: str | None = None
     overrides: tuple[str, ...] = ()
-    watchers: tuple[L.Callback, ...] = ()
+    extra_callbacks: tuple[L.Callback, ...] = ()
     """Callbacks beside those of the config, e.g. a search's."""
 
 
@@ -46,7 +46,7 @@ class Run:
 class Experiment:
     """Everything of one run, ready for ``trainer.fit(module, data)``.
 
-    ``cfg`` is the config with ``derived`` filled in, ``facts`` what is known of the data, ``answer`` what the net gave
+    ``cfg`` is the config with ``derived`` filled in, ``facts`` what is known of the data, ``dummy_output`` what the net gave
     for two dummy items.
     """
 
@@ -56,7 +56,7 @@ class Experiment:
     trainer: L.Trainer
     facts: Facts
     interrupts: Interrupts
-    answer: Answer
+    dummy_output: DummyOutput
 
 
 def build(cfg: DictConfig, run: Run) -> Experiment:
@@ -77,12 +77,12 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     optimum = exact_denoiser(schedule, codec.latent_law(facts.mixture))
     module = build_module(cfg, codec, schedule, facts.value_range, optimum)
     interrupts = Interrupts()
-    callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.watchers, FinalValidation()]
+    callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.extra_callbacks, FinalValidation()]
     place = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
     trainer = make_trainer(cfg, make_loggers(cfg, **place), callbacks, run.overrides)
     steps = total_steps(trainer, data)
-    answer = checks.check_parts(cfg, module, facts, quality, trainer, steps, in_sweep=run.group is not None)
-    return Experiment(cfg, data, module, trainer, facts, interrupts, answer)
+    dummy_output = checks.check_parts(cfg, module, facts, quality, trainer, steps, in_sweep=run.group is not None)
+    return Experiment(cfg, data, module, trainer, facts, interrupts, dummy_output)
 
 
 def build_module(

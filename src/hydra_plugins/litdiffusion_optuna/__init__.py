@@ -58,18 +58,20 @@ class OptunaSweeper(Sweeper):
         space, fixed = search.space_of(overrides), search.fixed_of(overrides)
         if not space:
             raise UserError("a search needs a range, such as 'optimizer.lr=tag(log,interval(1e-4,1e-2))'")
-        self.validate_batch_is_legal([[*fixed, *search.spelled(point)] for point in search.corners(space)])
+        self.validate_batch_is_legal(
+            [[*fixed, *search.overrides_of(point)] for point in search.points_with_every_choice(space)]
+        )
         folder = Path(self.config.hydra.sweep.dir)
         direction = search.direction_of(self.config) if self.direction == "auto" else self.direction
         study = search.open_study(folder, fixed, direction, self.sampler, self.pruner)
         while trials := search.next_trials(study, space, self.n_trials, self.n_jobs):
-            jobs = [[*fixed, *search.spelled(trial.params)] for trial in trials]
+            jobs = [[*fixed, *search.overrides_of(trial.params)] for trial in trials]
             for trial, job in zip(trials, jobs, strict=True):
-                search.mark(study, trial, job_name(job))
+                search.store_job_name(study, trial, job_name(job))
             for result in self.launcher.launch(jobs, initial_job_idx=trials[0].number):
                 _ = result.return_value  # raises what a job raised
             for trial, job in zip(trials, jobs, strict=True):
-                search.tell(study, trial, folder / job_name(job))
+                search.end_trial(study, trial, folder / job_name(job))
         print(f"the search has {len(study.trials)} trials; for more raise hydra.sweeper.n_trials={self.n_trials}")
 
     def _check(self) -> None:

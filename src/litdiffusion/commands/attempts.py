@@ -13,17 +13,17 @@ from litdiffusion.errors import TrainingError
 from litdiffusion.runs.files import remove_parts
 from litdiffusion.runs.record import RunRecord, locked, read_record, write_record
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LOST = re.compile(r"closed by peer|connection reset|gloo|nccl|socket|broken pipe|timed out", re.IGNORECASE)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CONNECTION_LOST = re.compile(r"closed by peer|connection reset|gloo|nccl|socket|broken pipe|timed out", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Keeps the record of ``run`` up to date; in all processes but the first, which ``leads``, it does nothing."""
+    """Keeps the record of ``run`` up to date; in all processes but the first, which ``is_rank_zero``, it does nothing."""
 
     run: Run
     config: dict[str, Any]
-    leads: bool = True
+    is_rank_zero: bool = True
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -32,7 +32,7 @@ class Attempt:
         Raises:
             UserError: somebody is.
         """
-        with locked(self.run.dir) if self.leads else contextlib.nullcontext():
+        with locked(self.run.dir) if self.is_rank_zero else contextlib.nullcontext():
             yield
 
     def begin(self, step: int) -> int:
@@ -47,14 +47,14 @@ class Attempt:
             step=step,
             error=None,
         )
-        if self.leads:
+        if self.is_rank_zero:
             for folder in (self.run.dir, self.run.dir / "checkpoints"):
                 remove_parts(folder)
             write_record(self.run.dir, now)
         return now.attempts
 
     @contextlib.contextmanager
-    def watched(self, world_size: int) -> Iterator[None]:
+    def recorded(self, world_size: int) -> Iterator[None]:
         """Notes a run that stops or fails inside the block.
 
         Raises:
@@ -66,7 +66,7 @@ class Attempt:
             self._end("stopped")
             raise
         except Exception as error:
-            known = _in_one_line(error, world_size)
+            known = known_failure(error, world_size)
             self._end("failed", str(known or error).partition("\n")[0] or type(error).__name__)
             if known is None:
                 raise
@@ -75,11 +75,11 @@ class Attempt:
     def complete(self, step: int, metrics: dict[str, float], better: str) -> None:
         """Notes that nothing is left to do, and which way the run's metric is better."""
         record = read_record(self.run.dir)
-        if self.leads and record is not None:
+        if self.is_rank_zero and record is not None:
             write_record(self.run.dir, replace(record, status="complete", step=step, metrics=metrics, better=better))
 
     def _end(self, status: str, error: str | None = None) -> None:
-        if self.leads:
+        if self.is_rank_zero:
             # On a full disk the record stays "running", which is read like "stopped".
             with contextlib.suppress(OSError):
                 record = read_record(self.run.dir)
@@ -87,7 +87,7 @@ class Attempt:
                     write_record(self.run.dir, replace(record, status=status, error=error))
 
 
-def refusal(error: Exception) -> str | None:
+def lightning_refusal(error: Exception) -> str | None:
     """What Lightning refuses, in its own words on one line; None of an error that was raised elsewhere."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -96,13 +96,13 @@ def refusal(error: Exception) -> str | None:
     return " ".join(str(error).split()) if where.startswith("lightning.") else None
 
 
-def _in_one_line(error: Exception, world_size: int) -> TrainingError | None:
+def known_failure(error: Exception, world_size: int) -> TrainingError | None:
     """What can happen to any run, said for its user; None: a fault of the program."""
     if isinstance(error, TrainingError):
         return error
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         return TrainingError(f"{error.filename or 'a file'} cannot be written ({error.strerror}); make room")
-    if world_size > 1 and isinstance(error, RuntimeError) and LOST.search(str(error)):
+    if world_size > 1 and isinstance(error, RuntimeError) and CONNECTION_LOST.search(str(error)):
         reason = str(error).partition("\n")[0][:120]
         return TrainingError(f"another process of this run ended or cannot be reached ({reason})")
     return None

@@ -43,7 +43,7 @@ def _expected(cfg: DictConfig) -> DictConfig:
         raise UserError(
             "this run states no expected number; give experiment=NAME (python scripts/check.py --help lists them)"
         )
-    lacking = [name for name in FIELDS if OmegaConf.select(cfg.expected, name) is None]
-    if lacking:
-        raise UserError(f"expected lacks {', '.join(lacking)}; it has {', '.join(FIELDS)}")
+    missing = [name for name in FIELDS if OmegaConf.select(cfg.expected, name) is None]
+    if missing:
+        raise UserError(f"expected lacks {', '.join(missing)}; it has {', '.join(FIELDS)}")
     return cfg.expected

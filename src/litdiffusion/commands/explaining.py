@@ -43,12 +43,12 @@ def explain(error: Exception, config_dir: Path, config_name: str) -> str:
         if choice in EXTRAS:
             return f"{group}={choice} needs a package: pip install 'litdiffusion[{EXTRAS[choice]}]'"
         line = f"{group}={choice} is not known{nearest(choice, options)} ({group} is one of {', '.join(options)})"
-        return line + _named_in(choice, config_dir)
+        return line + _yaml_mentioning(choice, config_dir)
     unknown = re.search(r"Could not (?:override|delete)(?: from config\.)? '(.+?)'", text)
     known = _known_keys(config_dir, config_name) if unknown else []
     if unknown is None or unknown.group(1) in known or "Did you mean" in text:
         return one_line(error)
-    return _unknown_key(unknown.group(1), known, text) + _named_in(unknown.group(1), config_dir)
+    return _unknown_key(unknown.group(1), known, text) + _yaml_mentioning(unknown.group(1), config_dir)
 
 
 def _unknown_key(key: str, known: list[str], text: str) -> str:
@@ -67,7 +67,7 @@ def one_line(error: Exception) -> str:
     return " ".join(lines) or type(error).__name__
 
 
-def _named_in(word: str, config_dir: Path) -> str:
+def _yaml_mentioning(word: str, config_dir: Path) -> str:
     """The yaml that holds a word which the command line does not, where Hydra says neither."""
     if any(re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", argument) for argument in sys.argv[1:]):
         return ""

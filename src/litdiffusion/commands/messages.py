@@ -13,7 +13,7 @@ from litdiffusion.training.checkpoints import LAST
 from litdiffusion.training.length import num_items, total_steps
 
 
-def tell(experiment: Experiment, line: str) -> None:
+def print_once(experiment: Experiment, line: str) -> None:
     """Prints a line, once for all processes."""
     if experiment.trainer.is_global_zero:
         print(line, file=sys.stdout, flush=True)
@@ -30,30 +30,30 @@ def announce(experiment: Experiment, run: Run) -> None:
     trainer, data = experiment.trainer, experiment.data
     steps, batch_size = total_steps(trainer, data), getattr(data, "batch_size", None)
     parameters = sum(p.numel() for p in experiment.module.denoiser.parameters())
-    tell(
+    print_once(
         experiment,
         f"{num_items(data, experiment.facts)} training items of shape {tuple(experiment.facts.shape)}, {parameters:,} "
         f"parameters, {steps} steps{'' if batch_size is None else f' of {batch_size}'} on {trainer.world_size} x "
         f"{trainer.strategy.root_device.type} in {experiment.cfg.derived.precision}",
     )
     if trainer.max_epochs not in (None, -1) and steps == trainer.max_steps:
-        tell(
+        print_once(
             experiment,
             f"trainer.max_steps={trainer.max_steps} ends the run before trainer.max_epochs={trainer.max_epochs} does; "
             f"trainer.max_steps=-1 counts epochs alone",
         )
-    tell(experiment, f"run folder: {run.dir}")
+    print_once(experiment, f"run folder: {run.dir}")
 
 
 def report(experiment: Experiment, run: Run) -> None:
     """What the callbacks say at the end, and where pictures and checkpoint lie."""
     for callback in experiment.trainer.callbacks:
         if line := getattr(callback, "summary", str)():
-            tell(experiment, line)
+            print_once(experiment, line)
     if (run.dir / "pictures").is_dir():
-        tell(experiment, f"pictures:   {run.dir / 'pictures'}")
+        print_once(experiment, f"pictures:   {run.dir / 'pictures'}")
     path = run.dir / "checkpoints" / LAST
-    tell(experiment, f"checkpoint: {path if path.is_file() else 'none'}")
+    print_once(experiment, f"checkpoint: {path if path.is_file() else 'none'}")
 
 
 def report_complete(record: RunRecord, metric: str, folder: Path) -> None:

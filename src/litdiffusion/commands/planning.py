@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from litdiffusion.build import Experiment, Run
-from litdiffusion.config.checks import size
+from litdiffusion.config.checks import format_bytes
 from litdiffusion.config.optimizer import make_optimizer, state_per_weight
-from litdiffusion.config.shapes import TWO
+from litdiffusion.config.shapes import DUMMY_ITEMS
 from litdiffusion.training.length import batches_per_epoch, num_items, total_steps
 
 PARTS = (
@@ -52,7 +52,7 @@ class Plan:
     def disk_use(self) -> str:
         """What needs the room, for a message."""
         return (
-            f"the checkpoints of this run need {size(self.disk)} ({self.kept} kept of {size(self.checkpoint)}, and one "
+            f"the checkpoints of this run need {format_bytes(self.disk)} ({self.kept} kept of {format_bytes(self.checkpoint)}, and one "
             f"being written)"
         )
 
@@ -72,11 +72,13 @@ def make_plan(experiment: Experiment) -> Plan:
         gradients=_bytes(weight for weight in weights if weight.requires_grad),
         optimizer=state,
         average=_bytes(module.ema.parameters()),
-        activations=experiment.answer.kept * getattr(data, "batch_size", len(experiment.facts.train.data)) // TWO,
+        activations=experiment.dummy_output.activation_bytes
+        * getattr(data, "batch_size", len(experiment.facts.train.data))
+        // DUMMY_ITEMS,
     )
     stored = list(module.state_dict().values())
     entries = PER_TENSOR * (len(stored) + 3 * len(weights))  # Adam's: two averages and a step for each weight
-    return Plan(memory, round(ALLOWANCE * (_bytes(stored) + state)) + entries, _kept(experiment))
+    return Plan(memory, round(ALLOWANCE * (_bytes(stored) + state)) + entries, _num_kept(experiment))
 
 
 def describe(experiment: Experiment, plan: Plan, run: Run) -> str:
@@ -88,8 +90,11 @@ def describe(experiment: Experiment, plan: Plan, run: Run) -> str:
         ("items", f"{num_items(experiment.data, experiment.facts):,} of shape {tuple(experiment.facts.shape)}"),
         ("steps", _steps(experiment)),
         ("device", f"{trainer.world_size} x {trainer.strategy.root_device.type} in {cfg.derived.precision}"),
-        ("memory", f"about {size(memory.total)} per process: {_by_kind(memory)}"),
-        ("disk", f"about {size(plan.disk)}: {plan.kept} checkpoints of {size(plan.checkpoint)}, and one being written"),
+        ("memory", f"about {format_bytes(memory.total)} per process: {_by_kind(memory)}"),
+        (
+            "disk",
+            f"about {format_bytes(plan.disk)}: {plan.kept} checkpoints of {format_bytes(plan.checkpoint)}, and one being written",
+        ),
         ("folder", str(run.dir)),
     ]
     return "\n".join(["plan of this run (nothing was trained or written)", *(f"  {a:<17}{b}" for a, b in rows)])
@@ -112,21 +117,21 @@ def _steps(experiment: Experiment) -> str:
 
 
 def _by_kind(memory: Memory) -> str:
-    return ", ".join(f"{name} {size(count)}" for name, count in vars(memory).items())
+    return ", ".join(f"{name} {format_bytes(count)}" for name, count in vars(memory).items())
 
 
 def _bytes(tensors: Iterable[Any]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))
 
 
-def _kept(experiment: Experiment) -> int:
+def _num_kept(experiment: Experiment) -> int:
     """Checkpoints that lie in the folder at the end, over all callbacks that write some."""
     trainer: L.Trainer = experiment.trainer
     callbacks = trainer.checkpoint_callbacks
-    return sum(getattr(callback, "kept", None) or _of(callback, trainer) for callback in callbacks)
+    return sum(getattr(callback, "kept", None) or _num_kept_by(callback, trainer) for callback in callbacks)
 
 
-def _of(callback: Checkpoint, trainer: L.Trainer) -> int:
+def _num_kept_by(callback: Checkpoint, trainer: L.Trainer) -> int:
     top = getattr(callback, "save_top_k", None)
     if top is None:
         return 1  # a callback of the user's own, which says nothing

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 
 from litdiffusion.build import Experiment, Run
-from litdiffusion.commands.messages import tell
+from litdiffusion.commands.messages import print_once
 from litdiffusion.config.identity import check_fits, longer
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.runs.record import read_record
@@ -28,14 +28,14 @@ def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str,
     prolonged = record is not None and longer(record, config)
 
     def usable(content: dict[str, Any]) -> bool:
-        return _length(content, trainer) is None and (prolonged or not content["progress"]["finished"])
+        return _finished_length(content, trainer) is None and (prolonged or not content["progress"]["finished"])
 
     path, lines = newest_checkpoint(run.dir / "checkpoints", usable)
     for line in lines:
-        tell(experiment, f"warning: {line}")
+        print_once(experiment, f"warning: {line}")
     if path is None and experiment.cfg.ckpt_path is not None:
         path = Path(experiment.cfg.ckpt_path)
-        if length := _length(read_checkpoint(path), trainer):
+        if length := _finished_length(read_checkpoint(path), trainer):
             raise UserError(
                 f"{path} has all of its {length}; to go on raise trainer.max_{length.partition(' ')[2]} above that "
                 f"(with lr_schedule=constant, since a cosine has ended at zero)"
@@ -69,7 +69,7 @@ def check_complete(experiment: Experiment, run: Run) -> int:
     return trainer.global_step
 
 
-def _length(content: dict[str, Any], trainer: L.Trainer) -> str | None:
+def _finished_length(content: dict[str, Any], trainer: L.Trainer) -> str | None:
     """``4 steps`` or ``2 epochs``, where a checkpoint has all that the trainer would do; None: something is left."""
     steps, position = content["global_step"], Position(*content["progress"]["position"])
     epochs = position.epoch + position.last

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import Stopped
-from litdiffusion.commands.attempts import Attempt, refusal
-from litdiffusion.commands.messages import announce, how_to_continue, report, report_complete, show_config, tell
+from litdiffusion.commands.attempts import Attempt, lightning_refusal
+from litdiffusion.commands.messages import announce, how_to_continue, print_once, report, report_complete, show_config
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
 from litdiffusion.commands.resuming import check_complete, checkpoint_to_start_from
 from litdiffusion.config.checks import check_disk
@@ -25,7 +25,7 @@ from litdiffusion.runs.log import keep_rows
 from litdiffusion.runs.record import fresh_folder, read_record
 from litdiffusion.training.checkpoints import read_checkpoint
 
-HARMLESS = (
+HARMLESS_WARNINGS = (
     ".*does not have many workers.*",
     ".*LeafSpec.*is deprecated.*",
     "Found .* module.s. in eval mode.*",  # the average of the weights, on purpose
@@ -48,14 +48,14 @@ def train(cfg: DictConfig, run: Run) -> float | None:
         UserError: bad input, before training starts.
         TrainingError: a run that could not go on; says where its last good checkpoint is.
     """
-    _quieten()
+    _silence_lightning_advice()
     if cfg.dry_run:
         return _dry_run(cfg, run)
     if cfg.trainer.fast_dev_run:
         return _fast_dev_run(cfg, run)
-    config = plain(cfg)
-    leads = rank_zero_only.rank == 0
-    if leads and not cfg.resume and read_record(run.dir) is not None:
+    config = plain_config(cfg)
+    is_rank_zero = rank_zero_only.rank == 0
+    if is_rank_zero and not cfg.resume and read_record(run.dir) is not None:
         run = replace(run, dir=fresh_folder(run.dir))
     if action_for(run.dir, config) == "complete":
         record = read_record(run.dir)
@@ -64,37 +64,37 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     experiment = build(cfg, run)
     plan = make_plan(experiment)
     check_disk(plan.disk, plan.disk_use, run.dir)
-    attempt = Attempt(run, config, leads)
+    attempt = Attempt(run, config, is_rank_zero)
     with attempt.locked(), experiment.interrupts.listening():
         start = checkpoint_to_start_from(experiment, run, config)
         try:
-            with attempt.watched(experiment.trainer.world_size):
-                return _attempted(experiment, run, attempt, start)
+            with attempt.recorded(experiment.trainer.world_size):
+                return _run_attempt(experiment, run, attempt, start)
         except TrainingError as error:
             raise TrainingError(f"{error}. {how_to_continue(run, cfg)}") from error
         except Stopped as stop:
-            tell(experiment, f"stopped by {stop}. {how_to_continue(run, cfg)}")
+            print_once(experiment, f"stopped by {stop}. {how_to_continue(run, cfg)}")
             # Lightning's launcher takes a child process with another status than 0 for broken.
-            raise SystemExit(128 + stop.signum if leads else 0) from None
+            raise SystemExit(128 + stop.signum if is_rank_zero else 0) from None
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
     """The config as it was composed, resolved, without ``derived``."""
     written = OmegaConf.to_container(cfg, resolve=False)
     written.pop("derived", None)
-    return OmegaConf.to_container(OmegaConf.create(_escaped(written)), resolve=True)
+    return OmegaConf.to_container(OmegaConf.create(_keep_derived(written)), resolve=True)
 
 
-def _escaped(node: Any) -> Any:
+def _keep_derived(node: Any) -> Any:
     """References to what is not known before a run is built stay as they are written."""
     if isinstance(node, dict):
-        return {key: _escaped(value) for key, value in node.items()}
+        return {key: _keep_derived(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_escaped(value) for value in node]
+        return [_keep_derived(value) for value in node]
     return node.replace("${", "\\${") if isinstance(node, str) and "${derived." in node else node
 
 
-def _attempted(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None) -> float | None:
+def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None) -> float | None:
     """Trains from ``start`` to the end, and keeps the record; returns the run's metric."""
     trainer, metric = experiment.trainer, experiment.cfg.metric
     step = _begin(experiment, run, attempt, start)
@@ -111,11 +111,11 @@ def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Path | Non
     """Notes the attempt, cuts the log to the checkpoint's step and says what is trained; returns that step."""
     step = 0 if start is None else read_checkpoint(start)["global_step"]
     own = start is not None and start.is_relative_to(run.dir)
-    if attempt.leads:
+    if attempt.is_rank_zero:
         keep_rows(run.dir, step if own else 0)
     count = attempt.begin(step)
     if own or count > 1:
-        tell(experiment, f"going on with {run.dir} from step {step} (attempt {count})")
+        print_once(experiment, f"going on with {run.dir} from step {step} (attempt {count})")
     describe_run(experiment.trainer, experiment.module.record["config"])
     show_config(experiment)
     announce(experiment, run)
@@ -137,7 +137,7 @@ def _fit(experiment: Experiment, run: Run, start: Path | None, step: int) -> int
         status = "pruned"
         raise
     except Exception as error:
-        line = refusal(error)
+        line = lightning_refusal(error)
         if line is None:
             raise
         raise (TrainingError if trainer.global_step > step else UserError)(line) from error
@@ -148,7 +148,7 @@ def _fit(experiment: Experiment, run: Run, start: Path | None, step: int) -> int
 def _dry_run(cfg: DictConfig, run: Run) -> None:
     experiment = build(cfg, run)
     show_config(experiment)
-    tell(experiment, describe(experiment, make_plan(experiment), run))
+    print_once(experiment, describe(experiment, make_plan(experiment), run))
     leave_no_folder(run.dir)
 
 
@@ -163,13 +163,13 @@ def _fast_dev_run(cfg: DictConfig, run: Run) -> None:
             except Stopped as stop:
                 raise SystemExit(128 + stop.signum) from None
     steps = experiment.trainer.global_step
-    tell(experiment, f"fast_dev_run: {steps} step{'s' * (steps != 1)} trained and validated; nothing was kept")
+    print_once(experiment, f"fast_dev_run: {steps} step{'s' * (steps != 1)} trained and validated; nothing was kept")
     leave_no_folder(run.dir)
 
 
-def _quieten() -> None:
+def _silence_lightning_advice() -> None:
     """Lightning's advice on things that this project decides for itself."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(Quiet())
     logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own; Hydra's would repeat it
-    for message in HARMLESS:
+    for message in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message)

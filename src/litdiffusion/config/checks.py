@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from litdiffusion.config.metrics import check_metric, check_monitors
 from litdiffusion.config.optimizer import check_optimizer
 from litdiffusion.config.settings import check_folder, check_settings
-from litdiffusion.config.shapes import Answer, check_shapes
-from litdiffusion.config.trust import warn_of_strangers
+from litdiffusion.config.shapes import DummyOutput, check_shapes
+from litdiffusion.config.trust import warn_of_untrusted_packages
 from litdiffusion.data import Facts
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
@@ -29,7 +29,7 @@ from litdiffusion.training import DiffusionModule
 def check_config(cfg: DictConfig, run_dir: Path) -> None:
     """Checks what can be known before any part is built, and makes the run's folder, unless for a dry run."""
     check_settings(cfg)
-    warn_of_strangers(OmegaConf.to_container(cfg, resolve=False), cfg.trusted)
+    warn_of_untrusted_packages(OmegaConf.to_container(cfg, resolve=False), cfg.trusted)
     if not cfg.dry_run:
         check_folder(run_dir)
 
@@ -42,7 +42,7 @@ def check_parts(
     trainer: L.Trainer,
     steps: float,
     in_sweep: bool,
-) -> Answer:
+) -> DummyOutput:
     """Checks that the parts of a run fit each other; returns the net's answer to two dummy items.
 
     Args:
@@ -59,10 +59,10 @@ def check_parts(
     """
     check_metric(cfg, quality)
     check_monitors(cfg, quality)
-    answer = check_shapes(module, data)
+    dummy_output = check_shapes(module, data)
     check_optimizer(cfg, module.denoiser, steps)
     check_processes(trainer, in_sweep)
-    return answer
+    return dummy_output
 
 
 def check_processes(trainer: L.Trainer, in_sweep: bool) -> None:
@@ -90,12 +90,12 @@ def check_disk(needed: int, what: str, folder: Path) -> None:
     free = shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
     if needed > free:
         raise UserError(
-            f"{what}, the disk of {folder} has {size(free)} free; make room, set hydra.run.dir to another disk, or "
+            f"{what}, the disk of {folder} has {format_bytes(free)} free; make room, set hydra.run.dir to another disk, or "
             f"keep fewer (callbacks.best=null)"
         )
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes in the unit that a person would choose, of 1024 each: 1536 -> 1.5 kB."""
     units = ("B", "kB", "MB", "GB", "TB")
     power = min((count.bit_length() - 1) // 10, len(units) - 1) if count else 0

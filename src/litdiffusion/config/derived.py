@@ -19,8 +19,8 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training.hardware import precision_for
 
-DEVIATION_ITEMS = 2000
-_KNOWN: dict[tuple[Callable, str], dict[str, Any]] = {}
+STD_ITEMS = 2000
+_CACHE: dict[tuple[Callable, str], dict[str, Any]] = {}
 
 
 def merged(
@@ -42,7 +42,7 @@ def of_data(cfg: DictConfig, data: Facts, codec: Codec) -> dict[str, Any]:
         "out_channels": shape[0] * (2 if cfg.learned_variance else 1),
         "num_classes": num_classes,
         "num_class_embeds": num_classes + 1 if num_classes else None,
-        "sigma_data": _deviation(codec.encode(data.training_reference(DEVIATION_ITEMS))),
+        "sigma_data": _std(codec.encode(data.training_reference(STD_ITEMS))),
     }
 
 
@@ -80,9 +80,9 @@ def look_up(name: str, cfg: DictConfig) -> Any:
     """
     compute = {"noise_label_range": _schedule, "monitor": _metric, "mode": _metric}.get(name, _data)
     key = compute, _content(cfg)
-    if key not in _KNOWN:
-        _KNOWN[key] = compute(cfg)
-    value = _KNOWN[key][name]
+    if key not in _CACHE:
+        _CACHE[key] = compute(cfg)
+    value = _CACHE[key][name]
     return OmegaConf.create(value) if isinstance(value, list) else value  # so that ${derived.shape.0} is found
 
 
@@ -104,7 +104,7 @@ def _content(cfg: DictConfig) -> str:
     return json.dumps({key: value for key, value in plain.items() if key not in ("derived", "hydra")}, default=str)
 
 
-def _deviation(x: Tensor) -> float:
+def _std(x: Tensor) -> float:
     """Of all numbers of the data together, in model space, to four digits: a rounding then changes nothing."""
-    deviation = float(f"{x.double().std(correction=0).item():.4g}")
-    return deviation or 1.0
+    std = float(f"{x.double().std(correction=0).item():.4g}")
+    return std or 1.0

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
-USUAL = {
+SYNONYMS = {
     **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), "trainer.max_epochs"),
     **dict.fromkeys(("steps", "num_steps", "iterations"), "trainer.max_steps"),
     **dict.fromkeys(("learning_rate", "base_lr"), "optimizer.lr"),
@@ -15,7 +15,7 @@ USUAL = {
     "ema": "ema_decay",
 }
 """Words of other programs for settings of this one."""
-ALIKE, NEAR = 0.7, 0.5
+SIMILAR, SIMILAR_IN_GROUP = 0.7, 0.5
 """How alike two words must be, of 1: anywhere, and inside the part that was typed, which has few."""
 
 
@@ -32,14 +32,14 @@ def candidates(key: str, known: Sequence[str]) -> list[str]:
     the same place, a similar word anywhere.
     """
     prefix, _, word = key.rpartition(".")
-    usual = USUAL.get(word)
+    usual = SYNONYMS.get(word)
     if usual in known and prefix in ("", usual.rpartition(".")[0]):
         return [usual]
     if namesakes := [name for name in known if name.rpartition(".")[2] == word]:
         return _nearest_places(key, namesakes)
     beside = [name for name in known if name.rpartition(".")[0] == prefix]
-    usual = [USUAL[name] for name in _similar(word, list(USUAL)) if USUAL[name] in known]
-    return _similar(word, beside, NEAR if prefix else ALIKE) or _similar(word, known) or usual
+    usual = [SYNONYMS[name] for name in _similar(word, list(SYNONYMS)) if SYNONYMS[name] in known]
+    return _similar(word, beside, SIMILAR_IN_GROUP if prefix else SIMILAR) or _similar(word, known) or usual
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -58,7 +58,7 @@ def _nearest_places(key: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if name.count(".") == depth]
 
 
-def _similar(word: str, names: Sequence[str], alike: float = ALIKE) -> list[str]:
+def _similar(word: str, names: Sequence[str], alike: float = SIMILAR) -> list[str]:
     """The name whose last word is like ``word``, or the only one that begins with it."""
     last = {name.rpartition(".")[2]: name for name in reversed(names)}
     close = get_close_matches(word, list(last), n=1, cutoff=alike)

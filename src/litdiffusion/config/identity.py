@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from litdiffusion.config.keys import Use, has, keys_for
+from litdiffusion.config.keys import Use, decides, keys_for
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import RunRecord, read_record
 
@@ -37,7 +37,9 @@ def action_for(folder: Path, config: dict[str, Any]) -> Action:
 
 def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """``key: value then -> value now`` for every difference that makes another run (`Use.RUN`)."""
-    return [f"{key}: {_short(old)} -> {_short(new)}" for key, old, new in differences(then, now) if has(key, Use.RUN)]
+    return [
+        f"{key}: {_short(old)} -> {_short(new)}" for key, old, new in differences(then, now) if decides(key, Use.RUN)
+    ]
 
 
 def longer(record: RunRecord, config: dict[str, Any]) -> bool:
@@ -65,7 +67,7 @@ def check_fits(content: dict[str, Any], module: "DiffusionModule", path: str | P
     then, now = content["litdiffusion"].get("config", {}), module.record.get("config", {})
     for key in [key for key in keys_for(Use.MODEL) if key in then and key in now]:
         for where, have, need in differences(then[key], now[key], key):
-            if has(where, Use.MODEL):
+            if decides(where, Use.MODEL):
                 raise UserError(
                     f"{path} was trained with {where}={have}, this run has {where}={need}; start with the overrides it "
                     f"was trained with"

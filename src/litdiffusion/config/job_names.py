@@ -45,7 +45,7 @@ def job_folder(sweep: object, overrides: Iterable[str], unnamed: str) -> str:
     return unnamed if sweep is None else f"{sweep_folder(sweep, unnamed)}/{job_name(overrides)}"
 
 
-def columns(overrides: Iterable[str]) -> dict[str, str]:
+def relevant_values(overrides: Iterable[str]) -> dict[str, str]:
     """Key and value of each override that decides what a job computes."""
     pairs = (word.lstrip("+~").partition("=") for word in relevant(overrides))
     return {key: value for key, _, value in pairs}

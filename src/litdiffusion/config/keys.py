@@ -55,7 +55,7 @@ KEYS: dict[str, Use] = {
 }
 
 
-def has(key: str, use: Use) -> bool:
+def decides(key: str, use: Use) -> bool:
     """Whether a dotted key decides ``use``: its own row in `KEYS`, or that of the nearest key above it.
 
     A key without any row (of a yaml of the user's own) identifies the run and the job, and nothing else.
@@ -73,4 +73,4 @@ def keys_for(use: Use) -> list[str]:
 def relevant(overrides: Iterable[str]) -> list[str]:
     """The overrides that change what a job computes, in the order given; ``hydra.*`` never does."""
     keys = ((word, word.lstrip("+~").partition("=")[0]) for word in overrides)
-    return [word for word, key in keys if not key.startswith("hydra") and has(key, Use.JOB)]
+    return [word for word, key in keys if not key.startswith("hydra") and decides(key, Use.JOB)]

@@ -10,7 +10,7 @@ from litdiffusion.config.hints import did_you_mean, flat
 from litdiffusion.config.yamls import Yamls, groups_in
 from litdiffusion.errors import UserError, nearest
 
-NODES = ("callbacks", "logger")
+NAMED_PARTS = ("callbacks", "logger")
 """Groups of named parts: one without a ``_target_`` is built by nobody."""
 OPTIONAL = ("callbacks", "logger", "metrics", "lr_schedule", "recipe", "experiment")
 """Groups that a run can do without."""
@@ -36,11 +36,11 @@ def check_keys(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> Non
         if key not in ("defaults", "hydra", *OPTIONAL) and key not in cfg:
             raise UserError(f"{key} is missing from the config; take ~{key} off the command line")
     _require_known(cfg.get("derived") or {}, "derived.", list(primary.get("derived", {})), yamls)
-    for group in NODES:
+    for group in NAMED_PARTS:
         nodes = cfg.get(group) or {}
         orphans = [name for name in nodes if OmegaConf.is_dict(nodes[name]) and "_target_" not in nodes[name]]
         if orphans:
-            _require_known(orphans, f"{group}.", sorted(yamls.members(group)), yamls)
+            _require_known(orphans, f"{group}.", sorted(yamls.part_names(group)), yamls)
 
 
 def in_file(message: str, yamls: Yamls) -> str:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from litdiffusion.config.trust import targets
 from litdiffusion.config.yamls import Layer, Yamls
 
-KEPT = ("trainer",)
+NEVER_DROPPED = ("trainer",)
 """A Trainer of the user's own is one of Lightning's, and takes the same arguments."""
 
 
@@ -18,8 +18,8 @@ def drop_former_arguments(cfg: DictConfig, yamls: Yamls) -> list[str]:
     target: they are kept where the new one takes them.
     """
     layers = yamls.layers()
-    parts = [part for part in targets(OmegaConf.to_container(cfg, resolve=False)) if part[0] not in KEPT]
-    dropped = [key for path, target in parts for key in _dropped(cfg, path, target, layers)]
+    parts = [part for part in targets(OmegaConf.to_container(cfg, resolve=False)) if part[0] not in NEVER_DROPPED]
+    dropped = [key for path, target in parts for key in _keys_to_drop(cfg, path, target, layers)]
     for key in dropped:
         path, _, argument = key.rpartition(".")
         node = OmegaConf.select(cfg, path)
@@ -29,10 +29,10 @@ def drop_former_arguments(cfg: DictConfig, yamls: Yamls) -> list[str]:
     return dropped
 
 
-def _dropped(cfg: DictConfig, path: str, target: str, layers: Sequence[Layer]) -> list[str]:
+def _keys_to_drop(cfg: DictConfig, path: str, target: str, layers: Sequence[Layer]) -> list[str]:
     from litdiffusion.config.make import accepts  # its type checks take a while to import
 
-    node, start = OmegaConf.select(cfg, path), _since(layers, path, target)
+    node, start = OmegaConf.select(cfg, path), _first_layer_with(layers, path, target)
     former, current = layers[:start], layers[start:]
     keys = {argument: f"{path}.{argument}" for argument in node if argument != "_target_"}
     left = {
@@ -44,7 +44,7 @@ def _dropped(cfg: DictConfig, path: str, target: str, layers: Sequence[Layer]) -
     return [key for argument, key in left.items() if argument not in kept]
 
 
-def _since(layers: Sequence[Layer], path: str, target: str) -> int:
+def _first_layer_with(layers: Sequence[Layer], path: str, target: str) -> int:
     """The first layer that names the part's target, after the last that names another one; 0: it was never another."""
     named = [(index, layer.value(f"{path}._target_")) for index, layer in enumerate(layers)]
     others = [index for index, value in named if value not in (None, target)]

@@ -17,7 +17,7 @@ def check_settings(cfg: DictConfig) -> None:
     """Refuses values of the wrong kind or out of range, with the allowed ones."""
     require_int(cfg, "seed", 0)
     steps = cfg.trainer.max_steps
-    fits = _int(steps) and (steps == -1 or steps > 0)
+    fits = _is_int(steps) and (steps == -1 or steps > 0)
     _require(
         "trainer.max_steps", steps, fits, "a whole number of at least 1, or -1 for as many as trainer.max_epochs has"
     )
@@ -31,24 +31,24 @@ def check_settings(cfg: DictConfig) -> None:
     path = cfg.ckpt_path
     _require("ckpt_path", path, path is None or isinstance(path, str), "the path of a checkpoint, or null")
     decay = cfg.ema_decay
-    _require("ema_decay", decay, _number(decay) and 0 <= decay < 1, "a number in [0, 1); 0.999 is usual, 0 is none")
+    _require("ema_decay", decay, _is_number(decay) and 0 <= decay < 1, "a number in [0, 1); 0.999 is usual, 0 is none")
     hidden = cfg.class_dropout
-    _require("class_dropout", hidden, _number(hidden) and 0 <= hidden < 1, "a number in [0, 1); 0.1 is usual")
+    _require("class_dropout", hidden, _is_number(hidden) and 0 <= hidden < 1, "a number in [0, 1); 0.1 is usual")
     threads = cfg.threads
-    _require("threads", threads, threads == "auto" or (_int(threads) and threads > 0), "auto or a positive number")
+    _require("threads", threads, threads == "auto" or (_is_int(threads) and threads > 0), "auto or a positive number")
     require_int(cfg, "skip_nonfinite", 0)
     for key in ("clip_samples", "compile", "conditional", "dry_run", "learned_variance", "print_config", "resume"):
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
     trusted = cfg.trusted
-    _require("trusted", trusted, _words(trusted), "a list of packages, trusted=[mynets]")
-    _require("tags", cfg.tags, _words(cfg.tags), "a list of words, tags=[trial]")
+    _require("trusted", trusted, _is_list_of_words(trusted), "a list of packages, trusted=[mynets]")
+    _require("tags", cfg.tags, _is_list_of_words(cfg.tags), "a list of words, tags=[trial]")
     _check_precision(cfg)
 
 
 def require_int(cfg: DictConfig, key: str, least: int) -> None:
     """Refuses a value that is not a whole number of at least ``least``."""
     value = OmegaConf.select(cfg, key)
-    _require(key, value, _int(value) and value >= least, f"a whole number of at least {least}")
+    _require(key, value, _is_int(value) and value >= least, f"a whole number of at least {least}")
 
 
 def num_classes_of(cfg: DictConfig, data: Facts) -> int:
@@ -103,13 +103,13 @@ def _require(key: str, value: Any, fits: bool, allowed: str) -> None:
         raise UserError(f"{key} must be {allowed}, got {value!r}")
 
 
-def _words(value: Any) -> bool:
+def _is_list_of_words(value: Any) -> bool:
     return isinstance(value, (list, ListConfig)) and all(isinstance(word, str) for word in value)
 
 
-def _int(value: Any) -> bool:
+def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, float) or _int(value)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or _is_int(value)

@@ -15,32 +15,34 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.training import DiffusionModule
 
-TWO = 2
+DUMMY_ITEMS = 2
 """Items of a question: one would hide what mixes up the batch with another dimension."""
 
 
-class Answer(NamedTuple):
+class DummyOutput(NamedTuple):
     """What a net gave for two items: the shape of its output, and the bytes that its gradient would need kept."""
 
     shape: tuple[int, ...]
     kept: int
 
 
-def check_shapes(module: DiffusionModule, data: Facts) -> Answer:
-    """Refuses parts that do not fit each other; returns the net's answer, see `ask`.
+def check_shapes(module: DiffusionModule, data: Facts) -> DummyOutput:
+    """Refuses parts that do not fit each other; returns the net's output, see `dummy_forward`.
 
     Raises:
         UserError: the part, the shape that it gives, and the one that is needed.
     """
     _check_codec(module, data)
     channels = module.shape[0] * (2 if module.denoiser.learned_variance else 1)
-    answer = ask(module.denoiser.net, module.shape, module.num_classes)
-    _require("the net", answer.shape, (TWO, channels, *module.shape[1:]), "out_channels: ${derived.out_channels}")
+    output = dummy_forward(module.denoiser.net, module.shape, module.num_classes)
+    _require(
+        "the net", output.shape, (DUMMY_ITEMS, channels, *module.shape[1:]), "out_channels: ${derived.out_channels}"
+    )
     _check_sampler(module.sampler, module.denoiser.schedule, module.shape)
-    return answer
+    return output
 
 
-def ask(net: nn.Module, shape: Sequence[int], num_classes: int = 0) -> Answer:
+def dummy_forward(net: nn.Module, shape: Sequence[int], num_classes: int = 0) -> DummyOutput:
     """Calls the net with two empty items (2, *shape) on the meta device: weights and results without memory.
 
     A net that cannot be called there (it holds tensors that are no buffers, or looks at values) is called for real,
@@ -61,17 +63,19 @@ def ask(net: nn.Module, shape: Sequence[int], num_classes: int = 0) -> Answer:
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
-                f"the net fails on x {(TWO, *shape)}, noise_label ({TWO},) and class_label "
-                f"{f'({TWO},)' if num_classes else None}: {reason}; give it shape: ${{derived.shape}}, or take a net "
+                f"the net fails on x {(DUMMY_ITEMS, *shape)}, noise_label ({DUMMY_ITEMS},) and class_label "
+                f"{f'({DUMMY_ITEMS},)' if num_classes else None}: {reason}; give it shape: ${{derived.shape}}, or take a net "
                 f"made for such data"
             ) from error
 
 
-def _call(net: nn.Module, shape: Sequence[int], num_classes: int, device: torch.device) -> Answer:
-    x = torch.zeros(TWO, *shape, device=device)
-    noise_label = torch.ones(TWO, device=device)
-    class_label = torch.zeros(TWO, dtype=torch.long, device=device) if num_classes else None
-    weights = {f"net.{name}": _on(value, device) for name, value in (*net.named_parameters(), *net.named_buffers())}
+def _call(net: nn.Module, shape: Sequence[int], num_classes: int, device: torch.device) -> DummyOutput:
+    x = torch.zeros(DUMMY_ITEMS, *shape, device=device)
+    noise_label = torch.ones(DUMMY_ITEMS, device=device)
+    class_label = torch.zeros(DUMMY_ITEMS, dtype=torch.long, device=device) if num_classes else None
+    weights = {
+        f"net.{name}": _to_device(value, device) for name, value in (*net.named_parameters(), *net.named_buffers())
+    }
     own = {value.untyped_storage()._cdata for value in weights.values()}
     kept: dict[int, Tensor] = {}
 
@@ -83,18 +87,18 @@ def _call(net: nn.Module, shape: Sequence[int], num_classes: int, device: torch.
     net.eval()  # nothing is learned or counted from empty items
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            out = functional_call(_Eager(net), weights, (x, noise_label, class_label))
+            out = functional_call(_Uncompiled(net), weights, (x, noise_label, class_label))
     finally:
         net.train(training)
     sizes = [tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own]
-    return Answer(tuple(getattr(out, "shape", ())), sum(sizes))
+    return DummyOutput(tuple(getattr(out, "shape", ())), sum(sizes))
 
 
-def _on(value: Tensor, device: torch.device) -> Tensor:
+def _to_device(value: Tensor, device: torch.device) -> Tensor:
     return value.detach().to(device).requires_grad_(value.requires_grad)
 
 
-class _Eager(nn.Module):
+class _Uncompiled(nn.Module):
     """A net without its compiled form, whose compiling would take a minute."""
 
     def __init__(self, net: nn.Module):
@@ -108,14 +112,14 @@ class _Eager(nn.Module):
 def _check_codec(module: DiffusionModule, data: Facts) -> None:
     """With two real items: a codec's weights may be far from meta, and building has encoded many already."""
     with torch.no_grad():
-        items = data.training_reference(TWO)
+        items = data.training_reference(DUMMY_ITEMS)
         latent = module.codec.encode(items)
         _require("the codec's encode", latent.shape[1:], tuple(module.shape), "what its latent_shape says")
         decoded = module.codec.decode(latent)
     _require("the codec's decode", decoded.shape[1:], tuple(data.shape), "the shape of the data")
 
 
-class _Nothing(nn.Module):
+class _ZeroDenoiser(nn.Module):
     """A denoiser that always predicts x_0 = 0: a walk with it costs nothing."""
 
     def __init__(self, schedule: NoiseSchedule):
@@ -131,15 +135,15 @@ def _check_sampler(sampler: Sampler, schedule: NoiseSchedule, shape: Sequence[in
     """By its first step from two draws of its prior; levels are real tensors, so this is no question for meta."""
     noise = seeded_noise(0)
     try:
-        start = sampler.prior(schedule, torch.zeros(TWO, *shape), noise)
-        states = [state.x for state in islice(sampler.trajectory(_Nothing(schedule), start, None, noise), 2)]
+        start = sampler.prior(schedule, torch.zeros(DUMMY_ITEMS, *shape), noise)
+        states = [state.x for state in islice(sampler.trajectory(_ZeroDenoiser(schedule), start, None, noise), 2)]
     except UserError:
         raise
     except Exception as error:  # a sampler of the user's own may fail in any way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"the sampler fails on x {(TWO, *shape)}: {reason}; repair its step") from error
+        raise UserError(f"the sampler fails on x {(DUMMY_ITEMS, *shape)}: {reason}; repair its step") from error
     for x in states:
-        _require("the sampler", x.shape, (TWO, *shape), "the shape of x")
+        _require("the sampler", x.shape, (DUMMY_ITEMS, *shape), "the shape of x")
 
 
 def _require(part: str, given: Sequence[int], needed: Sequence[int], remedy: str) -> None:

@@ -34,7 +34,7 @@ def make_trainer(
     """
     node = OmegaConf.to_container(cfg.trainer, resolve=True)
     typed = {word.lstrip("+~").partition("=")[0].removeprefix("trainer.") for word in overrides}
-    node |= {**_validation(node, typed), "precision": cfg.derived.precision}
+    node |= {**_validation_interval(node, typed), "precision": cfg.derived.precision}
     more = [make(OmegaConf.create(extra), "trainer.callbacks") for extra in node.pop("callbacks") or []]
     plugins = [make(OmegaConf.create(plugin), "trainer.plugins") for plugin in node.pop("plugins") or []]
     if node["barebones"]:
@@ -43,9 +43,9 @@ def make_trainer(
         node["logger"] = loggers or bool(node["logger"])
         if node["enable_progress_bar"] is None:  # Lightning would add a bar of its own to a run that takes out ours
             node["enable_progress_bar"] = any(isinstance(part, ProgressBar) for part in [*callbacks, *more])
-    target, chosen = node.pop("_target_"), [*allowed(node, callbacks), *more]
+    target, chosen = node.pop("_target_"), [*allowed_callbacks(node, callbacks), *more]
     try:
-        return _class(target)(**node, callbacks=chosen, plugins=[SealedCheckpointIO(), *plugins])
+        return _trainer_class(target)(**node, callbacks=chosen, plugins=[SealedCheckpointIO(), *plugins])
     except UserError:
         raise
     except Exception as error:  # Lightning refuses settings by several kinds of exception
@@ -63,14 +63,14 @@ def make_loggers(cfg: DictConfig, **context: Any) -> list[Logger]:
     return sorted(loggers, key=lambda logger: isinstance(logger, RowsLogger))
 
 
-def allowed(node: dict[str, Any], callbacks: Sequence[L.Callback]) -> list[L.Callback]:
+def allowed_callbacks(node: dict[str, Any], callbacks: Sequence[L.Callback]) -> list[L.Callback]:
     """The callbacks that the Trainer's switches leave: a switch of Lightning's takes out what it forbids."""
     off = [kind for key, kind in (("enable_checkpointing", Checkpoint), ("enable_progress_bar", ProgressBar))
            if node.get(key) is False or node["barebones"]]  # fmt: skip
     return [callback for callback in callbacks if not isinstance(callback, tuple(off))]
 
 
-def _validation(node: dict[str, Any], typed: set[str]) -> dict[str, Any]:
+def _validation_interval(node: dict[str, Any], typed: set[str]) -> dict[str, Any]:
     """The yamls count validations in batches of the whole run; who counts in epochs gets Lightning's defaults."""
     if isinstance(node["val_check_interval"], float) and node["check_val_every_n_epoch"] is None:
         return {"check_val_every_n_epoch": 1}
@@ -79,7 +79,7 @@ def _validation(node: dict[str, Any], typed: set[str]) -> dict[str, Any]:
     return {}
 
 
-def _class(name: str) -> type[L.Trainer]:
+def _trainer_class(name: str) -> type[L.Trainer]:
     from hydra.utils import get_object
 
     return get_object(name)

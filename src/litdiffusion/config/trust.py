@@ -77,7 +77,7 @@ def origin_of(target: Any) -> str | None:
     return None if module is None else f"{module}.{named.__qualname__}"
 
 
-def warn_of_strangers(config: Mapping[str, Any], trusted: Iterable[str] = ()) -> None:
+def warn_of_untrusted_packages(config: Mapping[str, Any], trusted: Iterable[str] = ()) -> None:
     """Warns, in one line, of the packages outside the trusted ones that a config of one's own names."""
     known = {*TRUSTED, *trusted}
     named = [(path, str(target)) for path, target in targets(config) if not _dangerous(str(target))]
@@ -92,7 +92,7 @@ def warn_of_strangers(config: Mapping[str, Any], trusted: Iterable[str] = ()) ->
         )
 
 
-def check_sent(config: Any, path: str, allowed: Iterable[str] = ()) -> None:
+def check_checkpoint_config(config: Any, path: str, allowed: Iterable[str] = ()) -> None:
     """Refuses a part of a checkpoint's config that names more than the parts of known packages.
 
     Of litdiffusion its parts may be named; of torch, diffusers and the like only networks (subclasses of

@@ -11,27 +11,29 @@ import yaml
 from litdiffusion.config.origins import OPTIONAL
 from litdiffusion.errors import UserError
 
-DRY = ("hydra.output_subdir=null", "hydra/job_logging=none")
+DRY_RUN_OVERRIDES = ("hydra.output_subdir=null", "hydra/job_logging=none")
 """For a dry run: Hydra then writes nothing into the folder that it makes."""
-ANEW = ("name=null", "sweep=null")
+NEW_RUN_OVERRIDES = ("name=null", "sweep=null")
 """For a run of a saved config: it is another run, in a folder of its own."""
 
 _TARGET = re.compile(r"^([\w.]+)(?:\._target_=|=\{.*\b_target_:)")
 """``part._target_=name`` or ``part={_target_: name, ...}``."""
 
 
-def understood(arguments: Sequence[str], script: Path, config_dir: Path, config_name: str) -> list[str]:
+def hydra_arguments(arguments: Sequence[str], script: Path, config_dir: Path, config_name: str) -> list[str]:
     """The arguments as Hydra needs them.
 
     Raises:
         UserError: a group that a run cannot do without is set to null.
     """
     primary = yaml.safe_load((config_dir / f"{config_name}.yaml").read_text())
-    words = _open([_without_null(word, config_dir, primary) for word in arguments])
+    words = _mark_new_keys([_replace_null(word, config_dir, primary) for word in arguments])
     if "dry_run=true" in (word.lower() for word in words):
-        words += [word for word in DRY if word not in words]
+        words += [word for word in DRY_RUN_OVERRIDES if word not in words]
     if is_saved(config_file(words, script)):
-        words += [word for word in (*ANEW, *_settings_of_hydra(primary)) if _key(word) not in map(_key, words)]
+        words += [
+            word for word in (*NEW_RUN_OVERRIDES, *_hydra_settings(primary)) if _key(word) not in map(_key, words)
+        ]
     return words
 
 
@@ -56,7 +58,7 @@ def option(arguments: Sequence[str], *names: str) -> str | None:
     return next(iter([*apart, *joined]), None)
 
 
-def _settings_of_hydra(primary: dict[str, Any]) -> Iterator[str]:
+def _hydra_settings(primary: dict[str, Any]) -> Iterator[str]:
     """What the primary config tells Hydra (where runs lie, above all), for a config without that part."""
     settings = {key: value for key, value in primary.get("hydra", {}).items() if key != "help"}
     yield from _assignments("++hydra", settings)
@@ -70,7 +72,7 @@ def _assignments(prefix: str, node: Any) -> Iterator[str]:
         yield f"{prefix}=[{','.join(node)}]" if isinstance(node, list) else f'{prefix}="{node}"'
 
 
-def _without_null(word: str, config_dir: Path, primary: dict[str, Any]) -> str:
+def _replace_null(word: str, config_dir: Path, primary: dict[str, Any]) -> str:
     """``group=null``, which Hydra refuses, as ``group=none`` where there is that choice, else as ``~group``."""
     group, _, value = word.partition("=")
     values = value.split(",")
@@ -86,16 +88,16 @@ def _without_null(word: str, config_dir: Path, primary: dict[str, Any]) -> str:
     return f"~{group}"
 
 
-def _open(words: Sequence[str]) -> list[str]:
+def _mark_new_keys(words: Sequence[str]) -> list[str]:
     """With ``++`` before arguments that no yaml has: of a target that the command line names, and of a sweep's params.
 
     Hydra takes only known keys without it. A target's arguments are checked when it is built.
     """
     parts = ["hydra.sweeper.params", *(name for word in words for name in _TARGET.findall(word))]
-    return [f"++{word}" if any(_belongs(word, part) for part in parts) else word for word in words]
+    return [f"++{word}" if any(_is_argument_of(word, part) for part in parts) else word for word in words]
 
 
-def _belongs(word: str, part: str) -> bool:
+def _is_argument_of(word: str, part: str) -> bool:
     return word.startswith((f"{part}={{", f"{part}.")) and not word.startswith(f"{part}._target_=")
 
 

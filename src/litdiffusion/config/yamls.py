@@ -35,18 +35,18 @@ class Yamls:
         hydra = HydraConfig.get()
         folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
         choices, primary = hydra.runtime.choices, hydra.job.config_name.removesuffix(".yaml")
-        order = _order(folders, primary)
+        order = _group_order(folders, primary)
         groups = sorted(choices, key=lambda group: order.index(group) if group in order else -1)
         names = [primary, *(f"{group}/{choices[group]}" for group in groups)]
         chosen = [file for name in names for file in _with_parents(folders, name)]
-        return cls(folders, chosen, [pair for pair in _typed() if not _is_choice(folders, *pair)])
+        return cls(folders, chosen, [pair for pair in _override_pairs() if not _is_choice(folders, *pair)])
 
     def layers(self) -> list["Layer"]:
         """What is set where, in the order in which it is merged; the command line comes last.
 
         A yaml and those of its own group that its defaults list builds on are one layer.
         """
-        contents = [(self._within(path).parent, self._placed(path)) for path in self.chosen]
+        contents = [(self._relative_path(path).parent, self._content_in_package(path)) for path in self.chosen]
         layers = [Layer([content for _, content in run]) for _, run in groupby(contents, key=itemgetter(0))]
         return [*layers, Layer([_nested(key.split("."), value) for key, value in self.overrides])]
 
@@ -55,7 +55,7 @@ class Yamls:
         parts = key.split(".")
         if any(_covers(_nested(name.split("."), value), parts) for name, value in self.overrides):
             return None
-        return next((path for path in reversed(self.chosen) if _holds(self._placed(path), parts)), None)
+        return next((path for path in reversed(self.chosen) if _holds(self._content_in_package(path), parts)), None)
 
     def mentioning(self, word: str) -> Path | None:
         """A yaml that holds this word, in the folders that were added to the project's own first."""
@@ -63,7 +63,7 @@ class Yamls:
         files = (path for folder in reversed(self.folders) for path in sorted(folder.rglob("*.yaml")))
         return next((path for path in files if pattern.search(path.read_text(errors="replace"))), None)
 
-    def members(self, group: str) -> set[str]:
+    def part_names(self, group: str) -> set[str]:
         """The names of the parts with a target that any yaml, of the group or of an experiment, gives it."""
         contents = [(path, _read(path)) for folder in self.folders for path in folder.rglob("*.yaml")]
         nodes = [content if path.parent.name == group else content.get(group) for path, content in contents]
@@ -75,14 +75,14 @@ class Yamls:
             if isinstance(part, Mapping) and "_target_" in part
         }
 
-    def _placed(self, path: Path) -> dict[str, Any]:
+    def _content_in_package(self, path: Path) -> dict[str, Any]:
         """The content of a yaml below the package that it is put into."""
         header = re.search(r"^#\s*@package\s+(\S+)", path.read_text(errors="replace"), re.MULTILINE)
         package = header.group(1) if header else "_group_"
-        own = {"_global_": [], "_group_": list(self._within(path).parts[:-1])}
+        own = {"_global_": [], "_group_": list(self._relative_path(path).parts[:-1])}
         return _nested(own.get(package, package.split(".")), _read(path))
 
-    def _within(self, path: Path) -> Path:
+    def _relative_path(self, path: Path) -> Path:
         """A yaml's path in the folder that holds its group."""
         return path.relative_to(next(folder for folder in self.folders if path.is_relative_to(folder)))
 
@@ -100,7 +100,7 @@ class Layer:
     def value(self, key: str) -> Any:
         """What it sets a dotted key to; None where it does not."""
         parts = key.split(".")
-        values = [reduce(_inside, parts, content) for content in self.contents if _holds(content, parts)]
+        values = [reduce(_child, parts, content) for content in self.contents if _holds(content, parts)]
         return values[-1] if values else None
 
 
@@ -110,7 +110,7 @@ def groups_of_this_job() -> list[str]:
         return []
     hydra = HydraConfig.get()
     folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
-    return _order(folders, hydra.job.config_name.removesuffix(".yaml"))
+    return _group_order(folders, hydra.job.config_name.removesuffix(".yaml"))
 
 
 def task_overrides() -> list[str]:
@@ -123,7 +123,7 @@ def groups_in(primary: Mapping[str, Any]) -> list[str]:
     return [group for entry in primary.get("defaults") or [] if isinstance(entry, dict) for group in entry]
 
 
-def _typed() -> list[tuple[str, Any]]:
+def _override_pairs() -> list[tuple[str, Any]]:
     """Key and value of each word of the command line."""
     words = OverridesParser.create().parse_overrides(task_overrides())
     return [(word.key_or_group, None if word.is_delete() else word.value()) for word in words]
@@ -134,7 +134,7 @@ def _is_choice(folders: Sequence[Path], key: str, value: Any) -> bool:
     return not isinstance(value, dict) and any((folder / key).is_dir() for folder in folders)
 
 
-def _order(folders: Sequence[Path], primary: str) -> list[str]:
+def _group_order(folders: Sequence[Path], primary: str) -> list[str]:
     return groups_in({"defaults": _defaults(folders, primary)})
 
 
@@ -144,7 +144,7 @@ def _nested(keys: Sequence[str], value: Any) -> Any:
 
 def _with_parents(folders: Sequence[Path], name: str) -> Iterator[Path]:
     """A yaml after those that its own defaults list builds on."""
-    path = _found(folders, name)
+    path = _find_yaml(folders, name)
     if path is None:
         return
     for entry in _defaults(folders, name):
@@ -154,12 +154,12 @@ def _with_parents(folders: Sequence[Path], name: str) -> Iterator[Path]:
     yield path
 
 
-def _found(folders: Sequence[Path], name: str) -> Path | None:
+def _find_yaml(folders: Sequence[Path], name: str) -> Path | None:
     return next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
 
 
 def _defaults(folders: Sequence[Path], name: str) -> list[Any]:
-    path = _found(folders, name)
+    path = _find_yaml(folders, name)
     return (_read(path).get("defaults") or []) if path else []
 
 
@@ -177,7 +177,7 @@ def _covers(node: Any, parts: Sequence[str]) -> bool:
     return parts[0] in node and _covers(node[parts[0]], parts[1:])
 
 
-def _inside(node: Any, part: str) -> Any:
+def _child(node: Any, part: str) -> Any:
     return node[int(part)] if isinstance(node, list) else node[part]
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from litdiffusion.config.keys import Use, has
+from litdiffusion.config.keys import Use, decides
 from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.training.checkpoints import read_checkpoint
@@ -75,6 +75,6 @@ def read_export(folder: str | Path, weights: str = "ema") -> dict[str, Any]:
 
 def _record(content: dict[str, Any], weights: str) -> dict[str, Any]:
     record = content["litdiffusion"]
-    config = {key: value for key, value in record["config"].items() if has(key, Use.EXPORT)}
+    config = {key: value for key, value in record["config"].items() if decides(key, Use.EXPORT)}
     config["derived"] = {**config["derived"], "run_dir": None}
     return {"format": "litdiffusion 1", "weights": weights, "value_range": record["value_range"], "config": config}

@@ -24,7 +24,7 @@ from litdiffusion.plots.palette import DENSITY
 from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.pretrained.places import device_for, folder_for
 from litdiffusion.pretrained.problems import Problem, check_values, fixed_points, hidden_images
-from litdiffusion.pretrained.progress import counted
+from litdiffusion.pretrained.progress import progress_bar
 from litdiffusion.runs.files import write_atomically
 
 STEPS = 50
@@ -39,8 +39,8 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     """Inpaints what ``cfg`` asks for, writes ``inpainting.png`` and ``inpainting.npz`` and returns their folder."""
     _check(cfg)
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
-    images = _has_images(cfg, pretrained)
-    cfg = _completed(cfg, pretrained, images)
+    images = _is_image_model(cfg, pretrained)
+    cfg = _with_defaults(cfg, pretrained, images)
     data = pretrained.data()
     problem = (hidden_images if images else fixed_points)(cfg, data)
     denoiser = pretrained.denoiser
@@ -67,14 +67,14 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class
     """
     together, count = max(1, cfg.batch_size // cfg.samples), len(problem.items)
     sampler, device = sampler_for(cfg, problem.items, problem.mask), device_for(cfg.device)
-    labels = None if class_labels is None else class_labels.repeat_interleave(cfg.samples)
+    repeated_labels = None if class_labels is None else class_labels.repeat_interleave(cfg.samples)
     parts = []
-    with counted(pretrained.draws(sampler, device, cfg.clip), count * cfg.samples) as draws:
+    with progress_bar(pretrained.draws(sampler, device, cfg.clip), count * cfg.samples) as draws:
         for start in range(0, count, together):
             items = range(start, min(start + together, count))
             places = range(items.start * cfg.samples, items.stop * cfg.samples)
             part = replace(draws, sampler=sampler_for(cfg, *problem.repeated(items, cfg.samples)))
-            parts.append(part.batch(places, _noise_per_item([cfg.seed + i for i in items]), labels).x.cpu())
+            parts.append(part.batch(places, _noise_per_item([cfg.seed + i for i in items]), repeated_labels).x.cpu())
     return torch.cat(parts).unflatten(0, (-1, cfg.samples))
 
 
@@ -134,7 +134,7 @@ def _check(cfg: DictConfig) -> None:
     check_values(cfg.x)
 
 
-def _completed(cfg: DictConfig, pretrained: Pretrained, images: bool) -> DictConfig:
+def _with_defaults(cfg: DictConfig, pretrained: Pretrained, images: bool) -> DictConfig:
     """The config with a value for every null, which depends on the checkpoint."""
     denoiser = pretrained.denoiser
     values = {
@@ -146,7 +146,7 @@ def _completed(cfg: DictConfig, pretrained: Pretrained, images: bool) -> DictCon
     return OmegaConf.merge(cfg, {key: value for key, value in values.items() if cfg[key] is None})
 
 
-def _has_images(cfg: DictConfig, pretrained: Pretrained) -> bool:
+def _is_image_model(cfg: DictConfig, pretrained: Pretrained) -> bool:
     """Whether the checkpoint's data are images; refuses data without parts, and settings for the other kind."""
     if not pretrained.codec.in_data_space:
         raise UserError(

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from litdiffusion.build import build_denoiser
 from litdiffusion.codecs import Codec
 from litdiffusion.config.make import make
-from litdiffusion.config.trust import check_sent
+from litdiffusion.config.trust import check_checkpoint_config
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser
 from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained.exporting import read_export
 from litdiffusion.pretrained.places import device_for
-from litdiffusion.pretrained.progress import drawn
+from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint
 from litdiffusion.training.class_labels import in_turn
@@ -41,7 +41,7 @@ class Pretrained:
             the checkpoint cannot describe.
 
     Raises:
-        UserError: a file that is damaged, foreign, or names more than it may (see `trust.check_sent`).
+        UserError: a file that is damaged, foreign, or names more than it may (see `trust.check_checkpoint_config`).
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Pretrained:
         self.codec, self.sampler, self.denoiser = self._parts() if module is None else _copies(module)
         self.denoiser.eval()
         try:
-            self.denoiser.load_state_dict(_part(content["state_dict"], PREFIXES[weights]))
+            self.denoiser.load_state_dict(_with_prefix(content["state_dict"], PREFIXES[weights]))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:160]
             owner = "its own config" if module is None else "this module"
@@ -74,17 +74,21 @@ class Pretrained:
     def _parts(self) -> tuple[Codec, Sampler, Denoiser]:
         """Codec, sampler and denoiser as the config describes them."""
         for part in ("parameterization", "model"):
-            self.check(part)
-        return self.made("codec"), self.made("sampler"), build_denoiser(self.config, self.made("schedule"))
+            self.check_part(part)
+        return (
+            self.make_part("codec"),
+            self.make_part("sampler"),
+            build_denoiser(self.config, self.make_part("schedule")),
+        )
 
-    def made(self, part: str) -> Any:
+    def make_part(self, part: str) -> Any:
         """A part that the stored config describes, "data" say, made if it names no more than it may."""
-        self.check(part)
+        self.check_part(part)
         return make(self.config[part], part)
 
     def data(self) -> Facts:
         """The data that the model was trained on, loaded."""
-        return facts_of(self.made("data"))
+        return facts_of(self.make_part("data"))
 
     def sample(
         self,
@@ -99,21 +103,21 @@ class Pretrained:
     ) -> Tensor:
         """Samples (n, ...) in data space, those of ``scripts/sample.py`` with the same settings."""
         draws = self.draws(self.sampler, device_for(device), clip, guidance)
-        return drawn(draws, n, seed, batch_size, self.class_labels(n, class_label))
+        return draw_samples(draws, n, seed, batch_size, self.class_labels(n, class_label))
 
     def draws(self, sampler: Sampler, device: torch.device, clip: bool = True, guidance: float | None = None) -> Draws:
-        """What draws samples in data space by ``sampler``, see `on`."""
-        return Draws(sampler, self.on(device, clip, guidance), self.shape, self.codec.decode, device)
+        """What draws samples in data space by ``sampler``, see `denoiser_on`."""
+        return Draws(sampler, self.denoiser_on(device, clip, guidance), self.shape, self.codec.decode, device)
 
-    def check(self, part: str) -> None:
+    def check_part(self, part: str) -> None:
         if part not in self.config:
             raise UserError(
                 f"the config of this checkpoint has no {part}: it was trained from a script, or not by litdiffusion; "
                 f"take a checkpoint of train.py"
             )
-        check_sent(OmegaConf.to_container(self.config[part], resolve=False), part, self._trust)
+        check_checkpoint_config(OmegaConf.to_container(self.config[part], resolve=False), part, self._trust)
 
-    def on(self, device: torch.device, clip: bool, guidance: float | None = None) -> nn.Module:
+    def denoiser_on(self, device: torch.device, clip: bool, guidance: float | None = None) -> nn.Module:
         """The denoiser on a device, guided where a weight is given, with ``clip`` kept in the data's range if any."""
         denoiser = self.denoiser.to(device)
         if guidance is not None:
@@ -135,14 +139,14 @@ class Pretrained:
             raise UserError(
                 f"class_label={class_label} needs a model of classes, trained with conditional=true; leave it out"
             )
-        asked = (
+        classes = (
             list(class_label)
             if isinstance(class_label, (Sequence, ListConfig)) and not isinstance(class_label, str)
             else [class_label]
         )
-        if not asked or not all(type(k) is int and 0 <= k < self.num_classes for k in asked):
+        if not classes or not all(type(k) is int and 0 <= k < self.num_classes for k in classes):
             raise UserError(f"class_label must be whole numbers from 0 to {self.num_classes - 1}, got {class_label}")
-        return torch.tensor(asked)[torch.arange(n) % len(asked)]
+        return torch.tensor(classes)[torch.arange(n) % len(classes)]
 
     def class_labels_of(self, data: Facts, n: int) -> Tensor | None:
         """The classes of the first n validation items, as `DataModule.reference` has them; None without classes."""
@@ -164,5 +168,5 @@ def _copies(module: DiffusionModule) -> tuple[Codec, Sampler, Denoiser]:
     return copy.deepcopy((module.codec, module.sampler, module.denoiser))
 
 
-def _part(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _with_prefix(state: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -33,7 +33,7 @@ def restored_module(
     pretrained = Pretrained(path, trust=trust)
     for part in ("times", "weighting", "objective", "optimizer", "lr_schedule"):
         if pretrained.config.get(part):
-            pretrained.check(part)
+            pretrained.check_part(part)
     config = OmegaConf.merge(pretrained.config, settings)
     schedule = make(config.schedule, "schedule")
     module = build_module(config, pretrained.codec, schedule, pretrained.value_range, kind=kind)

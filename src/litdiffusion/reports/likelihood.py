@@ -47,7 +47,7 @@ class Row(NamedTuple):
         return mean.item(), self.nats.std().item() / len(self.nats) ** 0.5, bits
 
 
-class Held(NamedTuple):
+class HeldOut(NamedTuple):
     """Held-out items in model space (n, ...), whether they are bytes, and what a reader must know of their units.
 
     ``class_label`` (n,) are their classes, where the model is conditional: its likelihood is then that of x given its
@@ -68,11 +68,11 @@ def likelihood_to_files(cfg: DictConfig) -> Path:
     _check(cfg)
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     data = pretrained.data()
-    held = _held(data, pretrained, cfg.n)._replace(class_label=pretrained.class_labels_of(data, cfg.n))
+    held = _held_out(data, pretrained, cfg.n)._replace(class_label=pretrained.class_labels_of(data, cfg.n))
     folder = folder_for(cfg, "likelihood", "likelihood.csv")
     rows, terms = METHODS[cfg.method](cfg, pretrained, held)
-    rows += _compared(data, held, rows[-1])
-    _report(rows, held, cfg, pretrained, folder)
+    rows += _exact_rows(data, held, rows[-1])
+    _write_table(rows, held, cfg, pretrained, folder)
     if terms is not None:
         _write_steps(terms, folder)
     print(f"likelihood: {folder}")
@@ -89,20 +89,20 @@ def _check(cfg: DictConfig) -> None:
         require_int(cfg, name, least)
 
 
-def _held(data: Facts, pretrained: Pretrained, n: int) -> Held:
+def _held_out(data: Facts, pretrained: Pretrained, n: int) -> HeldOut:
     with torch.no_grad():
         x_0 = pretrained.codec.encode(data.reference(n))
     if not pretrained.codec.in_data_space:
-        return Held(x_0, False, "a density of the codec's latents, not of the data")
+        return HeldOut(x_0, False, "a density of the codec's latents, not of the data")
     if data.value_range is not None and are_bytes(x_0):
-        return Held(x_0, True, "bits per dimension: per byte of the data, 8 without a model")
+        return HeldOut(x_0, True, "bits per dimension: per byte of the data, 8 without a model")
     shift = getattr(data, "std", torch.ones(1)).log().sum().item()
-    return Held(
+    return HeldOut(
         x_0, False, f"a density of the standardised data; add {shift:.4f} nats for that in the data's own units"
     )
 
 
-def _bound(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Row], BoundTerms]:
+def _bound(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list[Row], BoundTerms]:
     denoiser: nn.Module = pretrained.denoiser
     variance = cfg.variance or ("learned" if denoiser.learned_variance else "forward")
     decoder = "8bit" if held.bytes else "gaussian"
@@ -121,7 +121,7 @@ def _bound(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Ro
     return [*rows, Row(f"bound ({variance} variance)", terms.total)], terms
 
 
-def _flow(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Row], None]:
+def _flow(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list[Row], None]:
     coordinates, nats = prod(pretrained.shape), []
     for start, x_0, class_label in _batches(cfg, pretrained, held):
         seed = cfg.seed + start
@@ -135,7 +135,7 @@ def _flow(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Row
 METHODS = {"bound": _bound, "flow": _flow}
 
 
-def _batches(cfg: DictConfig, pretrained: Pretrained, held: Held) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+def _batches(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> Iterator[tuple[int, Tensor, Tensor | None]]:
     """(index of the first item, items and their classes on the device), while a bar counts items."""
     device = device_for(cfg.device)
     pretrained.denoiser.to(device).requires_grad_(False)
@@ -149,7 +149,7 @@ def _batches(cfg: DictConfig, pretrained: Pretrained, held: Held) -> Iterator[tu
             bar.update(len(batch))
 
 
-def _compared(data: Facts, held: Held, total: Row) -> list[Row]:
+def _exact_rows(data: Facts, held: HeldOut, total: Row) -> list[Row]:
     """Where the data's own law is known in closed form: its nats on the same items, and what the model has more."""
     law = data.mixture
     if law is None or held.class_label is not None:
@@ -158,7 +158,7 @@ def _compared(data: Facts, held: Held, total: Row) -> list[Row]:
     return [Row("the data's own law", truth), Row("excess over it", total.nats - truth)]
 
 
-def _report(rows: list[Row], held: Held, cfg: DictConfig, pretrained: Pretrained, folder: Path) -> None:
+def _write_table(rows: list[Row], held: HeldOut, cfg: DictConfig, pretrained: Pretrained, folder: Path) -> None:
     coordinates = prod(pretrained.shape) if held.bytes else None
     what = "-log p" if held.class_label is None else "-log p(x | class)"
     print(f"{what} of {len(held.x_0)} validation items, {prod(pretrained.shape)} numbers each, {cfg.weights} weights")

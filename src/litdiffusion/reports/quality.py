@@ -20,7 +20,7 @@ from litdiffusion.pretrained.places import device_for, folder_for
 from litdiffusion.reports.accuracy import accuracy_numbers
 from litdiffusion.reports.dashboard import show_report
 from litdiffusion.reports.pictures import write_checks
-from litdiffusion.reports.subjects import Subject, Walk, check_choices, subjects, walks
+from litdiffusion.reports.subjects import NamedSampler, Subject, check_choices, fitting_samplers, subjects
 from litdiffusion.reports.table import Row, text_table, write_csv
 from litdiffusion.training.class_labels import in_proportion
 
@@ -29,8 +29,8 @@ SAMPLES = {1: 10_000, 3: 1000}
 LEADING = ("checkpoint", "weights", "sampler", "calls", "seconds")
 
 
-class Drawn(NamedTuple):
-    """Samples (N, ...) in data space on the CPU, their classes, where their walk ended, and how long it took."""
+class Samples(NamedTuple):
+    """Samples (N, ...) in data space on the CPU, their classes, where their sampler ended, and how long it took."""
 
     x: Tensor
     class_labels: Tensor | None
@@ -42,8 +42,8 @@ def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path:
     """Measures every checkpoint x weights x sampler x steps, prints the table and returns the folder of the files.
 
     ``quality.csv`` holds all numbers with spread and n, ``quality.png`` shows them against network calls, and the
-    first row's samples are drawn, with their nearest training images where they are images; samples that are not
-    finite are neither measured nor drawn. ``samplers`` is the folder of the sampler group's yaml files.
+    first row's samples are samples, with their nearest training images where they are images; samples that are not
+    finite are neither measured nor samples. ``samplers`` is the folder of the sampler group's yaml files.
     """
     _check(cfg, samplers)
     chosen = list(subjects(cfg))
@@ -70,52 +70,52 @@ def _check(cfg: DictConfig, samplers: Path) -> None:
 def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path) -> Iterator[Row]:
     """One row at a time; the first of a subject carries its checks, that of all its pictures."""
     for place, subject in enumerate(chosen):
-        for index, walk in enumerate(walks(cfg, subject.pretrained, samplers)):
-            drawn = _drawn(cfg, subject, walk)
-            row = _measured(cfg, subject, walk, drawn)
+        for index, named in enumerate(fitting_samplers(cfg, subject.pretrained, samplers)):
+            samples = _draw(cfg, subject, named)
+            row = _measure_row(cfg, subject, named, samples)
             finite = subject.quality.headline in row
             if finite and place == index == 0:
-                row |= write_checks(folder, subject, drawn.x)
+                row |= write_checks(folder, subject, samples.x)
             if finite and cfg.accuracy and index == 0:
-                row |= accuracy_numbers(subject, drawn.x, drawn.class_labels)
+                row |= accuracy_numbers(subject, samples.x, samples.class_labels)
             yield row
 
 
-def _measured(cfg: DictConfig, subject: Subject, walk: Walk, drawn: Drawn) -> Row:
-    n = len(drawn.x) // cfg.sets
+def _measure_row(cfg: DictConfig, subject: Subject, named: NamedSampler, samples: Samples) -> Row:
+    n = len(samples.x) // cfg.sets
     row: Row = {
         "checkpoint": subject.name,
         "weights": subject.weights,
-        "sampler": walk.name,
-        "calls": walk.sampler.calls(subject.pretrained.denoiser.schedule),
-        "seconds": drawn.seconds / cfg.sets,
+        "sampler": named.name,
+        "calls": named.sampler.calls(subject.pretrained.denoiser.schedule),
+        "seconds": samples.seconds / cfg.sets,
         "n": n,
     }
-    line = f"{subject.name}, {subject.weights}, {walk.name}, {row['calls']} calls, {row['seconds']:.1f} s:"
-    if not drawn.x.isfinite().all():
+    line = f"{subject.name}, {subject.weights}, {named.name}, {row['calls']} calls, {row['seconds']:.1f} s:"
+    if not samples.x.isfinite().all():
         print(f"{line} samples are not finite, not measured", flush=True)
         return row
-    measured = subject.quality.measure(drawn.x, n, drawn.level, drawn.class_labels)
+    measured = subject.quality.measure(samples.x, n, samples.level, samples.class_labels)
     value, spread, _ = measured[subject.quality.headline]
     print(f"{line} {subject.quality.headline} {value:.3g} ± {spread:.2g}", flush=True)
     return row | measured
 
 
-def _drawn(cfg: DictConfig, subject: Subject, walk: Walk) -> Drawn:
+def _draw(cfg: DictConfig, subject: Subject, named: NamedSampler) -> Samples:
     pretrained, device = subject.pretrained, device_for(cfg.device)
     each = cfg.n or SAMPLES[len(pretrained.shape)]
     class_labels = in_proportion(subject.quality.data.train.class_label, each) if pretrained.num_classes else None
     n, parts = each * cfg.sets, []
     size = min(cfg.batch_size, n)
-    draws = pretrained.draws(walk.sampler, device, cfg.clip, cfg.guidance)
+    draws = pretrained.draws(named.sampler, device, cfg.clip, cfg.guidance)
     begin = time.perf_counter()
-    with tqdm(total=n, unit="sample", desc=walk.name, mininterval=0.5, leave=False) as bar:
+    with tqdm(total=n, unit="sample", desc=named.name, mininterval=0.5, leave=False) as bar:
         for index in range(math.ceil(n / size)):
             end = draws.block(index, size, cfg.seed, class_labels)
             parts.append(end.x.cpu())
             bar.update(len(end.x))
     seconds = time.perf_counter() - begin
-    return Drawn(
+    return Samples(
         torch.cat(parts)[:n], None if class_labels is None else class_labels.repeat(cfg.sets), end.level, seconds
     )
 

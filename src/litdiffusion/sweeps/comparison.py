@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from litdiffusion.config.job_names import columns
+from litdiffusion.config.job_names import relevant_values
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import RunRecord, is_locked, read_record
 
@@ -24,7 +24,7 @@ class Job:
 
     @property
     def overrides(self) -> dict[str, str]:
-        return columns(self.record.overrides)
+        return relevant_values(self.record.overrides)
 
     @property
     def metric(self) -> str:
@@ -67,7 +67,7 @@ class Comparison:
         """Failed, stopped, interrupted or still running."""
         return [job for job in self.jobs if job.status not in DONE]
 
-    def title(self, job: Job) -> str:
+    def differing_overrides(self, job: Job) -> str:
         """The overrides in which it differs from the others."""
         return " ".join(f"{key}={job.overrides[key]}" for key in self.varied if key in job.overrides) or job.name
 
@@ -75,7 +75,7 @@ class Comparison:
         """A row per job: overrides, status, metrics (the compared one first), minutes, attempts, error."""
         names = sorted({name for job in self.jobs for name in job.record.metrics})
         keys = list(dict.fromkeys(key for job in self.jobs for key in job.overrides))
-        return [_row(job, keys, names) for job in self.jobs]
+        return [_csv_row(job, keys, names) for job in self.jobs]
 
 
 def compare(folder: Path) -> Comparison:
@@ -91,17 +91,17 @@ def compare(folder: Path) -> Comparison:
             f"{folder} holds no jobs of a sweep; give the folder below outputs/sweeps that -m sweep=NAME wrote"
         )
     varied = Comparison(folder, jobs).varied
-    return Comparison(folder, sorted(jobs, key=lambda job: [_place(job.overrides.get(key)) for key in varied]))
+    return Comparison(folder, sorted(jobs, key=lambda job: [_sort_key(job.overrides.get(key)) for key in varied]))
 
 
 def text(comparison: Comparison) -> str:
     """The table as lines; the best job is marked, and what went wrong stands below."""
     from litdiffusion.reports.table import text_table
 
-    rows = [_short(comparison, job) for job in comparison.jobs]
+    rows = [_terminal_row(comparison, job) for job in comparison.jobs]
     lines = [text_table(rows, list(rows[0]))]
     wrong = [job for job in comparison.unfinished if job.record.error]
-    lines += [f"{job.status}: {comparison.title(job)}: {job.record.error}" for job in wrong]
+    lines += [f"{job.status}: {comparison.differing_overrides(job)}: {job.record.error}" for job in wrong]
     return "\n".join(lines)
 
 
@@ -112,12 +112,12 @@ def write_files(comparison: Comparison) -> list[Path]:
 
     csv, picture = comparison.folder / CSV, comparison.folder / PICTURE
     write_csv(csv, comparison.rows())
-    bars = [Bar(comparison.title(job), job.value, job.status) for job in comparison.jobs]
+    bars = [Bar(comparison.differing_overrides(job), job.value, job.status) for job in comparison.jobs]
     jobs_picture(bars, comparison.jobs[0].metric, comparison.rising).save(picture)
     return [csv, picture]
 
 
-def _place(value: str | None) -> tuple[float, str]:
+def _sort_key(value: str | None) -> tuple[float, str]:
     """Numbers in their order, then words in theirs, then jobs that lack the key."""
     if value is None:
         return math.inf, "~"
@@ -127,7 +127,7 @@ def _place(value: str | None) -> tuple[float, str]:
         return math.inf, value
 
 
-def _row(job: Job, keys: list[str], names: list[str]) -> dict[str, Cell]:
+def _csv_row(job: Job, keys: list[str], names: list[str]) -> dict[str, Cell]:
     record = job.record
     first = [job.metric, *(name for name in names if name != job.metric)]
     return {
@@ -142,7 +142,7 @@ def _row(job: Job, keys: list[str], names: list[str]) -> dict[str, Cell]:
     }
 
 
-def _short(comparison: Comparison, job: Job) -> dict[str, Cell]:
+def _terminal_row(comparison: Comparison, job: Job) -> dict[str, Cell]:
     """What fits on a terminal."""
     shown = {key: job.overrides.get(key) for key in comparison.varied} or {"job": job.name}
     mark = "best" if job is comparison.best else ""

@@ -27,21 +27,21 @@ def run_job(cfg: DictConfig, run: "Run", train: Train) -> float | None:
     Raises:
         UserError: a folder that holds a job of another config.
     """
-    from litdiffusion.sweeps.search import watchers
+    from litdiffusion.sweeps.search import pruning_callbacks
 
     _check(cfg)
     before = read_record(run.dir)
-    if before is not None and (reason := _settled(before, cfg.retries)):
+    if before is not None and (reason := _reason_to_skip(before, cfg.retries)):
         print(f"job {run.name}: {reason}", flush=True)
         return None
     try:
-        return train(cfg, replace(run, watchers=watchers(cfg, run.dir)))
+        return train(cfg, replace(run, extra_callbacks=pruning_callbacks(cfg, run.dir)))
     except Exception as error:  # a job must not take the others with it, whatever its parts raise
         _record_failure(cfg, run, before, error)
         return None
 
 
-def _settled(record: RunRecord, retries: int) -> str:
+def _reason_to_skip(record: RunRecord, retries: int) -> str:
     """Why a job is not tried again; empty where it is."""
     if record.status == "pruned":
         return "given up by the search, at an earlier command"
@@ -70,7 +70,7 @@ def _record_failure(cfg: DictConfig, run: "Run", before: RunRecord | None, error
     if refused and isinstance(error, UserError):
         raise error
     base = record or RunRecord("running", _plain(cfg), overrides=list(run.overrides), attempts=1)
-    ended = _ended(base, error, begun=record != before)
+    ended = _ended_record(base, error, begun=record != before)
     write_record(run.dir, ended)
     if ended.status == "pruned":
         print(f"job {name}: {error}", flush=True)
@@ -79,7 +79,7 @@ def _record_failure(cfg: DictConfig, run: "Run", before: RunRecord | None, error
     print(f"job {name} failed: {ended.error} (the whole in {run.dir / ERROR_FILE})", file=sys.stderr, flush=True)
 
 
-def _ended(record: RunRecord, error: Exception, begun: bool) -> RunRecord:
+def _ended_record(record: RunRecord, error: Exception, begun: bool) -> RunRecord:
     if isinstance(error, Pruned):
         return replace(record, status="pruned", error=None, metrics={**record.metrics, error.metric: error.value})
     # The attempt itself noted a shorter line than that which tells how to go on.

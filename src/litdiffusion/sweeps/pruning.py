@@ -28,10 +28,10 @@ class Pruning(L.Callback):
         value, step = trainer.callback_metrics.get(self.metric), trainer.global_step
         if value is None or trainer.sanity_checking or 0 < trainer.max_steps <= step:
             return
-        hopeless = trainer.is_global_zero and self._hopeless(float(value), step)
-        if trainer.strategy.broadcast(hopeless):
+        prune = trainer.is_global_zero and self._should_prune(float(value), step)
+        if trainer.strategy.broadcast(prune):
             raise Pruned(self.metric, float(value), step)
 
-    def _hopeless(self, value: float, step: int) -> bool:
+    def _should_prune(self, value: float, step: int) -> bool:
         self.trial.report(value, step)
         return self.trial.should_prune()

@@ -38,14 +38,14 @@ def fixed_of(overrides: Sequence[Override]) -> list[str]:
     return [override.input_line for override in overrides if not override.is_sweep_override()]
 
 
-def corners(space: Space) -> list[dict[str, Any]]:
+def points_with_every_choice(space: Space) -> list[dict[str, Any]]:
     """Points that between them hold every choice, for a look at whether their configs compose before one is trained."""
     choices = {key: getattr(part, "choices", None) or (part.low,) for key, part in space.items()}
     longest = max(map(len, choices.values()), default=0)
     return [{key: values[min(k, len(values) - 1)] for key, values in choices.items()} for k in range(longest)]
 
 
-def spelled(point: Mapping[str, Any]) -> list[str]:
+def overrides_of(point: Mapping[str, Any]) -> list[str]:
     """A point of the space as overrides; numbers to six significant digits, which folders are named after."""
     return [f"{key}={f'{value:.6g}' if isinstance(value, float) else value}" for key, value in point.items()]
 
@@ -84,11 +84,11 @@ def next_trials(study: Study, space: Space, total: int, count: int) -> list[Froz
 
     left = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[:count]
     new = min(count - len(left), total - len(study.trials))
-    asked = [study.ask(dict(space)).number for _ in range(new)]
-    return [*left, *(study.trials[number] for number in asked)]
+    new_numbers = [study.ask(dict(space)).number for _ in range(new)]
+    return [*left, *(study.trials[number] for number in new_numbers)]
 
 
-def tell(study: Study, trial: FrozenTrial, folder: Path) -> None:
+def end_trial(study: Study, trial: FrozenTrial, folder: Path) -> None:
     """Ends a trial by what its job's ``run.json`` says.
 
     Raises:
@@ -108,12 +108,12 @@ def tell(study: Study, trial: FrozenTrial, folder: Path) -> None:
         study.tell(trial.number, state=TrialState.FAIL)
 
 
-def mark(study: Study, trial: FrozenTrial, job: str) -> None:
+def store_job_name(study: Study, trial: FrozenTrial, job: str) -> None:
     """Notes the job's folder on its trial, by which the job finds the trial again."""
     _storage_of(study).set_trial_user_attr(trial._trial_id, JOB, job)
 
 
-def watchers(cfg: DictConfig, folder: Path) -> tuple[Callback, ...]:
+def pruning_callbacks(cfg: DictConfig, folder: Path) -> tuple[Callback, ...]:
     """What a job hangs into its training: where the sweep is a search with a pruner, the question whether to go on."""
     if not (folder.parent / DATABASE).is_file():
         return ()
