@@ -1,6 +1,6 @@
-"""A sweep of 12 jobs, a third of which diverge, killed with SIGKILL three times: ``python scripts/torture_sweep.py``.
+"""Kills a sweep of 12 jobs, of which 4 diverge, three times with SIGKILL: ``python scripts/torture_sweep.py``.
 
-Prints what it found and ends with status 1 where a job is missing, was run twice to its end, or lost its failure.
+Exits with status 1 if a job is missing, a complete job was run again, or a failure was not recorded.
 """
 
 import argparse
@@ -32,8 +32,8 @@ Records = dict[str, dict]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    parser.add_argument("--steps", type=int, default=2000, help="of each job")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the kills")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each job")
     parser.add_argument("--launcher", default="basic", help="hydra/launcher of the sweep")
     arguments = parser.parse_args()
     words = [f"hydra/launcher={arguments.launcher}", f"trainer.max_steps={arguments.steps}"]
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def torture(place: Path, kills: int, chance: random.Random, words: list[str]) -> list[str]:
-    """Kills the sweep at random moments, lets it end, and returns what is wrong."""
+    """Kills the sweep at random moments, runs it to its end, and returns the faults."""
     folder, faults, begin = place / "outputs/sweeps/torture", [], time.perf_counter()
     done: Records = {}
     for kill in range(kills):
@@ -91,7 +91,7 @@ def _start(place: Path, words: list[str]) -> subprocess.Popen:
 
 
 def _kill_after(process: subprocess.Popen, folder: Path, complete: int, delay: float) -> None:
-    """SIGKILL to the sweep and its workers: so many jobs are complete, and another one has begun some time ago."""
+    """Kills the sweep and its workers ``delay`` s after ``complete`` jobs are complete and another one has begun."""
     while process.poll() is None and not _ready_to_kill(_records(folder), complete):
         time.sleep(0.05)
     time.sleep(delay)
