@@ -255,7 +255,7 @@ def test_what_lightning_refuses_comes_in_one_line_before_the_first_step(word, me
 
 
 def test_a_run_that_was_cut_short_is_not_complete(tmp_path):
-    with pytest.raises(TrainingError, match="training ended after 0 of 8 steps although nothing asked for an end"):
+    with pytest.raises(TrainingError, match="training ended after 0 of 8 steps although nothing requested an end"):
         ran(tmp_path, "trainer.limit_train_batches=0")
     assert read_record(tmp_path / "run").status == "failed"
 

@@ -198,7 +198,7 @@ def test_a_full_disk_loses_nothing(whole, stopping, tmp_path, monkeypatch, capfd
         patch.setattr("litdiffusion.commands.attempts.write_record", lambda *_: None)
         patch.setattr("litdiffusion.commands.training.keep_rows", lambda *_: None)
         assert torture.run_once(tmp_path / "run", QUICK) == 1
-    assert "metrics.csv cannot be written (No space left); make room" in capfd.readouterr().err
+    assert "metrics.csv cannot be written (No space left); free some space" in capfd.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir()} == before
     assert torture.run_once(tmp_path / "run", QUICK) == 0
     assert torture.fingerprint(tmp_path / "run") == torture.fingerprint(whole)

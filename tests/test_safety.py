@@ -179,7 +179,7 @@ def typed(command, tmp_path):
 GLOBAL = "# @package _global_\n"
 NODE = "_target_: litdiffusion.nets.MLP\n"
 TYPED = [
-    ("experiment", "ema_decy: 0.9\n", "ema_decy is no key of the config; did you mean ema_decay?"),
+    ("experiment", "ema_decy: 0.9\n", "ema_decy is not a key of the config; did you mean ema_decay?"),
     ("experiment", "schedule:\n  steps: many\n", "schedule.steps='many' has the wrong type"),
     ("experiment", "defaults:\n  - override /model: mpl\n", "model=mpl is not known; did you mean mlp?"),
     (
@@ -189,8 +189,8 @@ TYPED = [
     ),
 ]
 MORE = [
-    ("experiment", "callbacks:\n  trajectry:\n    points: 5\n", "callbacks.trajectry is no key of the config"),
-    ("experiment", "derived:\n  shpe: [2]\n", "derived.shpe is no key of the config; did you mean shape?"),
+    ("experiment", "callbacks:\n  trajectry:\n    points: 5\n", "callbacks.trajectry is not a key of the config"),
+    ("experiment", "derived:\n  shpe: [2]\n", "derived.shpe is not a key of the config; did you mean shape?"),
     ("experiment", "trainer:\n  max_step: 5\n", "trainer.max_step is not an argument of Trainer; did you mean"),
     ("experiment", "defaults:\n  - override /modle: mlp\n", "there is no group or key modle; did you mean model?"),
     ("experiment", "trainer:\n  max_steps: [\n", "this yaml cannot be read"),

@@ -78,7 +78,7 @@ def test_trials_end_as_their_jobs_did_and_those_of_a_killed_command_come_first(t
     assert [trial.state.name for trial in again.trials] == ["COMPLETE", "FAIL", "FAIL", "PRUNED"]
     assert again.best_value == 0.25
     assert len({trial.params["optimizer.lr"] for trial in again.trials}) == 4  # the restart proposes nothing twice
-    with pytest.raises(UserError, match="was made with seed=1, this command has seed=2"):
+    with pytest.raises(UserError, match="was started with seed=1, this command has seed=2"):
         search.open_study(tmp_path, ["seed=2"], "min", TPE, None)
 
 

@@ -335,7 +335,7 @@ def test_last_is_the_last_step_although_another_was_the_best(trained, monkeypatc
 def test_a_finished_run_is_not_run_again(trained):
     quick = ["callbacks.trajectory=null", "callbacks.final_samples=null"]
     ckpt = trained(*quick) / "checkpoints" / "last.ckpt"
-    with pytest.raises(UserError, match=r"has all of its 4 steps; to go on raise trainer\.max_steps"):
+    with pytest.raises(UserError, match=r"has all of its 4 steps; to continue raise trainer\.max_steps"):
         trained(*quick, f"ckpt_path={ckpt}", folder="again")
 
 

@@ -1,4 +1,4 @@
-"""One attempt at a run: what its record says while it goes on and when it ends, however it ends."""
+"""One attempt at a run: keeps ``run.json`` up to date during training and at every kind of end."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ CONNECTION_LOST = re.compile(r"closed by peer|connection reset|gloo|nccl|socket|
 
 @dataclass(frozen=True)
 class Attempt:
-    """Keeps the record of ``run`` up to date; in all processes but the first, which ``is_rank_zero``, it does nothing."""
+    """Keeps the record of ``run`` up to date; does nothing unless ``is_rank_zero``."""
 
     run: Run
     config: dict[str, Any]
@@ -27,16 +27,16 @@ class Attempt:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else may be at work in the folder.
+        """Locks the run's folder.
 
         Raises:
-            UserError: somebody is.
+            UserError: another process has locked it.
         """
         with locked(self.run.dir) if self.is_rank_zero else contextlib.nullcontext():
             yield
 
     def begin(self, step: int) -> int:
-        """Notes that the run goes on from ``step``; returns how many attempts that makes."""
+        """Records that the run starts from ``step``; returns the number of this attempt."""
         record = read_record(self.run.dir) or RunRecord("running", self.config)
         now = replace(
             record,
@@ -55,10 +55,10 @@ class Attempt:
 
     @contextlib.contextmanager
     def recorded(self, world_size: int) -> Iterator[None]:
-        """Notes a run that stops or fails inside the block.
+        """Records the status of a run that stops or fails inside the block.
 
         Raises:
-            TrainingError: also of a full disk and of another process that ended.
+            TrainingError: training failed, the disk is full, or another process of the run ended.
         """
         try:
             yield
@@ -73,7 +73,7 @@ class Attempt:
             raise known from error
 
     def complete(self, step: int, metrics: dict[str, float], better: str) -> None:
-        """Notes that nothing is left to do, and which way the run's metric is better."""
+        """Records a complete run; ``better`` is "min" or "max", whichever values of the run's metric are better."""
         record = read_record(self.run.dir)
         if self.is_rank_zero and record is not None:
             write_record(self.run.dir, replace(record, status="complete", step=step, metrics=metrics, better=better))
@@ -88,7 +88,7 @@ class Attempt:
 
 
 def lightning_refusal(error: Exception) -> str | None:
-    """What Lightning refuses, in its own words on one line; None of an error that was raised elsewhere."""
+    """The message of an error that Lightning raised, on one line; None for an error raised elsewhere."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -97,11 +97,11 @@ def lightning_refusal(error: Exception) -> str | None:
 
 
 def known_failure(error: Exception, world_size: int) -> TrainingError | None:
-    """What can happen to any run, said for its user; None: a fault of the program."""
+    """A one-line error for a failure of the machine or the training; None for a bug of the program."""
     if isinstance(error, TrainingError):
         return error
     if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return TrainingError(f"{error.filename or 'a file'} cannot be written ({error.strerror}); make room")
+        return TrainingError(f"{error.filename or 'a file'} cannot be written ({error.strerror}); free some space")
     if world_size > 1 and isinstance(error, RuntimeError) and CONNECTION_LOST.search(str(error)):
         reason = str(error).partition("\n")[0][:120]
         return TrainingError(f"another process of this run ended or cannot be reached ({reason})")

@@ -1,4 +1,4 @@
-"""The command line around Hydra: every error of the user's becomes one line and exit status 2. Imports no torch."""
+"""The command line around Hydra: bad input ends in one line and exit status 2. Imports no torch."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ _JOB_STARTED: list[bool] = []
 
 
 def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
-    """Runs a Hydra main; bad input ends in one line on stderr and status 2, a failed run in one line and status 1."""
+    """Runs a Hydra main. Bad input ends in one line on stderr and status 2, a failed run in one line and status 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     warnings.showwarning = _one_line_warning
     _JOB_STARTED.clear()
@@ -39,7 +39,7 @@ def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
 
 def _run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
     try:
-        # In place, for Lightning starts the other processes of a run by the same arguments.
+        # In place, because Lightning starts the other processes of a run with sys.argv.
         sys.argv[1:] = words.hydra_arguments(sys.argv[1:], Path(sys.argv[0]), config_dir, config_name)
         main()
     except (UserError, TrainingError) as error:
@@ -51,9 +51,9 @@ def _run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
     except OSError as error:
         if _JOB_STARTED:
             raise
-        # Hydra makes the output folder before any of our code runs.
+        # Hydra makes the output folder before the job starts.
         _exit_with(error, f"{error.filename} cannot be written ({error.strerror}); set hydra.run.dir=FOLDER")
-    except ValueError as error:  # Hydra's own, of options that exclude each other and the like
+    except ValueError as error:  # Hydra's own, e.g. for options that exclude each other
         if _JOB_STARTED:
             raise
         _exit_with(error, one_line(error))
@@ -61,7 +61,7 @@ def _run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
 
 @contextmanager
 def _sweep_table_at_end() -> Iterator[None]:
-    """A sweep's table follows whichever way it ends; status 1 where a job is not done."""
+    """Prints the table of a sweep at its end, also after an error; exits with status 1 if a job is not done."""
     try:
         yield
     except KeyboardInterrupt:
@@ -76,7 +76,7 @@ def _sweep_table_at_end() -> Iterator[None]:
 
 @contextmanager
 def job_errors(multirun: bool) -> Iterator[None]:
-    """Inside a Hydra job: ends a single run at once; in a multirun lets the other jobs go on."""
+    """Prints an error of a Hydra job in one line; a single run then exits, a multirun runs its other jobs."""
     _JOB_STARTED.append(True)
     try:
         yield
@@ -89,7 +89,7 @@ def job_errors(multirun: bool) -> Iterator[None]:
 
 
 def _error_line(error: Exception) -> str:
-    """An error inside a job, with the yaml that sets the key it is about."""
+    """The message of an error inside a job, with the yaml that sets the key in the message."""
     text = str(error)
     if isinstance(error, OmegaConfBaseException):
         reason = text.splitlines()[0]

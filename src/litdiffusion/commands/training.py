@@ -1,4 +1,4 @@
-"""A run from its config to its result."""
+"""Trains a run from its config to its metric."""
 
 import logging
 import tempfile
@@ -28,25 +28,25 @@ from litdiffusion.training.checkpoints import read_checkpoint
 HARMLESS_WARNINGS = (
     ".*does not have many workers.*",
     ".*LeafSpec.*is deprecated.*",
-    "Found .* module.s. in eval mode.*",  # the average of the weights, on purpose
-    "Experiment logs directory .* exists and is not empty.*",  # Hydra's own files; an earlier run is refused
+    "Found .* module.s. in eval mode.*",  # the EMA weights, which stay in eval mode
+    "Experiment logs directory .* exists and is not empty.*",  # Hydra's own files
     "Checkpoint directory .* exists and is not empty.*",
-    ".*sync_dist=True.*",  # of validation they are summed already
-    ".*The number of training batches .* is smaller than the logging interval.*",  # rows count steps, not epochs
+    ".*sync_dist=True.*",  # validation sums are already reduced over processes
+    ".*The number of training batches .* is smaller than the logging interval.*",  # rows count steps
     ".*when logging on epoch level in distributed setting.*",
 )
 
 
 def train(cfg: DictConfig, run: Run) -> float | None:
-    """Builds and trains; returns ``cfg.metric`` at the end, for sweeps.
+    """Builds and trains a run; returns the final ``cfg.metric``, which sweeps compare.
 
-    A folder with an unfinished run of the same config is gone on with. For a complete one its metric is returned. A run
-    that is told to stop ends the process with 128 + the signal, so that schedulers see it as unfinished.
+    An unfinished run of the same config in the folder is resumed. The metric of a complete run is returned without
+    training. After SIGTERM or SIGINT the process exits with 128 + the signal, so that schedulers see it as unfinished.
     ``trainer.fast_dev_run`` trains in a temporary folder.
 
     Raises:
         UserError: bad input, before training starts.
-        TrainingError: a run that could not go on; says where its last good checkpoint is.
+        TrainingError: training failed; the message names the last good checkpoint.
     """
     _silence_lightning_advice()
     if cfg.dry_run:
@@ -74,19 +74,19 @@ def train(cfg: DictConfig, run: Run) -> float | None:
             raise TrainingError(f"{error}. {how_to_continue(run, cfg)}") from error
         except Stopped as stop:
             print_once(experiment, f"stopped by {stop}. {how_to_continue(run, cfg)}")
-            # Lightning's launcher takes a child process with another status than 0 for broken.
+            # 0 in other processes, because Lightning's launcher treats any other status of a child as a crash.
             raise SystemExit(128 + stop.signum if is_rank_zero else 0) from None
 
 
 def plain_config(cfg: DictConfig) -> dict[str, Any]:
-    """The config as it was composed, resolved, without ``derived``."""
+    """The composed config, resolved, without ``derived``."""
     written = OmegaConf.to_container(cfg, resolve=False)
     written.pop("derived", None)
     return OmegaConf.to_container(OmegaConf.create(_keep_derived(written)), resolve=True)
 
 
 def _keep_derived(node: Any) -> Any:
-    """References to what is not known before a run is built stay as they are written."""
+    """Escapes references to ``derived``, whose values are not known before the run is built."""
     if isinstance(node, dict):
         return {key: _keep_derived(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -95,7 +95,7 @@ def _keep_derived(node: Any) -> Any:
 
 
 def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None) -> float | None:
-    """Trains from ``start`` to the end, and keeps the record; returns the run's metric."""
+    """Trains from the checkpoint ``start`` and records the result; returns the run's metric."""
     trainer, metric = experiment.trainer, experiment.cfg.metric
     step = _begin(experiment, run, attempt, start)
     steps = _fit(experiment, run, start, step)
@@ -108,14 +108,14 @@ def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Path
 
 
 def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None) -> int:
-    """Notes the attempt, cuts the log to the checkpoint's step and says what is trained; returns that step."""
+    """Records the attempt, cuts metrics.csv at the step of ``start`` and prints the run; returns that step."""
     step = 0 if start is None else read_checkpoint(start)["global_step"]
     own = start is not None and start.is_relative_to(run.dir)
     if attempt.is_rank_zero:
         keep_rows(run.dir, step if own else 0)
     count = attempt.begin(step)
     if own or count > 1:
-        print_once(experiment, f"going on with {run.dir} from step {step} (attempt {count})")
+        print_once(experiment, f"resuming {run.dir} from step {step} (attempt {count})")
     describe_run(experiment.trainer, experiment.module.record["config"])
     show_config(experiment)
     announce(experiment, run)
@@ -123,7 +123,7 @@ def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Path | Non
 
 
 def _fit(experiment: Experiment, run: Run, start: Path | None, step: int) -> int:
-    """Lightning's ``fit``; returns the number of steps. Dashboards learn how it ended, whichever way."""
+    """Runs Lightning's ``fit`` and returns the number of steps; always reports the final status to dashboards."""
     trainer, status = experiment.trainer, "failed"
     try:
         trainer.fit(experiment.module, experiment.data, ckpt_path=start, weights_only=True)
@@ -153,7 +153,7 @@ def _dry_run(cfg: DictConfig, run: Run) -> None:
 
 
 def _fast_dev_run(cfg: DictConfig, run: Run) -> None:
-    """One batch of everything, in a temporary folder; a run in ``run.dir`` is left alone."""
+    """Trains and validates one batch in a temporary folder; does not change a run in ``run.dir``."""
     with tempfile.TemporaryDirectory() as folder:
         experiment = build(cfg, replace(run, dir=Path(folder) / "run"))
         show_config(experiment)
@@ -168,8 +168,8 @@ def _fast_dev_run(cfg: DictConfig, run: Run) -> None:
 
 
 def _silence_lightning_advice() -> None:
-    """Lightning's advice on things that this project decides for itself."""
+    """Hides Lightning's advice on settings that this project chooses on purpose."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(Quiet())
-    logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own; Hydra's would repeat it
+    logging.getLogger("lightning.pytorch").propagate = False  # Hydra's handler would repeat each line
     for message in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message)

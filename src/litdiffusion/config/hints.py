@@ -1,4 +1,4 @@
-"""The name that a user meant by one that does not exist. Imports no torch."""
+"""Suggestions for misspelt keys. Imports no torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
@@ -14,13 +14,13 @@ SYNONYMS = {
     "device": "trainer.accelerator",
     "ema": "ema_decay",
 }
-"""Words of other programs for settings of this one."""
+"""Names that other programs use -> the key of this project."""
 SIMILAR, SIMILAR_IN_GROUP = 0.7, 0.5
-"""How alike two words must be, of 1: anywhere, and inside the part that was typed, which has few."""
+"""Smallest similarity (0 to 1) of a suggestion: anywhere, and within the group that was typed, which has few keys."""
 
 
 def did_you_mean(key: str, known: Sequence[str]) -> str:
-    """The hint that follows an unknown key; empty where no known one makes sense."""
+    """The hint that follows an unknown key; empty if no known key is similar."""
     found = list(dict.fromkeys(candidates(key, known)))[:3]
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
@@ -28,8 +28,8 @@ def did_you_mean(key: str, known: Sequence[str]) -> str:
 def candidates(key: str, known: Sequence[str]) -> list[str]:
     """Known dotted keys that ``key`` may stand for, the likeliest first.
 
-    In this order: the usual word for a setting, the same last word elsewhere (all that are as near), a similar word in
-    the same place, a similar word anywhere.
+    Tried in this order: a name from `SYNONYMS`; keys with the same last word in other groups; a similar word in the
+    same group; a similar word anywhere.
     """
     prefix, _, word = key.rpartition(".")
     usual = SYNONYMS.get(word)
@@ -51,7 +51,7 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _nearest_places(key: str, names: Sequence[str]) -> list[str]:
-    """The least nested ones; of a key that was typed with a place, the one whose place is most like it."""
+    """The least nested of ``names``, or the one most similar to ``key`` if ``key`` is dotted."""
     if "." in key:
         return [max(names, key=lambda name: SequenceMatcher(None, key, name).ratio())]
     depth = min(name.count(".") for name in names)

@@ -1,4 +1,4 @@
-"""Settings of a run that no constructor sees: checked before any part is built."""
+"""Checks of the settings that no constructor receives, before any part is built."""
 
 import os
 from pathlib import Path
@@ -10,11 +10,11 @@ from litdiffusion.data import Facts
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import FILE as RECORD
 
-LARGEST_SEED = 2**32 - 1  # of numpy
+LARGEST_SEED = 2**32 - 1  # numpy's limit
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Refuses values of the wrong kind or out of range, with the allowed ones."""
+    """Refuses values of the wrong type or out of range, and names the allowed range."""
     require_int(cfg, "seed", 0)
     steps = cfg.trainer.max_steps
     fits = _is_int(steps) and (steps == -1 or steps > 0)
@@ -52,33 +52,34 @@ def require_int(cfg: DictConfig, key: str, least: int) -> None:
 
 
 def num_classes_of(cfg: DictConfig, data: Facts) -> int:
-    """How many classes the net is told: those of loaded ``data`` where the run is conditional, else 0.
+    """Number of classes that the net learns: those of ``data`` if the run is conditional, else 0.
 
     Raises:
-        UserError: data without labels, or with ones out of range; a net that takes none.
+        UserError: the data have no class labels or some out of range, or the net takes no classes.
     """
     if not cfg.conditional:
         return 0
     class_label, num_classes = data.train.class_label, data.num_classes
     if class_label is None or num_classes < 1:
         raise UserError(
-            "conditional=true needs labelled data, these have no classes; take data=digits, mnist or another labelled "
-            "set, or conditional=false"
+            "conditional=true needs labelled data, these data have no classes; take data=digits, mnist or another "
+            "labelled set, or conditional=false"
         )
     if not 0 <= class_label.min() <= class_label.max() < num_classes:
         raise UserError(
-            f"labels must be from 0 to {num_classes - 1}, the data have {class_label.min()} to {class_label.max()}"
+            f"class labels must be from 0 to {num_classes - 1}, the data have {class_label.min()} to "
+            f"{class_label.max()}; repair the class labels or num_classes of the data"
         )
     if "num_classes" not in cfg.model:
         raise UserError(
-            f"conditional=true needs a net that takes classes, {cfg.model._target_} is given none; add classes: "
+            f"conditional=true needs a net with num_classes, {cfg.model._target_} has none; add num_classes: "
             f"${{derived.num_classes}} to its yaml, or take model=unet or mlp"
         )
     return num_classes
 
 
 def check_folder(path: Path) -> None:
-    """Makes the run's folder; refuses one that cannot be written, or that holds files of a run without its record."""
+    """Makes the folder; refuses one that is not writable, or that holds files of a run but no run.json."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -93,8 +94,8 @@ def _check_precision(cfg: DictConfig) -> None:
     clips = cfg.trainer.gradient_clip_val
     if str(cfg.trainer.precision) in ("16", "16-mixed") and cfg.optimizer.get("fused") and clips:
         raise UserError(
-            "trainer.precision=16-mixed scales the loss, and a fused optimizer takes the scale off only after the "
-            "gradient was clipped; set optimizer.fused=false, or take trainer.precision=bf16-mixed"
+            "trainer.precision=16-mixed scales the loss, and a fused optimizer removes the scale only after the "
+            "gradient is clipped; set optimizer.fused=false, or take trainer.precision=bf16-mixed"
         )
 
 

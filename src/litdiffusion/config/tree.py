@@ -1,4 +1,4 @@
-"""``print_config=true``: the config as a tree, as it stands when the run is built."""
+"""``print_config=true``: prints the final config as a tree."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +28,6 @@ def _add_nodes(tree: Tree, node: Mapping[str, Any]) -> Tree:
 
 
 def _yaml_text(value: Any) -> str:
-    """As a yaml has it, on one line."""
+    """The value in yaml syntax on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -1,4 +1,4 @@
-"""Drawing many samples in batches, with a progress bar."""
+"""Draws many samples in batches, with a progress bar."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from litdiffusion.diffusion.samplers import Draws
 
 
 def draw_samples(draws: Draws, n: int, seed: int, batch_size: int, class_labels: Tensor | None) -> Tensor:
-    """n samples on the CPU, with a progress bar; sample i depends on ``seed + i`` and its class alone."""
+    """n samples on the CPU; sample i depends only on ``seed + i`` and its class label."""
     parts = []
     with progress_bar(draws, n) as draws:
         for start in range(0, n, batch_size):
@@ -25,7 +25,7 @@ def draw_samples(draws: Draws, n: int, seed: int, batch_size: int, class_labels:
 
 @contextmanager
 def progress_bar(draws: Draws, n: int) -> Iterator[Draws]:
-    """The same draws, with a progress bar over the steps of all ``n`` samples."""
+    """Adds to ``draws`` a progress bar over the steps of all ``n`` samples."""
     steps = n * (len(draws.sampler.levels(draws.denoiser.schedule)) - 1)
     with tqdm(total=steps, unit="step", unit_scale=True, desc="sampling", mininterval=0.5) as bar:
         yield replace(draws, on_state=lambda state: bar.update(len(state.x) if state.step > 0 else 0))

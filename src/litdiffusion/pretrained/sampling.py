@@ -1,4 +1,4 @@
-"""Samples of a checkpoint as files: a picture and an npz."""
+"""Draws samples from a checkpoint and writes them as a picture and an npz file."""
 
 import io
 import time

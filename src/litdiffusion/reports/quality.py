@@ -1,4 +1,4 @@
-"""The quality of checkpoints: sampler x steps as a table, csv, a plot of quality against network calls, W&B."""
+"""The quality of checkpoints for every sampler and number of steps: a table, a csv file, a plot, and W&B."""
 
 import math
 import time
@@ -25,12 +25,12 @@ from litdiffusion.reports.table import Row, text_table, write_csv
 from litdiffusion.training.class_labels import in_proportion
 
 SAMPLES = {1: 10_000, 3: 1000}
-"""By the number of dimensions of one sample: points are cheap, images are not."""
+"""Number of dimensions of one sample -> default number of samples; images cost more than points."""
 LEADING = ("checkpoint", "weights", "sampler", "calls", "seconds")
 
 
 class Samples(NamedTuple):
-    """Samples (N, ...) in data space on the CPU, their classes, where their sampler ended, and how long it took."""
+    """Samples (N, ...) in data space on the CPU, their class labels, their final level, and the seconds they took."""
 
     x: Tensor
     class_labels: Tensor | None
@@ -41,9 +41,9 @@ class Samples(NamedTuple):
 def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path:
     """Measures every checkpoint x weights x sampler x steps, prints the table and returns the folder of the files.
 
-    ``quality.csv`` holds all numbers with spread and n, ``quality.png`` shows them against network calls, and the
-    first row's samples are samples, with their nearest training images where they are images; samples that are not
-    finite are neither measured nor samples. ``samplers`` is the folder of the sampler group's yaml files.
+    ``quality.csv`` holds all numbers with spread and n, ``quality.png`` shows them against network calls. The samples
+    of the first row are drawn, for images with their nearest training images. Non-finite samples are neither measured
+    nor drawn. ``samplers`` is the folder of the sampler group's yamls.
     """
     _check(cfg, samplers)
     chosen = list(subjects(cfg))
@@ -51,9 +51,9 @@ def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path:
     rows: list[Row] = []
     for row in _rows(cfg, chosen, samplers, folder):
         rows.append(row)
-        write_csv(folder / "quality.csv", rows)  # what is measured is kept, whatever comes after
+        write_csv(folder / "quality.csv", rows)  # written after each row, so that a later failure loses nothing
     if not rows:
-        raise UserError("no sampler of samplers= fits these checkpoints; take samplers=own")
+        raise UserError("no sampler of samplers=[...] fits these checkpoints; take samplers=own")
     _report(cfg, chosen, rows, folder)
     return folder
 
@@ -68,7 +68,7 @@ def _check(cfg: DictConfig, samplers: Path) -> None:
 
 
 def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path) -> Iterator[Row]:
-    """One row at a time; the first of a subject carries its checks, that of all its pictures."""
+    """Yields one row at a time. The first row of all writes pictures; the first row of a subject has the accuracy."""
     for place, subject in enumerate(chosen):
         for index, named in enumerate(fitting_samplers(cfg, subject.pretrained, samplers)):
             samples = _draw(cfg, subject, named)
@@ -93,7 +93,7 @@ def _measure_row(cfg: DictConfig, subject: Subject, named: NamedSampler, samples
     }
     line = f"{subject.name}, {subject.weights}, {named.name}, {row['calls']} calls, {row['seconds']:.1f} s:"
     if not samples.x.isfinite().all():
-        print(f"{line} samples are not finite, not measured", flush=True)
+        print(f"{line} samples are not finite and are not measured", flush=True)
         return row
     measured = subject.quality.measure(samples.x, n, samples.level, samples.class_labels)
     value, spread, _ = measured[subject.quality.headline]
@@ -121,7 +121,7 @@ def _draw(cfg: DictConfig, subject: Subject, named: NamedSampler) -> Samples:
 
 
 def _report(cfg: DictConfig, chosen: list[Subject], rows: list[Row], folder: Path) -> None:
-    """The table on the terminal, its csv, the plot, and W&B where it is asked for."""
+    """Prints the table, writes csv and plot, and logs to W&B if ``cfg.wandb`` is true."""
     quality = chosen[0].quality
     rivals = quality.rivals(rows[0]["n"])
     lines = rows + [{"checkpoint": name, **measured} for name, measured in rivals.items()]
@@ -141,7 +141,7 @@ def _is_measure(rows: list[Row], name: str) -> bool:
 
 
 def _curves(rows: list[Row], headline: str) -> list[Curve]:
-    """A curve for each checkpoint, choice of weights and sampler, over network calls."""
+    """One curve over network calls for each checkpoint, choice of weights and sampler."""
     several = len({(row["checkpoint"], row["weights"]) for row in rows}) > 1
     groups: dict[str, list[tuple[float, float, float]]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Tables of results: aligned text for the terminal, csv for everything else."""
+"""Tables of results, as aligned text for the terminal and as csv."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ Row = Mapping[str, Cell]
 
 
 def text_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Rows as lines of aligned columns, numbers to the right; a cell that a row lacks stays empty."""
+    """The rows as aligned columns, numbers flush right; a missing cell is empty."""
     lines = [list(columns), *([format_cell(row.get(name)) for name in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = [all(isinstance(row.get(name), str | None) for row in rows) for name in columns]
@@ -27,7 +27,7 @@ def text_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
 
 
 def format_cell(cell: Cell) -> str:
-    """A number to three significant digits, an estimate as ``value ± spread`` with the spread's first two digits."""
+    """A number to three significant digits; an estimate as ``value ± spread``, with two digits of the spread."""
     match cell:
         case None:
             return ""
@@ -41,7 +41,7 @@ def format_cell(cell: Cell) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Every cell of every row; an estimate takes three columns, ``name``, ``name_spread`` and ``name_n``."""
+    """Writes all cells; an estimate has three columns, ``name``, ``name_spread`` and ``name_n``."""
     flat = [dict(pair for name, cell in row.items() for pair in _columns(name, cell)) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO(newline="")
@@ -58,5 +58,5 @@ def _columns(name: str, cell: Cell) -> list[tuple[str, Cell]]:
 
 
 def _exponent(x: float) -> int:
-    """The power of ten of x's first digit."""
+    """The power of ten of the first digit of x."""
     return int(f"{abs(x):e}".partition("e")[2]) if x else 0

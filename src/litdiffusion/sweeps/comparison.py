@@ -1,4 +1,4 @@
-"""The jobs of a sweep side by side, read from their folders: a table for the terminal, a csv, a picture."""
+"""Compares the jobs of a sweep by their folders: a table for the terminal, a csv file, a picture."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Job:
-    """A job's folder and what its ``run.json`` says."""
+    """A job: the name of its folder, the content of its ``run.json``, and its status."""
 
     name: str
     record: RunRecord
@@ -28,19 +28,19 @@ class Job:
 
     @property
     def metric(self) -> str:
-        """What the job is compared by."""
+        """Name of the metric that compares the jobs."""
         return self.record.config.get("metric", "val/loss")
 
     @property
     def value(self) -> float | None:
-        """The metric of a job that ran to its end; None of any other, and where it is not a number."""
+        """The metric of a complete job; None if the job is not complete or the value is not finite."""
         value = self.record.metrics.get(self.metric) if self.status == "complete" else None
         return None if value is None or not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All jobs below a sweep's folder, in order of the overrides in which they differ."""
+    """All jobs in a sweep's folder, ordered by the overrides in which they differ."""
 
     folder: Path
     jobs: Sequence[Job]
@@ -52,7 +52,7 @@ class Comparison:
 
     @property
     def varied(self) -> list[str]:
-        """Keys in which the jobs differ."""
+        """Keys of the overrides in which the jobs differ."""
         keys = list(dict.fromkeys(key for job in self.jobs for key in job.overrides))
         return [key for key in keys if len({job.overrides.get(key) for job in self.jobs}) > 1]
 
@@ -64,15 +64,15 @@ class Comparison:
 
     @property
     def unfinished(self) -> list[Job]:
-        """Failed, stopped, interrupted or still running."""
+        """Jobs that failed, were stopped or interrupted, or are still running."""
         return [job for job in self.jobs if job.status not in DONE]
 
     def differing_overrides(self, job: Job) -> str:
-        """The overrides in which it differs from the others."""
+        """The overrides in which ``job`` differs from the other jobs."""
         return " ".join(f"{key}={job.overrides[key]}" for key in self.varied if key in job.overrides) or job.name
 
     def rows(self) -> list[dict[str, Cell]]:
-        """A row per job: overrides, status, metrics (the compared one first), minutes, attempts, error."""
+        """One row per job: overrides, status, metrics (the compared one first), minutes, attempts, error."""
         names = sorted({name for job in self.jobs for name in job.record.metrics})
         keys = list(dict.fromkeys(key for job in self.jobs for key in job.overrides))
         return [_csv_row(job, keys, names) for job in self.jobs]
@@ -82,20 +82,20 @@ def compare(folder: Path) -> Comparison:
     """Reads every job of the sweep in ``folder``.
 
     Raises:
-        UserError: a folder without jobs.
+        UserError: the folder holds no jobs.
     """
     found = [(path.parent.name, read_record(path.parent)) for path in sorted(folder.glob("*/run.json"))]
     jobs = [Job(name, record, _status(folder / name, record)) for name, record in found if record is not None]
     if not jobs:
         raise UserError(
-            f"{folder} holds no jobs of a sweep; give the folder below outputs/sweeps that -m sweep=NAME wrote"
+            f"{folder} holds no jobs of a sweep; give a folder outputs/sweeps/NAME that -m sweep=NAME wrote"
         )
     varied = Comparison(folder, jobs).varied
     return Comparison(folder, sorted(jobs, key=lambda job: [_sort_key(job.overrides.get(key)) for key in varied]))
 
 
 def text(comparison: Comparison) -> str:
-    """The table as lines; the best job is marked, and what went wrong stands below."""
+    """The table as text, with the best job marked; errors of unfinished jobs follow below."""
     from litdiffusion.reports.table import text_table
 
     rows = [_terminal_row(comparison, job) for job in comparison.jobs]
@@ -106,7 +106,7 @@ def text(comparison: Comparison) -> str:
 
 
 def write_files(comparison: Comparison) -> list[Path]:
-    """``comparison.csv`` and ``comparison.png`` in the sweep's folder."""
+    """Writes ``comparison.csv`` and ``comparison.png`` into the sweep's folder; returns their paths."""
     from litdiffusion.plots.jobs import Bar, jobs_picture
     from litdiffusion.reports.table import write_csv
 
@@ -118,7 +118,7 @@ def write_files(comparison: Comparison) -> list[Path]:
 
 
 def _sort_key(value: str | None) -> tuple[float, str]:
-    """Numbers in their order, then words in theirs, then jobs that lack the key."""
+    """Sorts numbers first, then words, then jobs without the key."""
     if value is None:
         return math.inf, "~"
     try:
@@ -143,7 +143,7 @@ def _csv_row(job: Job, keys: list[str], names: list[str]) -> dict[str, Cell]:
 
 
 def _terminal_row(comparison: Comparison, job: Job) -> dict[str, Cell]:
-    """What fits on a terminal."""
+    """The columns that fit on a terminal."""
     shown = {key: job.overrides.get(key) for key in comparison.varied} or {"job": job.name}
     mark = "best" if job is comparison.best else ""
     return {
@@ -156,7 +156,7 @@ def _terminal_row(comparison: Comparison, job: Job) -> dict[str, Cell]:
 
 
 def _status(folder: Path, record: RunRecord) -> str:
-    """A job says that it is running until it ends; one without a process was killed."""
+    """The recorded status; a "running" job that no process has locked was killed and is "interrupted"."""
     if record.status != "running":
         return record.status
     return "running" if is_locked(folder) else "interrupted"
