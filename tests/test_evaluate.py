@@ -129,8 +129,8 @@ def test_samples_that_are_not_finite_are_named_and_not_measured(samplers, checkp
 def test_bad_choices_are_one_line(checkpoints, command):
     ckpt = f"ckpt={checkpoints[0]}"
     for arguments, message in (
-        ([ckpt, "samplers=[own,hein]"], "samplers=hein; did you mean heun?: must be of own, ancestral"),
-        ([ckpt, "weights=[ema,rw]"], "weights must be of ema, raw, got 'rw'"),
+        ([ckpt, "samplers=[own,hein]"], "samplers=hein is not known; did you mean heun? (known: own, ancestral"),
+        ([ckpt, "weights=[ema,rw]"], "weights must be among ema, raw, got 'rw'"),
         ([ckpt, "steps=[5,2.5]"], "steps must be whole numbers of at least 1, got 2.5"),
         ([ckpt, "n=10"], "n must be a whole number of at least 20, got 10"),
         ([], "give a checkpoint"),

@@ -307,7 +307,7 @@ def test_bad_checkpoints_are_named(damage, message, tmp_path):
 def test_checkpoint_of_another_model_is_refused_by_name(built):
     small, large = built("model.hidden=8").module, built("model.hidden=16").module
     content = {"state_dict": small.state_dict(), "litdiffusion": {}}
-    with pytest.raises(UserError, match=r"holds another model: denoiser.net.layers.0.0.bias is \(8,\) there"):
+    with pytest.raises(UserError, match=r"holds another model: denoiser.net.layers.0.0.bias is \(8,\) in the file"):
         check_fits(content, large, Path("x.ckpt"))
 
 

@@ -93,7 +93,8 @@ def check_choices(cfg: DictConfig, folder: Path) -> None:
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     for name in as_list(cfg.samplers):
         if name != OWN and name not in known:
-            raise UserError(f"samplers={name}{nearest(str(name), known)}: must be among {OWN}, {', '.join(known)}")
+            hint = nearest(str(name), known)
+            raise UserError(f"samplers={name} is not known{hint} (known: {OWN}, {', '.join(known)})")
     for weights in as_list(cfg.weights):
         if weights not in PREFIXES:
             raise UserError(f"weights must be among {', '.join(PREFIXES)}, got {weights!r}")
