@@ -1,4 +1,4 @@
-"""Trains a diffusion model: ``python train.py model=unet data=mnist``; ``python train.py --help`` tells the rest."""
+"""Trains a diffusion model: ``python train.py model=unet data=mnist``; ``python train.py --help`` lists all options."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> float | None:
     multirun = hydra_cfg.mode.name == "MULTIRUN"
     with cli.job_errors(multirun):
         complete_config(cfg, CONF, "train")
-        # Only now torch and Lightning: --help and a typo answer at once.
+        # Imported late because torch and Lightning take seconds: --help and typing errors need neither.
         from litdiffusion.build import Run
         from litdiffusion.commands.training import train
 

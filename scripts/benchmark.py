@@ -1,9 +1,9 @@
-"""Training step of the framework against a hand-written loop: ``python scripts/benchmark.py [toy|mlp|mnist]``.
+"""Times a training step of the framework and of a hand-written loop: ``python scripts/benchmark.py [toy|mlp|mnist]``.
 
-Both train the same net on the same data in memory with the same batch size, precision, memory format, fused Adam,
-gradient clipping and weight average ("loop"), or without clipping and average ("bare loop"). Rounds alternate between
-them, so that a busy machine slows all alike; printed are the medians of the CPU time and of each round's ratio.
-"toy" is the shipped spiral with batches of 512, "mlp" the same net with 256, "mnist" a U-Net on 28 x 28 images.
+Both train the same net on the same data in memory with the same batch size, precision, memory format and fused AdamW.
+"loop" also clips gradients and averages weights, "bare loop" does neither. Rounds alternate, so that a busy machine
+slows all kinds equally. The script prints medians of the CPU time per step and of the ratio within each round.
+"toy" is the spiral with batches of 512, "mlp" the same net with 256, "mnist" a U-Net on 28 x 28 images.
 """
 
 import argparse
@@ -39,7 +39,7 @@ SKIP = {"toy": 50, "mlp": 50, "mnist": 2}
 
 
 class Clock(L.Callback):
-    """CPU time per step of the optimizer, from the end of step ``skip`` to that of the last."""
+    """CPU time per optimizer step, from the end of step ``skip`` to the end of the last step."""
 
     def __init__(self, skip: int):
         self.skip = skip
@@ -57,7 +57,7 @@ class Clock(L.Callback):
 
 
 class Length(NamedTuple):
-    """A case with further overrides, how many steps are trained, and after how many the clock starts."""
+    """A case, its further overrides, its number of steps, and after how many steps the clock starts."""
 
     case: str
     overrides: list[str]
@@ -66,7 +66,7 @@ class Length(NamedTuple):
 
 
 def experiment(length: Length, folder: str) -> Experiment:
-    """A run of the framework as users start it, without pictures, checkpoints and validation."""
+    """A run of the framework without pictures, checkpoints and validation."""
     overrides = [*CASES[length.case], *QUIET, f"trainer.max_steps={length.steps}", *length.overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=overrides)
@@ -77,7 +77,7 @@ def experiment(length: Length, folder: str) -> Experiment:
 
 
 def enlarge(built: Experiment) -> None:
-    """Digits at MNIST's size: the speed of a step does not depend on what the images show."""
+    """Resizes the digits to MNIST's size; the speed of a step does not depend on the content of the images."""
     train = built.data.train
     data = nn.functional.interpolate(train.data.float(), size=28).to(torch.uint8)
     built.data.train = train._replace(data=data)
@@ -94,7 +94,7 @@ def framework(length: Length) -> float:
 
 
 def loop(length: Length, full: bool) -> float:
-    """Seconds per step of a loop as one would write it by hand; ``full`` adds clipping and the weight average."""
+    """Seconds per step of a hand-written loop; ``full`` adds clipping and the weight average."""
     with TemporaryDirectory() as folder:
         built = experiment(length, folder)
         net = built.module.denoiser.net
@@ -140,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", help="cases (toy, mlp, mnist; none: all) and overrides (key=value)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=None, help="timed steps of a round; default: those of the case")
+    parser.add_argument("--steps", type=int, default=None, help="timed steps of a round; default: set by the case")
     arguments = parser.parse_args()
     overrides = [word for word in arguments.words if "=" in word]
     for case in [word for word in arguments.words if "=" not in word] or CASES:

@@ -1,4 +1,4 @@
-"""Trains an experiment, checks its number: ``python scripts/check.py experiment=toy_spiral``; status 1: it is worse."""
+"""Trains an experiment and checks its metric: ``python scripts/check.py experiment=toy_spiral``; status 1: too bad."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Compares the jobs of a sweep: ``python scripts/compare.py outputs/sweeps/NAME``; also of one that still goes on."""
+"""Compares the jobs of a sweep, finished or not: ``python scripts/compare.py outputs/sweeps/NAME``."""
 
 import argparse
 import sys
@@ -10,9 +10,9 @@ from litdiffusion.sweeps import report
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Prints a row per job (overrides, status, metric, minutes) and writes comparison.csv and .png."
+        description="Prints one row per job (overrides, status, metric, minutes) and writes comparison.csv and .png."
     )
-    parser.add_argument("folder", type=Path, help="of the sweep: outputs/sweeps/NAME")
+    parser.add_argument("folder", type=Path, help="folder of the sweep: outputs/sweeps/NAME")
     try:
         report(parser.parse_args().folder)
     except UserError as error:

@@ -1,6 +1,6 @@
-"""Does a run lose work? Kills it, damages its checkpoints, fills its disk: ``python scripts/torture.py kills``.
+"""Tests that a run loses no work if it is killed, damaged or out of disk: ``python scripts/torture.py kills``.
 
-Every command ends with a line of figures, and with status 1 where one of them is not what it should be.
+Every command prints a line of results and exits with status 1 if one of them is wrong.
 """
 
 import argparse
@@ -42,11 +42,11 @@ SMALL = (
     *("callbacks.live_quality.samples=50", "callbacks.live_quality.steps=5"),
     *("callbacks.final_samples.points=50", "callbacks.final_samples.steps=5"),
 )
-"""A run of a few seconds with all that is random in one; what depends on the clock (``max_share``) is off."""
+"""A run of a few seconds with all kinds of randomness; ``max_share`` is off because it depends on the clock."""
 
 
 def run_once(folder: Path, overrides: tuple[str, ...] = SMALL) -> int:
-    """Trains in this process as the command line would; returns its exit status."""
+    """Trains in this process like the command line; returns the exit status."""
     try:
         train(copy.deepcopy(_composed(overrides)), Run(folder, "torture", overrides=overrides))
     except (UserError, TrainingError) as error:
@@ -64,7 +64,7 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
 
 
 def in_child(action: Callable[[], int], log: Path) -> int:
-    """Runs ``action`` in a forked process, which needs no second to import torch; returns the process's id."""
+    """Runs ``action`` in a forked process, which need not import torch again; returns the process id."""
     child = os.fork()
     if child:
         return child
@@ -77,13 +77,13 @@ def in_child(action: Callable[[], int], log: Path) -> int:
         os._exit(99)
 
 
-def waited(child: int) -> int:
-    """Exit status of a child, negative for the signal that killed it."""
+def exit_status(child: int) -> int:
+    """Waits for a child; returns its exit status, or minus the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def fingerprint(folder: Path) -> str:
-    """sha256 over what a run ends with: weights, average, optimizer, rows of the log without times, samples."""
+    """sha256 of a run's results: weights, EMA, optimizer, rows of metrics.csv without times, samples."""
     digest = hashlib.sha256()
     content = read_checkpoint(folder / "checkpoints" / "last.ckpt")
     tensors = dict(content["state_dict"])
@@ -99,16 +99,16 @@ def fingerprint(folder: Path) -> str:
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """Of metrics.csv, without ``time/...``."""
+    """The rows of metrics.csv, without the columns ``time/...``."""
     with (folder / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
 
 
 def kills(folder: Path, count: int, seed: int = 0, overrides: tuple[str, ...] = SMALL) -> bool:
-    """Kills runs at random moments, starts each again until it is complete, and compares all with one left alone."""
+    """Kills runs at random moments, restarts each until it is complete, and compares all with an undisturbed run."""
     chance, log = random.Random(seed), folder / "log.txt"
     began = time.monotonic()
-    assert waited(in_child(lambda: run_once(folder / "whole", overrides), log)) == 0, log.read_text()
+    assert exit_status(in_child(lambda: run_once(folder / "whole", overrides), log)) == 0, log.read_text()
     lasts, expected = time.monotonic() - began, fingerprint(folder / "whole")
     done, equal, complete, sent = 0, 0, 0, dict.fromkeys(SIGNALS, 0)
     while done < count:
@@ -120,21 +120,21 @@ def kills(folder: Path, count: int, seed: int = 0, overrides: tuple[str, ...] = 
                 signum = chance.choice(SIGNALS)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signum)
-                status = waited(child)
-                if status != 0:  # else it was complete before
+                status = exit_status(child)
+                if status != 0:  # 0: the run was complete before the signal
                     done, sent[signum] = done + 1, sent[signum] + 1
             else:
-                assert waited(child) == 0, log.read_text()[-2000:]
+                assert exit_status(child) == 0, log.read_text()[-2000:]
         complete += 1
         equal += fingerprint(target) == expected
-    told = ", ".join(f"{number} {signum.name}" for signum, number in sent.items())
-    print(f"kills: {done} ({told}); {equal} of {complete} runs end equal to the one left alone, of {lasts:.1f} s")
+    signals = ", ".join(f"{number} {signum.name}" for signum, number in sent.items())
+    print(f"kills: {done} ({signals}); {equal} of {complete} runs end equal to the undisturbed run of {lasts:.1f} s")
     return equal == complete
 
 
 def damage(folder: Path, count: int, seed: int = 0, overrides: tuple[str, ...] = SMALL) -> bool:
-    """Truncates a checkpoint or flips one bit of it, at random places: is it noticed, and is the one before used?"""
-    assert waited(in_child(lambda: run_once(folder / "run", overrides), folder / "log.txt")) == 0
+    """Truncates a checkpoint or flips one bit at a random place; the damage must be detected and previous.ckpt used."""
+    assert exit_status(in_child(lambda: run_once(folder / "run", overrides), folder / "log.txt")) == 0
     checkpoints, chance = folder / "run" / "checkpoints", random.Random(seed)
     last = (checkpoints / "last.ckpt").read_bytes()
     found = used = 0
@@ -153,19 +153,19 @@ def damage(folder: Path, count: int, seed: int = 0, overrides: tuple[str, ...] =
         path, _ = newest_checkpoint(checkpoints, usable=bool)
         used += path is not None and path.name == "previous.ckpt"
     (checkpoints / "last.ckpt").write_bytes(last)
-    print(f"damage: {found} of {count} broken checkpoints detected; the one before used {used} times")
+    print(f"damage: {found} of {count} broken checkpoints detected; previous.ckpt used {used} times")
     return found == used == count
 
 
 def disk(folder: Path, overrides: tuple[str, ...] = SMALL) -> bool:
-    """Lets the disk be full at a checkpoint (files end at half of one): is all that was saved still whole?"""
+    """Limits files to half a checkpoint, like a full disk; all files saved before must stay intact."""
     log, target = folder / "log.txt", folder / "run"
-    assert waited(in_child(lambda: run_once(folder / "whole", overrides), log)) == 0
+    assert exit_status(in_child(lambda: run_once(folder / "whole", overrides), log)) == 0
     child = in_child(lambda: run_once(target, overrides), log)
     while not (target / "checkpoints" / "previous.ckpt").exists():
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
-    waited(child)
+    exit_status(child)
     before = {path.name: path.read_bytes() for path in (target / "checkpoints").glob("*.ckpt")}
     size = len(before["last.ckpt"])
 
@@ -173,19 +173,19 @@ def disk(folder: Path, overrides: tuple[str, ...] = SMALL) -> bool:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
         return run_once(target, overrides)
 
-    status = waited(in_child(full, log))
+    status = exit_status(in_child(full, log))
     after = {path.name: path.read_bytes() for path in (target / "checkpoints").glob("*.ckpt")}
     kept = all(after.get(name) == content for name, content in before.items())
     line = log.read_text().strip().splitlines()[-1]
-    again = waited(in_child(lambda: run_once(target, overrides), log))
+    again = exit_status(in_child(lambda: run_once(target, overrides), log))
     equal = again == 0 and fingerprint(target) == fingerprint(folder / "whole")
     print(f"disk: full: status {status}, {len(before)} of {len(before)} files as before: {kept}; {line}")
-    print(f"disk: with room again the run ends equal to the run left alone: {equal}")
+    print(f"disk: without the limit the run ends equal to the undisturbed run: {equal}")
     return status == 1 and kept and equal
 
 
 def gloo(folder: Path, victim: int, limit: float = 120.0) -> bool:
-    """Kills one of two processes: does the other end in time, and does the next start go on to the same end?"""
+    """Kills one of two processes; the other must end in time, and a restart must end with equal results."""
     words = [word for word in SMALL if not word.startswith("trainer.accelerator")]
     words += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "callbacks.live_quality=null"]
     command = [sys.executable, str(ROOT / "train.py"), *words]
@@ -210,7 +210,7 @@ def gloo(folder: Path, victim: int, limit: float = 120.0) -> bool:
     lead.wait()
     again = started("killed").wait()
     equal = again == 0 and fingerprint(folder / "outputs/killed") == fingerprint(folder / "outputs/whole")
-    print(f"gloo: process {victim} killed, the other ended after {seconds:.1f} s: {ended}; equal at last: {equal}")
+    print(f"gloo: process {victim} killed, the other ended after {seconds:.1f} s: {ended}; restart equal: {equal}")
     return ended and equal
 
 
@@ -236,7 +236,7 @@ def main() -> None:
         "kills": lambda: kills(folder, args.count or 50, args.seed),
         "damage": lambda: damage(folder, args.count or 20, args.seed),
         "disk": lambda: disk(folder),
-        "gloo": lambda: min(gloo(_made(folder / str(victim)), victim) for victim in (0, 1)),
+        "gloo": lambda: min(gloo(_make_folder(folder / str(victim)), victim) for victim in (0, 1)),
     }
     good = trials[args.trial]()
     if args.keep or not good:
@@ -246,7 +246,7 @@ def main() -> None:
     sys.exit(0 if good else 1)
 
 
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     folder.mkdir()
     return folder
 

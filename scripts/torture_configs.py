@@ -1,9 +1,8 @@
 """Trains or refuses random overrides: ``python scripts/torture_configs.py --cases 1000 --seed 0``.
 
-Every case is ``python train.py ...`` in this process, with choices of groups and values of keys, good and bad, drawn at
-random. It must train its one step (status 0), or end in one line (status 2; status 1 for a step that diverged). A
-traceback, more lines, another status or a case beyond its time limit is a failure. Failures are printed with their
-overrides.
+Every case runs ``python train.py ...`` in this process with random choices of groups and random values, valid and
+invalid. It must train one step (status 0) or end in one line (status 2, or 1 if the step diverged). A traceback, more
+lines, another status or a timeout is a failure. Failures are printed with their overrides.
 """
 
 import argparse
@@ -30,14 +29,14 @@ GROUPS = (
     *("optimizer", "lr_schedule", "trainer", "metrics"),
 )
 DOWNLOADED = {"mnist", "fashion_mnist", "kmnist", "cifar10", "image_folder", "inception"}
-"""Choices that need files of the user's."""
+"""Choices that need downloaded files or files of the user."""
 SLOW = {"ddp"}
-"""Starts processes, which one process cannot judge."""
+"""Choices that start further processes, which this script cannot check."""
 
 DEFAULTS = {"model": "mlp", "schedule": "linear", "sampler": "ancestral", "optimizer": "adamw", "times": "uniform"}
 DEFAULTS |= {"weighting": "simple", "data": "spiral", "lr_schedule": "constant"}
 ODD = ["abc", "-1", "0", "1.5", "null", "[]", "{}", "true", "1e400", "nan", "''", "[1,2]", "${seed}", "${nowhere}"]
-"""What nobody means: each may stand for any value."""
+"""Invalid or unusual values that any key may get."""
 VALUES = {
     "seed": ["1", "7", "99999999999999999999"],
     "ema_decay": ["0", "0.9", "1", "0.9999"],
@@ -111,7 +110,7 @@ UNKNOWN = [
 
 
 class Verdict(NamedTuple):
-    """What became of a case: "trained", "refused", "diverged", or the reason why it counts as a failure."""
+    """Result of a case: "trained", "refused", "diverged", or the reason of the failure."""
 
     kind: str
     failed: bool
@@ -119,7 +118,7 @@ class Verdict(NamedTuple):
 
 
 def small(overrides: Sequence[str]) -> list[str]:
-    """What makes a step take a moment, of the keys that these choices have; the drawn overrides come later and win."""
+    """Overrides that make one step fast, for the keys that these choices have; the drawn overrides replace them."""
     chosen = dict(word.partition("=")[::2] for word in overrides)
     toy = chosen.get("data", "spiral") != "digits"
     net = {"unet": ["model.base_channels=8"], "diffusers_unet": ["model.net.block_out_channels=[8,8]"]}
@@ -132,13 +131,13 @@ def small(overrides: Sequence[str]) -> list[str]:
 
 
 def choices(group: str) -> list[str]:
-    """The choices of a group that run here."""
+    """The choices of a group that this script can run."""
     names = (path.stem for path in sorted((CONF / group).glob("*.yaml")))
     return [name for name in names if name not in DOWNLOADED | SLOW]
 
 
 def fits(key: str, groups: dict[str, str]) -> bool:
-    """Whether the yaml of the group's choice has the key; a recipe's choices are not looked up."""
+    """Whether the yaml of the group's choice has the key; ignores the choices of a recipe."""
     group, _, name = key.partition(".")
     choice = groups.get(group, DEFAULTS.get(group))
     if choice is None or name == "_target_" or group == "trainer":
@@ -147,7 +146,7 @@ def fits(key: str, groups: dict[str, str]) -> bool:
 
 
 def draw(source: random.Random) -> list[str]:
-    """The overrides of one case: one or two choices of groups, up to three values, now and then nonsense."""
+    """The overrides of one case: up to two choices of groups, up to three values, sometimes an unknown key."""
     groups = {group: source.choice(choices(group)) for group in source.sample(GROUPS, source.choice([0, 1, 1, 2]))}
     if groups.get("data") == "digits" and source.random() < 0.8:
         groups["model"] = source.choice(["unet", "diffusers_unet"])
@@ -161,7 +160,7 @@ def draw(source: random.Random) -> list[str]:
 
 @contextlib.contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Raises TimeoutError in what is running after so many seconds."""
+    """Raises TimeoutError in the block after this many seconds."""
 
     def stop(signum: int, frame: object) -> None:
         raise TimeoutError
@@ -176,7 +175,7 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 
 def run(overrides: Sequence[str], folder: Path, limit: int) -> Verdict:
-    """One case as the command line would run it, in a folder of its own."""
+    """Runs one case like the command line, in the folder of this case."""
     given = {word.lstrip("+").partition("=")[0] for word in overrides}
     base = [word for word in small(overrides) if word.lstrip("+").partition("=")[0] not in given]
     sys.argv = ["train.py", f"hydra.run.dir={folder}", *base, *overrides]
@@ -190,13 +189,13 @@ def run(overrides: Sequence[str], folder: Path, limit: int) -> Verdict:
             status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         except TimeoutError:
             return Verdict(f"took more than {limit} s", True, err.getvalue())
-        except BaseException:  # whatever a user would see as a traceback
+        except BaseException:  # everything that a user would see as a traceback
             return Verdict("traceback", True, traceback.format_exc(limit=-4))
     return judge(status, out.getvalue(), err.getvalue())
 
 
 def judge(status: int, out: str, err: str) -> Verdict:
-    """The verdict on a case that ended by itself."""
+    """The verdict on a case that ended within its time limit."""
     lines = [line for line in err.splitlines() if line.strip() and not line.startswith("warning: ")]
     if "Traceback" in err:
         return Verdict("traceback", True, err)
@@ -210,9 +209,9 @@ def judge(status: int, out: str, err: str) -> Verdict:
 
 
 def torture(
-    cases: int, seed: int, limit: int, minutes: float = 1e9, tell: bool = False
+    cases: int, seed: int, limit: int, minutes: float = 1e9, verbose: bool = False
 ) -> list[tuple[list[str], Verdict]]:
-    """The verdicts on that many random cases, or on as many as fit into the minutes."""
+    """The verdicts on ``cases`` random cases, or on as many as run within ``minutes``."""
     from hydra.core.global_hydra import GlobalHydra
 
     source, results, begin = random.Random(seed), [], time.monotonic()
@@ -227,7 +226,7 @@ def torture(
                 overrides = draw(source)
                 verdict = run(overrides, Path(scratch, str(index)), limit)
                 results.append((overrides, verdict))
-                if tell and verdict.failed:
+                if verbose and verdict.failed:
                     print(f"case {index}: {verdict.kind}: {' '.join(overrides)}\n{verdict.output}", flush=True)
         finally:
             os.chdir(here)
@@ -238,18 +237,18 @@ def torture(
 
 
 def main() -> int:
-    """Prints the failures and the figures; the status is 1 where there were failures."""
+    """Prints failures and counts; returns status 1 if there were failures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, default=60, help="seconds for a case")
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many")
-    parser.add_argument("--show", action="store_true", help="print the line of every refused case too")
-    asked = parser.parse_args()
+    parser.add_argument("--limit", type=int, default=60, help="time limit of a case in seconds")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after this many minutes")
+    parser.add_argument("--show", action="store_true", help="also print the line of every refused case")
+    arguments = parser.parse_args()
     begin = time.monotonic()
-    results = torture(asked.cases, asked.seed, asked.limit, asked.minutes, tell=True)
+    results = torture(arguments.cases, arguments.seed, arguments.limit, arguments.minutes, verbose=True)
     kinds = Counter(verdict.kind for _, verdict in results)
-    if asked.show:
+    if arguments.show:
         for overrides, verdict in results:
             if verdict.kind in ("refused", "diverged"):
                 print(f"{' '.join(overrides)}\n    {verdict.output}")

@@ -1,6 +1,6 @@
-"""A sweep of 12 jobs, a third of which diverge, killed with SIGKILL three times: ``python scripts/torture_sweep.py``.
+"""Kills a sweep of 12 jobs, of which 4 diverge, three times with SIGKILL: ``python scripts/torture_sweep.py``.
 
-Prints what it found and ends with status 1 where a job is missing, was run twice to its end, or lost its failure.
+Exits with status 1 if a job is missing, a complete job was run again, or a failure was not recorded.
 """
 
 import argparse
@@ -32,8 +32,8 @@ Records = dict[str, dict]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    parser.add_argument("--steps", type=int, default=2000, help="of each job")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the kills")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each job")
     parser.add_argument("--launcher", default="basic", help="hydra/launcher of the sweep")
     arguments = parser.parse_args()
     words = [f"hydra/launcher={arguments.launcher}", f"trainer.max_steps={arguments.steps}"]
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def torture(place: Path, kills: int, chance: random.Random, words: list[str]) -> list[str]:
-    """Kills the sweep at random moments, lets it end, and returns what is wrong."""
+    """Kills the sweep at random moments, runs it to its end, and returns the faults."""
     folder, faults, begin = place / "outputs/sweeps/torture", [], time.perf_counter()
     done: Records = {}
     for kill in range(kills):
@@ -52,7 +52,9 @@ def torture(place: Path, kills: int, chance: random.Random, words: list[str]) ->
         now = _records(folder)
         faults += [f"{name} was touched after it was complete" for name in done if now[name] != done[name]]
         done = _of_status(now, "complete")
-        cut = [f"{_label(record)} at step {record['step']}" for record in _of_status(now, "running").values()]
+        cut = [
+            f"{_varied_overrides(record)} at step {record['step']}" for record in _of_status(now, "running").values()
+        ]
         what = ", ".join(cut) or "between two jobs"
         print(f"kill {kill + 1}: {len(done)} of 12 complete, {len(now)} begun; cut: {what}", flush=True)
     status = _start(place, words).wait()
@@ -89,8 +91,8 @@ def _start(place: Path, words: list[str]) -> subprocess.Popen:
 
 
 def _kill_after(process: subprocess.Popen, folder: Path, complete: int, delay: float) -> None:
-    """SIGKILL to the sweep and its workers: so many jobs are complete, and another one has begun some time ago."""
-    while process.poll() is None and not _ripe(_records(folder), complete):
+    """Kills the sweep and its workers ``delay`` s after ``complete`` jobs are complete and another one has begun."""
+    while process.poll() is None and not _ready_to_kill(_records(folder), complete):
         time.sleep(0.05)
     time.sleep(delay)
     if process.poll() is None:
@@ -102,12 +104,12 @@ def _records(folder: Path) -> Records:
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/run.json"))}
 
 
-def _ripe(records: Records, complete: int) -> bool:
+def _ready_to_kill(records: Records, complete: int) -> bool:
     under_way = any(record["step"] > 0 for record in _of_status(records, "running").values())
     return under_way and len(_of_status(records, "complete")) >= complete
 
 
-def _label(record: dict) -> str:
+def _varied_overrides(record: dict) -> str:
     return " ".join(word for word in record["overrides"] if word.startswith(("seed=", "optimizer.lr=")))
 
 

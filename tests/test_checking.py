@@ -86,8 +86,8 @@ def test_the_number_of_the_final_samples_can_be_checked(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], "this run states no expected number; give experiment=NAME"),
-        (["expected={metric: val/loss, value: 1, minutes: 2}"], "expected lacks tolerance, hardware; it has metric"),
+        ([], "this run has no expected value; give experiment=NAME"),
+        (["expected={metric: val/loss, value: 1, minutes: 2}"], "expected lacks tolerance, hardware; it needs metric"),
         ([expected("quality/wassserstein")], "metric must be one of val/loss"),
     ],
 )
@@ -109,4 +109,4 @@ def test_the_script_says_pass_or_fail_by_its_status(value, status, command):
 
 def test_the_script_refuses_a_run_without_a_number(command):
     status, _, err = command("scripts/check.py", *PLAIN)
-    assert "states no expected number" in one_error(status, err)
+    assert "has no expected value" in one_error(status, err)

@@ -110,7 +110,7 @@ def test_a_folder_that_holds_a_run_is_refused(command, tmp_path):
         (["steps=2000"], "sampler steps = 2000 must lie in 1..25"),
         (["seed=abc"], "seed must be a whole number of at least 0, got 'abc'"),
         (["n=0"], "n must be a whole number of at least 1, got 0"),
-        (["device=foo"], "device=foo is not to be had here"),
+        (["device=foo"], "device=foo is not available here"),
         (["weights=emma"], "weights must be one of ema, raw, got 'emma'"),
         (["sampler=dimd"], "sampler=dimd is not known; did you mean ddim?"),
         (["out=/proc/nowhere"], "the folder /proc/nowhere cannot be made"),

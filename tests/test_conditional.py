@@ -324,17 +324,17 @@ def test_a_model_without_classes_is_asked_for_none(built, command, tmp_path):
     pretrained = Pretrained(path)
     assert pretrained.num_classes == 0
     assert pretrained.class_labels(5) is None
-    with pytest.raises(UserError, match="class_label=0 needs a model of classes, trained with conditional=true"):
+    with pytest.raises(UserError, match="class_label=0 needs a model that was trained with conditional=true"):
         pretrained.class_labels(5, 0)
     status, _, err = command("scripts/sample.py", f"ckpt={path}", "guidance=2")
-    assert "guidance=2 needs a model of classes, trained with conditional=true" in one_error(status, err)
+    assert "guidance=2 needs a model that was trained with conditional=true" in one_error(status, err)
 
 
 def test_guidance_needs_a_model_that_was_also_trained_without_classes(built, tmp_path):
     pretrained = Pretrained(stored(built(*MODES, "class_dropout=0", "schedule.steps=25"), tmp_path / "x.ckpt"))
     with pytest.raises(UserError, match="with class_dropout above 0; leave it out"):
-        pretrained.on(torch.device("cpu"), clip=True, guidance=2)
-    pretrained.on(torch.device("cpu"), clip=True, guidance=1)
+        pretrained.denoiser_on(torch.device("cpu"), clip=True, guidance=2)
+    pretrained.denoiser_on(torch.device("cpu"), clip=True, guidance=1)
 
 
 @pytest.mark.parametrize(
@@ -355,13 +355,13 @@ def test_a_net_that_takes_no_classes_is_refused(tmp_path):
     cfg = composed(*QUIETER, *MODES)
     with open_dict(cfg):
         del cfg.model["num_classes"]
-    with pytest.raises(UserError, match=r"needs a net that takes classes, litdiffusion\.nets\.MLP is given none"):
+    with pytest.raises(UserError, match=r"needs a net with num_classes, litdiffusion\.nets\.MLP has none"):
         build(cfg, Run(tmp_path))
 
 
 def test_labels_out_of_range_are_refused(built, monkeypatch):
     monkeypatch.setattr(Modes, "num_classes", 2)
-    with pytest.raises(UserError, match="labels must be from 0 to 1, the data have 0 to 2"):
+    with pytest.raises(UserError, match="class labels must be from 0 to 1, the data have 0 to 2"):
         built(*MODES)
 
 

@@ -27,7 +27,7 @@ from litdiffusion.pretrained import Pretrained
 from litdiffusion.reports.accuracy import accuracy_numbers
 from litdiffusion.reports.quality import _curves
 from litdiffusion.reports.subjects import Subject, names
-from litdiffusion.reports.table import shown, text_table, write_csv
+from litdiffusion.reports.table import format_cell, text_table, write_csv
 
 QUIET = [*TINY, *UNMEASURED, "callbacks.trajectory=null", "callbacks.forward_process=null", "callbacks.field=null"]
 QUIET += ["callbacks.final_samples=null", "callbacks.progress_bar=null", "trainer.enable_progress_bar=false"]
@@ -120,7 +120,7 @@ def test_samples_that_are_not_finite_are_named_and_not_measured(samplers, checkp
     rows, out = evaluate(command, tmp_path, checkpoints[0], *options)
     by_name = {row["sampler"]: row for row in rows}
     assert by_name["ddim"]["wasserstein"] == ""
-    (line,) = [line for line in out.splitlines() if "samples are not finite, not measured" in line]
+    (line,) = [line for line in out.splitlines() if "samples are not finite and are not measured" in line]
     assert "ddim, 5 calls" in line
     assert len([row for row in rows[:-3] if row["wasserstein"]]) == (2 if "own" in samplers else 0)
     assert (tmp_path / "report" / "quality.png").is_file()
@@ -129,8 +129,8 @@ def test_samples_that_are_not_finite_are_named_and_not_measured(samplers, checkp
 def test_bad_choices_are_one_line(checkpoints, command):
     ckpt = f"ckpt={checkpoints[0]}"
     for arguments, message in (
-        ([ckpt, "samplers=[own,hein]"], "samplers=hein; did you mean heun?: must be of own, ancestral"),
-        ([ckpt, "weights=[ema,rw]"], "weights must be of ema, raw, got 'rw'"),
+        ([ckpt, "samplers=[own,hein]"], "samplers=hein is not known; did you mean heun? (known: own, ancestral"),
+        ([ckpt, "weights=[ema,rw]"], "weights must be among ema, raw, got 'rw'"),
         ([ckpt, "steps=[5,2.5]"], "steps must be whole numbers of at least 1, got 2.5"),
         ([ckpt, "n=10"], "n must be a whole number of at least 20, got 10"),
         ([], "give a checkpoint"),
@@ -147,7 +147,7 @@ def test_a_sampler_that_does_not_fit_is_left_out(checkpoints, command, tmp_path)
     assert "sampler=ode does not fit this process" in out
     assert [row["calls"] for row in rows[:-3]] == ["5"]
     status, _, err = command("scripts/evaluate.py", f"ckpt={checkpoints[0]}", "samplers=ode")
-    assert "no sampler of samplers= fits" in err
+    assert "no sampler of samplers=[...] fits" in err
     assert status == 2
 
 
@@ -180,7 +180,7 @@ def test_a_conditional_model_is_scored_by_what_its_samples_teach(digits, command
     assert row["accuracy_n"] == "60"
     assert 0 <= float(row["class_accuracy"]) <= 1
     assert float(row["copies"]) == 0
-    assert "a classifier trained on 60 samples alone is right on" in out
+    assert "a classifier trained on 60 samples only is right on" in out
     assert "copying check" in out
     assert (tmp_path / "report" / "nearest.png").is_file()
 
@@ -210,7 +210,7 @@ def test_accuracy_of_data_in_the_place_of_samples_is_that_of_data(images, capsys
     assert seen.keys() == {"pseudo_accuracy", "real_accuracy"}
     assert seen["real_accuracy"] == right["real_accuracy"]
     assert seen["pseudo_accuracy"].value > 0.4
-    assert "the samples' classes are the metrics' classifier's" in capsys.readouterr().out
+    assert "predicted by the metrics' classifier" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_accuracy_of_data_in_the_place_of_samples_is_that_of_data(images, capsys
     ],
 )
 def test_numbers_are_rounded_to_what_their_spread_carries(cell, text):
-    assert shown(cell) == text
+    assert format_cell(cell) == text
 
 
 def test_tables_are_aligned_text_to_the_left_and_numbers_to_the_right():

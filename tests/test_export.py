@@ -70,11 +70,11 @@ def test_what_is_not_whole_is_named(trained, tmp_path):
     folder = export(checkpoint, tmp_path / "exported")
     with pytest.raises(UserError, match="already holds an exported model"):
         export(checkpoint, folder)
-    with pytest.raises(UserError, match="holds the ema weights alone"):
+    with pytest.raises(UserError, match="holds only the ema weights"):
         read_export(folder, "raw")
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:-40])
-    with pytest.raises(UserError, match="holds no whole exported model"):
+    with pytest.raises(UserError, match="holds no intact exported model"):
         Pretrained(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model\.safetensors"):

@@ -108,8 +108,11 @@ def test_null_in_an_experiments_defaults(command, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model=null"], "model=null leaves the run without that part; take one of diffusers_unet, mlp, unet"),
-        (["-m", "recipe=null,edm"], "a sweep needs choices with names; recipe is one of ddpm"),
+        (
+            ["model=null"],
+            "model=null leaves the run without a part that it needs; take one of diffusers_unet, mlp, unet",
+        ),
+        (["-m", "recipe=null,edm"], "a sweep needs named choices; recipe is one of ddpm"),
     ],
 )
 def test_null_where_it_cannot_be(words, message, command):
@@ -304,7 +307,7 @@ def test_the_config_is_printed_as_a_tree_in_the_order_of_the_defaults(command, t
         ("optimizer.rl=1", "did you mean optimizer.lr?"),
         ("optimzer.lr=1", "did you mean optimizer.lr?"),
         ("modle=mlp", "did you mean model?"),
-        ("+lr=2", "lr is no key of the config; did you mean optimizer.lr?"),
+        ("+lr=2", "lr is not a key of the config; did you mean optimizer.lr?"),
         ("~sed", "did you mean seed?"),
         ("callbacks.mine.x=1", "to append to your config use +callbacks.mine.x=1"),
         ("model.foo=3", "to append to your config use +model.foo=3"),
@@ -330,7 +333,7 @@ def test_options_that_exclude_each_other(command):
 
 def test_a_typing_error_in_a_yaml(command, tmp_path):
     status, _, err = command("train.py", *experiment(tmp_path, "lr: 1e-3\n"))
-    assert "lr is no key of the config; did you mean optimizer.lr? [in" in only_error(status, err)
+    assert "lr is not a key of the config; did you mean optimizer.lr? [in" in only_error(status, err)
 
 
 def test_the_order_of_hints():
@@ -397,7 +400,7 @@ def test_they_go_too_where_a_yaml_names_the_new_target(command, tmp_path, parts)
     bare = [word for word in BARE if not word.startswith("data.")]
     status, out, err = command("train.py", *words, *bare, "+optimizer.momentum=0.9", "data.scale=3.0")
     assert status == 0, err
-    assert out.count("dropped with the _target_") == 1
+    assert out.count("dropped arguments of a replaced _target_") == 1
     record = read_record(tmp_path / "outputs/own").config
     assert record["optimizer"] == {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
     assert record["data"] == {"_target_": "habitparts.Points", "seed": 0, "scale": 3.0}

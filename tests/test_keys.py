@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from litdiffusion.config.identity import action_for, changes, check_fits
 from litdiffusion.config.job_names import job_name
-from litdiffusion.config.keys import KEYS, Use, has, keys_for
+from litdiffusion.config.keys import KEYS, Use, decides, keys_for
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import RunRecord, write_record
 
@@ -46,26 +46,26 @@ def test_every_row_is_of_a_key_that_exists(config):
 
 
 def test_the_nearest_row_above_a_key_counts():
-    assert has("model.hidden", Use.MODEL)
-    assert has("callbacks.trajectory.points", Use.JOB)
-    assert not has("callbacks.trajectory.points", Use.RUN)
-    assert has("callbacks.best.monitor", Use.RUN)
-    assert not has("trainer.devices", Use.JOB)
-    assert has("trainer.precision", Use.RUN)
-    assert has("mine.anything", Use.RUN)
+    assert decides("model.hidden", Use.MODEL)
+    assert decides("callbacks.trajectory.points", Use.JOB)
+    assert not decides("callbacks.trajectory.points", Use.RUN)
+    assert decides("callbacks.best.monitor", Use.RUN)
+    assert not decides("trainer.devices", Use.JOB)
+    assert decides("trainer.precision", Use.RUN)
+    assert decides("mine.anything", Use.RUN)
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key not in ("derived", "callbacks", "trainer", "logger")])
 def test_a_change_of_a_key_is_another_run_exactly_where_its_row_says_so(key, tmp_path):
     then, now = (OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"])) for value in ("one", "two"))
     write_record(tmp_path, RunRecord("stopped", then, step=3))
-    assert bool(changes(then, now)) == has(key, Use.RUN)
-    if has(key, Use.RUN):
+    assert bool(changes(then, now)) == decides(key, Use.RUN)
+    if decides(key, Use.RUN):
         with pytest.raises(UserError, match="holds a run of another config"):
             action_for(tmp_path, now)
     else:
         assert action_for(tmp_path, now) == "resume"
-    assert (job_name([f"{key}=one"]) != job_name([f"{key}=two"])) == has(key, Use.JOB)
+    assert (job_name([f"{key}=one"]) != job_name([f"{key}=two"])) == decides(key, Use.JOB)
 
 
 class Empty:
@@ -82,7 +82,7 @@ class Empty:
 def test_a_checkpoint_fits_unless_a_key_of_its_model_differs(key):
     then, now = (OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"])) for value in ("one", "two"))
     content = {"state_dict": {}, "litdiffusion": {"config": then}}
-    if has(key, Use.MODEL):
+    if decides(key, Use.MODEL):
         with pytest.raises(UserError, match=f"was trained with {key}=one, this run has {key}=two"):
             check_fits(content, Empty(now), "x.ckpt")
     else:

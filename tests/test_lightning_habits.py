@@ -118,7 +118,7 @@ def test_hooks_come_in_lightning_s_own_order_and_number(settings, tmp_path):
     """The same calls at the same steps and epochs as of a plain module with as many batches."""
     overrides = [f"trainer.{key}={value}" for key, value in settings.items()]
     ours = Recorder()
-    run = Run(tmp_path / "run", overrides=tuple(overrides), watchers=(ours,))
+    run = Run(tmp_path / "run", overrides=tuple(overrides), extra_callbacks=(ours,))
     experiment = build(composed(*BARE, *overrides), run)
     experiment.trainer.fit(experiment.module, experiment.data)
     theirs = Recorder()
@@ -165,7 +165,7 @@ def test_overfit_batches_trains_on_the_items_of_one_batch(tmp_path):
             items.append(batch.data)
 
     overrides = ["trainer.overfit_batches=1", "trainer.max_steps=6"]
-    experiment = build(composed(*BARE, *overrides), Run(tmp_path / "run", watchers=(Items(),)))
+    experiment = build(composed(*BARE, *overrides), Run(tmp_path / "run", extra_callbacks=(Items(),)))
     experiment.trainer.fit(experiment.module, experiment.data)
     assert len(items) == 6
     assert len(torch.cat(items).unique(dim=0)) == 64
@@ -221,7 +221,7 @@ def test_gradients_are_clipped_by_norm_and_by_value(tmp_path):
         "value": ["trainer.gradient_clip_val=0.001", "trainer.gradient_clip_algorithm=value"],
         "free": ["trainer.gradient_clip_val=null"],
     }.items():
-        experiment = build(composed(*BARE, *words), Run(tmp_path / key, watchers=(Norm(key),)))
+        experiment = build(composed(*BARE, *words), Run(tmp_path / key, extra_callbacks=(Norm(key),)))
         experiment.trainer.fit(experiment.module, experiment.data)
     assert norms["norm"] == pytest.approx(0.01, rel=1e-3)
     assert norms["value largest"] == pytest.approx(0.001, rel=1e-6)
@@ -255,7 +255,7 @@ def test_what_lightning_refuses_comes_in_one_line_before_the_first_step(word, me
 
 
 def test_a_run_that_was_cut_short_is_not_complete(tmp_path):
-    with pytest.raises(TrainingError, match="training ended after 0 of 8 steps although nothing asked for an end"):
+    with pytest.raises(TrainingError, match="training ended after 0 of 8 steps although nothing requested an end"):
         ran(tmp_path, "trainer.limit_train_batches=0")
     assert read_record(tmp_path / "run").status == "failed"
 
@@ -350,7 +350,7 @@ def test_numbers_of_callbacks_stand_on_the_one_axis(tmp_path):
 
     monitor = callback("LearningRateMonitor")
     cfg = composed(*SMALL, monitor, "trainer.accumulate_grad_batches=2")
-    train(cfg, Run(tmp_path / "run", watchers=(Own(),)))
+    train(cfg, Run(tmp_path / "run", extra_callbacks=(Own(),)))
     table = rows(tmp_path / "run")
     places = {
         key: [int(row["step"]) for row in table if row.get(key)]

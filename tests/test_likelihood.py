@@ -255,8 +255,8 @@ def test_the_script_measures_a_toy_by_both_methods(command, trained, tmp_path):
     status, out, err = command("scripts/likelihood.py", ckpt, "n=20", "method=flow", f"out={tmp_path}/flow")
     assert status == 0, err
     rows = table(tmp_path / "flow")
-    difference = float(rows["flow (exact divergence)"]["nats"]) - float(rows["the data's own law"]["nats"])
-    assert difference == pytest.approx(float(rows["excess over it"]["nats"]), abs=1e-6)
+    difference = float(rows["flow (exact divergence)"]["nats"]) - float(rows["exact density of the data"]["nats"])
+    assert difference == pytest.approx(float(rows["excess of the model"]["nats"]), abs=1e-6)
 
 
 def test_the_script_measures_bytes_and_refuses_bad_input(command, trained, tmp_path):

@@ -376,7 +376,7 @@ def script_row(folder: Path, **settings) -> dict[str, str]:
     cfg = composed(f"ckpt={ckpt}", device, *given, config_name="likelihood")
     with (likelihood_to_files(cfg) / "likelihood.csv").open() as file:
         table = {row["term"].split(" (")[0]: row for row in csv.DictReader(file)}
-    return table[settings["method"]] | {"law": table.get("the data's own law", {}).get("nats")}
+    return table[settings["method"]] | {"law": table.get("exact density of the data", {}).get("nats")}
 
 
 def test_live_nats_are_those_of_the_likelihood_script(tmp_path):

@@ -10,9 +10,9 @@ from torch import nn
 from litdiffusion.build import Run, build
 from litdiffusion.codecs import Codec
 from litdiffusion.commands.planning import make_plan
-from litdiffusion.config.checks import check_disk, size
+from litdiffusion.config.checks import check_disk, format_bytes
 from litdiffusion.config.optimizer import state_per_weight
-from litdiffusion.config.shapes import ask, check_shapes
+from litdiffusion.config.shapes import check_shapes, dummy_forward
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.errors import UserError
 from litdiffusion.nets import MLP, UNet
@@ -36,18 +36,18 @@ class Linear(nn.Module):
 
 def test_a_net_is_asked_on_meta_and_its_kept_activations_are_counted():
     net = Linear()
-    answer = ask(net, (3,))
+    answer = dummy_forward(net, (3,))
     assert answer.shape == (2, 3)
     assert net.calls == ["meta"]
     # For the gradient: x (2, 3), and relu's output (2, 5), which the last layer keeps too; in float32.
-    assert answer.kept == 4 * (2 * 3 + 2 * 5)
+    assert answer.activation_bytes == 4 * (2 * 3 + 2 * 5)
     assert all(weight.device.type == "cpu" for weight in net.parameters())
 
 
 def test_asking_draws_no_random_number_and_changes_nothing():
     net = UNet(shape=(1, 8, 8), base_channels=8, depth=1)
     state, before = torch.get_rng_state(), {name: value.clone() for name, value in net.state_dict().items()}
-    assert ask(net, (1, 8, 8)).shape == (2, 1, 8, 8)
+    assert dummy_forward(net, (1, 8, 8)).shape == (2, 1, 8, 8)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert net.training
@@ -68,16 +68,16 @@ def test_a_net_that_cannot_run_on_meta_is_called_for_real():
     state = torch.get_rng_state()
     net = Looking()
     torch.set_rng_state(state)
-    assert ask(net, (3,)).shape == (2, 3)
+    assert dummy_forward(net, (3,)).shape == (2, 3)
     assert net.calls == ["cpu"]
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_conditions_are_asked_with_classes():
     net = MLP(shape=(2,), noise_label_range=(1, 10), num_classes=4)
-    assert ask(net, (2,), num_classes=4).shape == (2, 2)
+    assert dummy_forward(net, (2,), num_classes=4).shape == (2, 2)
     with pytest.raises(UserError, match=r"the net fails on x \(2, 7\)"):
-        ask(net, (7,), num_classes=4)
+        dummy_forward(net, (7,), num_classes=4)
 
 
 def test_parts_that_do_not_fit_are_named_with_both_shapes(built):
@@ -142,7 +142,7 @@ def test_a_full_disk_is_refused_with_what_is_needed_and_free(built, tmp_path, mo
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, plan.disk))
     check_disk(plan.disk, plan.disk_use, tmp_path / "not" / "there" / "yet")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 2048))
-    with pytest.raises(UserError, match=rf"need {size(plan.disk)} .* has 2\.0 kB free"):
+    with pytest.raises(UserError, match=rf"need {format_bytes(plan.disk)} .* has 2\.0 kB free"):
         check_disk(plan.disk, plan.disk_use, tmp_path)
 
 
@@ -163,4 +163,4 @@ def test_a_dry_run_prints_the_plan_and_leaves_no_folder(command, tmp_path):
 
 
 def test_sizes_are_written_for_people():
-    assert [size(n) for n in (0, 1023, 1536, 5 * 1024**3)] == ["0 B", "1023 B", "1.5 kB", "5.0 GB"]
+    assert [format_bytes(n) for n in (0, 1023, 1536, 5 * 1024**3)] == ["0 B", "1023 B", "1.5 kB", "5.0 GB"]

@@ -14,7 +14,7 @@ from conftest import ROOT, TINY, composed
 from litdiffusion.build import Run
 from litdiffusion.callbacks import Interrupts, Stopped
 from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
-from litdiffusion.commands.training import plain, train
+from litdiffusion.commands.training import plain_config, train
 from litdiffusion.config.identity import action_for, changes
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.runs.files import write_atomically
@@ -198,7 +198,7 @@ def test_a_full_disk_loses_nothing(whole, stopping, tmp_path, monkeypatch, capfd
         patch.setattr("litdiffusion.commands.attempts.write_record", lambda *_: None)
         patch.setattr("litdiffusion.commands.training.keep_rows", lambda *_: None)
         assert torture.run_once(tmp_path / "run", QUICK) == 1
-    assert "metrics.csv cannot be written (No space left); make room" in capfd.readouterr().err
+    assert "metrics.csv cannot be written (No space left); free some space" in capfd.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir()} == before
     assert torture.run_once(tmp_path / "run", QUICK) == 0
     assert torture.fingerprint(tmp_path / "run") == torture.fingerprint(whole)
@@ -210,9 +210,9 @@ def test_a_complete_run_is_not_run_again_but_can_be_made_longer(whole, tmp_path,
     assert train(cfg, Run(whole)) == read_record(whole).metrics["val/loss"]
     assert "is complete: 40 steps, val/loss" in capfd.readouterr().out
     assert (whole / "checkpoints/last.ckpt").stat().st_mtime_ns == before
-    config = plain(composed(*QUICK, "trainer.max_steps=44"))
+    config = plain_config(composed(*QUICK, "trainer.max_steps=44"))
     assert action_for(whole, config) == "resume"
-    assert action_for(whole, plain(composed(*QUICK, "trainer.max_steps=8"))) == "complete"
+    assert action_for(whole, plain_config(composed(*QUICK, "trainer.max_steps=8"))) == "complete"
 
 
 def test_another_config_is_refused_with_its_differences(whole):
@@ -350,10 +350,10 @@ def test_a_time_between_checkpoints_must_be_positive(tmp_path):
 
 
 def test_a_lost_process_and_a_full_disk_are_told_in_one_line():
-    from litdiffusion.commands.attempts import _in_one_line
+    from litdiffusion.commands.attempts import known_failure
 
     lost = RuntimeError("[gloo/transport/tcp/pair.cc:525] Connection closed by peer [127.0.0.1]:1\nmore")
-    assert "another process of this run ended" in str(_in_one_line(lost, 2))
-    assert _in_one_line(lost, 1) is None
-    assert "x.ckpt cannot be written" in str(_in_one_line(OSError(28, "No space left on device", "x.ckpt"), 1))
-    assert isinstance(_in_one_line(TrainingError("known"), 1), TrainingError)
+    assert "another process of this run ended" in str(known_failure(lost, 2))
+    assert known_failure(lost, 1) is None
+    assert "x.ckpt cannot be written" in str(known_failure(OSError(28, "No space left on device", "x.ckpt"), 1))
+    assert isinstance(known_failure(TrainingError("known"), 1), TrainingError)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from litdiffusion.build import Run, build
 from litdiffusion.config.make import make
-from litdiffusion.config.trust import check_sent, targets
+from litdiffusion.config.trust import check_checkpoint_config, targets
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained import Pretrained
 
@@ -50,7 +50,7 @@ def test_dangerous_names_are_refused_before_they_are_called(name):
 @pytest.mark.parametrize("name", [*REFUSED, *SENT])
 def test_a_checkpoint_may_name_no_more_than_parts_and_networks(name):
     with pytest.raises(UserError, match=r"is refused|neither a part of a model|outside the trusted packages"):
-        check_sent({"_target_": "litdiffusion.nets.Adapter", "net": [{"_target_": name}]}, "model")
+        check_checkpoint_config({"_target_": "litdiffusion.nets.Adapter", "net": [{"_target_": name}]}, "model")
 
 
 def test_what_conf_holds_for_a_model_may_stand_in_a_checkpoint():
@@ -60,12 +60,12 @@ def test_what_conf_holds_for_a_model_may_stand_in_a_checkpoint():
         for path in sorted((CONF / group).glob("*.yaml")):
             content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
             for where, name in targets(content.get(group, content), group):
-                check_sent({"_target_": name}, where)
+                check_checkpoint_config({"_target_": name}, where)
 
 
 def test_a_stored_interpolation_is_refused():
     with pytest.raises(UserError, match="holds an interpolation"):
-        check_sent({"_target_": "litdiffusion.nets.MLP", "hidden": "${oc.env:HOME}"}, "model")
+        check_checkpoint_config({"_target_": "litdiffusion.nets.MLP", "hidden": "${oc.env:HOME}"}, "model")
 
 
 NET = """
@@ -179,7 +179,7 @@ def typed(command, tmp_path):
 GLOBAL = "# @package _global_\n"
 NODE = "_target_: litdiffusion.nets.MLP\n"
 TYPED = [
-    ("experiment", "ema_decy: 0.9\n", "ema_decy is no key of the config; did you mean ema_decay?"),
+    ("experiment", "ema_decy: 0.9\n", "ema_decy is not a key of the config; did you mean ema_decay?"),
     ("experiment", "schedule:\n  steps: many\n", "schedule.steps='many' has the wrong type"),
     ("experiment", "defaults:\n  - override /model: mpl\n", "model=mpl is not known; did you mean mlp?"),
     (
@@ -189,8 +189,8 @@ TYPED = [
     ),
 ]
 MORE = [
-    ("experiment", "callbacks:\n  trajectry:\n    points: 5\n", "callbacks.trajectry is no key of the config"),
-    ("experiment", "derived:\n  shpe: [2]\n", "derived.shpe is no key of the config; did you mean shape?"),
+    ("experiment", "callbacks:\n  trajectry:\n    points: 5\n", "callbacks.trajectry is not a key of the config"),
+    ("experiment", "derived:\n  shpe: [2]\n", "derived.shpe is not a key of the config; did you mean shape?"),
     ("experiment", "trainer:\n  max_step: 5\n", "trainer.max_step is not an argument of Trainer; did you mean"),
     ("experiment", "defaults:\n  - override /modle: mlp\n", "there is no group or key modle; did you mean model?"),
     ("experiment", "trainer:\n  max_steps: [\n", "this yaml cannot be read"),

@@ -46,11 +46,11 @@ def test_ranges_of_the_command_line_become_distributions():
         "c": IntDistribution(1, 4),
     }
     assert search.fixed_of(words) == ["seed=3"]
-    assert search.spelled({"a": 1 / 3, "model": "unet", "b": 5}) == ["a=0.333333", "model=unet", "b=5"]
+    assert search.overrides_of({"a": 1 / 3, "model": "unet", "b": 5}) == ["a=0.333333", "model=unet", "b=5"]
 
 
 def test_every_choice_is_looked_at_before_the_first_trial():
-    points = search.corners(
+    points = search.points_with_every_choice(
         search.space_of(parsed("model=mlp,unet,diffusers_unet", "recipe=vp,edm", "lr=interval(1,2)"))
     )
     assert {point["model"] for point in points} == {"mlp", "unet", "diffusers_unet"}
@@ -67,18 +67,18 @@ def test_trials_end_as_their_jobs_did_and_those_of_a_killed_command_come_first(t
     space = search.space_of(parsed(RATES))
     study = search.open_study(tmp_path, ["seed=1"], "min", TPE, None)
     first, second, third = search.next_trials(study, space, total=4, count=3)
-    search.tell(study, first, ended(tmp_path, "a", "complete", **{"val/loss": 0.25}))
-    search.tell(study, second, ended(tmp_path, "b", "complete", **{"val/loss": float("nan")}))
+    search.end_trial(study, first, ended(tmp_path, "a", "complete", **{"val/loss": 0.25}))
+    search.end_trial(study, second, ended(tmp_path, "b", "complete", **{"val/loss": float("nan")}))
     again = search.open_study(tmp_path, ["seed=1", "logger=none"], "min", TPE, None)  # the third was never told
     left, fourth = search.next_trials(again, space, total=4, count=2)
     assert (left.number, left.params) == (third.number, third.params)
-    search.tell(again, left, ended(tmp_path, "c", "failed"))
-    search.tell(again, fourth, ended(tmp_path, "d", "pruned"))
+    search.end_trial(again, left, ended(tmp_path, "c", "failed"))
+    search.end_trial(again, fourth, ended(tmp_path, "d", "pruned"))
     assert search.next_trials(again, space, total=4, count=2) == []
     assert [trial.state.name for trial in again.trials] == ["COMPLETE", "FAIL", "FAIL", "PRUNED"]
     assert again.best_value == 0.25
     assert len({trial.params["optimizer.lr"] for trial in again.trials}) == 4  # the restart proposes nothing twice
-    with pytest.raises(UserError, match="was made with seed=1, this command has seed=2"):
+    with pytest.raises(UserError, match="was started with seed=1, this command has seed=2"):
         search.open_study(tmp_path, ["seed=2"], "min", TPE, None)
 
 

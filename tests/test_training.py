@@ -307,7 +307,7 @@ def test_bad_checkpoints_are_named(damage, message, tmp_path):
 def test_checkpoint_of_another_model_is_refused_by_name(built):
     small, large = built("model.hidden=8").module, built("model.hidden=16").module
     content = {"state_dict": small.state_dict(), "litdiffusion": {}}
-    with pytest.raises(UserError, match=r"holds another model: denoiser.net.layers.0.0.bias is \(8,\) there"):
+    with pytest.raises(UserError, match=r"holds another model: denoiser.net.layers.0.0.bias is \(8,\) in the file"):
         check_fits(content, large, Path("x.ckpt"))
 
 
@@ -335,7 +335,7 @@ def test_last_is_the_last_step_although_another_was_the_best(trained, monkeypatc
 def test_a_finished_run_is_not_run_again(trained):
     quick = ["callbacks.trajectory=null", "callbacks.final_samples=null"]
     ckpt = trained(*quick) / "checkpoints" / "last.ckpt"
-    with pytest.raises(UserError, match=r"has all of its 4 steps; to go on raise trainer\.max_steps"):
+    with pytest.raises(UserError, match=r"has all of its 4 steps; to continue raise trainer\.max_steps"):
         trained(*quick, f"ckpt_path={ckpt}", folder="again")
 
 

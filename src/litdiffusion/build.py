@@ -1,4 +1,4 @@
-"""The composition root: from the config to the objects of a run, each built once, in the order of the data."""
+"""The composition root: builds every object of a run from the config, in the order in which data flow through them."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from litdiffusion.config import checks, derived
 from litdiffusion.config.make import make, make_a, nodes
 from litdiffusion.config.metrics import make_quality
 from litdiffusion.config.optimizer import lr_schedule_maker, make_optimizer
-from litdiffusion.config.shapes import Answer
+from litdiffusion.config.shapes import DummyOutput
 from litdiffusion.config.trainer import make_loggers, make_trainer
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.denoisers import Denoiser, exact_denoiser
@@ -32,22 +32,22 @@ from litdiffusion.training.length import total_steps
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run writes, what dashboards call it and which overrides were typed for it."""
+    """The folder of a run, its name and group on dashboards, and the overrides of its command line."""
 
     dir: Path
     name: str = "run"
     group: str | None = None
     overrides: tuple[str, ...] = ()
-    watchers: tuple[L.Callback, ...] = ()
-    """Callbacks beside those of the config, e.g. a search's."""
+    extra_callbacks: tuple[L.Callback, ...] = ()
+    """Callbacks in addition to those of the config, e.g. the pruning of a search."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything of one run, ready for ``trainer.fit(module, data)``.
+    """All objects of one run, ready for ``trainer.fit(module, data)``.
 
-    ``cfg`` is the config with ``derived`` filled in, ``facts`` what is known of the data, ``answer`` what the net gave
-    for two dummy items.
+    ``cfg`` is the config with ``derived`` filled in, ``facts`` describe the data, and ``dummy_output`` describes the
+    net's output for two dummy items.
     """
 
     cfg: DictConfig
@@ -56,14 +56,14 @@ class Experiment:
     trainer: L.Trainer
     facts: Facts
     interrupts: Interrupts
-    answer: Answer
+    dummy_output: DummyOutput
 
 
 def build(cfg: DictConfig, run: Run) -> Experiment:
-    """All parts of a run, checked in the order of `config.checks`; the config itself is left as it is.
+    """Builds all parts of a run and checks them in the order of `config.checks`; does not change ``cfg``.
 
     Raises:
-        UserError: whatever is wrong with the config, the data or the output folder.
+        UserError: the config, the data or the output folder cannot be used.
     """
     checks.check_config(cfg, run.dir)
     data = make_a(L.LightningDataModule, cfg.data, "data")
@@ -73,16 +73,16 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     schedule = make_a(NoiseSchedule, cfg.schedule, "schedule")
     quality = make_quality(cfg, facts, required=facts is data)
     cfg = derived.merged(cfg, run.dir, facts, codec, schedule, quality)
-    L.seed_everything(cfg.seed, verbose=False)  # of the initial weights
+    L.seed_everything(cfg.seed, verbose=False)  # for the initial weights
     optimum = exact_denoiser(schedule, codec.latent_law(facts.mixture))
     module = build_module(cfg, codec, schedule, facts.value_range, optimum)
     interrupts = Interrupts()
-    callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.watchers, FinalValidation()]
+    callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.extra_callbacks, FinalValidation()]
     place = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
     trainer = make_trainer(cfg, make_loggers(cfg, **place), callbacks, run.overrides)
     steps = total_steps(trainer, data)
-    answer = checks.check_parts(cfg, module, facts, quality, trainer, steps, in_sweep=run.group is not None)
-    return Experiment(cfg, data, module, trainer, facts, interrupts, answer)
+    dummy_output = checks.check_parts(cfg, module, facts, quality, trainer, steps, in_sweep=run.group is not None)
+    return Experiment(cfg, data, module, trainer, facts, interrupts, dummy_output)
 
 
 def build_module(
@@ -93,13 +93,13 @@ def build_module(
     optimum: nn.Module | None = None,
     kind: type[DiffusionModule] = DiffusionModule,
 ) -> DiffusionModule:
-    """The Lightning module from a config whose ``derived`` is filled in.
+    """Builds the Lightning module from a config whose ``derived`` is filled in.
 
     Args:
-        cfg: of a run, or of a checkpoint.
-        codec, schedule: made from it.
-        value_range: of the data, or None.
-        optimum: the data's exact denoiser, where it is known.
+        cfg: config of a run or of a checkpoint.
+        codec, schedule: parts made from ``cfg``.
+        value_range: smallest and largest value of the data, or None.
+        optimum: exact denoiser of the data, if it is known.
         kind: class of the module.
     """
     return kind(
@@ -124,7 +124,7 @@ def build_module(
 def build_objective(
     cfg: DictConfig, schedule: NoiseSchedule, value_range: tuple[float, float] | None
 ) -> DenoisingObjective:
-    """Times, weighting and the loss over them."""
+    """Builds the time sampler, the weighting and the loss that uses both."""
     times = make_a(TimeSampler, cfg.times, "times", schedule=schedule)
     weighting = make_a(Weighting, cfg.weighting, "weighting", schedule=schedule)
     parts = {"times": times, "weighting": weighting, "value_range": value_range}
@@ -132,13 +132,13 @@ def build_objective(
 
 
 def build_denoiser(cfg: DictConfig, schedule: NoiseSchedule) -> Denoiser:
-    """Parameterization and net beside the schedule; needs ``cfg.derived``."""
+    """Builds net and parameterization and joins them with the schedule; needs ``cfg.derived``."""
     parameterization = make_a(Parameterization, cfg.parameterization, "parameterization", schedule=schedule)
     net = prepared(make_a(nn.Module, cfg.model, "model"), cfg.compile)
     return Denoiser(net, schedule, parameterization, cfg.learned_variance)
 
 
 def build_callbacks(cfg: DictConfig, run: Run, data: Facts, quality: Quality | None) -> list[L.Callback]:
-    """Those of the config; each gets what it names of the run's folder, its metric, the data and the metrics."""
+    """Builds the callbacks of the config; each receives those objects of ``context`` that its constructor names."""
     context = {"run_dir": run.dir, "metric": cfg.metric, "quality": quality, "data": data}
     return [make(node, f"callbacks.{name}", **context) for name, node in nodes(cfg, "callbacks").items()]

@@ -1,4 +1,4 @@
-"""``hydra/sweeper=optuna``. Hydra finds its plugins in the namespace package ``hydra_plugins``, and only there."""
+"""``hydra/sweeper=optuna``. It is in ``hydra_plugins`` because Hydra searches only there for plugins."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -16,15 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 class OptunaSweeper(Sweeper):
     """Searches the swept keys with Optuna, up to a total number of trials over all commands on the same sweep.
 
-    The plugin of Hydra's own needs Optuna 2, whose sqlite storage does not work with SQLAlchemy 2; it can neither
-    prune nor take up the trials that a killed command left. So ask and tell drive Optuna directly.
+    Hydra's own plugin needs Optuna 2, whose sqlite storage does not work with SQLAlchemy 2. It can neither prune trials
+    nor continue those of a killed command. This sweeper therefore calls Optuna's ``ask`` and ``tell`` itself.
 
     Args:
-        n_trials: in total, failed and pruned ones included.
-        n_jobs: trials at a time, for launchers that run jobs side by side.
-        direction: "min", "max", or "auto": the way the metric is better.
-        sampler, pruner: configs of Optuna's; no pruner where that is None.
-        params: key -> range, as on the command line, which wins.
+        n_trials: total number of trials, including failed and pruned ones.
+        n_jobs: trials at a time, for launchers that run jobs in parallel.
+        direction: "min", "max", or "auto": the direction of the metric.
+        sampler, pruner: configs of an Optuna sampler and pruner; None: no pruner.
+        params: key -> range, as on the command line, which overrides it.
     """
 
     def __init__(
@@ -46,30 +46,32 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Runs trials until the study has all of them; each is told as soon as its batch has ended."""
+        """Runs trials until the study has ``n_trials``; results are reported after each batch of jobs."""
         from litdiffusion.errors import UserError
         from litdiffusion.sweeps import job_name, search
 
         if self.config.sweep is None:
-            raise UserError("hydra/sweeper=optuna needs sweep=NAME: the study lies in the sweep's folder")
+            raise UserError("hydra/sweeper=optuna needs sweep=NAME, because the study is saved in the sweep's folder")
         self._check()
         lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(lines)
         space, fixed = search.space_of(overrides), search.fixed_of(overrides)
         if not space:
             raise UserError("a search needs a range, such as 'optimizer.lr=tag(log,interval(1e-4,1e-2))'")
-        self.validate_batch_is_legal([[*fixed, *search.spelled(point)] for point in search.corners(space)])
+        self.validate_batch_is_legal(
+            [[*fixed, *search.overrides_of(point)] for point in search.points_with_every_choice(space)]
+        )
         folder = Path(self.config.hydra.sweep.dir)
         direction = search.direction_of(self.config) if self.direction == "auto" else self.direction
         study = search.open_study(folder, fixed, direction, self.sampler, self.pruner)
         while trials := search.next_trials(study, space, self.n_trials, self.n_jobs):
-            jobs = [[*fixed, *search.spelled(trial.params)] for trial in trials]
+            jobs = [[*fixed, *search.overrides_of(trial.params)] for trial in trials]
             for trial, job in zip(trials, jobs, strict=True):
-                search.mark(study, trial, job_name(job))
+                search.store_job_name(study, trial, job_name(job))
             for result in self.launcher.launch(jobs, initial_job_idx=trials[0].number):
-                _ = result.return_value  # raises what a job raised
+                _ = result.return_value  # raises the exception of a failed job
             for trial, job in zip(trials, jobs, strict=True):
-                search.tell(study, trial, folder / job_name(job))
+                search.end_trial(study, trial, folder / job_name(job))
         print(f"the search has {len(study.trials)} trials; for more raise hydra.sweeper.n_trials={self.n_trials}")
 
     def _check(self) -> None:

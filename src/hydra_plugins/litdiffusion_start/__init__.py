@@ -1,10 +1,10 @@
-"""What Hydra gets to know of litdiffusion at its start, for it imports all of ``hydra_plugins``. No torch."""
+"""Registers litdiffusion's resolvers and sweeper defaults: Hydra imports ``hydra_plugins`` at its start. No torch."""
 
 from hydra.core.config_store import ConfigStore
 
-from litdiffusion.config import resolvers  # noqa: F401  # registers them: a notebook need not import litdiffusion
+from litdiffusion.config import resolvers  # noqa: F401  # the import registers them, also in a notebook
 
-# Hydra's own sweeper has no params where none are set, and then refuses those of the command line with a traceback.
+# Without an empty `params`, Hydra's basic sweeper fails with a traceback on params of the command line.
 _store = ConfigStore.instance()
 _basic = _store.load("hydra/sweeper/basic.yaml").node
 _basic.params = {}

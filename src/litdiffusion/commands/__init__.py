@@ -1,1 +1,1 @@
-"""One file for each thing that a user can type, and what an attempt at a run goes through."""
+"""The commands that a user can type, and the steps of an attempt at a run."""

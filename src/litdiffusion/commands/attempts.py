@@ -1,4 +1,4 @@
-"""One attempt at a run: what its record says while it goes on and when it ends, however it ends."""
+"""One attempt at a run: keeps ``run.json`` up to date during training and at every kind of end."""
 
 import contextlib
 import errno
@@ -13,30 +13,30 @@ from litdiffusion.errors import TrainingError
 from litdiffusion.runs.files import remove_parts
 from litdiffusion.runs.record import RunRecord, locked, read_record, write_record
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LOST = re.compile(r"closed by peer|connection reset|gloo|nccl|socket|broken pipe|timed out", re.IGNORECASE)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CONNECTION_LOST = re.compile(r"closed by peer|connection reset|gloo|nccl|socket|broken pipe|timed out", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Keeps the record of ``run`` up to date; in all processes but the first, which ``leads``, it does nothing."""
+    """Keeps the record of ``run`` up to date; does nothing unless ``is_rank_zero``."""
 
     run: Run
     config: dict[str, Any]
-    leads: bool = True
+    is_rank_zero: bool = True
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else may be at work in the folder.
+        """Locks the run's folder.
 
         Raises:
-            UserError: somebody is.
+            UserError: another process has locked it.
         """
-        with locked(self.run.dir) if self.leads else contextlib.nullcontext():
+        with locked(self.run.dir) if self.is_rank_zero else contextlib.nullcontext():
             yield
 
     def begin(self, step: int) -> int:
-        """Notes that the run goes on from ``step``; returns how many attempts that makes."""
+        """Records that the run starts from ``step``; returns the number of this attempt."""
         record = read_record(self.run.dir) or RunRecord("running", self.config)
         now = replace(
             record,
@@ -47,18 +47,18 @@ class Attempt:
             step=step,
             error=None,
         )
-        if self.leads:
+        if self.is_rank_zero:
             for folder in (self.run.dir, self.run.dir / "checkpoints"):
                 remove_parts(folder)
             write_record(self.run.dir, now)
         return now.attempts
 
     @contextlib.contextmanager
-    def watched(self, world_size: int) -> Iterator[None]:
-        """Notes a run that stops or fails inside the block.
+    def recorded(self, world_size: int) -> Iterator[None]:
+        """Records the status of a run that stops or fails inside the block.
 
         Raises:
-            TrainingError: also of a full disk and of another process that ended.
+            TrainingError: training failed, the disk is full, or another process of the run ended.
         """
         try:
             yield
@@ -66,20 +66,20 @@ class Attempt:
             self._end("stopped")
             raise
         except Exception as error:
-            known = _in_one_line(error, world_size)
+            known = known_failure(error, world_size)
             self._end("failed", str(known or error).partition("\n")[0] or type(error).__name__)
             if known is None:
                 raise
             raise known from error
 
     def complete(self, step: int, metrics: dict[str, float], better: str) -> None:
-        """Notes that nothing is left to do, and which way the run's metric is better."""
+        """Records a complete run; ``better`` is "min" or "max", whichever values of the run's metric are better."""
         record = read_record(self.run.dir)
-        if self.leads and record is not None:
+        if self.is_rank_zero and record is not None:
             write_record(self.run.dir, replace(record, status="complete", step=step, metrics=metrics, better=better))
 
     def _end(self, status: str, error: str | None = None) -> None:
-        if self.leads:
+        if self.is_rank_zero:
             # On a full disk the record stays "running", which is read like "stopped".
             with contextlib.suppress(OSError):
                 record = read_record(self.run.dir)
@@ -87,8 +87,8 @@ class Attempt:
                     write_record(self.run.dir, replace(record, status=status, error=error))
 
 
-def refusal(error: Exception) -> str | None:
-    """What Lightning refuses, in its own words on one line; None of an error that was raised elsewhere."""
+def lightning_refusal(error: Exception) -> str | None:
+    """The message of an error that Lightning raised, on one line; None for an error raised elsewhere."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -96,13 +96,13 @@ def refusal(error: Exception) -> str | None:
     return " ".join(str(error).split()) if where.startswith("lightning.") else None
 
 
-def _in_one_line(error: Exception, world_size: int) -> TrainingError | None:
-    """What can happen to any run, said for its user; None: a fault of the program."""
+def known_failure(error: Exception, world_size: int) -> TrainingError | None:
+    """A one-line error for a failure of the machine or the training; None for a bug of the program."""
     if isinstance(error, TrainingError):
         return error
-    if isinstance(error, OSError) and error.errno in FULL:
-        return TrainingError(f"{error.filename or 'a file'} cannot be written ({error.strerror}); make room")
-    if world_size > 1 and isinstance(error, RuntimeError) and LOST.search(str(error)):
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return TrainingError(f"{error.filename or 'a file'} cannot be written ({error.strerror}); free some space")
+    if world_size > 1 and isinstance(error, RuntimeError) and CONNECTION_LOST.search(str(error)):
         reason = str(error).partition("\n")[0][:120]
         return TrainingError(f"another process of this run ended or cannot be reached ({reason})")
     return None

@@ -1,4 +1,4 @@
-"""An experiment trained again, and its number compared with the one that its yaml states."""
+"""Trains an experiment and compares its metric with the value in its yaml."""
 
 import time
 
@@ -13,13 +13,13 @@ FIELDS = ("metric", "value", "tolerance", "minutes", "hardware")
 
 
 def check(cfg: DictConfig, run: Run) -> str:
-    """Trains ``cfg`` whole and returns one line with what was measured beside ``cfg.expected``.
+    """Trains ``cfg`` to its end and returns one line that compares the metric with ``cfg.expected``.
 
-    The number may be worse than ``expected.value`` by ``expected.tolerance`` at most; a better one passes.
+    The metric may be worse than ``expected.value`` by at most ``expected.tolerance``.
 
     Raises:
-        UserError: an experiment that states nothing, or states it incompletely.
-        TrainingError: a number that is worse; also a run that could not go on.
+        UserError: ``expected`` is missing or incomplete.
+        TrainingError: the metric is worse, or training failed.
     """
     expected = _expected(cfg)
     cfg = OmegaConf.merge(cfg, {"metric": expected.metric})
@@ -41,9 +41,9 @@ def check(cfg: DictConfig, run: Run) -> str:
 def _expected(cfg: DictConfig) -> DictConfig:
     if cfg.expected is None:
         raise UserError(
-            "this run states no expected number; give experiment=NAME (python scripts/check.py --help lists them)"
+            "this run has no expected value; give experiment=NAME (python scripts/check.py --help lists them)"
         )
-    lacking = [name for name in FIELDS if OmegaConf.select(cfg.expected, name) is None]
-    if lacking:
-        raise UserError(f"expected lacks {', '.join(lacking)}; it has {', '.join(FIELDS)}")
+    missing = [name for name in FIELDS if OmegaConf.select(cfg.expected, name) is None]
+    if missing:
+        raise UserError(f"expected lacks {', '.join(missing)}; it needs {', '.join(FIELDS)}")
     return cfg.expected

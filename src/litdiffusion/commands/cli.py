@@ -1,4 +1,4 @@
-"""The command line around Hydra: every error of the user's becomes one line and exit status 2. Imports no torch."""
+"""The command line around Hydra: bad input ends in one line and exit status 2. Imports no torch."""
 
 import os
 import sys
@@ -21,47 +21,47 @@ from litdiffusion.errors import TrainingError, UserError
 BAD_INPUT, FAILED = 2, 1
 STOPPED = (130, 143)
 """Exit statuses after Ctrl-C and SIGTERM."""
-_STARTED: list[bool] = []
+_JOB_STARTED: list[bool] = []
 
 
 def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
-    """Runs a Hydra main; bad input ends in one line on stderr and status 2, a failed run in one line and status 1."""
+    """Runs a Hydra main. Bad input ends in one line on stderr and status 2, a failed run in one line and status 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     warnings.showwarning = _one_line_warning
-    _STARTED.clear()
+    _JOB_STARTED.clear()
     resolvers.forget_folders()
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(config_dir, config_name))
         return
-    with _sweep_told():
+    with _sweep_table_at_end():
         _run(main, config_dir, config_name)
 
 
 def _run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
     try:
-        # In place, for Lightning starts the other processes of a run by the same arguments.
-        sys.argv[1:] = words.understood(sys.argv[1:], Path(sys.argv[0]), config_dir, config_name)
+        # In place, because Lightning starts the other processes of a run with sys.argv.
+        sys.argv[1:] = words.hydra_arguments(sys.argv[1:], Path(sys.argv[0]), config_dir, config_name)
         main()
     except (UserError, TrainingError) as error:
-        _stop(error, str(error))
+        _exit_with(error, str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _stop(error, explain(error, config_dir, config_name))
+        _exit_with(error, explain(error, config_dir, config_name))
     except yaml.YAMLError as error:
-        _stop(error, f"this yaml cannot be read: {' '.join(str(error).split())}")
+        _exit_with(error, f"this yaml cannot be read: {' '.join(str(error).split())}")
     except OSError as error:
-        if _STARTED:
+        if _JOB_STARTED:
             raise
-        # Hydra makes the output folder before any of our code runs.
-        _stop(error, f"{error.filename} cannot be written ({error.strerror}); set hydra.run.dir=FOLDER")
-    except ValueError as error:  # Hydra's own, of options that exclude each other and the like
-        if _STARTED:
+        # Hydra makes the output folder before the job starts.
+        _exit_with(error, f"{error.filename} cannot be written ({error.strerror}); set hydra.run.dir=FOLDER")
+    except ValueError as error:  # Hydra's own, e.g. for options that exclude each other
+        if _JOB_STARTED:
             raise
-        _stop(error, one_line(error))
+        _exit_with(error, one_line(error))
 
 
 @contextmanager
-def _sweep_told() -> Iterator[None]:
-    """A sweep's table follows whichever way it ends; status 1 where a job is not done."""
+def _sweep_table_at_end() -> Iterator[None]:
+    """Prints the table of a sweep at its end, also after an error; exits with status 1 if a job is not done."""
     try:
         yield
     except KeyboardInterrupt:
@@ -76,20 +76,20 @@ def _sweep_told() -> Iterator[None]:
 
 @contextmanager
 def job_errors(multirun: bool) -> Iterator[None]:
-    """Inside a Hydra job: ends a single run at once; in a multirun lets the other jobs go on."""
-    _STARTED.append(True)
+    """Prints an error of a Hydra job in one line; a single run then exits, a multirun runs its other jobs."""
+    _JOB_STARTED.append(True)
     try:
         yield
     except (UserError, TrainingError, OmegaConfBaseException) as error:
-        line = _line(error)
+        line = _error_line(error)
         if not multirun:
-            _stop(error, line)
+            _exit_with(error, line)
         print(f"error in this job: {line}", file=sys.stderr)
         raise
 
 
-def _line(error: Exception) -> str:
-    """An error inside a job, with the yaml that sets the key it is about."""
+def _error_line(error: Exception) -> str:
+    """The message of an error inside a job, with the yaml that sets the key in the message."""
     text = str(error)
     if isinstance(error, OmegaConfBaseException):
         reason = text.splitlines()[0]
@@ -97,7 +97,7 @@ def _line(error: Exception) -> str:
     return origins.in_file(text, Yamls.of_this_job()) if HydraConfig.initialized() else text
 
 
-def _stop(error: Exception, line: str) -> None:
+def _exit_with(error: Exception, line: str) -> None:
     if os.environ.get("LITDIFFUSION_TRACEBACK"):
         raise error
     print(f"error: {line}", file=sys.stderr)

@@ -16,11 +16,11 @@ from litdiffusion.config.yamls import Yamls
 from litdiffusion.errors import nearest
 
 EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "slurm", "ray": "ray"}
-"""What brings Hydra's launchers."""
+"""Hydra launcher -> the optional dependency that installs it."""
 
 
 def help_text(config_dir: Path, config_name: str) -> str:
-    """The config's own help; Hydra's way to the same text takes three times as long, for listing the groups twice."""
+    """The help text of the config; built here because Hydra takes three times as long for the same text."""
     cfg = OmegaConf.load(config_dir / f"{config_name}.yaml")
     folders = sorted({path.parent for path in config_dir.glob("*/**/*.yaml")})
     groups = [
@@ -35,7 +35,7 @@ def help_text(config_dir: Path, config_name: str) -> str:
 
 
 def explain(error: Exception, config_dir: Path, config_name: str) -> str:
-    """A composition error of Hydra's in one line, with the nearest known name."""
+    """A composition error of Hydra in one line, with the nearest known name."""
     text = str(error).strip()
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
@@ -43,16 +43,16 @@ def explain(error: Exception, config_dir: Path, config_name: str) -> str:
         if choice in EXTRAS:
             return f"{group}={choice} needs a package: pip install 'litdiffusion[{EXTRAS[choice]}]'"
         line = f"{group}={choice} is not known{nearest(choice, options)} ({group} is one of {', '.join(options)})"
-        return line + _named_in(choice, config_dir)
+        return line + _yaml_mentioning(choice, config_dir)
     unknown = re.search(r"Could not (?:override|delete)(?: from config\.)? '(.+?)'", text)
     known = _known_keys(config_dir, config_name) if unknown else []
     if unknown is None or unknown.group(1) in known or "Did you mean" in text:
         return one_line(error)
-    return _unknown_key(unknown.group(1), known, text) + _named_in(unknown.group(1), config_dir)
+    return _unknown_key(unknown.group(1), known, text) + _yaml_mentioning(unknown.group(1), config_dir)
 
 
 def _unknown_key(key: str, known: list[str], text: str) -> str:
-    """An unknown key with the nearest one, or with Hydra's advice where the key could be a new one."""
+    """The message for an unknown key, with the nearest known key, or with Hydra's advice to add the key."""
     hint, add = did_you_mean(key, known), re.search(r"o append to your config use \+.+", text)
     new = add and not hint and "." in key and key.partition(".")[0] in known
     advice = f"; t{add.group(0)}" if new else ""
@@ -67,8 +67,8 @@ def one_line(error: Exception) -> str:
     return " ".join(lines) or type(error).__name__
 
 
-def _named_in(word: str, config_dir: Path) -> str:
-    """The yaml that holds a word which the command line does not, where Hydra says neither."""
+def _yaml_mentioning(word: str, config_dir: Path) -> str:
+    """`` [in FILE]`` for the yaml that contains ``word``; empty if ``word`` is from the command line."""
     if any(re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", argument) for argument in sys.argv[1:]):
         return ""
     path = Yamls([config_dir, *_added_folders(sys.argv[1:])]).mentioning(word)
@@ -76,7 +76,7 @@ def _named_in(word: str, config_dir: Path) -> str:
 
 
 def _added_folders(arguments: list[str]) -> list[Path]:
-    """Those of ``--config-dir FOLDER`` and ``hydra.searchpath=[FOLDER]``."""
+    """The folders of ``--config-dir FOLDER`` and ``hydra.searchpath=[FOLDER]``."""
     added = words.option(arguments, "--config-dir", "-cd")
     named = [] if added is None else [added]
     lists = [a.partition("=")[2].strip("[]").split(",") for a in arguments if a.startswith("hydra.searchpath=")]
@@ -85,7 +85,7 @@ def _added_folders(arguments: list[str]) -> list[Path]:
 
 
 def _known_keys(config_dir: Path, config_name: str) -> list[str]:
-    """Every group, and every dotted key of the config with the groups chosen on the command line."""
+    """Every group, and every dotted key of the config that the command line's choices compose."""
     pairs = [argument.partition("=") for argument in sys.argv[1:]]
     chosen = [f"{key}={value}" for key, _, value in pairs if (config_dir / key / f"{value}.yaml").is_file()]
     GlobalHydra.instance().clear()

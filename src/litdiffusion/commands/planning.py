@@ -1,4 +1,4 @@
-"""What a run will be and need, known before its first step: the lines of ``dry_run=true``."""
+"""The plan of a run and its need of memory and disk, for ``dry_run=true`` and the check of the disk."""
 
 import math
 from collections.abc import Iterable
@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from litdiffusion.build import Experiment, Run
-from litdiffusion.config.checks import size
+from litdiffusion.config.checks import format_bytes
 from litdiffusion.config.optimizer import make_optimizer, state_per_weight
-from litdiffusion.config.shapes import TWO
+from litdiffusion.config.shapes import DUMMY_ITEMS
 from litdiffusion.training.length import batches_per_epoch, num_items, total_steps
 
 PARTS = (
@@ -22,12 +22,12 @@ PARTS = (
     *("optimizer", "lr_schedule", "metrics"),
 )
 ALLOWANCE, PER_TENSOR = 1.02, 320
-"""Beside the numbers of a checkpoint: a share for the config and the loops' state; bytes of each tensor's own entry."""
+"""Size of a checkpoint beyond its tensors: a factor for config and loop state, and bytes per tensor for its entry."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process, by what they hold; ``activations`` is what one batch keeps for its gradient."""
+    """Bytes that one process needs; ``activations`` are those that one batch keeps for its gradient."""
 
     weights: int
     gradients: int
@@ -42,7 +42,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs, in bytes, beside the experiment that it is about."""
+    """Memory and disk that a run needs: bytes of a checkpoint, and how many checkpoints are ``kept``."""
 
     memory: Memory
     checkpoint: int
@@ -50,21 +50,20 @@ class Plan:
 
     @property
     def disk_use(self) -> str:
-        """What needs the room, for a message."""
-        return (
-            f"the checkpoints of this run need {size(self.disk)} ({self.kept} kept of {size(self.checkpoint)}, and one "
-            f"being written)"
-        )
+        """The disk space of the checkpoints in words, for a message."""
+        kept = f"{self.kept} kept of {format_bytes(self.checkpoint)}"
+        return f"the checkpoints of this run need {format_bytes(self.disk)} ({kept}, and one being written)"
 
     @property
     def disk(self) -> int:
-        """One more than is kept: a checkpoint is whole before the one that it replaces goes."""
+        """Bytes of all kept checkpoints and one more, because a new one is written before the old one is removed."""
         return self.checkpoint * (self.kept + 1) if self.kept else 0
 
 
 def make_plan(experiment: Experiment) -> Plan:
-    """Estimates what the run needs."""
+    """Estimates the memory and disk that the run needs."""
     module, data = experiment.module, experiment.data
+    batch_size = getattr(data, "batch_size", len(experiment.facts.train.data))
     weights = list(module.denoiser.parameters())
     state = round(state_per_weight(partial(make_optimizer, experiment.cfg.optimizer)) * _bytes(weights))
     memory = Memory(
@@ -72,31 +71,35 @@ def make_plan(experiment: Experiment) -> Plan:
         gradients=_bytes(weight for weight in weights if weight.requires_grad),
         optimizer=state,
         average=_bytes(module.ema.parameters()),
-        activations=experiment.answer.kept * getattr(data, "batch_size", len(experiment.facts.train.data)) // TWO,
+        activations=experiment.dummy_output.activation_bytes * batch_size // DUMMY_ITEMS,
     )
     stored = list(module.state_dict().values())
-    entries = PER_TENSOR * (len(stored) + 3 * len(weights))  # Adam's: two averages and a step for each weight
-    return Plan(memory, round(ALLOWANCE * (_bytes(stored) + state)) + entries, _kept(experiment))
+    entries = PER_TENSOR * (len(stored) + 3 * len(weights))  # as of Adam: two averages and a step count per weight
+    return Plan(memory, round(ALLOWANCE * (_bytes(stored) + state)) + entries, _num_kept(experiment))
 
 
 def describe(experiment: Experiment, plan: Plan, run: Run) -> str:
-    """The plan in plain lines, for ``dry_run=true``."""
+    """The plan as lines of text, for ``dry_run=true``."""
     cfg, module, trainer, memory = experiment.cfg, experiment.module, experiment.trainer, plan.memory
+    each = format_bytes(plan.checkpoint)
     rows = [(part, cfg[part]["_target_"]) for part in PARTS if cfg.get(part) and "_target_" in cfg[part]]
     rows += [
         ("parameters", f"{sum(p.numel() for p in module.denoiser.parameters()):,}"),
         ("items", f"{num_items(experiment.data, experiment.facts):,} of shape {tuple(experiment.facts.shape)}"),
         ("steps", _steps(experiment)),
         ("device", f"{trainer.world_size} x {trainer.strategy.root_device.type} in {cfg.derived.precision}"),
-        ("memory", f"about {size(memory.total)} per process: {_by_kind(memory)}"),
-        ("disk", f"about {size(plan.disk)}: {plan.kept} checkpoints of {size(plan.checkpoint)}, and one being written"),
+        ("memory", f"about {format_bytes(memory.total)} per process: {_by_kind(memory)}"),
+        (
+            "disk",
+            f"about {format_bytes(plan.disk)}: {plan.kept} checkpoints of {each}, and one being written",
+        ),
         ("folder", str(run.dir)),
     ]
     return "\n".join(["plan of this run (nothing was trained or written)", *(f"  {a:<17}{b}" for a, b in rows)])
 
 
 def leave_no_folder(folder: Path) -> None:
-    """Removes the folder that Hydra made for the run, and those that it made above it, where they are empty."""
+    """Removes the empty folder that Hydra made for the run, and up to two empty folders above it."""
     for path in (folder, folder.parent, folder.parent.parent):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
@@ -112,25 +115,25 @@ def _steps(experiment: Experiment) -> str:
 
 
 def _by_kind(memory: Memory) -> str:
-    return ", ".join(f"{name} {size(count)}" for name, count in vars(memory).items())
+    return ", ".join(f"{name} {format_bytes(count)}" for name, count in vars(memory).items())
 
 
 def _bytes(tensors: Iterable[Any]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))
 
 
-def _kept(experiment: Experiment) -> int:
-    """Checkpoints that lie in the folder at the end, over all callbacks that write some."""
+def _num_kept(experiment: Experiment) -> int:
+    """How many checkpoints all callbacks together keep at the end of the run."""
     trainer: L.Trainer = experiment.trainer
     callbacks = trainer.checkpoint_callbacks
-    return sum(getattr(callback, "kept", None) or _of(callback, trainer) for callback in callbacks)
+    return sum(getattr(callback, "kept", None) or _num_kept_by(callback, trainer) for callback in callbacks)
 
 
-def _of(callback: Checkpoint, trainer: L.Trainer) -> int:
+def _num_kept_by(callback: Checkpoint, trainer: L.Trainer) -> int:
     top = getattr(callback, "save_top_k", None)
     if top is None:
-        return 1  # a callback of the user's own, which says nothing
-    if top == -1:  # Lightning's: every one
+        return 1  # a user's own callback, which does not declare a number
+    if top == -1:  # Lightning's ModelCheckpoint: all are kept
         interval = getattr(callback, "every_n_train_steps", None) or 1
         top = 1 if trainer.max_steps == -1 else math.ceil(trainer.max_steps / interval)
     return top + bool(callback.save_last)

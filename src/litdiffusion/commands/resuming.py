@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whether a run is complete."""
+"""Which checkpoint a run starts from, and whether a run is complete."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 
 from litdiffusion.build import Experiment, Run
-from litdiffusion.commands.messages import tell
+from litdiffusion.commands.messages import print_once
 from litdiffusion.config.identity import check_fits, longer
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.runs.record import read_record
@@ -16,29 +16,29 @@ from litdiffusion.training.position import Position
 
 
 def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str, Any]) -> Path | None:
-    """The run's own newest checkpoint that leaves something to do, else ``ckpt_path``, else None.
+    """The newest checkpoint of the run with steps left to do, else ``ckpt_path``, else None.
 
-    A checkpoint with all steps counts as unfinished while the validation and the samples after the last step may be
-    missing. A finished one is taken only where ``config`` makes the run longer.
+    A checkpoint of the last step is used if the validation and the samples after that step may be missing. A
+    checkpoint of a finished run is used only if ``config`` makes the run longer.
 
     Raises:
-        UserError: the checkpoint is of another model or process, or has all of its steps or epochs.
+        UserError: the checkpoint belongs to another model or process, or ``ckpt_path`` has no steps or epochs left.
     """
     trainer, record = experiment.trainer, read_record(run.dir)
     prolonged = record is not None and longer(record, config)
 
     def usable(content: dict[str, Any]) -> bool:
-        return _length(content, trainer) is None and (prolonged or not content["progress"]["finished"])
+        return _finished_length(content, trainer) is None and (prolonged or not content["progress"]["finished"])
 
     path, lines = newest_checkpoint(run.dir / "checkpoints", usable)
     for line in lines:
-        tell(experiment, f"warning: {line}")
+        print_once(experiment, f"warning: {line}")
     if path is None and experiment.cfg.ckpt_path is not None:
         path = Path(experiment.cfg.ckpt_path)
-        if length := _length(read_checkpoint(path), trainer):
+        if length := _finished_length(read_checkpoint(path), trainer):
             raise UserError(
-                f"{path} has all of its {length}; to go on raise trainer.max_{length.partition(' ')[2]} above that "
-                f"(with lr_schedule=constant, since a cosine has ended at zero)"
+                f"{path} has all of its {length}; to continue raise trainer.max_{length.partition(' ')[2]} above that "
+                f"(with lr_schedule=constant, since a cosine has decayed to zero)"
             )
     if path is not None:
         check_fits(read_checkpoint(path), experiment.module, path)
@@ -46,15 +46,14 @@ def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str,
 
 
 def check_complete(experiment: Experiment, run: Run) -> int:
-    """The steps of a run that has done what was asked: all steps or epochs, its time, or until a callback ended it.
-
-    Of processes that Lightning starts and ends itself (ddp_spawn, ddp_notebook) only what they wrote is known here.
+    """The number of steps of a complete run: all steps or epochs, its full time, or ended by a callback.
 
     Raises:
-        TrainingError: it has not, although Lightning's ``fit`` returned.
+        TrainingError: the run is not complete although Lightning's ``fit`` returned.
     """
     trainer, path = experiment.trainer, run.dir / "checkpoints" / LAST
     if trainer.world_size > 1 and trainer.state.finished and trainer.global_step == 0 and path.is_file():
+        # ddp_spawn and ddp_notebook train in child processes; this process sees only the checkpoint that they wrote.
         content = read_checkpoint(path)
         if content["progress"]["finished"]:
             return content["global_step"]
@@ -63,14 +62,13 @@ def check_complete(experiment: Experiment, run: Run) -> int:
     if not (trainer.state.finished and (steps or epochs or trainer.should_stop)):
         raise TrainingError(
             f"training ended after {trainer.global_step} of {total_steps(trainer, experiment.data):,} steps although "
-            f"nothing asked for an end; a callback or limit_train_batches={trainer.limit_train_batches} "
-            f"may have cut it short"
+            f"nothing requested an end; check the callbacks and limit_train_batches={trainer.limit_train_batches}"
         )
     return trainer.global_step
 
 
-def _length(content: dict[str, Any], trainer: L.Trainer) -> str | None:
-    """``4 steps`` or ``2 epochs``, where a checkpoint has all that the trainer would do; None: something is left."""
+def _finished_length(content: dict[str, Any], trainer: L.Trainer) -> str | None:
+    """``4 steps`` or ``2 epochs`` if a checkpoint has all steps or epochs of the trainer; None if some are left."""
     steps, position = content["global_step"], Position(*content["progress"]["position"])
     epochs = position.epoch + position.last
     if trainer.max_steps != -1 and steps >= trainer.max_steps:

@@ -1,4 +1,4 @@
-"""A run from its config to its result."""
+"""Trains a run from its config to its metric."""
 
 import logging
 import tempfile
@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import Stopped
-from litdiffusion.commands.attempts import Attempt, refusal
-from litdiffusion.commands.messages import announce, how_to_continue, report, report_complete, show_config, tell
+from litdiffusion.commands.attempts import Attempt, lightning_refusal
+from litdiffusion.commands.messages import announce, how_to_continue, print_once, report, report_complete, show_config
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
 from litdiffusion.commands.resuming import check_complete, checkpoint_to_start_from
 from litdiffusion.config.checks import check_disk
@@ -25,37 +25,37 @@ from litdiffusion.runs.log import keep_rows
 from litdiffusion.runs.record import fresh_folder, read_record
 from litdiffusion.training.checkpoints import read_checkpoint
 
-HARMLESS = (
+HARMLESS_WARNINGS = (
     ".*does not have many workers.*",
     ".*LeafSpec.*is deprecated.*",
-    "Found .* module.s. in eval mode.*",  # the average of the weights, on purpose
-    "Experiment logs directory .* exists and is not empty.*",  # Hydra's own files; an earlier run is refused
+    "Found .* module.s. in eval mode.*",  # the EMA weights, which stay in eval mode
+    "Experiment logs directory .* exists and is not empty.*",  # Hydra's own files
     "Checkpoint directory .* exists and is not empty.*",
-    ".*sync_dist=True.*",  # of validation they are summed already
-    ".*The number of training batches .* is smaller than the logging interval.*",  # rows count steps, not epochs
+    ".*sync_dist=True.*",  # validation sums are already reduced over processes
+    ".*The number of training batches .* is smaller than the logging interval.*",  # rows count steps
     ".*when logging on epoch level in distributed setting.*",
 )
 
 
 def train(cfg: DictConfig, run: Run) -> float | None:
-    """Builds and trains; returns ``cfg.metric`` at the end, for sweeps.
+    """Builds and trains a run; returns the final ``cfg.metric``, which sweeps compare.
 
-    A folder with an unfinished run of the same config is gone on with. For a complete one its metric is returned. A run
-    that is told to stop ends the process with 128 + the signal, so that schedulers see it as unfinished.
+    An unfinished run of the same config in the folder is resumed. The metric of a complete run is returned without
+    training. After SIGTERM or SIGINT the process exits with 128 + the signal, so that schedulers see it as unfinished.
     ``trainer.fast_dev_run`` trains in a temporary folder.
 
     Raises:
         UserError: bad input, before training starts.
-        TrainingError: a run that could not go on; says where its last good checkpoint is.
+        TrainingError: training failed; the message names the last good checkpoint.
     """
-    _quieten()
+    _silence_lightning_advice()
     if cfg.dry_run:
         return _dry_run(cfg, run)
     if cfg.trainer.fast_dev_run:
         return _fast_dev_run(cfg, run)
-    config = plain(cfg)
-    leads = rank_zero_only.rank == 0
-    if leads and not cfg.resume and read_record(run.dir) is not None:
+    config = plain_config(cfg)
+    is_rank_zero = rank_zero_only.rank == 0
+    if is_rank_zero and not cfg.resume and read_record(run.dir) is not None:
         run = replace(run, dir=fresh_folder(run.dir))
     if action_for(run.dir, config) == "complete":
         record = read_record(run.dir)
@@ -64,38 +64,38 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     experiment = build(cfg, run)
     plan = make_plan(experiment)
     check_disk(plan.disk, plan.disk_use, run.dir)
-    attempt = Attempt(run, config, leads)
+    attempt = Attempt(run, config, is_rank_zero)
     with attempt.locked(), experiment.interrupts.listening():
         start = checkpoint_to_start_from(experiment, run, config)
         try:
-            with attempt.watched(experiment.trainer.world_size):
-                return _attempted(experiment, run, attempt, start)
+            with attempt.recorded(experiment.trainer.world_size):
+                return _run_attempt(experiment, run, attempt, start)
         except TrainingError as error:
             raise TrainingError(f"{error}. {how_to_continue(run, cfg)}") from error
         except Stopped as stop:
-            tell(experiment, f"stopped by {stop}. {how_to_continue(run, cfg)}")
-            # Lightning's launcher takes a child process with another status than 0 for broken.
-            raise SystemExit(128 + stop.signum if leads else 0) from None
+            print_once(experiment, f"stopped by {stop}. {how_to_continue(run, cfg)}")
+            # 0 in other processes, because Lightning's launcher treats any other status of a child as a crash.
+            raise SystemExit(128 + stop.signum if is_rank_zero else 0) from None
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The config as it was composed, resolved, without ``derived``."""
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """The composed config, resolved, without ``derived``."""
     written = OmegaConf.to_container(cfg, resolve=False)
     written.pop("derived", None)
-    return OmegaConf.to_container(OmegaConf.create(_escaped(written)), resolve=True)
+    return OmegaConf.to_container(OmegaConf.create(_keep_derived(written)), resolve=True)
 
 
-def _escaped(node: Any) -> Any:
-    """References to what is not known before a run is built stay as they are written."""
+def _keep_derived(node: Any) -> Any:
+    """Escapes references to ``derived``, whose values are not known before the run is built."""
     if isinstance(node, dict):
-        return {key: _escaped(value) for key, value in node.items()}
+        return {key: _keep_derived(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_escaped(value) for value in node]
+        return [_keep_derived(value) for value in node]
     return node.replace("${", "\\${") if isinstance(node, str) and "${derived." in node else node
 
 
-def _attempted(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None) -> float | None:
-    """Trains from ``start`` to the end, and keeps the record; returns the run's metric."""
+def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None) -> float | None:
+    """Trains from the checkpoint ``start`` and records the result; returns the run's metric."""
     trainer, metric = experiment.trainer, experiment.cfg.metric
     step = _begin(experiment, run, attempt, start)
     steps = _fit(experiment, run, start, step)
@@ -108,14 +108,14 @@ def _attempted(experiment: Experiment, run: Run, attempt: Attempt, start: Path |
 
 
 def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None) -> int:
-    """Notes the attempt, cuts the log to the checkpoint's step and says what is trained; returns that step."""
+    """Records the attempt, cuts metrics.csv at the step of ``start`` and prints the run; returns that step."""
     step = 0 if start is None else read_checkpoint(start)["global_step"]
     own = start is not None and start.is_relative_to(run.dir)
-    if attempt.leads:
+    if attempt.is_rank_zero:
         keep_rows(run.dir, step if own else 0)
     count = attempt.begin(step)
     if own or count > 1:
-        tell(experiment, f"going on with {run.dir} from step {step} (attempt {count})")
+        print_once(experiment, f"resuming {run.dir} from step {step} (attempt {count})")
     describe_run(experiment.trainer, experiment.module.record["config"])
     show_config(experiment)
     announce(experiment, run)
@@ -123,7 +123,7 @@ def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Path | Non
 
 
 def _fit(experiment: Experiment, run: Run, start: Path | None, step: int) -> int:
-    """Lightning's ``fit``; returns the number of steps. Dashboards learn how it ended, whichever way."""
+    """Runs Lightning's ``fit`` and returns the number of steps; always reports the final status to dashboards."""
     trainer, status = experiment.trainer, "failed"
     try:
         trainer.fit(experiment.module, experiment.data, ckpt_path=start, weights_only=True)
@@ -137,7 +137,7 @@ def _fit(experiment: Experiment, run: Run, start: Path | None, step: int) -> int
         status = "pruned"
         raise
     except Exception as error:
-        line = refusal(error)
+        line = lightning_refusal(error)
         if line is None:
             raise
         raise (TrainingError if trainer.global_step > step else UserError)(line) from error
@@ -148,12 +148,12 @@ def _fit(experiment: Experiment, run: Run, start: Path | None, step: int) -> int
 def _dry_run(cfg: DictConfig, run: Run) -> None:
     experiment = build(cfg, run)
     show_config(experiment)
-    tell(experiment, describe(experiment, make_plan(experiment), run))
+    print_once(experiment, describe(experiment, make_plan(experiment), run))
     leave_no_folder(run.dir)
 
 
 def _fast_dev_run(cfg: DictConfig, run: Run) -> None:
-    """One batch of everything, in a temporary folder; a run in ``run.dir`` is left alone."""
+    """Trains and validates one batch in a temporary folder; does not change a run in ``run.dir``."""
     with tempfile.TemporaryDirectory() as folder:
         experiment = build(cfg, replace(run, dir=Path(folder) / "run"))
         show_config(experiment)
@@ -163,13 +163,13 @@ def _fast_dev_run(cfg: DictConfig, run: Run) -> None:
             except Stopped as stop:
                 raise SystemExit(128 + stop.signum) from None
     steps = experiment.trainer.global_step
-    tell(experiment, f"fast_dev_run: {steps} step{'s' * (steps != 1)} trained and validated; nothing was kept")
+    print_once(experiment, f"fast_dev_run: {steps} step{'s' * (steps != 1)} trained and validated; nothing was kept")
     leave_no_folder(run.dir)
 
 
-def _quieten() -> None:
-    """Lightning's advice on things that this project decides for itself."""
+def _silence_lightning_advice() -> None:
+    """Hides Lightning's advice on settings that this project chooses on purpose."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(Quiet())
-    logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own; Hydra's would repeat it
-    for message in HARMLESS:
+    logging.getLogger("lightning.pytorch").propagate = False  # Hydra's handler would repeat each line
+    for message in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message)

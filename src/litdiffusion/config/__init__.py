@@ -1,1 +1,1 @@
-"""From yaml to objects: settings, names, trust, and every refusal before the work."""
+"""From yaml to objects: composition, keys, trusted packages, and all checks before training."""

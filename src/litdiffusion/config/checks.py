@@ -1,11 +1,11 @@
-"""Whether a run can begin: every refusal, in one order, before the device is touched.
+"""All checks before a run starts, in this order; none of them uses the device.
 
-0. keys that nothing reads, and typing errors: `origins.check_keys`, right after composition;
-1. `check_config`, before anything is built: values of settings, targets of unknown packages, the run's folder;
-2. the constructors of the parts, data first, then codec, schedule, metrics, net, objective, sampler; the module refuses
-   a sampler or an objective that does not fit the process;
-3. `check_parts`: the metric and the monitored numbers, shapes, optimizer and learning rate, processes;
-4. `check_disk`: room for the checkpoints.
+0. `origins.check_keys`, right after composition: unknown and misspelt keys;
+1. `check_config`, before any part is built: values of settings, targets of untrusted packages, the run's folder;
+2. the constructors: data, codec, schedule, metrics, net, objective, sampler; the module refuses a sampler or an
+   objective that does not fit the process;
+3. `check_parts`: metric and monitored numbers, shapes, optimizer and learning rate, number of processes;
+4. `check_disk`: free space for the checkpoints.
 """
 
 import os
@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from litdiffusion.config.metrics import check_metric, check_monitors
 from litdiffusion.config.optimizer import check_optimizer
 from litdiffusion.config.settings import check_folder, check_settings
-from litdiffusion.config.shapes import Answer, check_shapes
-from litdiffusion.config.trust import warn_of_strangers
+from litdiffusion.config.shapes import DummyOutput, check_shapes
+from litdiffusion.config.trust import warn_of_untrusted_packages
 from litdiffusion.data import Facts
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
@@ -27,9 +27,9 @@ from litdiffusion.training import DiffusionModule
 
 
 def check_config(cfg: DictConfig, run_dir: Path) -> None:
-    """Checks what can be known before any part is built, and makes the run's folder, unless for a dry run."""
+    """Checks the settings before any part is built; makes the run's folder, except for a dry run."""
     check_settings(cfg)
-    warn_of_strangers(OmegaConf.to_container(cfg, resolve=False), cfg.trusted)
+    warn_of_untrusted_packages(OmegaConf.to_container(cfg, resolve=False), cfg.trusted)
     if not cfg.dry_run:
         check_folder(run_dir)
 
@@ -42,27 +42,27 @@ def check_parts(
     trainer: L.Trainer,
     steps: float,
     in_sweep: bool,
-) -> Answer:
-    """Checks that the parts of a run fit each other; returns the net's answer to two dummy items.
+) -> DummyOutput:
+    """Checks that the parts of a run fit each other; returns the net's output for two dummy items.
 
     Args:
-        cfg: with ``derived`` merged in.
-        module: built.
-        data: what is known of the data.
-        quality: that samples are measured by.
-        trainer: built, with nothing started.
-        steps: of the whole run.
+        cfg: config with ``derived`` filled in.
+        module: Lightning module of the run.
+        data: facts of the data.
+        quality: metrics that measure samples.
+        trainer: Trainer of the run, not started.
+        steps: optimizer steps of the whole run.
         in_sweep: whether this is a job of a multirun.
 
     Raises:
-        UserError: the first thing that does not fit.
+        UserError: names the first part that does not fit.
     """
     check_metric(cfg, quality)
     check_monitors(cfg, quality)
-    answer = check_shapes(module, data)
+    dummy_output = check_shapes(module, data)
     check_optimizer(cfg, module.denoiser, steps)
     check_processes(trainer, in_sweep)
-    return answer
+    return dummy_output
 
 
 def check_processes(trainer: L.Trainer, in_sweep: bool) -> None:
@@ -73,30 +73,30 @@ def check_processes(trainer: L.Trainer, in_sweep: bool) -> None:
             f"trainer.devices={trainer.num_devices} is more than the {cores} cores of this machine; lower it"
         )
     if in_sweep and trainer.world_size > 1:
-        raise UserError("-m runs its jobs in one process each; for several devices start the jobs by a shell loop")
+        raise UserError("-m runs its jobs in one process each; to use several devices, start the jobs by a shell loop")
 
 
 def check_disk(needed: int, what: str, folder: Path) -> None:
-    """Refuses a run that writes more than the disk of ``folder`` has room for.
+    """Refuses a run that needs more bytes than the disk of ``folder`` has free.
 
     Args:
-        needed: bytes.
-        what: needs them, for the message.
-        folder: of the run, or where it will be.
+        needed: bytes that the run writes.
+        what: description of the need, for the message.
+        folder: folder of the run, which may not exist yet.
 
     Raises:
-        UserError: what is needed and what is free.
+        UserError: the disk has too little space.
     """
     free = shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
     if needed > free:
         raise UserError(
-            f"{what}, the disk of {folder} has {size(free)} free; make room, set hydra.run.dir to another disk, or "
-            f"keep fewer (callbacks.best=null)"
+            f"{what}, the disk of {folder} has {format_bytes(free)} free; free some space, set hydra.run.dir to "
+            f"another disk, or keep fewer (callbacks.best=null)"
         )
 
 
-def size(count: int) -> str:
-    """Bytes in the unit that a person would choose, of 1024 each: 1536 -> 1.5 kB."""
+def format_bytes(count: int) -> str:
+    """Bytes as text in the largest fitting unit, in powers of 1024: 1536 -> 1.5 kB."""
     units = ("B", "kB", "MB", "GB", "TB")
     power = min((count.bit_length() - 1) // 10, len(units) - 1) if count else 0
     return f"{count / 1024**power:.{1 if power else 0}f} {units[power]}"

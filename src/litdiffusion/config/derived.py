@@ -1,4 +1,4 @@
-"""``derived``: facts that one part declares for others. Each is computed here, for a run and for a notebook alike."""
+"""``derived``: values that one part declares for others, computed here for runs and for notebooks."""
 
 import json
 from collections.abc import Callable, Collection
@@ -19,14 +19,14 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training.hardware import precision_for
 
-DEVIATION_ITEMS = 2000
-_KNOWN: dict[tuple[Callable, str], dict[str, Any]] = {}
+STD_ITEMS = 2000
+_CACHE: dict[tuple[Callable, str], dict[str, Any]] = {}
 
 
 def merged(
     cfg: DictConfig, run_dir: Path, data: Facts, codec: Codec, schedule: NoiseSchedule, quality: Quality | None
 ) -> DictConfig:
-    """A read-only copy of ``cfg`` with every value of ``derived``: the one merge after composition."""
+    """A read-only copy of ``cfg`` with every value of ``derived``; the only merge after composition."""
     values = {"run_dir": str(run_dir), **of_data(cfg, data, codec), **of_schedule(schedule)}
     values |= {**of_metric(cfg, quality.rising if quality else ()), **of_hardware(cfg, data)}
     result = OmegaConf.merge(cfg, {"derived": values})
@@ -35,35 +35,35 @@ def merged(
 
 
 def of_data(cfg: DictConfig, data: Facts, codec: Codec) -> dict[str, Any]:
-    """What the data declare, in the codec's space."""
+    """The values that follow from the data, in the codec's latent space."""
     shape, num_classes = codec.latent_shape(data.shape), num_classes_of(cfg, data)
     return {
         "shape": list(shape),
         "out_channels": shape[0] * (2 if cfg.learned_variance else 1),
         "num_classes": num_classes,
         "num_class_embeds": num_classes + 1 if num_classes else None,
-        "sigma_data": _deviation(codec.encode(data.training_reference(DEVIATION_ITEMS))),
+        "sigma_data": _std(codec.encode(data.training_reference(STD_ITEMS))),
     }
 
 
 def of_schedule(schedule: NoiseSchedule) -> dict[str, Any]:
-    """What the noise schedule declares."""
+    """The values that follow from the noise schedule."""
     return {"noise_label_range": list(schedule.noise_label_range)}
 
 
 def of_metric(cfg: DictConfig, rising: Collection[str]) -> dict[str, Any]:
-    """What chooses the best checkpoint, where the metrics in ``rising`` are better when larger."""
+    """Which number selects the best checkpoint; larger values of the metrics in ``rising`` are better."""
     monitor = cfg.metric if cfg.metric.startswith("quality/") or cfg.metric in METRICS else METRICS[0]
     return {"monitor": monitor, "mode": better(monitor, rising)}
 
 
 def of_hardware(cfg: DictConfig, data: Facts) -> dict[str, Any]:
-    """What ``trainer.precision=auto`` means on this machine for these data."""
+    """The precision that ``trainer.precision=auto`` stands for, given this machine and these data."""
     return {"precision": precision_for(cfg.trainer.precision, cfg.trainer.accelerator, data.shape)}
 
 
 def better(metric: str, rising: Collection[str]) -> str:
-    """``max`` or ``min``: which of two values of ``quality/NAME`` or ``samples/NAME`` is better."""
+    """``max`` or ``min``: whether larger or smaller values of ``quality/NAME`` or ``samples/NAME`` are better."""
     return "max" if metric.partition("/")[2] in rising else "min"
 
 
@@ -74,16 +74,18 @@ def rising_of(cfg: DictConfig) -> Collection[str]:
 
 
 def look_up(name: str, cfg: DictConfig) -> Any:
-    """One value, for a config that no run has filled in: its data are loaded, but nothing is trained.
+    """One value of ``derived`` for a config that no run has filled in; loads the data, trains nothing.
 
-    It is computed once for each content of the config.
+    The result is cached by the content of the config.
     """
     compute = {"noise_label_range": _schedule, "monitor": _metric, "mode": _metric}.get(name, _data)
     key = compute, _content(cfg)
-    if key not in _KNOWN:
-        _KNOWN[key] = compute(cfg)
-    value = _KNOWN[key][name]
-    return OmegaConf.create(value) if isinstance(value, list) else value  # so that ${derived.shape.0} is found
+    if key not in _CACHE:
+        _CACHE[key] = compute(cfg)
+    value = _CACHE[key][name]
+    return (
+        OmegaConf.create(value) if isinstance(value, list) else value
+    )  # a ListConfig, because a plain list cannot resolve ${derived.shape.0}
 
 
 def _data(cfg: DictConfig) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def _content(cfg: DictConfig) -> str:
     return json.dumps({key: value for key, value in plain.items() if key not in ("derived", "hydra")}, default=str)
 
 
-def _deviation(x: Tensor) -> float:
-    """Of all numbers of the data together, in model space, to four digits: a rounding then changes nothing."""
-    deviation = float(f"{x.double().std(correction=0).item():.4g}")
-    return deviation or 1.0
+def _std(x: Tensor) -> float:
+    """Standard deviation of all numbers in ``x``, to four digits against rounding errors; 0 becomes 1."""
+    std = float(f"{x.double().std(correction=0).item():.4g}")
+    return std or 1.0

@@ -1,10 +1,10 @@
-"""The name that a user meant by one that does not exist. Imports no torch."""
+"""Suggestions for misspelt keys. Imports no torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
-USUAL = {
+SYNONYMS = {
     **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), "trainer.max_epochs"),
     **dict.fromkeys(("steps", "num_steps", "iterations"), "trainer.max_steps"),
     **dict.fromkeys(("learning_rate", "base_lr"), "optimizer.lr"),
@@ -14,13 +14,13 @@ USUAL = {
     "device": "trainer.accelerator",
     "ema": "ema_decay",
 }
-"""Words of other programs for settings of this one."""
-ALIKE, NEAR = 0.7, 0.5
-"""How alike two words must be, of 1: anywhere, and inside the part that was typed, which has few."""
+"""Names that other programs use -> the key of this project."""
+SIMILAR, SIMILAR_IN_GROUP = 0.7, 0.5
+"""Smallest similarity (0 to 1) of a suggestion: anywhere, and within the group that was typed, which has few keys."""
 
 
 def did_you_mean(key: str, known: Sequence[str]) -> str:
-    """The hint that follows an unknown key; empty where no known one makes sense."""
+    """The hint that follows an unknown key; empty if no known key is similar."""
     found = list(dict.fromkeys(candidates(key, known)))[:3]
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
@@ -28,18 +28,18 @@ def did_you_mean(key: str, known: Sequence[str]) -> str:
 def candidates(key: str, known: Sequence[str]) -> list[str]:
     """Known dotted keys that ``key`` may stand for, the likeliest first.
 
-    In this order: the usual word for a setting, the same last word elsewhere (all that are as near), a similar word in
-    the same place, a similar word anywhere.
+    Tried in this order: a name from `SYNONYMS`; keys with the same last word in other groups; a similar word in the
+    same group; a similar word anywhere.
     """
     prefix, _, word = key.rpartition(".")
-    usual = USUAL.get(word)
+    usual = SYNONYMS.get(word)
     if usual in known and prefix in ("", usual.rpartition(".")[0]):
         return [usual]
     if namesakes := [name for name in known if name.rpartition(".")[2] == word]:
         return _nearest_places(key, namesakes)
     beside = [name for name in known if name.rpartition(".")[0] == prefix]
-    usual = [USUAL[name] for name in _similar(word, list(USUAL)) if USUAL[name] in known]
-    return _similar(word, beside, NEAR if prefix else ALIKE) or _similar(word, known) or usual
+    usual = [SYNONYMS[name] for name in _similar(word, list(SYNONYMS)) if SYNONYMS[name] in known]
+    return _similar(word, beside, SIMILAR_IN_GROUP if prefix else SIMILAR) or _similar(word, known) or usual
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -51,14 +51,14 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _nearest_places(key: str, names: Sequence[str]) -> list[str]:
-    """The least nested ones; of a key that was typed with a place, the one whose place is most like it."""
+    """The least nested of ``names``, or the one most similar to ``key`` if ``key`` is dotted."""
     if "." in key:
         return [max(names, key=lambda name: SequenceMatcher(None, key, name).ratio())]
     depth = min(name.count(".") for name in names)
     return [name for name in names if name.count(".") == depth]
 
 
-def _similar(word: str, names: Sequence[str], alike: float = ALIKE) -> list[str]:
+def _similar(word: str, names: Sequence[str], alike: float = SIMILAR) -> list[str]:
     """The name whose last word is like ``word``, or the only one that begins with it."""
     last = {name.rpartition(".")[2]: name for name in reversed(names)}
     close = get_close_matches(word, list(last), n=1, cutoff=alike)

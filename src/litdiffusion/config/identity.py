@@ -1,10 +1,10 @@
-"""Whether two configs are of the same run, or of the same model. Imports no torch."""
+"""Whether two configs describe the same run, or the same model. Imports no torch."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from litdiffusion.config.keys import Use, has, keys_for
+from litdiffusion.config.keys import Use, decides, keys_for
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import RunRecord, read_record
 
@@ -15,13 +15,13 @@ Action = Literal["fresh", "resume", "complete"]
 
 
 def action_for(folder: Path, config: dict[str, Any]) -> Action:
-    """What a command with this ``config`` does in ``folder``: start, go on, or nothing since the run is complete.
+    """What a command with ``config`` does in ``folder``: start, resume, or nothing because the run is complete.
 
-    A run that failed before its first step is started again, with any config. A complete run goes on where the new
-    config makes it longer.
+    A run that failed before its first step starts again, with any config. A complete run is resumed if ``config``
+    makes it longer.
 
     Raises:
-        UserError: a run of another config, with a line for each difference.
+        UserError: ``folder`` holds a run of another config; the message has a line for each difference.
     """
     record = read_record(folder)
     if record is None or (record.status == "failed" and record.step == 0):
@@ -30,18 +30,19 @@ def action_for(folder: Path, config: dict[str, Any]) -> Action:
         raise UserError(
             f"{folder} holds a run of another config:\n"
             + "".join(f"  {line}\n" for line in lines)
-            + "take the same overrides to go on with it, resume=false to start afresh beside it, or another name"
+            + "take the same overrides to resume it, resume=false to start a new run beside it, or another name"
         )
     return "complete" if record.status == "complete" and not longer(record, config) else "resume"
 
 
 def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """``key: value then -> value now`` for every difference that makes another run (`Use.RUN`)."""
-    return [f"{key}: {_short(old)} -> {_short(new)}" for key, old, new in differences(then, now) if has(key, Use.RUN)]
+    """``key: value then -> value now`` for every difference that identifies another run (`Use.RUN`)."""
+    found = differences(then, now)
+    return [f"{key}: {_short(old)} -> {_short(new)}" for key, old, new in found if decides(key, Use.RUN)]
 
 
 def longer(record: RunRecord, config: dict[str, Any]) -> bool:
-    """Whether ``config`` asks for more steps, epochs or time than the run of ``record`` had."""
+    """Whether ``config`` sets more steps, epochs or time than the run of ``record`` had."""
     then, now = (plain.get("trainer", {}) for plain in (record.config, config))
     lengths = [key.removeprefix("trainer.") for key in keys_for(Use.LENGTH)]
     if all(then.get(key) == now.get(key) for key in lengths):
@@ -51,21 +52,22 @@ def longer(record: RunRecord, config: dict[str, Any]) -> bool:
 
 
 def check_fits(content: dict[str, Any], module: "DiffusionModule", path: str | Path) -> None:
-    """Refuses the checkpoint at ``path`` if it is of another model than ``module``, and names the first difference.
+    """Refuses the checkpoint at ``path`` if it belongs to another model than ``module``.
+
+    A key that only one of the two configs has is no difference, since a script may build a module without a config.
 
     Args:
-        content: of the checkpoint, see `read_checkpoint`.
-        module: that is to take it up.
-        path: for the message.
+        content: content of the checkpoint, see `read_checkpoint`.
+        module: module that will load the checkpoint.
+        path: path of the checkpoint, for the message.
 
     Raises:
-        UserError: a key of the model (`Use.MODEL`) with another value, or weights of other names or shapes. A key that
-            only one of the two configs has is no difference, since a module may be made in a script.
+        UserError: a key of the model (`Use.MODEL`) differs, or the names or shapes of the weights do.
     """
     then, now = content["litdiffusion"].get("config", {}), module.record.get("config", {})
     for key in [key for key in keys_for(Use.MODEL) if key in then and key in now]:
         for where, have, need in differences(then[key], now[key], key):
-            if has(where, Use.MODEL):
+            if decides(where, Use.MODEL):
                 raise UserError(
                     f"{path} was trained with {where}={have}, this run has {where}={need}; start with the overrides it "
                     f"was trained with"
@@ -76,7 +78,7 @@ def check_fits(content: dict[str, Any], module: "DiffusionModule", path: str | P
 def differences(then: Any, now: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
     """(dotted key, value then, value now) wherever two plain configs differ.
 
-    A key that is new since then and switched off (null, false, 0 or empty) changes nothing.
+    A key that only ``now`` has counts as equal if it is switched off (null, false, 0 or empty).
     """
     if isinstance(then, dict) and isinstance(now, dict):
         for key in sorted(then.keys() | now.keys()):
@@ -95,8 +97,8 @@ def _check_weights(stored: dict[str, Any], needed: dict[str, Any], path: str | P
         have, need = stored.get(name, "absent"), needed.get(name, "absent")
         if have != need:
             raise UserError(
-                f"{path} holds another model: {name} is {have} there and {need} here; start with the overrides it was "
-                f"trained with"
+                f"{path} holds another model: {name} is {have} in the file and {need} in this run; start with the "
+                f"overrides it was trained with"
             )
 
 

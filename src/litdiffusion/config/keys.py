@@ -1,6 +1,6 @@
-"""The one table of the config's keys: what each one decides about a run, a checkpoint, an export and a sweep's job.
+"""The table of all config keys: what each key decides about runs, checkpoints, exports and jobs of a sweep.
 
-A new key of ``conf/`` needs a row here; a test over all yamls fails without one.
+A new key of ``conf/`` needs a row here; a test over all yamls fails without it.
 """
 
 from collections.abc import Iterable
@@ -12,15 +12,15 @@ class Use(Flag):
 
     NOTHING = 0
     RUN = auto()
-    """Identity of a run: an attempt with another value is refused, since it would be another run."""
+    """Identity of a run: a run cannot be resumed with another value."""
     LENGTH = auto()
-    """Length of a run: a complete run whose new value is larger goes on."""
+    """Length of a run: a larger value resumes a complete run."""
     MODEL = auto()
-    """Identity of a model: a checkpoint is continued only with the same value."""
+    """Identity of a model: a checkpoint is loaded only with the same value."""
     EXPORT = auto()
-    """Written into an exported model, which needs it to sample, or to find its data and metrics."""
+    """Part of an exported model, which needs the key to sample or to find its data and metrics."""
     JOB = auto()
-    """Part of the name of a sweep's job, since it changes what the job computes."""
+    """Part of the name of a sweep's job, because the key changes what the job computes."""
 
 
 PART = Use.RUN | Use.MODEL | Use.EXPORT | Use.JOB
@@ -40,7 +40,7 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("optimizer", "lr_schedule", "compile"), TRAINING),
     **dict.fromkeys(("trainer", "callbacks"), TRAINING),
     **dict.fromkeys(("trainer.max_steps", "trainer.max_epochs", "trainer.max_time"), Use.LENGTH | Use.JOB),
-    # where and on what a run works, what it shows and how often it saves
+    # hardware, folders, output, and how often a run saves
     **dict.fromkeys(("trainer.accelerator", "trainer.devices", "threads", "logger", "tags"), Use.NOTHING),
     **dict.fromkeys(("trainer.num_nodes", "trainer.strategy", "trainer.plugins", "trainer.default_root_dir"), Use.JOB),
     **dict.fromkeys(("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler"), Use.JOB),
@@ -50,15 +50,17 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("save_every", "skip_nonfinite", "ckpt_path", "trusted", "expected", "dry_run"), Use.JOB),
     # the name of a run, and how it is started
     **dict.fromkeys(("name", "resume", "sweep", "retries", "print_config"), Use.NOTHING),
-    # facts that are computed from the others
+    # groups of scripts/inpaint.py, which no run has
+    **dict.fromkeys(("inpainting", "mask"), Use.NOTHING),
+    # values that are computed from the others
     "derived": Use.EXPORT,
 }
 
 
-def has(key: str, use: Use) -> bool:
-    """Whether a dotted key decides ``use``: its own row in `KEYS`, or that of the nearest key above it.
+def decides(key: str, use: Use) -> bool:
+    """Whether a dotted key decides ``use``, by its row in `KEYS` or by the row of the nearest key above it.
 
-    A key without any row (of a yaml of the user's own) identifies the run and the job, and nothing else.
+    A key without such a row, from a user's own yaml, identifies the run and the job.
     """
     parts = key.split(".")
     rows = (KEYS.get(".".join(parts[:length])) for length in range(len(parts), 0, -1))
@@ -71,6 +73,6 @@ def keys_for(use: Use) -> list[str]:
 
 
 def relevant(overrides: Iterable[str]) -> list[str]:
-    """The overrides that change what a job computes, in the order given; ``hydra.*`` never does."""
+    """The overrides that change what a job computes, in their order; ``hydra.*`` never does."""
     keys = ((word, word.lstrip("+~").partition("=")[0]) for word in overrides)
-    return [word for word, key in keys if not key.startswith("hydra") and has(key, Use.JOB)]
+    return [word for word, key in keys if not key.startswith("hydra") and decides(key, Use.JOB)]

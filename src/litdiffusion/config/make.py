@@ -22,26 +22,26 @@ _SPECIAL = {"_target_", "_partial_", "_convert_", "_args_", "_recursive_"}
 
 
 def make_a(kind: type[Part], node: DictConfig, path: str, **context: Any) -> Part:
-    """The object that ``node`` describes, see `make`, refused unless it is of this kind."""
+    """The object that ``node`` describes, see `make`; refuses an object that is not an instance of ``kind``."""
     part = make(node, path, **context)
     if not isinstance(part, kind):
         raise UserError(
-            f"{path}._target_={node._target_} makes {type(part).__name__}, which is no {kind.__name__}; take one of "
+            f"{path}._target_={node._target_} makes {type(part).__name__}, which is not a {kind.__name__}; take one of "
             f"conf/{path}, or a subclass of it"
         )
     return part
 
 
 def make(node: DictConfig, path: str, **context: Any) -> Any:
-    """The object that ``node`` describes; of ``context`` it gets the arguments that its target names.
+    """The object that ``node`` describes; its target receives those objects of ``context`` that it names.
 
     Args:
         node: a config with ``_target_`` and that target's arguments.
-        path: where the node stands in the config, for messages.
+        path: dotted key of the node, for messages.
         context: objects built before, such as the schedule.
 
     Raises:
-        UserError: an unknown target or argument, a value of the wrong type, or whatever the constructor refuses.
+        UserError: an unknown target or argument, a value of the wrong type, or an error of the constructor.
     """
     plain = _resolved(node, path)
     target = _check(plain, path)
@@ -50,11 +50,11 @@ def make(node: DictConfig, path: str, **context: Any) -> Any:
     try:
         if not wanted:
             return instantiate(plain, _convert_="all")
-        # Live objects are given to the call itself: Hydra would first copy them into a config.
+        # Objects are passed to the call itself, because Hydra would first copy them into a config.
         return instantiate({**plain, "_partial_": True}, _convert_="all")(**wanted)
     except UserError:
         raise
-    except Exception as error:  # a constructor may refuse its arguments by whatever it likes
+    except Exception as error:  # a constructor may raise any kind of exception
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         raise cause if isinstance(cause, UserError) else UserError(f"{path}: {first_line(cause)}") from error
 
@@ -62,17 +62,17 @@ def make(node: DictConfig, path: str, **context: Any) -> Any:
 def nodes(cfg: DictConfig, group: str) -> dict[str, DictConfig]:
     """The parts of a group of named parts (callbacks, logger), by name.
 
-    A node without a target is left out: it holds settings of a part that ``callbacks=none`` took away.
+    Nodes without a ``_target_`` are left out: they hold settings of a part that ``callbacks=none`` removed.
     """
     named = (cfg.get(group) or {}).items()
     return {name: node for name, node in named if node is not None and "_target_" in node}
 
 
 def accepts(name: str, argument: str, path: str) -> bool:
-    """Whether the target of this name takes an argument.
+    """Whether the target called ``name`` takes ``argument``.
 
     Raises:
-        UserError: a target that is refused, or cannot be imported.
+        UserError: the target is refused or cannot be imported.
     """
     parameters = _parameters(_locate(name, path))
     return argument in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
@@ -91,11 +91,11 @@ def _resolved(node: DictConfig, path: str) -> dict[str, Any]:
 
 
 def _check(node: dict[str, Any], path: str) -> Callable[..., Any]:
-    """Checks a node's target and arguments, and those of nodes inside it; returns the target."""
+    """Checks target and arguments of a node and of the nodes inside it; returns the target."""
     if UNKNOWN in node:
         raise UserError(
-            f"{path} is an object of {node[UNKNOWN]}, made in a script, and the checkpoint does not know how; pass the "
-            f"module, Pretrained(path, module=module) or fit(module, ckpt_path=path), let its class inherit "
+            f"{path} is an object of {node[UNKNOWN]} from a script, and the checkpoint does not hold its arguments; "
+            f"pass the module, Pretrained(path, module=module) or fit(module, ckpt_path=path), let its class inherit "
             f"litdiffusion.parts.described.Described, or train from a config"
         )
     target = _locate(node.get("_target_"), path)
@@ -118,7 +118,7 @@ def _check(node: dict[str, Any], path: str) -> Callable[..., Any]:
 
 
 def _check_inside(value: Any, path: str) -> bool:
-    """Checks every node with a target in a value, through lists and dictionaries; whether there is one."""
+    """Checks every node with a target inside ``value``; returns whether there is one."""
     if isinstance(value, Mapping) and ("_target_" in value or UNKNOWN in value):
         _check(value, path)
         return True
@@ -132,7 +132,7 @@ def _check_inside(value: Any, path: str) -> bool:
 def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(target).parameters
-    except (ValueError, TypeError):  # some functions written in C do not say what they take
+    except (ValueError, TypeError):  # some functions written in C have no signature
         return {"arguments": inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)}
 
 
@@ -140,26 +140,26 @@ def _locate(name: str | None, path: str) -> Callable[..., Any]:
     if not name or not isinstance(name, str):
         raise UserError(f"{path} has no _target_; name the class or function that it stands for")
     refuse_name(name, path)
-    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # the message below says it once
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # Hydra would log the error that is raised below
     try:
         target = get_object(name)
-    except Exception as error:  # whatever importing the user's own module raises belongs in the message
+    except Exception as error:  # importing a user's module may raise any kind of exception
         hint = _nearest_name(name)
         reason = f"({' '.join(str(error).split())}); check the spelling, or install {name.split('.')[0]}"
         raise UserError(f"{path}._target_={name} cannot be imported{hint or f' {reason}'}") from error
     if not callable(target):
-        raise UserError(f"{path}._target_={name} is no class or function; name one")
+        raise UserError(f"{path}._target_={name} is not a class or function; name one")
     refuse_object(target, name, path)
     return target
 
 
 def _nearest_name(name: str) -> str:
-    """The hint from the deepest part of a dotted name that can be imported."""
+    """A hint for the first part of a dotted name that cannot be found."""
     parts = name.split(".")
     for length in range(len(parts) - 1, 0, -1):
         try:
             parent = get_object(".".join(parts[:length]))
-        except Exception:  # the deepest name that works is looked for
+        except Exception:  # try the module above
             continue
         return nearest(parts[length], [known for known in dir(parent) if not known.startswith("_")])
     return ""
@@ -169,11 +169,11 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except (NameError, TypeError, AttributeError):
-        return {}  # annotations that do not resolve check nothing
+        return {}  # without resolvable annotations no types are checked
 
 
 def _as_time(value: Any, hint: Any) -> Any:
-    """Days:hours:minutes:seconds, as Lightning's Trainer takes a time, where a target wants a timedelta."""
+    """Converts ``days:hours:minutes:seconds`` (Lightning's format) for an argument that is a timedelta."""
     match = re.fullmatch(r"(\d+):(\d+):(\d+):(\d+)", value) if isinstance(value, str) else None
     if match is None or timedelta not in (hint, *get_args(hint)):
         return value
@@ -190,4 +190,4 @@ def _check_type(value: Any, hint: Any, path: str) -> None:
         reason = error.errors()[0]["msg"].lower()
         raise UserError(f"{path}={value!r} has the wrong type: {reason} ({expected})") from None
     except (PydanticSchemaGenerationError, TypeError):
-        return  # a type that pydantic does not know
+        return  # pydantic cannot check this type

@@ -1,4 +1,4 @@
-"""What a run measures its samples by, and which numbers it will have."""
+"""The metrics of a run's samples, and which numbers a run logs."""
 
 import warnings
 
@@ -11,15 +11,15 @@ from litdiffusion.measure.quality import Quality
 from litdiffusion.training.quartiles import NAMES
 
 METRICS = ("val/loss", *(f"val/loss_{name}" for name in NAMES), "train/loss")
-"""Numbers of every run that can be its ``metric``."""
+"""Values of ``metric`` that every run has."""
 LOGGED = ("val/best_loss", "likelihood/bits_per_dimension", "likelihood/nats", "likelihood/nats_best")
-"""Further numbers that a callback can monitor."""
+"""Further numbers that callbacks can monitor."""
 
 
 def make_quality(cfg: DictConfig, data: Facts, required: bool = True) -> Quality | None:
-    """The ``metrics`` of the config for this data; None where the group is empty.
+    """The ``metrics`` of the config, attached to the data; None if the group is empty.
 
-    Metrics that do not fit the data are refused where they are ``required``. Else a warning says why there are none.
+    Metrics that do not fit the data raise a UserError if they are ``required``; otherwise a warning gives the reason.
     """
     if not cfg.get("metrics"):
         return None
@@ -33,7 +33,7 @@ def make_quality(cfg: DictConfig, data: Facts, required: bool = True) -> Quality
 
 
 def check_metric(cfg: DictConfig, quality: Quality | None) -> None:
-    """Refuses a ``metric`` that this run will not have."""
+    """Refuses a ``metric`` that this run will not measure."""
     callbacks, names = nodes(cfg, "callbacks"), quality.names if quality else ()
     live = [f"quality/{name}" for name in names if "live_quality" in callbacks]
     vectors = quality is not None and len(quality.data.shape) == 1
@@ -44,9 +44,9 @@ def check_metric(cfg: DictConfig, quality: Quality | None) -> None:
 
 
 def check_monitors(cfg: DictConfig, quality: Quality | None) -> None:
-    """Refuses a callback of Lightning's that monitors a number which this run will not have.
+    """Refuses a Lightning callback that monitors a number which this run will not log.
 
-    A callback of the user's own may log any number, so with one of these nothing is refused.
+    Refuses nothing if the run has a user's own callback, because such a callback may log any number.
     """
     callbacks = nodes(cfg, "callbacks")
     if any(str(node._target_).partition(".")[0] not in ("lightning", "litdiffusion") for node in callbacks.values()):

@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule from their nodes: any of torch's, or of the user's own, by ``_target_``."""
+"""Optimizer and learning-rate schedule from the config: torch's or a user's own, by ``_target_``."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,14 +20,14 @@ def make_optimizer(node: DictConfig, net: nn.Module) -> torch.optim.Optimizer:
 
 
 def lr_schedule_maker(cfg: DictConfig) -> Callable[[torch.optim.Optimizer, float], Any] | None:
-    """What `DiffusionModule` makes its schedule with; None where the config has no ``lr_schedule``."""
+    """The function that makes `DiffusionModule` its schedule; None without ``lr_schedule`` in the config."""
     return partial(make_lr_schedule, cfg.lr_schedule) if cfg.get("lr_schedule") else None
 
 
 def make_lr_schedule(node: DictConfig, optimizer: torch.optim.Optimizer, steps: float) -> Any:
-    """A scheduler that moves after every step, or Lightning's dictionary with one under ``scheduler``.
+    """A scheduler that advances after every step, or Lightning's dictionary with a ``scheduler``.
 
-    A scheduler that moves after every step gets the run's length where it takes ``total_steps`` or ``T_max``.
+    A scheduler that advances after every step receives the run's length as ``total_steps`` or ``T_max``.
     """
     length = {"total_steps": steps, "T_max": steps}
     if "scheduler" not in node:
@@ -43,10 +43,10 @@ def make_lr_schedule(node: DictConfig, optimizer: torch.optim.Optimizer, steps: 
 
 
 def check_optimizer(cfg: DictConfig, net: nn.Module, steps: float) -> None:
-    """Makes optimizer and schedule once, and takes a step of a small layer: what they refuse, they refuse only then.
+    """Makes optimizer and schedule once and takes a step of a small layer, because some errors appear only then.
 
     Raises:
-        UserError: the part, and its own message.
+        UserError: names the part and repeats its message.
     """
     part = "optimizer"
     try:
@@ -57,14 +57,14 @@ def check_optimizer(cfg: DictConfig, net: nn.Module, steps: float) -> None:
             maker(optimizer, steps)
     except UserError:
         raise
-    except Exception as error:  # constructors may refuse their arguments by whatever they like
+    except Exception as error:  # constructors may raise any kind of exception
         raise UserError(f"{part}: {' '.join(str(error).split())}; see conf/{part} for values that fit") from error
 
 
 def state_per_weight(optimizer: Callable[[nn.Module], torch.optim.Optimizer]) -> float:
     """How many numbers an optimizer keeps per weight (Adam 2, plain SGD 0), measured by one step of 32 x 32 weights.
 
-    An optimizer of the user's own that cannot be made for a single layer counts as Adam.
+    An optimizer that cannot be made for a single layer counts as Adam.
     """
     net = nn.Linear(32, 32, bias=False)
     weight = net.weight
@@ -73,7 +73,7 @@ def state_per_weight(optimizer: Callable[[nn.Module], torch.optim.Optimizer]) ->
         trial = optimizer(net)
     except Exception:
         return 2.0
-    trial.step(lambda: weight.sum())  # of a loss that some ask for again (LBFGS)
+    trial.step(lambda: weight.sum())  # some optimizers (LBFGS) need a closure
     tensors = [value for value in trial.state[weight].values() if isinstance(value, Tensor) and value.numel() > 1]
     return sum(tensor.numel() for tensor in tensors) / weight.numel()
 
@@ -81,6 +81,6 @@ def state_per_weight(optimizer: Callable[[nn.Module], torch.optim.Optimizer]) ->
 def _check_monitored(scheduler: Any) -> None:
     if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
         raise UserError(
-            "lr_schedule: ReduceLROnPlateau needs a number to look at, in Lightning's form: "
+            "lr_schedule: ReduceLROnPlateau needs a number to monitor, in Lightning's form: "
             "lr_schedule={scheduler: {_target_: ...ReduceLROnPlateau}, monitor: val/loss, interval: epoch}"
         )

@@ -1,4 +1,4 @@
-"""Keys that no part reads, and the yaml that a message is about. Imports no torch."""
+"""Refuses unknown keys, and names the yaml that sets a key. Imports no torch."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,22 +10,22 @@ from litdiffusion.config.hints import did_you_mean, flat
 from litdiffusion.config.yamls import Yamls, groups_in
 from litdiffusion.errors import UserError, nearest
 
-NODES = ("callbacks", "logger")
-"""Groups of named parts: one without a ``_target_`` is built by nobody."""
+NAMED_PARTS = ("callbacks", "logger")
+"""Groups of named parts. A part without a ``_target_`` is never built."""
 OPTIONAL = ("callbacks", "logger", "metrics", "lr_schedule", "recipe", "experiment")
-"""Groups that a run can do without."""
+"""Groups that may be missing from a run."""
 
 
 def check_keys(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> None:
-    """Refuses keys that no part reads: typing errors in a yaml or after a ``+``, which Hydra takes for new settings.
+    """Refuses keys that no part reads: typing errors in a yaml or after a ``+``, which Hydra accepts as new settings.
 
     Args:
-        cfg: as composed.
-        primary: the content of the primary config, whose keys are the known ones, with the groups.
-        yamls: of this config.
+        cfg: the composed config.
+        primary: content of the primary config; its keys and the groups are the known keys.
+        yamls: yamls that ``cfg`` was composed from.
 
     Raises:
-        UserError: the key, the nearest known one, and the yaml that it stands in.
+        UserError: names the key, the nearest known key, and the yaml that sets it.
     """
     groups = [path.name for folder in yamls.folders for path in folder.iterdir() if path.is_dir()]
     known, needed = [*primary, *groups, *groups_in(primary)], [*primary, *groups_in(primary)]
@@ -34,17 +34,17 @@ def check_keys(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> Non
     _require_known(cfg, "", known, yamls, [*groups, *places])
     for key in needed:
         if key not in ("defaults", "hydra", *OPTIONAL) and key not in cfg:
-            raise UserError(f"{key} is missing from the config; take ~{key} off the command line")
+            raise UserError(f"{key} is missing from the config; remove ~{key} from the command line")
     _require_known(cfg.get("derived") or {}, "derived.", list(primary.get("derived", {})), yamls)
-    for group in NODES:
+    for group in NAMED_PARTS:
         nodes = cfg.get(group) or {}
         orphans = [name for name in nodes if OmegaConf.is_dict(nodes[name]) and "_target_" not in nodes[name]]
         if orphans:
-            _require_known(orphans, f"{group}.", sorted(yamls.members(group)), yamls)
+            _require_known(orphans, f"{group}.", sorted(yamls.part_names(group)), yamls)
 
 
 def in_file(message: str, yamls: Yamls) -> str:
-    """The message, with the yaml that sets the dotted key which it begins with, if one does."""
+    """Appends to a message that begins with a dotted key the yaml that sets this key, if there is one."""
     key = re.match(r"\w+(\.\w+)*", message)
     path = yamls.setting(key.group(0)) if key and "." in key.group(0) and "[in " not in message else None
     return message if path is None else f"{message} [in {path}]"
@@ -56,6 +56,6 @@ def _require_known(
     for key in (str(key) for key in keys):
         if key not in known:
             path = yamls.setting(f"{prefix}{key}")
-            place = f" [in {path}]" if path else "; take it off the command line"
+            place = f" [in {path}]" if path else "; remove it from the command line"
             hint = nearest(key, list(known)) if places is None else did_you_mean(key, places)
-            raise UserError(f"{prefix}{key} is no key of the config{hint}{place}")
+            raise UserError(f"{prefix}{key} is not a key of the config{hint}{place}")

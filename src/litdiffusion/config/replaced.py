@@ -1,4 +1,4 @@
-"""Arguments of a ``_target_`` that another one has replaced: Hydra merges, and would hand them to the new target."""
+"""Drops arguments of a replaced ``_target_``, which Hydra would merge into the node and pass to the new target."""
 
 from collections.abc import Sequence
 
@@ -7,32 +7,32 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from litdiffusion.config.trust import targets
 from litdiffusion.config.yamls import Layer, Yamls
 
-KEPT = ("trainer",)
-"""A Trainer of the user's own is one of Lightning's, and takes the same arguments."""
+NEVER_DROPPED = ("trainer",)
+"""Nodes that keep all arguments: a user's own Trainer takes the same arguments as Lightning's."""
 
 
 def drop_former_arguments(cfg: DictConfig, yamls: Yamls) -> list[str]:
-    """Takes out of ``cfg`` what was set for another target than the one that a part has now; returns the dotted keys.
+    """Removes from ``cfg`` the arguments that were set for a former target of a part; returns their dotted keys.
 
-    References to other values (``${derived.shape}``, ``${seed}``) say where the argument comes from, whatever the
-    target: they are kept where the new one takes them.
+    References (``${derived.shape}``, ``${seed}``) are kept if the new target takes them, because their value does not
+    depend on the target.
     """
     layers = yamls.layers()
-    parts = [part for part in targets(OmegaConf.to_container(cfg, resolve=False)) if part[0] not in KEPT]
-    dropped = [key for path, target in parts for key in _dropped(cfg, path, target, layers)]
+    parts = [part for part in targets(OmegaConf.to_container(cfg, resolve=False)) if part[0] not in NEVER_DROPPED]
+    dropped = [key for path, target in parts for key in _keys_to_drop(cfg, path, target, layers)]
     for key in dropped:
         path, _, argument = key.rpartition(".")
         node = OmegaConf.select(cfg, path)
-        if node is not None:  # None: a part inside one that was dropped whole
+        if node is not None:  # None: the parent node is already removed
             with open_dict(node):
                 del node[argument]
     return dropped
 
 
-def _dropped(cfg: DictConfig, path: str, target: str, layers: Sequence[Layer]) -> list[str]:
-    from litdiffusion.config.make import accepts  # its type checks take a while to import
+def _keys_to_drop(cfg: DictConfig, path: str, target: str, layers: Sequence[Layer]) -> list[str]:
+    from litdiffusion.config.make import accepts  # imported late because it is slow
 
-    node, start = OmegaConf.select(cfg, path), _since(layers, path, target)
+    node, start = OmegaConf.select(cfg, path), _first_layer_with(layers, path, target)
     former, current = layers[:start], layers[start:]
     keys = {argument: f"{path}.{argument}" for argument in node if argument != "_target_"}
     left = {
@@ -44,8 +44,8 @@ def _dropped(cfg: DictConfig, path: str, target: str, layers: Sequence[Layer]) -
     return [key for argument, key in left.items() if argument not in kept]
 
 
-def _since(layers: Sequence[Layer], path: str, target: str) -> int:
-    """The first layer that names the part's target, after the last that names another one; 0: it was never another."""
+def _first_layer_with(layers: Sequence[Layer], path: str, target: str) -> int:
+    """Index of the first layer that sets ``target`` after the last layer with another target; 0 if there is none."""
     named = [(index, layer.value(f"{path}._target_")) for index, layer in enumerate(layers)]
     others = [index for index, value in named if value not in (None, target)]
     return next((index for index, value in named if others and index > others[-1] and value == target), 0)

@@ -1,4 +1,4 @@
-"""What the yamls compute by ``${name:...}``. Importing this registers it, as Hydra does at its start. No torch."""
+"""Resolvers for ``${name:...}`` in the yamls. Hydra imports this module at its start. Imports no torch."""
 
 import os
 import re
@@ -16,18 +16,18 @@ _FOLDERS: dict[str, Path] = {}
 
 
 def run_folder(name: str | None, resume: bool, unnamed: str) -> str:
-    """The run's folder: ``outputs/NAME``, with ``resume=false`` a new one beside it; without a name ``unnamed``."""
+    """The run's folder: ``outputs/NAME``, or ``outputs/NAME_2`` with ``resume=false``; ``unnamed`` without a name."""
     if name is None:
         return unnamed
     if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", str(name)):
-        raise UserError(f"name={name!r} must consist of letters, digits and . + - _, for it names a folder of outputs")
+        raise UserError(f"name={name!r} must consist of letters, digits and . + - _, since it names a folder")
     folder = Path("outputs") / str(name)
-    # Hydra asks more than once, also when the folder is there already.
+    # Cached because Hydra calls this several times, also after the folder was made.
     return str(folder if resume else _FOLDERS.setdefault(str(name), fresh_folder(folder)))
 
 
 def run_subdir(folder: str | None) -> str:
-    """Hydra's own files: each attempt at the run in ``folder`` has its own place. Without a job ``folder`` is None."""
+    """The subfolder of Hydra's own files, a new one for each attempt; ``folder`` is None outside a job."""
     if folder is None or not (Path(folder) / RECORD).exists():
         return ".hydra"
     count = sum(1 for path in Path(folder, ".hydra").glob("attempt_*"))
@@ -35,18 +35,18 @@ def run_subdir(folder: str | None) -> str:
 
 
 def forget_folders() -> None:
-    """Before another command in the same process."""
+    """Empties the cache, for a second command in the same process."""
     _FOLDERS.clear()
 
 
 def fact(name: str, *, _root_: DictConfig) -> Any:
-    """A value of ``derived``, computed when it is read before a run has filled it in (in a notebook, say)."""
+    """A value of ``derived``, computed on access if no run has filled it in, e.g. in a notebook."""
     from litdiffusion.config.derived import look_up
 
     return look_up(name, _root_)
 
 
-# Cached as ${now:} is: the process id is that of the command, also in the jobs that it starts elsewhere.
+# Cached like ${now:}, so that jobs in other processes get the process id of the command.
 OmegaConf.register_new_resolver("pid", os.getpid, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 OmegaConf.register_new_resolver("run_subdir", run_subdir, replace=True)

@@ -1,4 +1,4 @@
-"""Settings of a run that no constructor sees: checked before any part is built."""
+"""Checks of the settings that no constructor receives, before any part is built."""
 
 import os
 from pathlib import Path
@@ -10,14 +10,14 @@ from litdiffusion.data import Facts
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import FILE as RECORD
 
-LARGEST_SEED = 2**32 - 1  # of numpy
+LARGEST_SEED = 2**32 - 1  # numpy's limit
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Refuses values of the wrong kind or out of range, with the allowed ones."""
+    """Refuses values of the wrong type or out of range, and names the allowed range."""
     require_int(cfg, "seed", 0)
     steps = cfg.trainer.max_steps
-    fits = _int(steps) and (steps == -1 or steps > 0)
+    fits = _is_int(steps) and (steps == -1 or steps > 0)
     _require(
         "trainer.max_steps", steps, fits, "a whole number of at least 1, or -1 for as many as trainer.max_epochs has"
     )
@@ -31,54 +31,55 @@ def check_settings(cfg: DictConfig) -> None:
     path = cfg.ckpt_path
     _require("ckpt_path", path, path is None or isinstance(path, str), "the path of a checkpoint, or null")
     decay = cfg.ema_decay
-    _require("ema_decay", decay, _number(decay) and 0 <= decay < 1, "a number in [0, 1); 0.999 is usual, 0 is none")
+    _require("ema_decay", decay, _is_number(decay) and 0 <= decay < 1, "a number in [0, 1); 0.999 is usual, 0 is none")
     hidden = cfg.class_dropout
-    _require("class_dropout", hidden, _number(hidden) and 0 <= hidden < 1, "a number in [0, 1); 0.1 is usual")
+    _require("class_dropout", hidden, _is_number(hidden) and 0 <= hidden < 1, "a number in [0, 1); 0.1 is usual")
     threads = cfg.threads
-    _require("threads", threads, threads == "auto" or (_int(threads) and threads > 0), "auto or a positive number")
+    _require("threads", threads, threads == "auto" or (_is_int(threads) and threads > 0), "auto or a positive number")
     require_int(cfg, "skip_nonfinite", 0)
     for key in ("clip_samples", "compile", "conditional", "dry_run", "learned_variance", "print_config", "resume"):
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
     trusted = cfg.trusted
-    _require("trusted", trusted, _words(trusted), "a list of packages, trusted=[mynets]")
-    _require("tags", cfg.tags, _words(cfg.tags), "a list of words, tags=[trial]")
+    _require("trusted", trusted, _is_list_of_words(trusted), "a list of packages, trusted=[mynets]")
+    _require("tags", cfg.tags, _is_list_of_words(cfg.tags), "a list of words, tags=[trial]")
     _check_precision(cfg)
 
 
 def require_int(cfg: DictConfig, key: str, least: int) -> None:
     """Refuses a value that is not a whole number of at least ``least``."""
     value = OmegaConf.select(cfg, key)
-    _require(key, value, _int(value) and value >= least, f"a whole number of at least {least}")
+    _require(key, value, _is_int(value) and value >= least, f"a whole number of at least {least}")
 
 
 def num_classes_of(cfg: DictConfig, data: Facts) -> int:
-    """How many classes the net is told: those of loaded ``data`` where the run is conditional, else 0.
+    """Number of classes that the net learns: those of ``data`` if the run is conditional, else 0.
 
     Raises:
-        UserError: data without labels, or with ones out of range; a net that takes none.
+        UserError: the data have no class labels or some out of range, or the net takes no classes.
     """
     if not cfg.conditional:
         return 0
     class_label, num_classes = data.train.class_label, data.num_classes
     if class_label is None or num_classes < 1:
         raise UserError(
-            "conditional=true needs labelled data, these have no classes; take data=digits, mnist or another labelled "
-            "set, or conditional=false"
+            "conditional=true needs labelled data, these data have no classes; take data=digits, mnist or another "
+            "labelled set, or conditional=false"
         )
     if not 0 <= class_label.min() <= class_label.max() < num_classes:
         raise UserError(
-            f"labels must be from 0 to {num_classes - 1}, the data have {class_label.min()} to {class_label.max()}"
+            f"class labels must be from 0 to {num_classes - 1}, the data have {class_label.min()} to "
+            f"{class_label.max()}; repair the class labels or num_classes of the data"
         )
     if "num_classes" not in cfg.model:
         raise UserError(
-            f"conditional=true needs a net that takes classes, {cfg.model._target_} is given none; add classes: "
+            f"conditional=true needs a net with num_classes, {cfg.model._target_} has none; add num_classes: "
             f"${{derived.num_classes}} to its yaml, or take model=unet or mlp"
         )
     return num_classes
 
 
 def check_folder(path: Path) -> None:
-    """Makes the run's folder; refuses one that cannot be written, or that holds files of a run without its record."""
+    """Makes the folder; refuses one that is not writable, or that holds files of a run but no run.json."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -93,8 +94,8 @@ def _check_precision(cfg: DictConfig) -> None:
     clips = cfg.trainer.gradient_clip_val
     if str(cfg.trainer.precision) in ("16", "16-mixed") and cfg.optimizer.get("fused") and clips:
         raise UserError(
-            "trainer.precision=16-mixed scales the loss, and a fused optimizer takes the scale off only after the "
-            "gradient was clipped; set optimizer.fused=false, or take trainer.precision=bf16-mixed"
+            "trainer.precision=16-mixed scales the loss, and a fused optimizer removes the scale only after the "
+            "gradient is clipped; set optimizer.fused=false, or take trainer.precision=bf16-mixed"
         )
 
 
@@ -103,13 +104,13 @@ def _require(key: str, value: Any, fits: bool, allowed: str) -> None:
         raise UserError(f"{key} must be {allowed}, got {value!r}")
 
 
-def _words(value: Any) -> bool:
+def _is_list_of_words(value: Any) -> bool:
     return isinstance(value, (list, ListConfig)) and all(isinstance(word, str) for word in value)
 
 
-def _int(value: Any) -> bool:
+def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, float) or _int(value)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or _is_int(value)

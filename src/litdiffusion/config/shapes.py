@@ -1,4 +1,4 @@
-"""Whether data, codec, net and sampler fit each other, asked before the work with two items that hold nothing."""
+"""Checks the shapes of data, codec, net and sampler by two dummy items, before training."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -15,43 +15,44 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.training import DiffusionModule
 
-TWO = 2
-"""Items of a question: one would hide what mixes up the batch with another dimension."""
+DUMMY_ITEMS = 2
+"""Batch size of the checks; with 1 a net could mix up the batch with another dimension unnoticed."""
 
 
-class Answer(NamedTuple):
-    """What a net gave for two items: the shape of its output, and the bytes that its gradient would need kept."""
+class DummyOutput(NamedTuple):
+    """Shape of a net's output for two dummy items, and bytes of the activations that its gradient needs."""
 
     shape: tuple[int, ...]
-    kept: int
+    activation_bytes: int
 
 
-def check_shapes(module: DiffusionModule, data: Facts) -> Answer:
-    """Refuses parts that do not fit each other; returns the net's answer, see `ask`.
+def check_shapes(module: DiffusionModule, data: Facts) -> DummyOutput:
+    """Refuses parts that do not fit each other; returns the result of `dummy_forward`.
 
     Raises:
-        UserError: the part, the shape that it gives, and the one that is needed.
+        UserError: names the part, the shape that it returns, and the shape that is needed.
     """
     _check_codec(module, data)
     channels = module.shape[0] * (2 if module.denoiser.learned_variance else 1)
-    answer = ask(module.denoiser.net, module.shape, module.num_classes)
-    _require("the net", answer.shape, (TWO, channels, *module.shape[1:]), "out_channels: ${derived.out_channels}")
+    output = dummy_forward(module.denoiser.net, module.shape, module.num_classes)
+    needed = (DUMMY_ITEMS, channels, *module.shape[1:])
+    _require("the net", output.shape, needed, "set out_channels: ${derived.out_channels}")
     _check_sampler(module.sampler, module.denoiser.schedule, module.shape)
-    return answer
+    return output
 
 
-def ask(net: nn.Module, shape: Sequence[int], num_classes: int = 0) -> Answer:
-    """Calls the net with two empty items (2, *shape) on the meta device: weights and results without memory.
+def dummy_forward(net: nn.Module, shape: Sequence[int], num_classes: int = 0) -> DummyOutput:
+    """Calls the net with two dummy inputs (2, *shape) on the meta device, which needs no memory.
 
-    A net that cannot be called there (it holds tensors that are no buffers, or looks at values) is called for real,
-    once: only then it is known whether the net is wrong.
+    A net that fails on the meta device (it holds tensors that are not buffers, or reads values) is called once on its
+    own device, which decides whether the net is wrong.
 
     Raises:
-        UserError: a net that fails on real tensors.
+        UserError: the net fails on real tensors.
     """
     try:
         return _call(net, shape, num_classes, torch.device("meta"))
-    except Exception:  # nets of all kinds may fail on meta in any way; the call below is the judge
+    except Exception:  # a net may fail on meta in any way; the call below decides
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
     with torch.random.fork_rng(devices=[]):
         try:
@@ -61,17 +62,18 @@ def ask(net: nn.Module, shape: Sequence[int], num_classes: int = 0) -> Answer:
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
-                f"the net fails on x {(TWO, *shape)}, noise_label ({TWO},) and class_label "
-                f"{f'({TWO},)' if num_classes else None}: {reason}; give it shape: ${{derived.shape}}, or take a net "
-                f"made for such data"
+                f"the net fails on x {(DUMMY_ITEMS, *shape)}, noise_label ({DUMMY_ITEMS},) and class_label "
+                f"{f'({DUMMY_ITEMS},)' if num_classes else None}: {reason}; set shape: ${{derived.shape}} in its yaml, "
+                f"or take a net made for such data"
             ) from error
 
 
-def _call(net: nn.Module, shape: Sequence[int], num_classes: int, device: torch.device) -> Answer:
-    x = torch.zeros(TWO, *shape, device=device)
-    noise_label = torch.ones(TWO, device=device)
-    class_label = torch.zeros(TWO, dtype=torch.long, device=device) if num_classes else None
-    weights = {f"net.{name}": _on(value, device) for name, value in (*net.named_parameters(), *net.named_buffers())}
+def _call(net: nn.Module, shape: Sequence[int], num_classes: int, device: torch.device) -> DummyOutput:
+    x = torch.zeros(DUMMY_ITEMS, *shape, device=device)
+    noise_label = torch.ones(DUMMY_ITEMS, device=device)
+    class_label = torch.zeros(DUMMY_ITEMS, dtype=torch.long, device=device) if num_classes else None
+    tensors = (*net.named_parameters(), *net.named_buffers())
+    weights = {f"net.{name}": _to_device(value, device) for name, value in tensors}
     own = {value.untyped_storage()._cdata for value in weights.values()}
     kept: dict[int, Tensor] = {}
 
@@ -80,22 +82,22 @@ def _call(net: nn.Module, shape: Sequence[int], num_classes: int, device: torch.
         return tensor
 
     training = net.training
-    net.eval()  # nothing is learned or counted from empty items
+    net.eval()  # dummy items must not change running statistics
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            out = functional_call(_Eager(net), weights, (x, noise_label, class_label))
+            out = functional_call(_Uncompiled(net), weights, (x, noise_label, class_label))
     finally:
         net.train(training)
     sizes = [tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own]
-    return Answer(tuple(getattr(out, "shape", ())), sum(sizes))
+    return DummyOutput(tuple(getattr(out, "shape", ())), sum(sizes))
 
 
-def _on(value: Tensor, device: torch.device) -> Tensor:
+def _to_device(value: Tensor, device: torch.device) -> Tensor:
     return value.detach().to(device).requires_grad_(value.requires_grad)
 
 
-class _Eager(nn.Module):
-    """A net without its compiled form, whose compiling would take a minute."""
+class _Uncompiled(nn.Module):
+    """Calls a net without its compiled form, because compiling would take a minute."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -106,17 +108,17 @@ class _Eager(nn.Module):
 
 
 def _check_codec(module: DiffusionModule, data: Facts) -> None:
-    """With two real items: a codec's weights may be far from meta, and building has encoded many already."""
+    """Uses two real items, because a codec may not run on the meta device."""
     with torch.no_grad():
-        items = data.training_reference(TWO)
+        items = data.training_reference(DUMMY_ITEMS)
         latent = module.codec.encode(items)
-        _require("the codec's encode", latent.shape[1:], tuple(module.shape), "what its latent_shape says")
+        _require("the codec's encode", latent.shape[1:], tuple(module.shape), "return the shape of its latent_shape")
         decoded = module.codec.decode(latent)
-    _require("the codec's decode", decoded.shape[1:], tuple(data.shape), "the shape of the data")
+    _require("the codec's decode", decoded.shape[1:], tuple(data.shape), "return the shape of the data")
 
 
-class _Nothing(nn.Module):
-    """A denoiser that always predicts x_0 = 0: a walk with it costs nothing."""
+class _ZeroDenoiser(nn.Module):
+    """A denoiser that always predicts x_0 = 0, so that a sampler runs without a net."""
 
     def __init__(self, schedule: NoiseSchedule):
         super().__init__()
@@ -128,20 +130,20 @@ class _Nothing(nn.Module):
 
 
 def _check_sampler(sampler: Sampler, schedule: NoiseSchedule, shape: Sequence[int]) -> None:
-    """By its first step from two draws of its prior; levels are real tensors, so this is no question for meta."""
+    """Takes the sampler's first step from two draws of its prior, on the CPU because levels are real tensors."""
     noise = seeded_noise(0)
     try:
-        start = sampler.prior(schedule, torch.zeros(TWO, *shape), noise)
-        states = [state.x for state in islice(sampler.trajectory(_Nothing(schedule), start, None, noise), 2)]
+        start = sampler.prior(schedule, torch.zeros(DUMMY_ITEMS, *shape), noise)
+        states = [state.x for state in islice(sampler.trajectory(_ZeroDenoiser(schedule), start, None, noise), 2)]
     except UserError:
         raise
-    except Exception as error:  # a sampler of the user's own may fail in any way
+    except Exception as error:  # a user's sampler may raise any kind of exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"the sampler fails on x {(TWO, *shape)}: {reason}; repair its step") from error
+        raise UserError(f"the sampler fails on x {(DUMMY_ITEMS, *shape)}: {reason}; repair its step method") from error
     for x in states:
-        _require("the sampler", x.shape, (TWO, *shape), "the shape of x")
+        _require("the sampler", x.shape, (DUMMY_ITEMS, *shape), "return the shape of x")
 
 
 def _require(part: str, given: Sequence[int], needed: Sequence[int], remedy: str) -> None:
     if tuple(given) != tuple(needed):
-        raise UserError(f"{part} returns shape {tuple(given)}, {tuple(needed)} is needed; give it {remedy}")
+        raise UserError(f"{part} returns shape {tuple(given)}, {tuple(needed)} is needed; {remedy}")

@@ -1,4 +1,4 @@
-"""Lightning's Trainer from its node: its own arguments in its own words, with the parts of the run."""
+"""Lightning's Trainer from ``cfg.trainer``, with the loggers and callbacks of the run."""
 
 import logging
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from litdiffusion.runs.log import RowsLogger
 from litdiffusion.training.checkpoint_io import SealedCheckpointIO
 
 BAREBONES = ("logger", "log_every_n_steps", "num_sanity_val_steps", "enable_model_summary", "profiler")
-"""Settings of the yamls that ``barebones=true`` does without."""
+"""Settings that are left out with ``barebones=true``, because Lightning refuses them together."""
 
 
 def make_trainer(
@@ -25,37 +25,37 @@ def make_trainer(
 
     Args:
         cfg: the whole config.
-        loggers: in their order.
-        callbacks: likewise.
-        overrides: of the command line: what was typed is never replaced.
+        loggers: loggers in their order.
+        callbacks: callbacks in their order.
+        overrides: overrides of the command line, which are never replaced.
 
     Raises:
-        UserError: what Lightning refuses, in its own words.
+        UserError: Lightning refuses a setting; the message is Lightning's.
     """
     node = OmegaConf.to_container(cfg.trainer, resolve=True)
     typed = {word.lstrip("+~").partition("=")[0].removeprefix("trainer.") for word in overrides}
-    node |= {**_validation(node, typed), "precision": cfg.derived.precision}
+    node |= {**_validation_interval(node, typed), "precision": cfg.derived.precision}
     more = [make(OmegaConf.create(extra), "trainer.callbacks") for extra in node.pop("callbacks") or []]
     plugins = [make(OmegaConf.create(plugin), "trainer.plugins") for plugin in node.pop("plugins") or []]
     if node["barebones"]:
         node = {key: value for key, value in node.items() if key not in BAREBONES or key in typed}
     else:
         node["logger"] = loggers or bool(node["logger"])
-        if node["enable_progress_bar"] is None:  # Lightning would add a bar of its own to a run that takes out ours
+        if node["enable_progress_bar"] is None:  # else Lightning adds its own bar to a run without ours
             node["enable_progress_bar"] = any(isinstance(part, ProgressBar) for part in [*callbacks, *more])
-    target, chosen = node.pop("_target_"), [*allowed(node, callbacks), *more]
+    target, chosen = node.pop("_target_"), [*allowed_callbacks(node, callbacks), *more]
     try:
-        return _class(target)(**node, callbacks=chosen, plugins=[SealedCheckpointIO(), *plugins])
+        return _trainer_class(target)(**node, callbacks=chosen, plugins=[SealedCheckpointIO(), *plugins])
     except UserError:
         raise
-    except Exception as error:  # Lightning refuses settings by several kinds of exception
+    except Exception as error:  # Lightning raises several kinds of exception
         raise UserError(f"trainer: {first_line(error)}") from error
 
 
 def make_loggers(cfg: DictConfig, **context: Any) -> list[Logger]:
-    """The dashboards, then the table, so that ``trainer.logger`` is a dashboard where there is one.
+    """The dashboards, then the csv logger, so that ``trainer.logger`` is a dashboard if there is one.
 
-    None where nothing may be written, since they make folders. ``context``: of the run, see `make`.
+    The list is empty if nothing may be written, since loggers make folders. ``context`` is passed to `make`.
     """
     if cfg.dry_run or cfg.trainer.logger is False or cfg.trainer.barebones:
         return []
@@ -63,15 +63,15 @@ def make_loggers(cfg: DictConfig, **context: Any) -> list[Logger]:
     return sorted(loggers, key=lambda logger: isinstance(logger, RowsLogger))
 
 
-def allowed(node: dict[str, Any], callbacks: Sequence[L.Callback]) -> list[L.Callback]:
-    """The callbacks that the Trainer's switches leave: a switch of Lightning's takes out what it forbids."""
+def allowed_callbacks(node: dict[str, Any], callbacks: Sequence[L.Callback]) -> list[L.Callback]:
+    """The callbacks without those that a switch of the Trainer turns off, e.g. ``enable_checkpointing=false``."""
     off = [kind for key, kind in (("enable_checkpointing", Checkpoint), ("enable_progress_bar", ProgressBar))
            if node.get(key) is False or node["barebones"]]  # fmt: skip
     return [callback for callback in callbacks if not isinstance(callback, tuple(off))]
 
 
-def _validation(node: dict[str, Any], typed: set[str]) -> dict[str, Any]:
-    """The yamls count validations in batches of the whole run; who counts in epochs gets Lightning's defaults."""
+def _validation_interval(node: dict[str, Any], typed: set[str]) -> dict[str, Any]:
+    """Lightning's default interval for runs that validate by epochs; the yamls count batches of the whole run."""
     if isinstance(node["val_check_interval"], float) and node["check_val_every_n_epoch"] is None:
         return {"check_val_every_n_epoch": 1}
     if node["check_val_every_n_epoch"] is not None and "val_check_interval" not in typed:
@@ -79,14 +79,14 @@ def _validation(node: dict[str, Any], typed: set[str]) -> dict[str, Any]:
     return {}
 
 
-def _class(name: str) -> type[L.Trainer]:
+def _trainer_class(name: str) -> type[L.Trainer]:
     from hydra.utils import get_object
 
     return get_object(name)
 
 
 class Quiet(logging.Filter):
-    """Lets through what Lightning says, but for its advertisements and its list of absent hardware."""
+    """Removes Lightning's advertisements and its lines about absent hardware from the log."""
 
     WORDS = ("Tip:", "TPU available", "HPU available", "GPU available: False")
 

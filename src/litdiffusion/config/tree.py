@@ -1,4 +1,4 @@
-"""``print_config=true``: the config as a tree, as it stands when the run is built."""
+"""``print_config=true``: prints the final config as a tree."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,20 +14,20 @@ def show(cfg: DictConfig, order: Sequence[str] = ()) -> None:
     """Prints the resolved config: first the single values, then the groups in their ``order``."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     keys = sorted(plain, key=lambda key: order.index(key) if key in order else -1)
-    tree = _filled(Tree("config"), {key: plain[key] for key in keys})
+    tree = _add_nodes(Tree("config"), {key: plain[key] for key in keys})
     Console(soft_wrap=True, highlight=False).print(tree)
 
 
-def _filled(tree: Tree, node: Mapping[str, Any]) -> Tree:
+def _add_nodes(tree: Tree, node: Mapping[str, Any]) -> Tree:
     for key, value in node.items():
         if isinstance(value, Mapping) and value:
-            _filled(tree.add(Text(str(key), style="bold")), value)
+            _add_nodes(tree.add(Text(str(key), style="bold")), value)
         else:
-            tree.add(Text(f"{key}: {_written(value)}"))
+            tree.add(Text(f"{key}: {_yaml_text(value)}"))
     return tree
 
 
-def _written(value: Any) -> str:
-    """As a yaml has it, on one line."""
+def _yaml_text(value: Any) -> str:
+    """The value in yaml syntax on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")

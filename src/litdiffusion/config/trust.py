@@ -1,4 +1,4 @@
-"""Which names a ``_target_`` may stand for: many in a yaml of one's own, few in a checkpoint's config."""
+"""Which names a ``_target_`` may have: many in a user's own yaml, few in the config of a checkpoint."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ from typing import Any
 from litdiffusion.errors import UserError
 
 TRUSTED = ("litdiffusion", "torch", "torchvision", "torchmetrics", "lightning", "diffusers", "timm")
-"""Packages whose names need no warning in a yaml, and no allowance in a checkpoint."""
+"""Packages that need no warning in a yaml, and no permission in a checkpoint."""
 
 PARTS = (
     *("codecs", "data", "nets", "measure.features", "measure.quality", "training.lr", "training.optimizers"),
@@ -19,9 +19,9 @@ PARTS = (
 )
 """The modules of litdiffusion that a checkpoint's config may name."""
 
-# Of the standard library only what holds plain values: all else is a way to run, read or delete something.
+# The only names of the standard library that are allowed: they hold plain values and cannot run or delete anything.
 HARMLESS = {"collections.OrderedDict", "datetime.timedelta", "pathlib.Path", "pathlib._local.Path"}
-# Names of wide use that load code, or call what another string names; everything below them is meant too.
+# Refused names of known packages, with everything below them: they load code, or call a function named by a string.
 REFUSED = (
     *("torch.load", "torch.serialization", "torch.jit.load", "torch.jit._serialization", "torch.hub", "torch.package"),
     *("torch.utils.cpp_extension", "torch.utils.collect_env", "torch.utils.model_zoo", "torch.utils.file_baton"),
@@ -35,7 +35,7 @@ REFUSED = (
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted path, target) of every ``_target_`` of a plain config, at any depth, in lists too."""
+    """(dotted path, target) of every ``_target_`` in a plain config, at any depth and inside lists."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield path, node["_target_"]
@@ -47,10 +47,10 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def refuse_name(name: str, path: str) -> None:
-    """Refuses, before anything is imported, a name of the standard library or of what loads and runs code.
+    """Refuses names of the standard library and of functions that load or run code; imports nothing.
 
     Raises:
-        UserError: such a name.
+        UserError: the name is refused.
     """
     if name in HARMLESS or not _dangerous(name):
         return
@@ -61,7 +61,7 @@ def refuse_name(name: str, path: str) -> None:
 
 
 def refuse_object(target: Callable[..., Any], name: str, path: str) -> None:
-    """Refuses an object that was reached by another name than its own (``torch.os.system``), see `refuse_name`."""
+    """Refuses an object whose own name `refuse_name` refuses, e.g. ``torch.os.system``, which is ``os.system``."""
     origin = origin_of(target) or name
     if origin not in HARMLESS and _dangerous(origin):
         raise UserError(
@@ -71,20 +71,20 @@ def refuse_object(target: Callable[..., Any], name: str, path: str) -> None:
 
 
 def origin_of(target: Any) -> str | None:
-    """The module and name under which an object was defined, of an instance those of its class; None if unknown."""
+    """The dotted name under which an object (or the class of an instance) was defined; None if unknown."""
     named = target if hasattr(target, "__qualname__") else type(target)
     module = getattr(named, "__module__", None)
     return None if module is None else f"{module}.{named.__qualname__}"
 
 
-def warn_of_strangers(config: Mapping[str, Any], trusted: Iterable[str] = ()) -> None:
-    """Warns, in one line, of the packages outside the trusted ones that a config of one's own names."""
+def warn_of_untrusted_packages(config: Mapping[str, Any], trusted: Iterable[str] = ()) -> None:
+    """Warns of every package that a user's own config names and that is not trusted."""
     known = {*TRUSTED, *trusted}
     named = [(path, str(target)) for path, target in targets(config) if not _dangerous(str(target))]
     strangers = {package_of(target): path for path, target in named if package_of(target) not in known}
     for package, path in strangers.items():
         if not package.isidentifier() or (package not in sys.modules and find_spec(package) is None):
-            continue  # a typing error runs nothing, and is told when the part is made
+            continue  # a typing error runs nothing; making the part reports it
         warnings.warn(
             f"{path}._target_ runs code of {package}, which is not on the list of trusted packages; if you know it, "
             f"add trusted=[{package}]",
@@ -92,18 +92,18 @@ def warn_of_strangers(config: Mapping[str, Any], trusted: Iterable[str] = ()) ->
         )
 
 
-def check_sent(config: Any, path: str, allowed: Iterable[str] = ()) -> None:
-    """Refuses a part of a checkpoint's config that names more than the parts of known packages.
+def check_checkpoint_config(config: Any, path: str, allowed: Iterable[str] = ()) -> None:
+    """Refuses a part of a checkpoint's config whose targets could run foreign code.
 
-    Of litdiffusion its parts may be named; of torch, diffusers and the like only networks (subclasses of
-    ``torch.nn.Module``), as the optimizer an optimizer, as ``lr_schedule`` one of torch's. Of any other package nothing
-    may be named, unless it is ``allowed``: it is not even imported.
+    Allowed targets: the parts of litdiffusion; networks (``torch.nn.Module``) of trusted packages; as ``optimizer`` an
+    optimizer and as ``lr_schedule`` a scheduler of trusted packages; everything in the packages of ``allowed``. Other
+    packages are not even imported.
 
     Raises:
-        UserError: another name, or an interpolation, which a stored config never holds.
+        UserError: another target, or an interpolation, which a stored config never holds.
     """
     if "${" in str(config):
-        raise UserError(f"{path} of this checkpoint holds an interpolation, which no run stores; do not use the file")
+        raise UserError(f"{path} of this checkpoint holds an interpolation, which no run writes; do not use the file")
     for where, target in targets(config, path):
         refuse_name(str(target), where)
         package = package_of(str(target))
@@ -129,7 +129,7 @@ def _check_kind(name: str, path: str) -> None:
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)
     try:
         target = get_object(name)
-    except Exception:  # the part's own making says what is wrong with the name, and what to install
+    except Exception:  # making the part reports the error and its remedy
         return
     origin = origin_of(target) or name
     part = origin.startswith(tuple(f"litdiffusion.{name}." for name in PARTS))
@@ -145,7 +145,7 @@ def _check_kind(name: str, path: str) -> None:
 
 
 def _dangerous(name: str) -> bool:
-    """Of a dotted name: the standard library, the list above, or private parts that a dotted walk leads through."""
+    """Whether a dotted name is in the standard library or in `REFUSED`, or has a double underscore."""
     package = package_of(name)
     standard = package in sys.stdlib_module_names or package == "builtins" or "__" in name
     return standard or any(name == refused or name.startswith(f"{refused}.") for refused in REFUSED)

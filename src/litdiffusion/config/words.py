@@ -1,4 +1,4 @@
-"""Words of the command line that Hydra would refuse or misread, in words that it understands. Imports no torch."""
+"""Rewrites command-line arguments that Hydra would refuse or misread. Imports no torch."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,38 +11,39 @@ import yaml
 from litdiffusion.config.origins import OPTIONAL
 from litdiffusion.errors import UserError
 
-DRY = ("hydra.output_subdir=null", "hydra/job_logging=none")
-"""For a dry run: Hydra then writes nothing into the folder that it makes."""
-ANEW = ("name=null", "sweep=null")
-"""For a run of a saved config: it is another run, in a folder of its own."""
+DRY_RUN_OVERRIDES = ("hydra.output_subdir=null", "hydra/job_logging=none")
+"""Added to a dry run, so that Hydra writes no files into the folder that it makes."""
+NEW_RUN_OVERRIDES = ("name=null", "sweep=null")
+"""Added to a run of a saved config, which is a new run in its own folder."""
 
 _TARGET = re.compile(r"^([\w.]+)(?:\._target_=|=\{.*\b_target_:)")
 """``part._target_=name`` or ``part={_target_: name, ...}``."""
 
 
-def understood(arguments: Sequence[str], script: Path, config_dir: Path, config_name: str) -> list[str]:
-    """The arguments as Hydra needs them.
+def hydra_arguments(arguments: Sequence[str], script: Path, config_dir: Path, config_name: str) -> list[str]:
+    """The arguments in the form that Hydra accepts.
 
     Raises:
-        UserError: a group that a run cannot do without is set to null.
+        UserError: a group that every run needs is set to null.
     """
     primary = yaml.safe_load((config_dir / f"{config_name}.yaml").read_text())
-    words = _open([_without_null(word, config_dir, primary) for word in arguments])
+    words = _mark_new_keys([_replace_null(word, config_dir, primary) for word in arguments])
     if "dry_run=true" in (word.lower() for word in words):
-        words += [word for word in DRY if word not in words]
+        words += [word for word in DRY_RUN_OVERRIDES if word not in words]
     if is_saved(config_file(words, script)):
-        words += [word for word in (*ANEW, *_settings_of_hydra(primary)) if _key(word) not in map(_key, words)]
+        more = [*NEW_RUN_OVERRIDES, *_hydra_settings(primary)]
+        words += [word for word in more if _key(word) not in map(_key, words)]
     return words
 
 
 def config_file(arguments: Sequence[str], script: Path) -> Path | None:
-    """The primary config where ``--config-path`` names its folder, by itself or beside the script."""
+    """The file that ``--config-path`` (absolute or relative to the script) and ``--config-name`` name."""
     folder, name = option(arguments, "--config-path", "-cp"), option(arguments, "--config-name", "-cn")
     return script.parent / folder / f"{name.removesuffix('.yaml')}.yaml" if folder and name else None
 
 
 def is_saved(path: Path | None) -> bool:
-    """Whether this is the config that Hydra saved for a run: composed, so without a defaults list."""
+    """Whether this is a composed config that Hydra saved, which has no defaults list."""
     if path is None or not path.is_file():
         return False
     content = yaml.safe_load(path.read_text())
@@ -50,14 +51,14 @@ def is_saved(path: Path | None) -> bool:
 
 
 def option(arguments: Sequence[str], *names: str) -> str | None:
-    """The value of one of Hydra's options, as ``--name value`` or ``--name=value``."""
+    """The value of a Hydra option, given as ``--name value`` or ``--name=value``."""
     apart = [value for name, value in pairwise(arguments) if name in names]
     joined = [word.partition("=")[2] for word in arguments if word.partition("=")[0] in names and "=" in word]
     return next(iter([*apart, *joined]), None)
 
 
-def _settings_of_hydra(primary: dict[str, Any]) -> Iterator[str]:
-    """What the primary config tells Hydra (where runs lie, above all), for a config without that part."""
+def _hydra_settings(primary: dict[str, Any]) -> Iterator[str]:
+    """The ``hydra`` node of the primary config (run folders above all) as overrides, for a config without it."""
     settings = {key: value for key, value in primary.get("hydra", {}).items() if key != "help"}
     yield from _assignments("++hydra", settings)
 
@@ -70,8 +71,8 @@ def _assignments(prefix: str, node: Any) -> Iterator[str]:
         yield f"{prefix}=[{','.join(node)}]" if isinstance(node, list) else f'{prefix}="{node}"'
 
 
-def _without_null(word: str, config_dir: Path, primary: dict[str, Any]) -> str:
-    """``group=null``, which Hydra refuses, as ``group=none`` where there is that choice, else as ``~group``."""
+def _replace_null(word: str, config_dir: Path, primary: dict[str, Any]) -> str:
+    """Replaces ``group=null``, which Hydra refuses, by ``group=none`` if that choice exists, else by ``~group``."""
     group, _, value = word.partition("=")
     values = value.split(",")
     if "null" not in values or not re.fullmatch(r"\w+(/\w+)*", group) or not (config_dir / group).is_dir():
@@ -80,22 +81,22 @@ def _without_null(word: str, config_dir: Path, primary: dict[str, Any]) -> str:
     if "none" in choices:
         return f"{group}={','.join('none' if choice == 'null' else choice for choice in values)}"
     if group not in OPTIONAL and {group: None} not in primary.get("defaults", []):
-        raise UserError(f"{group}=null leaves the run without that part; take one of {', '.join(choices)}")
+        raise UserError(f"{group}=null leaves the run without a part that it needs; take one of {', '.join(choices)}")
     if len(values) > 1:
-        raise UserError(f"{word}: a sweep needs choices with names; {group} is one of {', '.join(choices)}")
+        raise UserError(f"{word}: a sweep needs named choices; {group} is one of {', '.join(choices)}")
     return f"~{group}"
 
 
-def _open(words: Sequence[str]) -> list[str]:
-    """With ``++`` before arguments that no yaml has: of a target that the command line names, and of a sweep's params.
+def _mark_new_keys(words: Sequence[str]) -> list[str]:
+    """Puts ``++``, which Hydra requires for new keys, before arguments of a typed ``_target_`` and a sweeper's params.
 
-    Hydra takes only known keys without it. A target's arguments are checked when it is built.
+    A target's arguments are checked when it is built.
     """
     parts = ["hydra.sweeper.params", *(name for word in words for name in _TARGET.findall(word))]
-    return [f"++{word}" if any(_belongs(word, part) for part in parts) else word for word in words]
+    return [f"++{word}" if any(_is_argument_of(word, part) for part in parts) else word for word in words]
 
 
-def _belongs(word: str, part: str) -> bool:
+def _is_argument_of(word: str, part: str) -> bool:
     return word.startswith((f"{part}={{", f"{part}.")) and not word.startswith(f"{part}._target_=")
 
 

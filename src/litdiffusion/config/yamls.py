@@ -1,4 +1,4 @@
-"""The yamls that a config is composed from, and what each of them sets. Imports no torch."""
+"""The yamls that a config is composed from, and the values that each of them sets. Imports no torch."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +20,9 @@ class Yamls:
     """The yamls of a config.
 
     Args:
-        folders: that hold groups, the project's own first.
-        chosen: those that the config was composed from, the primary one first.
-        overrides: what the command line sets in no yaml's place, as dotted keys and plain values.
+        folders: folders with config groups, the project's own first.
+        chosen: yamls that the config was composed from, the primary config first.
+        overrides: (dotted key, value) of every override that is not a choice of a group.
     """
 
     folders: Sequence[Path]
@@ -31,40 +31,40 @@ class Yamls:
 
     @classmethod
     def of_this_job(cls) -> "Yamls":
-        """Those of the Hydra job that is running."""
+        """The yamls of the running Hydra job."""
         hydra = HydraConfig.get()
         folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
         choices, primary = hydra.runtime.choices, hydra.job.config_name.removesuffix(".yaml")
-        order = _order(folders, primary)
+        order = _group_order(folders, primary)
         groups = sorted(choices, key=lambda group: order.index(group) if group in order else -1)
         names = [primary, *(f"{group}/{choices[group]}" for group in groups)]
         chosen = [file for name in names for file in _with_parents(folders, name)]
-        return cls(folders, chosen, [pair for pair in _typed() if not _is_choice(folders, *pair)])
+        return cls(folders, chosen, [pair for pair in _override_pairs() if not _is_choice(folders, *pair)])
 
     def layers(self) -> list["Layer"]:
-        """What is set where, in the order in which it is merged; the command line comes last.
+        """The values that were merged, in their order; the command line is the last layer.
 
-        A yaml and those of its own group that its defaults list builds on are one layer.
+        A yaml and the yamls of its group in its defaults list form one layer.
         """
-        contents = [(self._within(path).parent, self._placed(path)) for path in self.chosen]
+        contents = [(self._relative_path(path).parent, self._content_in_package(path)) for path in self.chosen]
         layers = [Layer([content for _, content in run]) for _, run in groupby(contents, key=itemgetter(0))]
         return [*layers, Layer([_nested(key.split("."), value) for key, value in self.overrides])]
 
     def setting(self, key: str) -> Path | None:
-        """The yaml that sets a dotted key: of the chosen ones the last; None where the command line does, or none."""
+        """The last chosen yaml that sets a dotted key; None if the command line or no yaml sets it."""
         parts = key.split(".")
         if any(_covers(_nested(name.split("."), value), parts) for name, value in self.overrides):
             return None
-        return next((path for path in reversed(self.chosen) if _holds(self._placed(path), parts)), None)
+        return next((path for path in reversed(self.chosen) if _holds(self._content_in_package(path), parts)), None)
 
     def mentioning(self, word: str) -> Path | None:
-        """A yaml that holds this word, in the folders that were added to the project's own first."""
+        """A yaml that contains ``word``, searched in added folders before the project's own."""
         pattern = re.compile(rf"(?<![\w.]){re.escape(word)}(?![\w.])")
         files = (path for folder in reversed(self.folders) for path in sorted(folder.rglob("*.yaml")))
         return next((path for path in files if pattern.search(path.read_text(errors="replace"))), None)
 
-    def members(self, group: str) -> set[str]:
-        """The names of the parts with a target that any yaml, of the group or of an experiment, gives it."""
+    def part_names(self, group: str) -> set[str]:
+        """Names of all parts of ``group`` that have a target in any yaml of the group or of another group."""
         contents = [(path, _read(path)) for folder in self.folders for path in folder.rglob("*.yaml")]
         nodes = [content if path.parent.name == group else content.get(group) for path, content in contents]
         return {
@@ -75,66 +75,66 @@ class Yamls:
             if isinstance(part, Mapping) and "_target_" in part
         }
 
-    def _placed(self, path: Path) -> dict[str, Any]:
-        """The content of a yaml below the package that it is put into."""
+    def _content_in_package(self, path: Path) -> dict[str, Any]:
+        """The content of a yaml, nested below its package."""
         header = re.search(r"^#\s*@package\s+(\S+)", path.read_text(errors="replace"), re.MULTILINE)
         package = header.group(1) if header else "_group_"
-        own = {"_global_": [], "_group_": list(self._within(path).parts[:-1])}
+        own = {"_global_": [], "_group_": list(self._relative_path(path).parts[:-1])}
         return _nested(own.get(package, package.split(".")), _read(path))
 
-    def _within(self, path: Path) -> Path:
-        """A yaml's path in the folder that holds its group."""
+    def _relative_path(self, path: Path) -> Path:
+        """The path of a yaml, relative to its folder of groups."""
         return path.relative_to(next(folder for folder in self.folders if path.is_relative_to(folder)))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Nested contents that are merged at the same place."""
+    """Contents of yamls that are merged together."""
 
     contents: Sequence[dict[str, Any]]
 
     def holds(self, key: str) -> bool:
-        """Whether it sets a dotted key, or something below it."""
+        """Whether the layer sets a dotted key, or a key below it."""
         return any(_holds(content, key.split(".")) for content in self.contents)
 
     def value(self, key: str) -> Any:
-        """What it sets a dotted key to; None where it does not."""
+        """The value that the layer sets for a dotted key; None if it sets none."""
         parts = key.split(".")
-        values = [reduce(_inside, parts, content) for content in self.contents if _holds(content, parts)]
+        values = [reduce(_child, parts, content) for content in self.contents if _holds(content, parts)]
         return values[-1] if values else None
 
 
 def groups_of_this_job() -> list[str]:
-    """The groups of the defaults list, in its order; none outside a Hydra job."""
+    """The groups of the defaults list in their order; empty outside a Hydra job."""
     if not HydraConfig.initialized():
         return []
     hydra = HydraConfig.get()
     folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
-    return _order(folders, hydra.job.config_name.removesuffix(".yaml"))
+    return _group_order(folders, hydra.job.config_name.removesuffix(".yaml"))
 
 
 def task_overrides() -> list[str]:
-    """The words of the command line that are about this project; as typed, for ``${seed}`` has no meaning there."""
+    """The overrides of the command line, except Hydra's own; unresolved, since ``${seed}`` has no value there."""
     return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
 
 
 def groups_in(primary: Mapping[str, Any]) -> list[str]:
-    """Those of a defaults list."""
+    """The groups in the defaults list of a config."""
     return [group for entry in primary.get("defaults") or [] if isinstance(entry, dict) for group in entry]
 
 
-def _typed() -> list[tuple[str, Any]]:
-    """Key and value of each word of the command line."""
+def _override_pairs() -> list[tuple[str, Any]]:
+    """Key and value of each override."""
     words = OverridesParser.create().parse_overrides(task_overrides())
     return [(word.key_or_group, None if word.is_delete() else word.value()) for word in words]
 
 
 def _is_choice(folders: Sequence[Path], key: str, value: Any) -> bool:
-    """Whether a word chooses yamls of a group, instead of setting values."""
+    """Whether an override chooses a yaml of a group, instead of setting a value."""
     return not isinstance(value, dict) and any((folder / key).is_dir() for folder in folders)
 
 
-def _order(folders: Sequence[Path], primary: str) -> list[str]:
+def _group_order(folders: Sequence[Path], primary: str) -> list[str]:
     return groups_in({"defaults": _defaults(folders, primary)})
 
 
@@ -143,8 +143,8 @@ def _nested(keys: Sequence[str], value: Any) -> Any:
 
 
 def _with_parents(folders: Sequence[Path], name: str) -> Iterator[Path]:
-    """A yaml after those that its own defaults list builds on."""
-    path = _found(folders, name)
+    """The yamls in the defaults list of a yaml, then the yaml itself."""
+    path = _find_yaml(folders, name)
     if path is None:
         return
     for entry in _defaults(folders, name):
@@ -154,30 +154,30 @@ def _with_parents(folders: Sequence[Path], name: str) -> Iterator[Path]:
     yield path
 
 
-def _found(folders: Sequence[Path], name: str) -> Path | None:
+def _find_yaml(folders: Sequence[Path], name: str) -> Path | None:
     return next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
 
 
 def _defaults(folders: Sequence[Path], name: str) -> list[Any]:
-    path = _found(folders, name)
+    path = _find_yaml(folders, name)
     return (_read(path).get("defaults") or []) if path else []
 
 
 def _holds(node: Any, parts: Sequence[str]) -> bool:
-    """Whether nested dictionaries and lists have a value at these keys and indices."""
+    """Whether nested dictionaries and lists have a value at these keys or indices."""
     if isinstance(node, list):
         node = {str(index): value for index, value in enumerate(node)}
     return not parts or (isinstance(node, Mapping) and parts[0] in node and _holds(node[parts[0]], parts[1:]))
 
 
 def _covers(node: Any, parts: Sequence[str]) -> bool:
-    """Whether merging ``node`` decides what stands at these keys: a value that is no dictionary replaces all below."""
+    """Whether merging ``node`` sets the value at these keys; a value that is no dictionary replaces all keys below."""
     if not parts or not isinstance(node, Mapping):
         return True
     return parts[0] in node and _covers(node[parts[0]], parts[1:])
 
 
-def _inside(node: Any, part: str) -> Any:
+def _child(node: Any, part: str) -> Any:
     return node[int(part)] if isinstance(node, list) else node[part]
 
 
@@ -185,5 +185,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError):
-        return {}  # a broken yaml that was not chosen is nobody's concern; Hydra refuses a chosen one
+        return {}  # only chosen yamls matter, and Hydra refuses a broken one of these
     return content if isinstance(content, dict) else {}

@@ -1,27 +1,27 @@
-"""A trained model without its training: weights as safetensors, the config beside them as json."""
+"""Exports a trained model: the weights as safetensors, the config as json."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from litdiffusion.config.keys import Use, has
+from litdiffusion.config.keys import Use, decides
 from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.training.checkpoints import read_checkpoint
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PREFIXES = {"ema": "ema.model.net.", "raw": "denoiser.net."}
-"""Of the net's tensors in a checkpoint, by the choice of weights."""
+"""Choice of weights -> prefix of the net's tensors in a checkpoint."""
 
 
 def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> Path:
-    """Writes the net's weights and the config of a checkpoint into ``folder``: no pickle, nothing that runs.
+    """Writes the net's weights and the config of a checkpoint into ``folder``, without pickled code.
 
-    ``model.safetensors`` holds the tensors under the net's own names, so that ``net.load_state_dict`` takes them;
-    ``config.json`` what `Pretrained` needs to build the net, its process and its sampler again.
+    ``model.safetensors`` holds the tensors under the net's own names, as ``net.load_state_dict`` needs them.
+    ``config.json`` holds what `Pretrained` needs to build net, process and sampler.
 
     Raises:
-        UserError: a checkpoint that cannot be read; unknown ``weights``; a folder that holds a model already.
+        UserError: the checkpoint cannot be read, ``weights`` is unknown, or ``folder`` already holds a model.
     """
     from safetensors.torch import save
 
@@ -32,7 +32,7 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> 
         raise UserError(f"{folder} already holds an exported model, which would be overwritten; name another folder")
     content = read_checkpoint(checkpoint)
     prefix, state = PREFIXES[weights], content["state_dict"]
-    # Clones: the format refuses tensors that share memory, and those in other orders than the plain one.
+    # Cloned because safetensors refuses tensors that share memory or are not contiguous.
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     net = {name: value.clone().contiguous() for name, value in own.items()}
     try:
@@ -46,10 +46,10 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> 
 
 
 def read_export(folder: str | Path, weights: str = "ema") -> dict[str, Any]:
-    """The content of an exported model in the form of a checkpoint's: ``litdiffusion`` and ``state_dict``.
+    """The content of an exported model in the form of a checkpoint: ``litdiffusion`` and ``state_dict``.
 
     Raises:
-        UserError: missing or damaged files; other weights than those that were exported.
+        UserError: files are missing or damaged, or ``weights`` were not exported.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -59,22 +59,22 @@ def read_export(folder: str | Path, weights: str = "ema") -> dict[str, Any]:
         record = json.loads((folder / CONFIG).read_text())
         exported = record["weights"]
         if weights != exported:
-            raise UserError(f"{folder} holds the {exported} weights alone; take weights={exported}")
+            raise UserError(f"{folder} holds only the {exported} weights; take weights={exported}")
         net = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise UserError(
-            f"{error.filename or folder / WEIGHTS} is missing; take a folder of scripts/export.py"
+            f"{error.filename or folder / WEIGHTS} is missing; take a folder that scripts/export.py wrote"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{folder} holds no whole exported model ({error}); export it again") from error
+        raise UserError(f"{folder} holds no intact exported model ({error}); export it again") from error
     record["value_range"] = record["value_range"] and tuple(record["value_range"])
     return {"litdiffusion": record, "state_dict": {f"{PREFIXES[exported]}{k}": v for k, v in net.items()}}
 
 
 def _record(content: dict[str, Any], weights: str) -> dict[str, Any]:
     record = content["litdiffusion"]
-    config = {key: value for key, value in record["config"].items() if has(key, Use.EXPORT)}
+    config = {key: value for key, value in record["config"].items() if decides(key, Use.EXPORT)}
     config["derived"] = {**config["derived"], "run_dir": None}
     return {"format": "litdiffusion 1", "weights": weights, "value_range": record["value_range"], "config": config}

@@ -1,4 +1,4 @@
-"""Inpainting from a checkpoint: held-out images with a hidden part, points of which only one coordinate is known."""
+"""Inpaints held-out images with a hidden part, or points with one known coordinate, by a checkpoint."""
 
 import io
 import time
@@ -24,23 +24,23 @@ from litdiffusion.plots.palette import DENSITY
 from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.pretrained.places import device_for, folder_for
 from litdiffusion.pretrained.problems import Problem, check_values, fixed_points, hidden_images
-from litdiffusion.pretrained.progress import counted
+from litdiffusion.pretrained.progress import progress_bar
 from litdiffusion.runs.files import write_atomically
 
 STEPS = 50
-"""Transitions where ``steps`` is null; fewer on a shorter chain."""
+"""Default number of transitions; a shorter chain has fewer."""
 MOST = 6
-"""Fixed points, or inpaintings of an image, that are shown."""
+"""Largest number of fixed points, or of inpaintings of an image, in the picture."""
 POOL = 200_000
-"""Fresh points among which the nearest hundredth stands for the truth at a fixed first coordinate."""
+"""Fresh points of the data; the nearest 1 % of them approximate the conditional distribution at a fixed x."""
 
 
 def inpaint_to_files(cfg: DictConfig) -> Path:
-    """Inpaints what ``cfg`` asks for, writes ``inpainting.png`` and ``inpainting.npz`` and returns their folder."""
+    """Inpaints by the settings of ``cfg``, writes ``inpainting.png`` and ``inpainting.npz``; returns their folder."""
     _check(cfg)
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
-    images = _has_images(cfg, pretrained)
-    cfg = _completed(cfg, pretrained, images)
+    images = _is_image_model(cfg, pretrained)
+    cfg = _with_defaults(cfg, pretrained, images)
     data = pretrained.data()
     problem = (hidden_images if images else fixed_points)(cfg, data)
     denoiser = pretrained.denoiser
@@ -67,14 +67,14 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class
     """
     together, count = max(1, cfg.batch_size // cfg.samples), len(problem.items)
     sampler, device = sampler_for(cfg, problem.items, problem.mask), device_for(cfg.device)
-    labels = None if class_labels is None else class_labels.repeat_interleave(cfg.samples)
+    repeated_labels = None if class_labels is None else class_labels.repeat_interleave(cfg.samples)
     parts = []
-    with counted(pretrained.draws(sampler, device, cfg.clip), count * cfg.samples) as draws:
+    with progress_bar(pretrained.draws(sampler, device, cfg.clip), count * cfg.samples) as draws:
         for start in range(0, count, together):
             items = range(start, min(start + together, count))
             places = range(items.start * cfg.samples, items.stop * cfg.samples)
             part = replace(draws, sampler=sampler_for(cfg, *problem.repeated(items, cfg.samples)))
-            parts.append(part.batch(places, _noise_per_item([cfg.seed + i for i in items]), labels).x.cpu())
+            parts.append(part.batch(places, _noise_per_item([cfg.seed + i for i in items]), repeated_labels).x.cpu())
     return torch.cat(parts).unflatten(0, (-1, cfg.samples))
 
 
@@ -84,7 +84,7 @@ def sampler_for(cfg: DictConfig, known: Tensor, mask: Tensor) -> Sampler:
 
 
 def image_picture(problem: Problem, samples: Tensor, data: Facts, title: str) -> Image:
-    """A row per image: as it is, what is given of it, and the inpaintings (n, samples, C, H, W)."""
+    """One row per image: the image, its known part, and its inpaintings; ``samples`` is (n, samples, C, H, W)."""
     low, high = data.value_range or (-1.0, 1.0)
     veil = low + (high - low) * torch.tensor(DENSITY[2]).view(3, 1, 1) / 255
     shown = samples[:, :MOST].unbind(1)
@@ -94,7 +94,7 @@ def image_picture(problem: Problem, samples: Tensor, data: Facts, title: str) ->
 
 
 def point_picture(problem: Problem, samples: Tensor, data: Facts, title: str) -> Image:
-    """The density of the data with the fixed first coordinates, and the second one drawn at each (n, samples, d)."""
+    """The data's density with the fixed x, and the distribution of y at each; ``samples`` is (n, samples, d)."""
     slices, pool = [], data.draw(POOL, 0) if hasattr(data, "draw") else data.reference(len(data.val.data))
     for x, ys in zip(problem.items[:, 0].tolist(), samples[..., 1], strict=True):
         slices.append(Conditional(x, ys, conditional_truth(data, pool, x)))
@@ -104,7 +104,7 @@ def point_picture(problem: Problem, samples: Tensor, data: Facts, title: str) ->
 
 
 def conditional_truth(data: Facts, pool: Tensor, x: float) -> Tensor:
-    """Second coordinates (m,) of data whose first is ``x``: by the law in closed form, or the nearest in ``pool``."""
+    """Second coordinates (m,) of data with first coordinate ``x``: exact draws, or those of the nearest in ``pool``."""
     law = data.mixture
     if law is None:
         return pool[(pool[:, 0] - x).abs().topk(max(1, len(pool) // 100), largest=False).indices, 1]
@@ -114,7 +114,7 @@ def conditional_truth(data: Facts, pool: Tensor, x: float) -> Tensor:
 
 
 def _noise_per_item(seeds: list[int]) -> Noise:
-    """One stream for each item, which its samples share: their batch holds them side by side, alike for every item."""
+    """Noise with one generator per item, so that an item does not depend on the batch; all items have equal shares."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def draw(x: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ def _noise_per_item(seeds: list[int]) -> Noise:
 
 
 def _check(cfg: DictConfig) -> None:
-    """Refuses what is wrong before the checkpoint is read."""
+    """Refuses invalid settings before the checkpoint is read."""
     if OmegaConf.is_missing(cfg, "ckpt"):
         raise UserError("give a checkpoint: python scripts/inpaint.py ckpt=outputs/.../checkpoints/last.ckpt")
     optional = {name: 1 for name in ("n", "samples", "steps") if cfg[name] is not None}
@@ -134,8 +134,8 @@ def _check(cfg: DictConfig) -> None:
     check_values(cfg.x)
 
 
-def _completed(cfg: DictConfig, pretrained: Pretrained, images: bool) -> DictConfig:
-    """The config with a value for every null, which depends on the checkpoint."""
+def _with_defaults(cfg: DictConfig, pretrained: Pretrained, images: bool) -> DictConfig:
+    """Replaces every null in the config by a default that depends on the checkpoint."""
     denoiser = pretrained.denoiser
     values = {
         "n": 8 if images else 4,
@@ -146,14 +146,14 @@ def _completed(cfg: DictConfig, pretrained: Pretrained, images: bool) -> DictCon
     return OmegaConf.merge(cfg, {key: value for key, value in values.items() if cfg[key] is None})
 
 
-def _has_images(cfg: DictConfig, pretrained: Pretrained) -> bool:
-    """Whether the checkpoint's data are images; refuses data without parts, and settings for the other kind."""
+def _is_image_model(cfg: DictConfig, pretrained: Pretrained) -> bool:
+    """Whether the checkpoint's data are images; refuses data and settings that inpainting cannot use."""
     if not pretrained.codec.in_data_space:
         raise UserError(
-            "inpainting hides pixels, this checkpoint works on a codec's latents; train with codec=identity"
+            "inpainting needs data space, this checkpoint works on a codec's latents; train with codec=identity"
         )
     if pretrained.shape == (1,):
-        raise UserError("inpainting needs images or points of 2 coordinates and more; this checkpoint's data have 1")
+        raise UserError("inpainting needs images or points of at least 2 coordinates; this checkpoint's data have 1")
     images = len(pretrained.shape) == 3
     key = "x" if images else "mask"
     if cfg.get(key) is not None:

@@ -1,4 +1,4 @@
-"""Which pixels of an image inpainting hides; a new mask is one class and one yaml in ``conf/mask``."""
+"""Masks for inpainting; a new mask is one class here and one yaml in ``conf/mask``."""
 
 from abc import ABC, abstractmethod
 
@@ -9,19 +9,19 @@ from litdiffusion.errors import UserError
 
 
 class Mask(ABC):
-    """Hides pixels by their place, or by chance."""
+    """Hides pixels by their position or at random."""
 
     title: str
-    """What is hidden, for a picture."""
+    """Caption for the picture."""
 
     @abstractmethod
     def hidden(self, row: Tensor, column: Tensor, chance: Tensor) -> Tensor:
         """Whether each pixel is hidden, broadcastable to (n, 1, H, W).
 
         Args:
-            row: place of the pixel's middle from 0 (top) to 1 (bottom), (H, 1).
-            column: likewise from 0 (left) to 1 (right), (W,).
-            chance: one uniform number in [0, 1) for each pixel of each image, (n, 1, H, W).
+            row: row position of each pixel's middle, from 0 (top) to 1 (bottom), (H, 1).
+            column: column position, from 0 (left) to 1 (right), (W,).
+            chance: a uniform random number in [0, 1) for each pixel, (n, 1, H, W).
         """
 
 

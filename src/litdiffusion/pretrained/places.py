@@ -1,4 +1,4 @@
-"""Where a script computes, and where it writes."""
+"""The device and the output folder of a script."""
 
 from itertools import count
 from pathlib import Path
@@ -11,12 +11,16 @@ from litdiffusion.errors import UserError
 
 
 def folder_for(cfg: DictConfig, name: str, file: str, ckpt: str | None = None) -> Path:
-    """Makes the folder ``cfg.out``, or the first unused ``name_000`` ... beside the checkpoint, before the work starts.
+    """Makes the folder ``cfg.out``, or the first unused one of ``name_000``, ``name_001``, ... beside the checkpoint.
 
-    The checkpoint is ``cfg.ckpt`` unless it is given.
+    Args:
+        cfg: config of the script.
+        name: prefix of the folder's name.
+        file: file that the script will write.
+        ckpt: path of the checkpoint, by default ``cfg.ckpt``.
 
     Raises:
-        UserError: a folder that cannot be made, or that holds ``file``.
+        UserError: the folder cannot be made, or already holds ``file``.
     """
     beside = Path(ckpt or cfg.ckpt).parent
     unused = (path for k in count() if not (path := beside / f"{name}_{k:03d}").exists())
@@ -28,7 +32,7 @@ def folder_for(cfg: DictConfig, name: str, file: str, ckpt: str | None = None) -
 
 
 def device_for(setting: str) -> torch.device:
-    """The device of this name; auto: the accelerator of this machine, if there is one."""
+    """The device called ``setting``; "auto" is this machine's accelerator if it has one, else the CPU."""
     if setting == "auto":
         here = torch.accelerator.is_available()
         return torch.accelerator.current_accelerator() if here else torch.device("cpu")
@@ -36,4 +40,4 @@ def device_for(setting: str) -> torch.device:
         return torch.empty(0, device=setting).device
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"device={setting} is not to be had here ({reason}); take device=auto or cpu") from error
+        raise UserError(f"device={setting} is not available here ({reason}); take device=auto or cpu") from error

@@ -1,4 +1,4 @@
-"""What inpainting is given: held-out images with a hidden part, or points of which one coordinate is known."""
+"""The inputs of inpainting: held-out images with a hidden part, or points with one known coordinate."""
 
 from math import isfinite
 from typing import NamedTuple
@@ -15,19 +15,19 @@ from litdiffusion.pretrained.masks import Half, Mask
 
 
 class Problem(NamedTuple):
-    """Items (n, *shape) in model space, where they are known (n, *shape) as true or false, and a title."""
+    """Items (n, *shape) in model space, a mask (n, *shape) that is true at known values, and a title."""
 
     items: Tensor
     mask: Tensor
     title: str
 
     def repeated(self, items: range, times: int) -> tuple[Tensor, Tensor]:
-        """The chosen items and their masks, each ``times`` in a row."""
+        """The items in a range and their masks, each repeated ``times`` in a row."""
         return tuple(x[items.start : items.stop].repeat_interleave(times, 0) for x in (self.items, self.mask))
 
 
 def hidden_images(cfg: DictConfig, data: Facts) -> Problem:
-    """The first ``cfg.n`` held-out images (n, C, H, W), each with the part hidden that ``cfg.mask`` describes."""
+    """The first ``cfg.n`` held-out images (n, C, H, W), hidden by ``cfg.mask``."""
     mask = Half("bottom") if cfg.get("mask") is None else make_a(Mask, cfg.mask, "mask")
     items = data.reference(cfg.n)
     height, width = items.shape[2:]
@@ -41,7 +41,7 @@ def hidden_images(cfg: DictConfig, data: Facts) -> Problem:
 
 
 def fixed_points(cfg: DictConfig, data: Facts) -> Problem:
-    """Points (n, d) of which only the first coordinate is known: ``cfg.x``, or ``cfg.n`` quantiles of held-out ones."""
+    """Points (n, d) with a known first coordinate: ``cfg.x``, or ``cfg.n`` quantiles of held-out points."""
     if cfg.x is None:
         first = data.reference(len(data.val.data))[:, 0].double()
         values = first.quantile((torch.arange(cfg.n, dtype=torch.float64) + 0.5) / cfg.n).tolist()

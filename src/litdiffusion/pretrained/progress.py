@@ -1,4 +1,4 @@
-"""Drawing many samples in batches, with a progress bar."""
+"""Draws many samples in batches, with a progress bar."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ from litdiffusion.diffusion.levels import per_sample_noise
 from litdiffusion.diffusion.samplers import Draws
 
 
-def drawn(draws: Draws, n: int, seed: int, batch_size: int, class_labels: Tensor | None) -> Tensor:
-    """n samples on the CPU, with a progress bar; sample i depends on ``seed + i`` and its class alone."""
+def draw_samples(draws: Draws, n: int, seed: int, batch_size: int, class_labels: Tensor | None) -> Tensor:
+    """n samples on the CPU; sample i depends only on ``seed + i`` and its class label."""
     parts = []
-    with counted(draws, n) as draws:
+    with progress_bar(draws, n) as draws:
         for start in range(0, n, batch_size):
             places = range(start, min(start + batch_size, n))
             noise = per_sample_noise([seed + i for i in places])
@@ -24,8 +24,8 @@ def drawn(draws: Draws, n: int, seed: int, batch_size: int, class_labels: Tensor
 
 
 @contextmanager
-def counted(draws: Draws, n: int) -> Iterator[Draws]:
-    """The same draws, with a progress bar over the steps of all ``n`` samples."""
+def progress_bar(draws: Draws, n: int) -> Iterator[Draws]:
+    """Adds to ``draws`` a progress bar over the steps of all ``n`` samples."""
     steps = n * (len(draws.sampler.levels(draws.denoiser.schedule)) - 1)
     with tqdm(total=steps, unit="step", unit_scale=True, desc="sampling", mininterval=0.5) as bar:
         yield replace(draws, on_state=lambda state: bar.update(len(state.x) if state.step > 0 else 0))

@@ -1,4 +1,4 @@
-"""A module with all of its weights from a checkpoint, to train on."""
+"""Restores a Lightning module with all of its weights from a checkpoint."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,20 +20,20 @@ def restored_module(
     strict: bool = True,
     **settings: Any,
 ) -> DiffusionModule:
-    """The module of a checkpoint with all of its weights, to train on or to sample from.
+    """The module of a checkpoint with all of its weights, to continue training or to sample.
 
     Args:
-        path: of a checkpoint.
+        path: path of the checkpoint.
         trust: as for `Pretrained`.
         kind: class of the module.
         strict: whether the names of all weights must fit.
-        settings: of the config that replace those in the file: ``seed=1``, say.
+        settings: settings that replace those of the stored config, e.g. ``seed=1``.
     """
     content = read_checkpoint(path)
     pretrained = Pretrained(path, trust=trust)
     for part in ("times", "weighting", "objective", "optimizer", "lr_schedule"):
         if pretrained.config.get(part):
-            pretrained.check(part)
+            pretrained.check_part(part)
     config = OmegaConf.merge(pretrained.config, settings)
     schedule = make(config.schedule, "schedule")
     module = build_module(config, pretrained.codec, schedule, pretrained.value_range, kind=kind)

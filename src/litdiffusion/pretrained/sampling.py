@@ -1,4 +1,4 @@
-"""Samples of a checkpoint as files: a picture and an npz."""
+"""Draws samples from a checkpoint and writes them as a picture and an npz file."""
 
 import io
 import time
@@ -15,7 +15,7 @@ from litdiffusion.errors import UserError
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.pretrained.places import device_for, folder_for
-from litdiffusion.pretrained.progress import drawn
+from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.training.class_labels import grid_columns
 
@@ -32,7 +32,7 @@ def sample_to_files(cfg: DictConfig) -> Path:
     draws = pretrained.draws(sampler, device_for(cfg.device), cfg.clip, cfg.guidance)
     folder = folder_for(cfg, "samples", "samples.npz")
     begin = time.perf_counter()
-    samples = drawn(draws, cfg.n, cfg.seed, cfg.batch_size, class_labels)
+    samples = draw_samples(draws, cfg.n, cfg.seed, cfg.batch_size, class_labels)
     seconds = time.perf_counter() - begin
     _write(folder, samples, class_labels, cfg, pretrained)
     print(f"{len(samples)} samples in {seconds:.1f} s, {len(samples) / seconds:.1f} samples/s: {folder}")

@@ -1,1 +1,1 @@
-"""Reports on checkpoints: tables, pictures and their numbers as csv."""
+"""Evaluates checkpoints: tables, csv files and pictures."""

@@ -11,11 +11,11 @@ from litdiffusion.reports.table import Row
 
 
 def accuracy_numbers(subject: Subject, samples: Tensor, class_labels: Tensor | None) -> Row:
-    """``accuracy`` on real test images of a classifier trained on ``samples`` alone, and ``real_accuracy`` beside it.
+    """``accuracy`` on real test images of a classifier that is trained on ``samples`` only.
 
-    Samples of an unconditional model have no classes: they get those that the metrics' own classifier sees. The score
-    then says whether they cover what tells the classes apart, not whether the model knows its classes, and the name is
-    ``pseudo_accuracy``.
+    ``real_accuracy`` is the accuracy of a classifier trained on as many real images. Samples of an unconditional model
+    get the classes that the metrics' classifier predicts; their score is called ``pseudo_accuracy``. It measures
+    whether the samples cover the differences between classes, not whether the model knows its classes.
     """
     quality = subject.quality
     if not isinstance(quality, ImageQuality):
@@ -24,14 +24,16 @@ def accuracy_numbers(subject: Subject, samples: Tensor, class_labels: Tensor | N
     if class_labels is None:
         logits = quality.real.extractor(samples).logits
         if logits is None:
-            raise UserError("accuracy=true of an unconditional model needs metrics=classifier, which names the classes")
+            raise UserError(
+                "accuracy=true of an unconditional model needs metrics=classifier, which predicts the classes"
+            )
         class_labels = logits.argmax(dim=1)
     found = classification_accuracy(samples, class_labels, quality.data)
     print(
-        f"a classifier trained on {found.n} samples alone is right on {100 * found.samples.accuracy:.1f} ± "
+        f"a classifier trained on {found.n} samples only is right on {100 * found.samples.accuracy:.1f} ± "
         f"{100 * found.samples.error:.1f} % of the real test images, one trained on as many real images on "
         f"{100 * found.real.accuracy:.1f} ± {100 * found.real.error:.1f} %"
-        + ("" if name == "accuracy" else " (the samples' classes are the metrics' classifier's)"),
+        + ("" if name == "accuracy" else " (the classes of the samples are predicted by the metrics' classifier)"),
         flush=True,
     )
     return {name: Estimate(*found.samples, found.n), "real_accuracy": Estimate(*found.real, found.n)}

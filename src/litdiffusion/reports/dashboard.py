@@ -1,4 +1,4 @@
-"""An evaluation on W&B."""
+"""Logs an evaluation to W&B."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from litdiffusion.runs.dashboards import wandb_logger
 
 
 def show_report(cfg: DictConfig, folder: Path, rows: list[Row], chosen: list[Subject]) -> None:
-    """A run of its own: the table, the pictures, the best headline as summary, the checkpoints as config."""
+    """Logs a new W&B run: table, pictures, the best value of the headline metric as summary, ``cfg`` as config."""
     logger = wandb_logger(folder, f"evaluate {chosen[0].name}", job_type="evaluate")
     logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -23,7 +23,7 @@ def show_report(cfg: DictConfig, folder: Path, rows: list[Row], chosen: list[Sub
             logger.log_image(f"pictures/{path.stem}", [picture.convert("RGB")])
     headline = chosen[0].quality.headline
     values = [row[headline].value for row in rows if headline in row and "calls" in row]
-    if values:  # else no samples were finite
+    if values:  # empty if no samples were finite
         logger.experiment.summary[headline] = min(values)
     logger.experiment.finish()
 

@@ -1,4 +1,4 @@
-"""The likelihood of held-out data under a checkpoint: a table, its numbers as csv, the bound's terms as a picture."""
+"""The likelihood of held-out data under a checkpoint: a table, a csv file and a picture of the bound's terms."""
 
 import csv
 from collections.abc import Iterator
@@ -35,23 +35,22 @@ QUARTILES = ("(0, 1/4]", "(1/4, 1/2]", "(1/2, 3/4]", "(3/4, 1]")
 
 
 class Row(NamedTuple):
-    """A term of the negative log-likelihood: nats of every item (n,)."""
+    """A term of the negative log-likelihood, in nats per item (n,)."""
 
     name: str
     nats: Tensor
 
     def numbers(self, coordinates: int | None) -> tuple[float, float, float | None]:
-        """Mean, its standard error, and bits per dimension where the items have bytes for ``coordinates``."""
+        """Mean, its standard error, and bits per dimension for items with ``coordinates`` bytes (None: no bytes)."""
         mean = self.nats.mean()
         bits = None if coordinates is None else bits_per_dimension(mean, coordinates).item()
         return mean.item(), self.nats.std().item() / len(self.nats) ** 0.5, bits
 
 
-class Held(NamedTuple):
-    """Held-out items in model space (n, ...), whether they are bytes, and what a reader must know of their units.
+class HeldOut(NamedTuple):
+    """Held-out items in model space (n, ...), whether they are bytes, and a sentence about their units.
 
-    ``class_label`` (n,) are their classes, where the model is conditional: its likelihood is then that of x given its
-    class.
+    ``class_label`` (n,) holds the class labels for a conditional model, whose likelihood is that of x given its class.
     """
 
     x_0: Tensor
@@ -61,18 +60,18 @@ class Held(NamedTuple):
 
 
 def likelihood_to_files(cfg: DictConfig) -> Path:
-    """Measures ``cfg.n`` validation items, prints the table, writes ``likelihood.csv`` and returns the folder.
+    """Measures ``cfg.n`` validation items, prints the table, writes ``likelihood.csv`` and returns its folder.
 
-    With ``method=bound`` also ``steps.csv`` and ``likelihood.png``, the terms against t.
+    ``method=bound`` also writes ``steps.csv`` and ``likelihood.png``, the terms of the bound against t.
     """
     _check(cfg)
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     data = pretrained.data()
-    held = _held(data, pretrained, cfg.n)._replace(class_label=pretrained.class_labels_of(data, cfg.n))
+    held = _held_out(data, pretrained, cfg.n)._replace(class_label=pretrained.class_labels_of(data, cfg.n))
     folder = folder_for(cfg, "likelihood", "likelihood.csv")
     rows, terms = METHODS[cfg.method](cfg, pretrained, held)
-    rows += _compared(data, held, rows[-1])
-    _report(rows, held, cfg, pretrained, folder)
+    rows += _exact_rows(data, held, rows[-1])
+    _write_table(rows, held, cfg, pretrained, folder)
     if terms is not None:
         _write_steps(terms, folder)
     print(f"likelihood: {folder}")
@@ -89,20 +88,20 @@ def _check(cfg: DictConfig) -> None:
         require_int(cfg, name, least)
 
 
-def _held(data: Facts, pretrained: Pretrained, n: int) -> Held:
+def _held_out(data: Facts, pretrained: Pretrained, n: int) -> HeldOut:
     with torch.no_grad():
         x_0 = pretrained.codec.encode(data.reference(n))
     if not pretrained.codec.in_data_space:
-        return Held(x_0, False, "a density of the codec's latents, not of the data")
+        return HeldOut(x_0, False, "a density of the codec's latents, not of the data")
     if data.value_range is not None and are_bytes(x_0):
-        return Held(x_0, True, "bits per dimension: per byte of the data, 8 without a model")
+        return HeldOut(x_0, True, "bits per dimension: per byte of the data; 8 without a model")
     shift = getattr(data, "std", torch.ones(1)).log().sum().item()
-    return Held(
-        x_0, False, f"a density of the standardised data; add {shift:.4f} nats for that in the data's own units"
+    return HeldOut(
+        x_0, False, f"a density of the standardised data; add {shift:.4f} nats for the density in the data's own units"
     )
 
 
-def _bound(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Row], BoundTerms]:
+def _bound(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list[Row], BoundTerms]:
     denoiser: nn.Module = pretrained.denoiser
     variance = cfg.variance or ("learned" if denoiser.learned_variance else "forward")
     decoder = "8bit" if held.bytes else "gaussian"
@@ -121,7 +120,7 @@ def _bound(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Ro
     return [*rows, Row(f"bound ({variance} variance)", terms.total)], terms
 
 
-def _flow(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Row], None]:
+def _flow(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list[Row], None]:
     coordinates, nats = prod(pretrained.shape), []
     for start, x_0, class_label in _batches(cfg, pretrained, held):
         seed = cfg.seed + start
@@ -135,8 +134,8 @@ def _flow(cfg: DictConfig, pretrained: Pretrained, held: Held) -> tuple[list[Row
 METHODS = {"bound": _bound, "flow": _flow}
 
 
-def _batches(cfg: DictConfig, pretrained: Pretrained, held: Held) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-    """(index of the first item, items and their classes on the device), while a bar counts items."""
+def _batches(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """Yields (index of the first item, items, class labels) on the device, with a progress bar over items."""
     device = device_for(cfg.device)
     pretrained.denoiser.to(device).requires_grad_(False)
     with tqdm(total=len(held.x_0), unit="item", desc=cfg.method, mininterval=0.5) as bar:
@@ -149,16 +148,16 @@ def _batches(cfg: DictConfig, pretrained: Pretrained, held: Held) -> Iterator[tu
             bar.update(len(batch))
 
 
-def _compared(data: Facts, held: Held, total: Row) -> list[Row]:
-    """Where the data's own law is known in closed form: its nats on the same items, and what the model has more."""
+def _exact_rows(data: Facts, held: HeldOut, total: Row) -> list[Row]:
+    """Nats of the same items under the data's exact density, if it is known, and the model's excess over them."""
     law = data.mixture
     if law is None or held.class_label is not None:
         return []
     truth = -law.log_density(held.x_0).double()
-    return [Row("the data's own law", truth), Row("excess over it", total.nats - truth)]
+    return [Row("exact density of the data", truth), Row("excess of the model", total.nats - truth)]
 
 
-def _report(rows: list[Row], held: Held, cfg: DictConfig, pretrained: Pretrained, folder: Path) -> None:
+def _write_table(rows: list[Row], held: HeldOut, cfg: DictConfig, pretrained: Pretrained, folder: Path) -> None:
     coordinates = prod(pretrained.shape) if held.bytes else None
     what = "-log p" if held.class_label is None else "-log p(x | class)"
     print(f"{what} of {len(held.x_0)} validation items, {prod(pretrained.shape)} numbers each, {cfg.weights} weights")

@@ -1,4 +1,4 @@
-"""What the first row of an evaluation looks like: its samples, and whether they are copies of training images."""
+"""Pictures for the first row of an evaluation: its samples, and their nearest training images."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ SHOWN, PAIRS = 100, 20
 
 
 def write_checks(folder: Path, subject: Subject, samples: Tensor) -> Row:
-    """Draws ``samples.png``, and for images ``nearest.png`` with the copying check; returns the check's number."""
+    """Writes ``samples.png``, and for images ``nearest.png``; returns the share of copied training images."""
     if samples.ndim != 4:
         sets = {"data": subject.quality.data.reference(len(samples)), "samples": samples}
         comparison_picture(sets).save(folder / "samples.png")
@@ -29,13 +29,13 @@ def write_checks(folder: Path, subject: Subject, samples: Tensor) -> Row:
     pairs_picture(
         samples[closest],
         train[found.nearest.indices[closest]],
-        f"the {len(closest)} samples nearest to training images (below each: the image)",
+        f"the {len(closest)} samples nearest to training images (the image below each)",
         limits,
     ).save(folder / "nearest.png")
     print(
         f"copying check: {100 * found.share.value:.1f} ± {100 * found.share.spread:.1f} % of the samples are as near "
-        f"to a training image as the nearest {100 * found.expected:.1f} % of held-out images are; median distance "
-        f"{found.ratio:.2f} of theirs",
+        f"to a training image as the nearest {100 * found.expected:.1f} % of held-out images are; the median "
+        f"distance is {found.ratio:.2f} times theirs",
         flush=True,
     )
     return {"copies": found.share}

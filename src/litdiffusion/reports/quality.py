@@ -1,4 +1,4 @@
-"""The quality of checkpoints: sampler x steps as a table, csv, a plot of quality against network calls, W&B."""
+"""The quality of checkpoints for every sampler and number of steps: a table, a csv file, a plot, and W&B."""
 
 import math
 import time
@@ -20,17 +20,17 @@ from litdiffusion.pretrained.places import device_for, folder_for
 from litdiffusion.reports.accuracy import accuracy_numbers
 from litdiffusion.reports.dashboard import show_report
 from litdiffusion.reports.pictures import write_checks
-from litdiffusion.reports.subjects import Subject, Walk, check_choices, subjects, walks
+from litdiffusion.reports.subjects import NamedSampler, Subject, check_choices, fitting_samplers, subjects
 from litdiffusion.reports.table import Row, text_table, write_csv
 from litdiffusion.training.class_labels import classes_in_proportion
 
 SAMPLES = {1: 10_000, 3: 1000}
-"""By the number of dimensions of one sample: points are cheap, images are not."""
+"""Number of dimensions of one sample -> default number of samples; images cost more than points."""
 LEADING = ("checkpoint", "weights", "sampler", "calls", "seconds")
 
 
-class Drawn(NamedTuple):
-    """Samples (N, ...) in data space on the CPU, their classes, where their walk ended, and how long it took."""
+class Samples(NamedTuple):
+    """Samples (N, ...) in data space on the CPU, their class labels, their final level, and the seconds they took."""
 
     x: Tensor
     class_labels: Tensor | None
@@ -41,9 +41,9 @@ class Drawn(NamedTuple):
 def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path:
     """Measures every checkpoint x weights x sampler x steps, prints the table and returns the folder of the files.
 
-    ``quality.csv`` holds all numbers with spread and n, ``quality.png`` shows them against network calls, and the
-    first row's samples are drawn, with their nearest training images where they are images; samples that are not
-    finite are neither measured nor drawn. ``samplers`` is the folder of the sampler group's yaml files.
+    ``quality.csv`` holds all numbers with spread and n, ``quality.png`` shows them against network calls. The samples
+    of the first row are drawn, for images with their nearest training images. Non-finite samples are neither measured
+    nor drawn. ``samplers`` is the folder of the sampler group's yamls.
     """
     _check(cfg, samplers)
     chosen = list(subjects(cfg))
@@ -51,9 +51,9 @@ def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path:
     rows: list[Row] = []
     for row in _rows(cfg, chosen, samplers, folder):
         rows.append(row)
-        write_csv(folder / "quality.csv", rows)  # what is measured is kept, whatever comes after
+        write_csv(folder / "quality.csv", rows)  # written after each row, so that a later failure loses nothing
     if not rows:
-        raise UserError("no sampler of samplers= fits these checkpoints; take samplers=own")
+        raise UserError("no sampler of samplers=[...] fits these checkpoints; take samplers=own")
     _report(cfg, chosen, rows, folder)
     return folder
 
@@ -68,40 +68,40 @@ def _check(cfg: DictConfig, samplers: Path) -> None:
 
 
 def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path) -> Iterator[Row]:
-    """One row at a time; the first of a subject carries its checks, that of all its pictures."""
+    """Yields one row at a time. The first row of all writes pictures; the first row of a subject has the accuracy."""
     for place, subject in enumerate(chosen):
-        for index, walk in enumerate(walks(cfg, subject.pretrained, samplers)):
-            drawn = _drawn(cfg, subject, walk)
-            row = _measured(cfg, subject, walk, drawn)
+        for index, named in enumerate(fitting_samplers(cfg, subject.pretrained, samplers)):
+            samples = _draw(cfg, subject, named)
+            row = _measure_row(cfg, subject, named, samples)
             finite = subject.quality.headline in row
             if finite and place == index == 0:
-                row |= write_checks(folder, subject, drawn.x)
+                row |= write_checks(folder, subject, samples.x)
             if finite and cfg.accuracy and index == 0:
-                row |= accuracy_numbers(subject, drawn.x, drawn.class_labels)
+                row |= accuracy_numbers(subject, samples.x, samples.class_labels)
             yield row
 
 
-def _measured(cfg: DictConfig, subject: Subject, walk: Walk, drawn: Drawn) -> Row:
-    n = len(drawn.x) // cfg.sets
+def _measure_row(cfg: DictConfig, subject: Subject, named: NamedSampler, samples: Samples) -> Row:
+    n = len(samples.x) // cfg.sets
     row: Row = {
         "checkpoint": subject.name,
         "weights": subject.weights,
-        "sampler": walk.name,
-        "calls": walk.sampler.calls(subject.pretrained.denoiser.schedule),
-        "seconds": drawn.seconds / cfg.sets,
+        "sampler": named.name,
+        "calls": named.sampler.calls(subject.pretrained.denoiser.schedule),
+        "seconds": samples.seconds / cfg.sets,
         "n": n,
     }
-    line = f"{subject.name}, {subject.weights}, {walk.name}, {row['calls']} calls, {row['seconds']:.1f} s:"
-    if not drawn.x.isfinite().all():
-        print(f"{line} samples are not finite, not measured", flush=True)
+    line = f"{subject.name}, {subject.weights}, {named.name}, {row['calls']} calls, {row['seconds']:.1f} s:"
+    if not samples.x.isfinite().all():
+        print(f"{line} samples are not finite and are not measured", flush=True)
         return row
-    measured = subject.quality.measure(drawn.x, n, drawn.level, drawn.class_labels)
+    measured = subject.quality.measure(samples.x, n, samples.level, samples.class_labels)
     value, spread, _ = measured[subject.quality.headline]
     print(f"{line} {subject.quality.headline} {value:.3g} ± {spread:.2g}", flush=True)
     return row | measured
 
 
-def _drawn(cfg: DictConfig, subject: Subject, walk: Walk) -> Drawn:
+def _draw(cfg: DictConfig, subject: Subject, named: NamedSampler) -> Samples:
     pretrained, device = subject.pretrained, device_for(cfg.device)
     each = cfg.n or SAMPLES[len(pretrained.shape)]
     class_labels = (
@@ -109,21 +109,21 @@ def _drawn(cfg: DictConfig, subject: Subject, walk: Walk) -> Drawn:
     )
     n, parts = each * cfg.sets, []
     size = min(cfg.batch_size, n)
-    draws = pretrained.draws(walk.sampler, device, cfg.clip, cfg.guidance)
+    draws = pretrained.draws(named.sampler, device, cfg.clip, cfg.guidance)
     begin = time.perf_counter()
-    with tqdm(total=n, unit="sample", desc=walk.name, mininterval=0.5, leave=False) as bar:
+    with tqdm(total=n, unit="sample", desc=named.name, mininterval=0.5, leave=False) as bar:
         for index in range(math.ceil(n / size)):
             end = draws.block(index, size, cfg.seed, class_labels)
             parts.append(end.x.cpu())
             bar.update(len(end.x))
     seconds = time.perf_counter() - begin
-    return Drawn(
+    return Samples(
         torch.cat(parts)[:n], None if class_labels is None else class_labels.repeat(cfg.sets), end.level, seconds
     )
 
 
 def _report(cfg: DictConfig, chosen: list[Subject], rows: list[Row], folder: Path) -> None:
-    """The table on the terminal, its csv, the plot, and W&B where it is asked for."""
+    """Prints the table, writes csv and plot, and logs to W&B if ``cfg.wandb`` is true."""
     quality = chosen[0].quality
     rivals = quality.rivals(rows[0]["n"])
     lines = rows + [{"checkpoint": name, **measured} for name, measured in rivals.items()]
@@ -143,7 +143,7 @@ def _is_measure(rows: list[Row], name: str) -> bool:
 
 
 def _curves(rows: list[Row], headline: str) -> list[Curve]:
-    """A curve for each checkpoint, choice of weights and sampler, over network calls."""
+    """One curve over network calls for each checkpoint, choice of weights and sampler."""
     several = len({(row["checkpoint"], row["weights"]) for row in rows}) > 1
     groups: dict[str, list[tuple[float, float, float]]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Which checkpoints are evaluated, with which weights, samplers and steps."""
+"""The checkpoints, weights, samplers and steps of an evaluation."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +13,11 @@ from litdiffusion.measure.quality import Quality
 from litdiffusion.pretrained.model import PREFIXES, Pretrained
 
 OWN = "own"
-"""The sampler that a checkpoint was trained with."""
+"""Name of the sampler that the checkpoint's run used."""
 
 
 class Subject(NamedTuple):
-    """A checkpoint with one choice of weights, and what its samples are measured by."""
+    """A checkpoint with one choice of weights, and the metrics of its samples."""
 
     name: str
     path: str
@@ -26,60 +26,60 @@ class Subject(NamedTuple):
     quality: Quality
 
 
-class Walk(NamedTuple):
-    """A sampler under the name that the tables give it."""
+class NamedSampler(NamedTuple):
+    """A sampler and its name in the tables."""
 
     name: str
     sampler: Sampler
 
 
-def listed(value: Any) -> list[Any]:
-    """A setting that may be one value or several."""
+def as_list(value: Any) -> list[Any]:
+    """The list of a setting that is one value or several."""
     return list(value) if isinstance(value, (list, tuple, ListConfig)) else [value]
 
 
 def subjects(cfg: DictConfig) -> Iterator[Subject]:
-    """Every checkpoint of ``cfg.ckpt`` with every choice of ``cfg.weights``; equal data are loaded and kept once."""
+    """Every checkpoint of ``cfg.ckpt`` with every choice of ``cfg.weights``; equal data are loaded once."""
     measures: dict[str, Quality] = {}
-    paths = [str(path) for path in listed(cfg.ckpt)]
+    paths = [str(path) for path in as_list(cfg.ckpt)]
     for path, name in zip(paths, names(paths), strict=True):
-        for weights in listed(cfg.weights):
+        for weights in as_list(cfg.weights):
             pretrained = Pretrained(path, weights, cfg.trust)
             config = pretrained.config
-            pretrained.check("data")
-            asked = cfg.get("metrics") or config.get("metrics")
-            if not asked:
+            pretrained.check_part("data")
+            metrics = cfg.get("metrics") or config.get("metrics")
+            if not metrics:
                 raise UserError(f"{path} was trained with metrics=none; give metrics=vectors, classifier or inception")
-            key = str((OmegaConf.to_container(config.data), OmegaConf.to_container(asked)))
+            key = str((OmegaConf.to_container(config.data), OmegaConf.to_container(metrics)))
             if key not in measures:
-                measures[key] = _attached(cfg, pretrained)
+                measures[key] = _make_quality(cfg, pretrained)
             yield Subject(name, path, weights, pretrained, measures[key])
 
 
-def walks(cfg: DictConfig, pretrained: Pretrained, folder: Path) -> Iterator[Walk]:
+def fitting_samplers(cfg: DictConfig, pretrained: Pretrained, folder: Path) -> Iterator[NamedSampler]:
     """Every sampler of ``cfg.samplers`` that fits the process, at every number of ``cfg.steps``.
 
-    The trained one also as it is. A sampler whose steps cannot be respaced (Langevin) walks its own way only. The
-    yaml files of the samplers lie in ``folder``.
+    The sampler of the checkpoint's run is also used with its own number of steps. A sampler that cannot be respaced
+    (Langevin) is used only with its own number. ``folder`` holds the yamls of the samplers.
     """
     schedule, learned = pretrained.denoiser.schedule, pretrained.denoiser.learned_variance
     own = OmegaConf.select(pretrained.config, "sampler._target_")
-    for name in listed(cfg.samplers):
-        sampler = pretrained.sampler if name == OWN else _named(name, folder)
+    for name in as_list(cfg.samplers):
+        sampler = pretrained.sampler if name == OWN else _make_sampler(name, folder)
         if sampler.unfit(schedule):
-            print(f"sampler={name} does not fit this process: {sampler.unfit(schedule)}; left out", flush=True)
+            print(f"sampler={name} does not fit this process: {sampler.unfit(schedule)}; it is left out", flush=True)
             continue
         if name == OWN or not sampler.respaceable:
-            yield Walk(_title(own) if name == OWN else name, sampler)
-        for steps in listed(cfg.steps) if sampler.respaceable else []:
+            yield NamedSampler(_own_name(own) if name == OWN else name, sampler)
+        for steps in as_list(cfg.steps) if sampler.respaceable else []:
             if schedule.steps is None or steps <= schedule.steps:
                 respaced = sampler.respaced(steps)
                 respaced.check(schedule, learned)
-                yield Walk(_title(own) if name == OWN else name, respaced)
+                yield NamedSampler(_own_name(own) if name == OWN else name, respaced)
 
 
 def names(paths: list[str]) -> list[str]:
-    """A short name for each path: its last parts, as many as tell the paths apart, and two at least."""
+    """A short name for each path: its last parts, at least two, as many as make the names different."""
     parts = [[part for part in Path(path).with_suffix("").parts if part != "checkpoints"] for path in paths]
     for depth in range(2, max(map(len, parts)) + 1):
         short = ["/".join(part[-depth:]) for part in parts]
@@ -89,29 +89,30 @@ def names(paths: list[str]) -> list[str]:
 
 
 def check_choices(cfg: DictConfig, folder: Path) -> None:
-    """Refuses names of weights and samplers that there are not, before any work."""
+    """Refuses unknown weights and samplers, and invalid steps, before any work."""
     known = sorted(path.stem for path in folder.glob("*.yaml"))
-    for name in listed(cfg.samplers):
+    for name in as_list(cfg.samplers):
         if name != OWN and name not in known:
-            raise UserError(f"samplers={name}{nearest(str(name), known)}: must be of {OWN}, {', '.join(known)}")
-    for weights in listed(cfg.weights):
+            hint = nearest(str(name), known)
+            raise UserError(f"samplers={name} is not known{hint} (known: {OWN}, {', '.join(known)})")
+    for weights in as_list(cfg.weights):
         if weights not in PREFIXES:
-            raise UserError(f"weights must be of {', '.join(PREFIXES)}, got {weights!r}")
-    for steps in listed(cfg.steps):
+            raise UserError(f"weights must be among {', '.join(PREFIXES)}, got {weights!r}")
+    for steps in as_list(cfg.steps):
         if type(steps) is not int or steps < 1:
             raise UserError(f"steps must be whole numbers of at least 1, got {steps!r}")
 
 
-def _attached(cfg: DictConfig, pretrained: Pretrained) -> Quality:
+def _make_quality(cfg: DictConfig, pretrained: Pretrained) -> Quality:
     data = pretrained.data()
-    quality: Quality = make(cfg.metrics, "metrics") if cfg.get("metrics") else pretrained.made("metrics")
+    quality: Quality = make(cfg.metrics, "metrics") if cfg.get("metrics") else pretrained.make_part("metrics")
     return quality.attach(data)
 
 
-def _named(name: str, folder: Path) -> Sampler:
+def _make_sampler(name: str, folder: Path) -> Sampler:
     return make(OmegaConf.load(folder / f"{name}.yaml"), f"samplers.{name}")
 
 
-def _title(target: str) -> str:
-    """``own`` with the class that it is."""
+def _own_name(target: str) -> str:
+    """``own (CLASS)``, with the name of the sampler's class."""
     return f"{OWN} ({target.rpartition('.')[2]})"

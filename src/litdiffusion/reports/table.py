@@ -1,4 +1,4 @@
-"""Tables of results: aligned text for the terminal, csv for everything else."""
+"""Tables of results, as aligned text for the terminal and as csv."""
 
 import csv
 import io
@@ -13,8 +13,8 @@ Row = Mapping[str, Cell]
 
 
 def text_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Rows as lines of aligned columns, numbers to the right; a cell that a row lacks stays empty."""
-    lines = [list(columns), *([shown(row.get(name)) for name in columns] for row in rows)]
+    """The rows as aligned columns, numbers flush right; a missing cell is empty."""
+    lines = [list(columns), *([format_cell(row.get(name)) for name in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = [all(isinstance(row.get(name), str | None) for row in rows) for name in columns]
     return "\n".join(
@@ -26,13 +26,13 @@ def text_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     )
 
 
-def shown(cell: Cell) -> str:
-    """A number to three significant digits, an estimate as ``value ± spread`` with the spread's first two digits."""
+def format_cell(cell: Cell) -> str:
+    """A number to three significant digits; an estimate as ``value ± spread``, with two digits of the spread."""
     match cell:
         case None:
             return ""
         case Estimate(value, spread, _):
-            digits = max(0, min(6, 1 - _magnitude(spread or value)))
+            digits = max(0, min(6, 1 - _exponent(spread or value)))
             return f"{value:.{digits}f} ± {spread:.{digits}f}"
         case float():
             return f"{cell:.3g}" if abs(cell) < 1000 else f"{cell:.0f}"
@@ -41,7 +41,7 @@ def shown(cell: Cell) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Every cell of every row; an estimate takes three columns, ``name``, ``name_spread`` and ``name_n``."""
+    """Writes all cells; an estimate has three columns, ``name``, ``name_spread`` and ``name_n``."""
     flat = [dict(pair for name, cell in row.items() for pair in _columns(name, cell)) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO(newline="")
@@ -57,6 +57,6 @@ def _columns(name: str, cell: Cell) -> list[tuple[str, Cell]]:
     return [(name, cell)]
 
 
-def _magnitude(x: float) -> int:
-    """The power of ten of x's first digit."""
+def _exponent(x: float) -> int:
+    """The power of ten of the first digit of x."""
     return int(f"{abs(x):e}".partition("e")[2]) if x else 0

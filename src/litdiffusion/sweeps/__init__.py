@@ -1,4 +1,4 @@
-"""Sweeps that finish: jobs with folders of their own, a table at the end, a search by Optuna. Imports no torch."""
+"""Sweeps: one folder per job, a table at the end, and a search by Optuna. Imports no torch."""
 
 from litdiffusion.config.job_names import job_folder, job_name, job_subdir, sweep_folder
 from litdiffusion.sweeps.job import run_job

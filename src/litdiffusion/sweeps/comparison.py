@@ -1,11 +1,11 @@
-"""The jobs of a sweep side by side, read from their folders: a table for the terminal, a csv, a picture."""
+"""Compares the jobs of a sweep by their folders: a table for the terminal, a csv file, a picture."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from litdiffusion.config.job_names import columns
+from litdiffusion.config.job_names import relevant_values
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import RunRecord, is_locked, read_record
 
@@ -16,7 +16,7 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Job:
-    """A job's folder and what its ``run.json`` says."""
+    """A job: the name of its folder, the content of its ``run.json``, and its status."""
 
     name: str
     record: RunRecord
@@ -24,23 +24,23 @@ class Job:
 
     @property
     def overrides(self) -> dict[str, str]:
-        return columns(self.record.overrides)
+        return relevant_values(self.record.overrides)
 
     @property
     def metric(self) -> str:
-        """What the job is compared by."""
+        """Name of the metric that compares the jobs."""
         return self.record.config.get("metric", "val/loss")
 
     @property
     def value(self) -> float | None:
-        """The metric of a job that ran to its end; None of any other, and where it is not a number."""
+        """The metric of a complete job; None if the job is not complete or the value is not finite."""
         value = self.record.metrics.get(self.metric) if self.status == "complete" else None
         return None if value is None or not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All jobs below a sweep's folder, in order of the overrides in which they differ."""
+    """All jobs in a sweep's folder, ordered by the overrides in which they differ."""
 
     folder: Path
     jobs: Sequence[Job]
@@ -52,7 +52,7 @@ class Comparison:
 
     @property
     def varied(self) -> list[str]:
-        """Keys in which the jobs differ."""
+        """Keys of the overrides in which the jobs differ."""
         keys = list(dict.fromkeys(key for job in self.jobs for key in job.overrides))
         return [key for key in keys if len({job.overrides.get(key) for job in self.jobs}) > 1]
 
@@ -64,61 +64,61 @@ class Comparison:
 
     @property
     def unfinished(self) -> list[Job]:
-        """Failed, stopped, interrupted or still running."""
+        """Jobs that failed, were stopped or interrupted, or are still running."""
         return [job for job in self.jobs if job.status not in DONE]
 
-    def title(self, job: Job) -> str:
-        """The overrides in which it differs from the others."""
+    def differing_overrides(self, job: Job) -> str:
+        """The overrides in which ``job`` differs from the other jobs."""
         return " ".join(f"{key}={job.overrides[key]}" for key in self.varied if key in job.overrides) or job.name
 
     def rows(self) -> list[dict[str, Cell]]:
-        """A row per job: overrides, status, metrics (the compared one first), minutes, attempts, error."""
+        """One row per job: overrides, status, metrics (the compared one first), minutes, attempts, error."""
         names = sorted({name for job in self.jobs for name in job.record.metrics})
         keys = list(dict.fromkeys(key for job in self.jobs for key in job.overrides))
-        return [_row(job, keys, names) for job in self.jobs]
+        return [_csv_row(job, keys, names) for job in self.jobs]
 
 
 def compare(folder: Path) -> Comparison:
     """Reads every job of the sweep in ``folder``.
 
     Raises:
-        UserError: a folder without jobs.
+        UserError: the folder holds no jobs.
     """
     found = [(path.parent.name, read_record(path.parent)) for path in sorted(folder.glob("*/run.json"))]
     jobs = [Job(name, record, _status(folder / name, record)) for name, record in found if record is not None]
     if not jobs:
         raise UserError(
-            f"{folder} holds no jobs of a sweep; give the folder below outputs/sweeps that -m sweep=NAME wrote"
+            f"{folder} holds no jobs of a sweep; give a folder outputs/sweeps/NAME that -m sweep=NAME wrote"
         )
     varied = Comparison(folder, jobs).varied
-    return Comparison(folder, sorted(jobs, key=lambda job: [_place(job.overrides.get(key)) for key in varied]))
+    return Comparison(folder, sorted(jobs, key=lambda job: [_sort_key(job.overrides.get(key)) for key in varied]))
 
 
 def text(comparison: Comparison) -> str:
-    """The table as lines; the best job is marked, and what went wrong stands below."""
+    """The table as text, with the best job marked; errors of unfinished jobs follow below."""
     from litdiffusion.reports.table import text_table
 
-    rows = [_short(comparison, job) for job in comparison.jobs]
+    rows = [_terminal_row(comparison, job) for job in comparison.jobs]
     lines = [text_table(rows, list(rows[0]))]
     wrong = [job for job in comparison.unfinished if job.record.error]
-    lines += [f"{job.status}: {comparison.title(job)}: {job.record.error}" for job in wrong]
+    lines += [f"{job.status}: {comparison.differing_overrides(job)}: {job.record.error}" for job in wrong]
     return "\n".join(lines)
 
 
 def write_files(comparison: Comparison) -> list[Path]:
-    """``comparison.csv`` and ``comparison.png`` in the sweep's folder."""
+    """Writes ``comparison.csv`` and ``comparison.png`` into the sweep's folder; returns their paths."""
     from litdiffusion.plots.jobs import Bar, jobs_picture
     from litdiffusion.reports.table import write_csv
 
     csv, picture = comparison.folder / CSV, comparison.folder / PICTURE
     write_csv(csv, comparison.rows())
-    bars = [Bar(comparison.title(job), job.value, job.status) for job in comparison.jobs]
+    bars = [Bar(comparison.differing_overrides(job), job.value, job.status) for job in comparison.jobs]
     jobs_picture(bars, comparison.jobs[0].metric, comparison.rising).save(picture)
     return [csv, picture]
 
 
-def _place(value: str | None) -> tuple[float, str]:
-    """Numbers in their order, then words in theirs, then jobs that lack the key."""
+def _sort_key(value: str | None) -> tuple[float, str]:
+    """Sorts numbers first, then words, then jobs without the key."""
     if value is None:
         return math.inf, "~"
     try:
@@ -127,7 +127,7 @@ def _place(value: str | None) -> tuple[float, str]:
         return math.inf, value
 
 
-def _row(job: Job, keys: list[str], names: list[str]) -> dict[str, Cell]:
+def _csv_row(job: Job, keys: list[str], names: list[str]) -> dict[str, Cell]:
     record = job.record
     first = [job.metric, *(name for name in names if name != job.metric)]
     return {
@@ -142,8 +142,8 @@ def _row(job: Job, keys: list[str], names: list[str]) -> dict[str, Cell]:
     }
 
 
-def _short(comparison: Comparison, job: Job) -> dict[str, Cell]:
-    """What fits on a terminal."""
+def _terminal_row(comparison: Comparison, job: Job) -> dict[str, Cell]:
+    """The columns that fit on a terminal."""
     shown = {key: job.overrides.get(key) for key in comparison.varied} or {"job": job.name}
     mark = "best" if job is comparison.best else ""
     return {
@@ -156,7 +156,7 @@ def _short(comparison: Comparison, job: Job) -> dict[str, Cell]:
 
 
 def _status(folder: Path, record: RunRecord) -> str:
-    """A job says that it is running until it ends; one without a process was killed."""
+    """The recorded status; a "running" job that no process has locked was killed and is "interrupted"."""
     if record.status != "running":
         return record.status
     return "running" if is_locked(folder) else "interrupted"

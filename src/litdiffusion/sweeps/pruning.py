@@ -1,4 +1,4 @@
-"""A search gives up a trial that lags behind the earlier ones."""
+"""Stops a trial of a search that is worse than the earlier trials."""
 
 from typing import TYPE_CHECKING
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class Pruning(L.Callback):
-    """Tells the search the job's metric at every validation, and stops the job where the search's pruner says so.
+    """Reports the job's metric to the search at every validation, and stops the job if the search's pruner decides so.
 
-    A metric that only stands at the end (``samples/...``) prunes nothing; nor does the last validation, after which
-    nothing is left to save.
+    A metric that is measured only at the end (``samples/...``) prunes nothing. Neither does the last validation, since
+    no training is left to save.
 
     Args:
-        trial: of the study in the sweep's folder.
-        metric: the run's.
+        trial: the job's trial of the study in the sweep's folder.
+        metric: name of the run's metric.
     """
 
     def __init__(self, trial: "Trial", metric: str):
@@ -28,10 +28,10 @@ class Pruning(L.Callback):
         value, step = trainer.callback_metrics.get(self.metric), trainer.global_step
         if value is None or trainer.sanity_checking or 0 < trainer.max_steps <= step:
             return
-        hopeless = trainer.is_global_zero and self._hopeless(float(value), step)
-        if trainer.strategy.broadcast(hopeless):
+        prune = trainer.is_global_zero and self._should_prune(float(value), step)
+        if trainer.strategy.broadcast(prune):
             raise Pruned(self.metric, float(value), step)
 
-    def _hopeless(self, value: float, step: int) -> bool:
+    def _should_prune(self, value: float, step: int) -> bool:
         self.trial.report(value, step)
         return self.trial.should_prune()

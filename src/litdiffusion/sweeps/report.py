@@ -1,4 +1,4 @@
-"""What a sweep says when it ends."""
+"""Prints the table of a sweep when it ends."""
 
 import signal
 import sys
@@ -12,36 +12,36 @@ _STARTED: list[Path] = []
 
 
 class SweepStart(Callback):
-    """Hydra's callback: notes the folder of a sweep that this command starts.
+    """Hydra callback that stores the folder of the sweep that this command starts.
 
-    Its counterpart at the end would not do: Hydra 1.3 leaves it out where a job or the launcher failed.
+    Hydra 1.3 does not call ``on_multirun_end`` after a failed job or launcher, so `end` is called by the command line.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.sweep is not None:
             _STARTED[:] = [Path(config.hydra.sweep.dir)]
-            # Else SIGTERM would leave a launcher's processes behind. Training has a handler of its own.
+            # Without this handler SIGTERM leaves the launcher's processes running. Training sets its own handler.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def end(stopped: bool) -> bool:
-    """Prints the table of the sweep that this command ran, if it ran one; returns whether all its jobs are done."""
+    """Prints the table of the sweep that this command ran, if any; returns whether all its jobs are done."""
     if not _STARTED:
         return True
     folder = _STARTED.pop()
-    if stopped:  # somebody waits
+    if stopped:  # no table, since the user waits for the prompt
         print("sweep stopped; the same command continues it", flush=True)
         return False
     if not any(folder.glob("*/run.json")):
-        return False  # no job had begun, and why has been said
+        return False  # no job began, and the error is already printed
     return report(folder)
 
 
 def report(folder: Path) -> bool:
-    """Prints the table of the sweep in ``folder`` and writes it beside the jobs; returns whether all are done.
+    """Prints the table of the sweep in ``folder`` and writes it as files; returns whether all jobs are done.
 
     Raises:
-        UserError: a folder without jobs.
+        UserError: the folder holds no jobs.
     """
     from litdiffusion.sweeps.comparison import DONE, compare, text, write_files
 

@@ -1,4 +1,4 @@
-"""Optuna's search over a sweep's jobs by ask and tell: a trial is a job, and the study a file in the sweep's folder."""
+"""Optuna's search over the jobs of a sweep. A trial is a job; the study is a file in the sweep's folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DATABASE, PRUNER, FIXED, JOB = "optuna.db", "pruner", "fixed", "job"
 
 
 def space_of(overrides: Sequence[Override]) -> Space:
-    """The searched keys: ``a,b``, ``range(1,5)``, ``interval(0.1,1)``, ``tag(log,interval(0.1,1))``."""
+    """Searched key -> distribution, for ``a,b``, ``range(1,5)``, ``interval(0.1,1)``, ``tag(log,interval(0.1,1))``."""
     searched = [override for override in overrides if override.is_sweep_override()]
     return {override.get_key_element(): _distribution(override) for override in searched}
 
@@ -38,25 +38,25 @@ def fixed_of(overrides: Sequence[Override]) -> list[str]:
     return [override.input_line for override in overrides if not override.is_sweep_override()]
 
 
-def corners(space: Space) -> list[dict[str, Any]]:
-    """Points that between them hold every choice, for a look at whether their configs compose before one is trained."""
+def points_with_every_choice(space: Space) -> list[dict[str, Any]]:
+    """Points that together hold every choice, so that all choices can be composed before the first job trains."""
     choices = {key: getattr(part, "choices", None) or (part.low,) for key, part in space.items()}
     longest = max(map(len, choices.values()), default=0)
     return [{key: values[min(k, len(values) - 1)] for key, values in choices.items()} for k in range(longest)]
 
 
-def spelled(point: Mapping[str, Any]) -> list[str]:
-    """A point of the space as overrides; numbers to six significant digits, which folders are named after."""
+def overrides_of(point: Mapping[str, Any]) -> list[str]:
+    """A point of the space as overrides; numbers have six significant digits, because they name folders."""
     return [f"{key}={f'{value:.6g}' if isinstance(value, float) else value}" for key, value in point.items()]
 
 
 def open_study(
     folder: Path, fixed: Sequence[str], direction: str, sampler: Mapping[str, Any], pruner: Mapping[str, Any] | None
 ) -> Study:
-    """The study in the sweep's folder, made where there is none.
+    """Opens or makes the study in the sweep's folder.
 
     Raises:
-        UserError: a study of jobs with other fixed overrides, whose numbers do not compare.
+        UserError: the study has jobs with other fixed overrides, whose metrics are not comparable.
     """
     import optuna
 
@@ -67,39 +67,39 @@ def open_study(
     then, now = study.user_attrs.get(FIXED), sorted(relevant(fixed))
     if then not in (None, now):
         raise UserError(
-            f"the search in {folder} was made with {' '.join(then) or 'no fixed overrides'}, this command has "
+            f"the search in {folder} was started with {' '.join(then) or 'no fixed overrides'}, this command has "
             f"{' '.join(now) or 'none'}; give the same ones, or take another sweep=NAME"
         )
     study.set_user_attr(FIXED, now)
     study.set_user_attr(PRUNER, None if pruner is None else dict(pruner))
-    # A seeded sampler starts its stream anew in every process, and would propose its first points again.
+    # Shifted because a sampler with the same seed would propose its first points again in every process.
     shift = {"seed": sampler["seed"] + len(study.trials)} if sampler.get("seed") is not None else {}
     study.sampler = instantiate({**sampler, **shift})
     return study
 
 
 def next_trials(study: Study, space: Space, total: int, count: int) -> list[FrozenTrial]:
-    """Up to ``count`` trials to run now: first those that a stopped command left, then new ones up to ``total``."""
+    """Up to ``count`` trials to run now: unfinished trials of a stopped command, then new ones up to ``total``."""
     from optuna.trial import TrialState
 
     left = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[:count]
     new = min(count - len(left), total - len(study.trials))
-    asked = [study.ask(dict(space)).number for _ in range(new)]
-    return [*left, *(study.trials[number] for number in asked)]
+    new_numbers = [study.ask(dict(space)).number for _ in range(new)]
+    return [*left, *(study.trials[number] for number in new_numbers)]
 
 
-def tell(study: Study, trial: FrozenTrial, folder: Path) -> None:
-    """Ends a trial by what its job's ``run.json`` says.
+def end_trial(study: Study, trial: FrozenTrial, folder: Path) -> None:
+    """Ends a trial with the status and the metric in its job's ``run.json``.
 
     Raises:
-        UserError: another process is at work on it.
+        UserError: another process is training the job.
     """
     from optuna.trial import TrialState
 
     record = read_record(folder)
     value = record.metrics.get(record.config.get("metric")) if record is not None else None
     if record is not None and record.status == "running":
-        raise UserError(f"{folder} is being trained by another process; start the search again when that has ended")
+        raise UserError(f"{folder} is being trained by another process; start the search again when it has ended")
     if record is not None and record.status == "pruned":
         study.tell(trial.number, state=TrialState.PRUNED)
     elif record is not None and record.status == "complete" and value is not None and math.isfinite(value):
@@ -108,13 +108,13 @@ def tell(study: Study, trial: FrozenTrial, folder: Path) -> None:
         study.tell(trial.number, state=TrialState.FAIL)
 
 
-def mark(study: Study, trial: FrozenTrial, job: str) -> None:
-    """Notes the job's folder on its trial, by which the job finds the trial again."""
+def store_job_name(study: Study, trial: FrozenTrial, job: str) -> None:
+    """Stores the name of the job's folder in its trial, so that the job finds its trial."""
     _storage_of(study).set_trial_user_attr(trial._trial_id, JOB, job)
 
 
-def watchers(cfg: DictConfig, folder: Path) -> tuple[Callback, ...]:
-    """What a job hangs into its training: where the sweep is a search with a pruner, the question whether to go on."""
+def pruning_callbacks(cfg: DictConfig, folder: Path) -> tuple[Callback, ...]:
+    """Callbacks that a search adds to each job: one that prunes, if the search has a pruner."""
     if not (folder.parent / DATABASE).is_file():
         return ()
     import optuna
@@ -133,7 +133,7 @@ def watchers(cfg: DictConfig, folder: Path) -> tuple[Callback, ...]:
 
 
 def direction_of(config: DictConfig) -> str:
-    """Which way ``metric`` is better, before any data are loaded."""
+    """``min`` or ``max``: which values of ``metric`` are better; loads no data."""
     from litdiffusion.config.derived import better, rising_of
 
     return better(config.metric, rising_of(config))
@@ -156,7 +156,7 @@ def _distribution(override: Override) -> BaseDistribution:
 def _storage(folder: Path) -> RDBStorage:
     from optuna.storages import RDBStorage
 
-    # Jobs of several processes write to it; each waits for the others.
+    # The timeout lets several processes write to one file in turn.
     return RDBStorage(f"sqlite:///{(folder / DATABASE).absolute()}", engine_kwargs={"connect_args": {"timeout": 60}})
 
 
