@@ -18,6 +18,7 @@ from litdiffusion.diffusion.samplers import Sampler, State
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.runs.dashboards import log_picture
+from litdiffusion.runs.files import write_picture
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.class_labels import classes_in_turn
 from litdiffusion.training.guard import sample_problem
@@ -126,7 +127,7 @@ def save_picture(trainer: L.Trainer, run_dir: Path, name: str, picture: Image, f
     """Saves a picture below the run's folder and sends it to every logger; returns the path of the file."""
     path = run_dir / "pictures" / file
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    write_picture(path, picture)
     log_picture(trainer, name, picture)
     return path
 

@@ -12,22 +12,26 @@ from omegaconf import OmegaConf
 
 from litdiffusion.config import words
 from litdiffusion.config.hints import did_you_mean, flat
-from litdiffusion.config.yamls import Yamls
+from litdiffusion.config.yamls import Yamls, groups_in
 from litdiffusion.errors import nearest
 
 EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "slurm", "ray": "ray"}
 """Hydra launcher -> the optional dependency that installs it."""
 
 
+SWEEPING = ("hydra/launcher", "hydra/sweeper")
+"""Groups of the configs that -m sweeps over."""
+
+
 def help_text(config_dir: Path, config_name: str) -> str:
     """The help text of the config; built here because Hydra takes three times as long for the same text."""
     cfg = OmegaConf.load(config_dir / f"{config_name}.yaml")
-    folders = sorted({path.parent for path in config_dir.glob("*/**/*.yaml")})
-    groups = [
-        f"{group.relative_to(config_dir)}: {', '.join(sorted(choice.stem for choice in group.glob('*.yaml')))}"
-        for group in folders
-    ]
     plain = OmegaConf.to_container(cfg, resolve=False)
+    groups = [
+        f"{group}: {', '.join(sorted(choice.stem for choice in (config_dir / group).glob('*.yaml')))}"
+        for group in sorted([*groups_in(plain), *(SWEEPING if "sweep" in plain["hydra"] else ())])
+        if (config_dir / group).is_dir()
+    ]
     values = OmegaConf.create({key: value for key, value in plain.items() if key not in ("defaults", "hydra")})
     return Template(cfg.hydra.help.template).safe_substitute(
         APP_CONFIG_GROUPS="\n".join(groups), CONFIG=OmegaConf.to_yaml(values)

@@ -27,7 +27,7 @@ def check_keys(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> Non
     Raises:
         UserError: names the key, the nearest known key, and the yaml that sets it.
     """
-    groups = [path.name for folder in yamls.folders for path in folder.iterdir() if path.is_dir()]
+    groups = [path.name for folder in yamls.folders[1:] for path in folder.iterdir() if path.is_dir()]  # the user's own
     known, needed = [*primary, *groups, *groups_in(primary)], [*primary, *groups_in(primary)]
     plain = OmegaConf.to_container(cfg, resolve=False)
     places = [name for name in flat(plain) if name.partition(".")[0] in known and not name.startswith("derived.")]

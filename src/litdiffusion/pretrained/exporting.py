@@ -10,8 +10,8 @@ from litdiffusion.runs.files import write_atomically
 from litdiffusion.training.checkpoints import read_checkpoint
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-PREFIXES = {"ema": "ema.model.net.", "raw": "denoiser.net."}
-"""Choice of weights -> prefix of the net's tensors in a checkpoint."""
+PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
+"""Choice of weights -> prefix of the denoiser's tensors in a checkpoint."""
 
 
 def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> Path:
@@ -31,7 +31,7 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> 
     if any((folder / name).exists() for name in (WEIGHTS, CONFIG)):
         raise UserError(f"{folder} already holds an exported model, which would be overwritten; name another folder")
     content = read_checkpoint(checkpoint)
-    prefix, state = PREFIXES[weights], content["state_dict"]
+    prefix, state = f"{PREFIXES[weights]}net.", content["state_dict"]
     # Cloned because safetensors refuses tensors that share memory or are not contiguous.
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     net = {name: value.clone().contiguous() for name, value in own.items()}
@@ -70,7 +70,7 @@ def read_export(folder: str | Path, weights: str = "ema") -> dict[str, Any]:
             raise
         raise UserError(f"{folder} holds no intact exported model ({error}); export it again") from error
     record["value_range"] = record["value_range"] and tuple(record["value_range"])
-    return {"litdiffusion": record, "state_dict": {f"{PREFIXES[exported]}{k}": v for k, v in net.items()}}
+    return {"litdiffusion": record, "state_dict": {f"{PREFIXES[exported]}net.{k}": v for k, v in net.items()}}
 
 
 def _record(content: dict[str, Any], weights: str) -> dict[str, Any]:

@@ -1,11 +1,9 @@
 """Inpaints held-out images with a hidden part, or points with one known coordinate, by a checkpoint."""
 
-import io
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
@@ -25,7 +23,7 @@ from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.pretrained.places import device_for, folder_for
 from litdiffusion.pretrained.problems import Problem, check_values, fixed_points, hidden_images
 from litdiffusion.pretrained.progress import progress_bar
-from litdiffusion.runs.files import write_atomically
+from litdiffusion.runs.files import write_arrays, write_picture
 
 STEPS = 50
 """Default number of transitions; a shorter chain has fewer."""
@@ -50,12 +48,11 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     class_labels = pretrained.class_labels_of(data, len(problem.items)) if images else None
     samples = inpaintings(cfg, pretrained, problem, class_labels)
     seconds = time.perf_counter() - begin
-    archive = io.BytesIO()
-    np.savez_compressed(archive, items=problem.items, mask=problem.mask, samples=samples)
-    write_atomically(folder / "inpainting.npz", archive.getbuffer())
+    write_arrays(folder / "inpainting.npz", items=problem.items, mask=problem.mask, samples=samples)
     times = "once" if cfg.resample == 1 else f"{cfg.resample} times"
     title = f"{problem.title}: {cfg.steps} transitions, each taken {times}"
-    (image_picture if images else point_picture)(problem, samples, data, title).save(folder / "inpainting.png")
+    picture = (image_picture if images else point_picture)(problem, samples, data, title)
+    write_picture(folder / "inpainting.png", picture)
     print(f"{samples.shape[0]} x {samples.shape[1]} inpaintings in {seconds:.1f} s: {folder}")
     return folder
 

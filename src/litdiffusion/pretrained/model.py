@@ -17,15 +17,12 @@ from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser
 from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.errors import UserError
-from litdiffusion.pretrained.exporting import read_export
+from litdiffusion.pretrained.exporting import PREFIXES, read_export
 from litdiffusion.pretrained.places import device_for
 from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint
 from litdiffusion.training.class_labels import classes_in_turn
-
-PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
-"""Choice of weights -> prefix of the denoiser's tensors in a checkpoint."""
 
 
 class Pretrained:

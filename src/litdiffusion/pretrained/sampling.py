@@ -1,6 +1,5 @@
 """Draws samples from a checkpoint and writes them as a picture and an npz file."""
 
-import io
 import time
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.pretrained.places import device_for, folder_for
 from litdiffusion.pretrained.progress import draw_samples
-from litdiffusion.runs.files import write_atomically
+from litdiffusion.runs.files import write_arrays, write_picture
 from litdiffusion.training.class_labels import grid_columns
 
 
@@ -48,13 +47,11 @@ def _sampler(cfg: DictConfig, pretrained: Pretrained) -> Sampler:
 
 def _write(folder: Path, samples: Tensor, class_labels: Tensor | None, cfg: DictConfig, pretrained: Pretrained) -> None:
     beside = {} if class_labels is None else {"class_labels": class_labels.numpy()}
-    archive = io.BytesIO()
-    np.savez_compressed(archive, samples=samples.numpy(), seeds=np.arange(cfg.n) + cfg.seed, **beside)
-    write_atomically(folder / "samples.npz", archive.getbuffer())
+    write_arrays(folder / "samples.npz", samples=samples.numpy(), seeds=np.arange(cfg.n) + cfg.seed, **beside)
     if samples.ndim == 4:
         shown = samples[:400]
         side = grid_columns(len(shown), 0 if class_labels is None else len(class_labels.unique()))
         picture = image_grid(shown, side, pretrained.value_range or (-1.0, 1.0))
     else:
         picture = comparison_picture({"samples": samples})
-    picture.save(folder / "samples.png")
+    write_picture(folder / "samples.png", picture)

@@ -1,6 +1,5 @@
 """The likelihood of held-out data under a checkpoint: a table, a csv file and a picture of the bound's terms."""
 
-import csv
 from collections.abc import Iterator
 from functools import partial
 from math import prod
@@ -30,6 +29,7 @@ from litdiffusion.plots.figures import hex_colour, rendered, style_axes
 from litdiffusion.plots.palette import ACCENT, INK
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.places import device_for, folder_for
+from litdiffusion.runs.files import write_picture, write_rows
 
 QUARTILES = ("(0, 1/4]", "(1/4, 1/2]", "(1/2, 3/4]", "(3/4, 1]")
 
@@ -162,21 +162,20 @@ def _write_table(rows: list[Row], held: HeldOut, cfg: DictConfig, pretrained: Pr
     what = "-log p" if held.class_label is None else "-log p(x | class)"
     print(f"{what} of {len(held.x_0)} validation items, {prod(pretrained.shape)} numbers each, {cfg.weights} weights")
     print(f"{held.units}\n{'':32}{'nats':>12}{'std. error':>12}" + (f"{'bits/dim':>12}" if held.bytes else ""))
-    with (folder / "likelihood.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["term", "nats", "standard_error", "bits_per_dimension"])
-        for row in rows:
-            mean, error, bits = row.numbers(coordinates)
-            writer.writerow([row.name, mean, error, "" if bits is None else bits])
-            print(f"{row.name:32}{mean:12.4f}{error:12.4f}" + ("" if bits is None else f"{bits:12.4f}"))
+    cells = []
+    for row in rows:
+        mean, error, bits = row.numbers(coordinates)
+        cells.append({"term": row.name, "nats": mean, "standard_error": error, "bits_per_dimension": bits})
+        print(f"{row.name:32}{mean:12.4f}{error:12.4f}" + ("" if bits is None else f"{bits:12.4f}"))
+    write_rows(folder / "likelihood.csv", list(cells[0]), cells)
 
 
 def _write_steps(terms: BoundTerms, folder: Path) -> None:
     from matplotlib.figure import Figure
 
     nats = terms.steps.mean(0)
-    with (folder / "steps.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("t", "nats"), *zip(terms.times.tolist(), nats.tolist(), strict=True)])
+    steps = zip(terms.times.tolist(), nats.tolist(), strict=True)
+    write_rows(folder / "steps.csv", ["t", "nats"], [{"t": t, "nats": value} for t, value in steps])
     figure = Figure((9, 5), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.semilogy(terms.times, nats.clamp(min=1e-12), color=hex_colour(ACCENT), linewidth=1.6)
@@ -185,4 +184,4 @@ def _write_steps(terms: BoundTerms, folder: Path) -> None:
     title += f", decoder {terms.decoder.mean():.4g}, prior {terms.prior.mean():.2g}"
     axes.set_title(title, color=hex_colour(INK), loc="left")
     style_axes(axes)
-    rendered(figure).save(folder / "likelihood.png")
+    write_picture(folder / "likelihood.png", rendered(figure))

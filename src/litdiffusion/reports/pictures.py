@@ -8,6 +8,7 @@ from litdiffusion.measure.quality import ImageQuality
 from litdiffusion.plots import comparison_picture, image_grid, pairs_picture
 from litdiffusion.reports.subjects import Subject
 from litdiffusion.reports.table import Row
+from litdiffusion.runs.files import write_picture
 
 SHOWN, PAIRS = 100, 20
 
@@ -16,22 +17,23 @@ def write_checks(folder: Path, subject: Subject, samples: Tensor) -> Row:
     """Writes ``samples.png``, and for images ``nearest.png``; returns the share of copied training images."""
     if samples.ndim != 4:
         sets = {"data": subject.quality.data.reference(len(samples)), "samples": samples}
-        comparison_picture(sets).save(folder / "samples.png")
+        write_picture(folder / "samples.png", comparison_picture(sets))
         return {}
     limits = subject.pretrained.value_range or (-1.0, 1.0)
     shown = samples[:SHOWN]
-    image_grid(shown, max(1, round(len(shown) ** 0.5)), limits).save(folder / "samples.png")
+    write_picture(folder / "samples.png", image_grid(shown, max(1, round(len(shown) ** 0.5)), limits))
     if not isinstance(subject.quality, ImageQuality):
         return {}
     found = subject.quality.copying(samples)
     train = subject.quality.data.training_reference(len(subject.quality.data.train.data))
     closest = found.nearest.distances.argsort()[:PAIRS]
-    pairs_picture(
+    pairs = pairs_picture(
         samples[closest],
         train[found.nearest.indices[closest]],
         f"the {len(closest)} samples nearest to training images (the image below each)",
         limits,
-    ).save(folder / "nearest.png")
+    )
+    write_picture(folder / "nearest.png", pairs)
     print(
         f"copying check: {100 * found.share.value:.1f} ± {100 * found.share.spread:.1f} % of the samples are as near "
         f"to a training image as the nearest {100 * found.expected:.1f} % of held-out images are; the median "

@@ -22,6 +22,7 @@ from litdiffusion.reports.dashboard import show_report
 from litdiffusion.reports.pictures import write_checks
 from litdiffusion.reports.subjects import NamedSampler, Subject, check_choices, fitting_samplers, subjects
 from litdiffusion.reports.table import Row, text_table, write_csv
+from litdiffusion.runs.files import write_picture
 from litdiffusion.training.class_labels import classes_in_proportion
 
 SAMPLES = {1: 10_000, 3: 1000}
@@ -132,7 +133,7 @@ def _report(cfg: DictConfig, chosen: list[Subject], rows: list[Row], folder: Pat
     print(quality.legend())
     write_csv(folder / "quality.csv", lines)
     levels = {name: measured[quality.headline].value for name, measured in rivals.items()}
-    quality_picture(_curves(rows, quality.headline), levels, quality.headline).save(folder / "quality.png")
+    write_picture(folder / "quality.png", quality_picture(_curves(rows, quality.headline), levels, quality.headline))
     if cfg.wandb:
         show_report(cfg, folder, lines, chosen)
     print(f"evaluation: {folder}")

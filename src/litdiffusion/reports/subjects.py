@@ -10,7 +10,8 @@ from litdiffusion.config.make import make
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.errors import UserError, nearest
 from litdiffusion.measure.quality import Quality
-from litdiffusion.pretrained.model import PREFIXES, Pretrained
+from litdiffusion.pretrained.exporting import PREFIXES
+from litdiffusion.pretrained.model import Pretrained
 
 OWN = "own"
 """Name of the sampler that the checkpoint's run used."""

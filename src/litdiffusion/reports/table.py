@@ -1,12 +1,10 @@
 """Tables of results, as aligned text for the terminal and as csv."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from litdiffusion.measure.distances import Estimate
-from litdiffusion.runs.files import write_atomically
+from litdiffusion.runs.files import write_rows
 
 Cell = str | int | float | Estimate | None
 Row = Mapping[str, Cell]
@@ -44,11 +42,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Writes all cells; an estimate has three columns, ``name``, ``name_spread`` and ``name_n``."""
     flat = [dict(pair for name, cell in row.items() for pair in _columns(name, cell)) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, names)
-    writer.writeheader()
-    writer.writerows(flat)
-    write_atomically(path, text.getvalue().encode())
+    write_rows(path, names, flat)
 
 
 def _columns(name: str, cell: Cell) -> list[tuple[str, Cell]]:

@@ -1,9 +1,15 @@
 """Files that survive a kill and a power cut: replaced atomically, and with a checksum at the end if sealed."""
 
+import csv
 import hashlib
 import io
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MARK = b"litdiffusion sha256 "
 SEAL = len(MARK) + 64
@@ -32,6 +38,31 @@ def write_atomically(path: Path, data: bytes | memoryview, keep: Path | None = N
     finally:
         new.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replaces ``path`` by a csv with these columns, see `write_atomically`; a missing cell is empty."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def write_picture(path: Path, picture: "Image") -> None:
+    """Replaces ``path`` by a png of the picture, see `write_atomically`."""
+    archive = io.BytesIO()
+    picture.save(archive, "PNG")
+    write_atomically(path, archive.getbuffer())
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Replaces ``path`` by a compressed npz of these arrays, see `write_atomically`."""
+    import numpy as np
+
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **arrays)
+    write_atomically(path, archive.getbuffer())
 
 
 def sync(path: Path) -> None:

@@ -1,8 +1,6 @@
 """The rows of ``metrics.csv``: an interrupted run continues them from the step of its checkpoint."""
 
 import csv
-import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -10,7 +8,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from litdiffusion.runs.files import sync, write_atomically
+from litdiffusion.runs.files import sync, write_rows
 
 FILE = "metrics.csv"
 
@@ -44,7 +42,7 @@ class Rows(ExperimentWriter):
         if not self.metrics:
             return
         if self._record_new_keys() or not self.path.exists():
-            _write_rows(self.path, self.metrics_keys, [*_read_rows(self.path)[1], *self.metrics])
+            write_rows(self.path, self.metrics_keys, [*_read_rows(self.path)[1], *self.metrics])
         else:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.metrics_keys).writerows(self.metrics)
@@ -77,7 +75,7 @@ def keep_rows(folder: Path, steps: int) -> None:
     keys, rows = _read_rows(path)
     kept = [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < steps]
     if kept:
-        _write_rows(path, keys, kept)
+        write_rows(path, keys, kept)
     else:
         path.unlink()
 
@@ -90,11 +88,3 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         reader = csv.DictReader(file)
         rows = list(reader)
     return list(reader.fieldnames or []), rows
-
-
-def _write_rows(path: Path, keys: Sequence[str], rows: Sequence[dict]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, keys)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())

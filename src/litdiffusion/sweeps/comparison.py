@@ -7,6 +7,7 @@ from pathlib import Path
 
 from litdiffusion.config.job_names import relevant_values
 from litdiffusion.errors import UserError
+from litdiffusion.runs.files import write_picture
 from litdiffusion.runs.record import RunRecord, is_locked, read_record
 
 DONE = ("complete", "pruned")
@@ -113,7 +114,7 @@ def write_files(comparison: Comparison) -> list[Path]:
     csv, picture = comparison.folder / CSV, comparison.folder / PICTURE
     write_csv(csv, comparison.rows())
     bars = [Bar(comparison.differing_overrides(job), job.value, job.status) for job in comparison.jobs]
-    jobs_picture(bars, comparison.jobs[0].metric, comparison.rising).save(picture)
+    write_picture(picture, jobs_picture(bars, comparison.jobs[0].metric, comparison.rising))
     return [csv, picture]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.errors import Pruned, UserError
+from litdiffusion.runs.files import write_atomically
 from litdiffusion.runs.record import RunRecord, is_locked, read_record, write_record
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _record_failure(cfg: DictConfig, run: "Run", before: RunRecord | None, error
     if ended.status == "pruned":
         print(f"job {name}: {error}", flush=True)
         return
-    (run.dir / ERROR_FILE).write_text("".join(traceback.format_exception(error)))
+    write_atomically(run.dir / ERROR_FILE, "".join(traceback.format_exception(error)).encode())
     print(f"job {name} failed: {ended.error} (traceback in {run.dir / ERROR_FILE})", file=sys.stderr, flush=True)
 
 
