@@ -153,7 +153,8 @@ def test_help_names_every_group_and_answers_without_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "heavy: []" in result.stdout
-    for group in (path.relative_to(CONF) for path in CONF.rglob("*") if any(path.glob("*.yaml"))):
+    groups = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if any(path.glob("*.yaml"))}
+    for group in groups - {"mask", "inpainting"}:  # these two belong to scripts/inpaint.py
         assert f"\n{group}: " in result.stdout
     assert "mnist_source" in result.stdout
 
