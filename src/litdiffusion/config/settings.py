@@ -21,6 +21,9 @@ def check_settings(cfg: DictConfig) -> None:
     _require(
         "trainer.max_steps", steps, fits, "a whole number of at least 1, or -1 for as many as trainer.max_epochs has"
     )
+    epochs = cfg.trainer.max_epochs
+    fits = epochs is None or (_is_int(epochs) and epochs >= -1)
+    _require("trainer.max_epochs", epochs, fits, "a whole number, or null; -1 has no limit")
     require_int(cfg, "trainer.accumulate_grad_batches", 1)
     if cfg.save_every is not None:
         require_int(cfg, "save_every", 1)
