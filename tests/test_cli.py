@@ -36,6 +36,7 @@ def one_error(status: int, err: str) -> str:
         (["data.batch_size=20000"], "data.batch_size=20000"),
         (["data.batch_size=0"], "data.batch_size=0"),
         (["trainer.max_steps=0"], "trainer.max_steps must be a whole number of at least 1, or -1"),
+        (["metric=${seed}"], "metric must be the name of a number, such as val/loss, got 0"),
         (["trainer.max_epochs=nan"], "trainer.max_epochs must be a whole number, or null; -1 has no limit, got nan"),
         (["trainer.max_epochs=[]"], "trainer.max_epochs must be a whole number, or null; -1 has no limit, got []"),
         (["trainer.max_steps=abc"], "trainer.max_steps must be a whole number of at least 1, or -1"),

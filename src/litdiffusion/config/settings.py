@@ -31,6 +31,7 @@ def check_settings(cfg: DictConfig) -> None:
         if OmegaConf.select(cfg, f"callbacks.{name}.every_n_steps") is not None:
             require_int(cfg, f"callbacks.{name}.every_n_steps", 1)
     _require("seed", cfg.seed, cfg.seed <= LARGEST_SEED, f"at most {LARGEST_SEED}")
+    _require("metric", cfg.metric, isinstance(cfg.metric, str), "the name of a number, such as val/loss")
     path = cfg.ckpt_path
     _require("ckpt_path", path, path is None or isinstance(path, str), "the path of a checkpoint, or null")
     decay = cfg.ema_decay
