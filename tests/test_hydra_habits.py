@@ -244,7 +244,6 @@ def test_hydras_own_values_can_be_read_without_a_job():
     assert cfg.hydra.run.dir == "outputs/my"
     assert cfg.hydra.sweep.dir.startswith("outputs/multirun/")
     assert (cfg.hydra.sweep.subdir, cfg.hydra.output_subdir) == ("0", ".hydra")
-    assert cfg.hydra.job.override_dirname == "seed=1"
     cfg.sweep = "s"
     assert cfg.hydra.run.dir == "outputs/sweeps/s/seed-1"
 

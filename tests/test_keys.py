@@ -47,7 +47,8 @@ def test_every_row_is_of_a_key_that_exists(config):
 
 def test_the_nearest_row_above_a_key_counts():
     assert decides("model.hidden", Use.MODEL)
-    assert decides("callbacks.trajectory.points", Use.JOB)
+    assert not decides("callbacks.trajectory.points", Use.JOB)
+    assert decides("callbacks.final_samples.points", Use.JOB)
     assert not decides("callbacks.trajectory.points", Use.RUN)
     assert decides("callbacks.best.monitor", Use.RUN)
     assert not decides("trainer.devices", Use.JOB)

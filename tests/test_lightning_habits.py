@@ -204,6 +204,19 @@ def test_the_profiler_and_the_summary_print(tmp_path, caplog, capfd):
     assert "Trainable params" in out
 
 
+def test_a_part_in_the_place_of_any_argument_of_the_trainer_is_made(tmp_path):
+    """Logger, profiler and strategy as ``_target_`` in the yaml, where Lightning takes an object."""
+    folder = ran(
+        tmp_path,
+        f"trainer.profiler={{_target_: lightning.pytorch.profilers.SimpleProfiler, dirpath: {tmp_path}, filename: a}}",
+        f"trainer.logger={{_target_: lightning.pytorch.loggers.CSVLogger, save_dir: {tmp_path}/mine, version: one}}",
+        "trainer.strategy={_target_: lightning.pytorch.strategies.SingleDeviceStrategy, device: cpu}",
+    )
+    assert "run_training_batch" in (tmp_path / "fit-a.txt").read_text()
+    assert "val/loss" in (tmp_path / "mine/lightning_logs/one/metrics.csv").read_text()
+    assert "val/loss" in rows(folder)[-1]
+
+
 def test_gradients_are_clipped_by_norm_and_by_value(tmp_path):
     norms: dict[str, float] = {}
 

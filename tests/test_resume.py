@@ -3,8 +3,10 @@
 import csv
 import importlib.util
 import json
+import shutil
 import signal
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -357,3 +359,42 @@ def test_a_lost_process_and_a_full_disk_are_told_in_one_line():
     assert known_failure(lost, 1) is None
     assert "x.ckpt cannot be written" in str(known_failure(OSError(28, "No space left on device", "x.ckpt"), 1))
     assert isinstance(known_failure(TrainingError("known"), 1), TrainingError)
+
+
+def test_a_shorter_length_never_touches_a_run(whole, tmp_path):
+    """Neither a complete run, nor a stopped one that already has more steps than the new length."""
+    files = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    shorter = ("trainer.max_steps=20", "trainer.max_steps=8", "trainer.max_steps=40")
+    for words in shorter:
+        assert action_for(whole, plain_config(composed(*QUICK, words))) == "complete"
+    with pytest.raises(UserError, match=r"already has 3 epochs; raise trainer\.max_epochs above that"):
+        train(composed(*QUICK, "trainer.max_steps=-1", "trainer.max_epochs=1"), Run(whole))
+    assert {path: path.read_bytes() for path in files} == files
+    record = read_record(whole)
+    run = tmp_path / "stopped"
+    shutil.copytree(whole, run)
+    write_record(run, replace(record, status="stopped"))
+    rows = (run / "metrics.csv").read_bytes()
+    with pytest.raises(UserError, match=r"already has 40 steps; raise trainer\.max_steps above that"):
+        train(composed(*QUICK, "trainer.max_steps=20"), Run(run))
+    assert (run / "metrics.csv").read_bytes() == rows
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "is_longer"),
+    [
+        ({"max_epochs": 20}, {"max_epochs": 10}, False),
+        ({"max_epochs": 20}, {"max_epochs": 21}, True),
+        ({"max_epochs": 20}, {"max_epochs": -1}, True),
+        ({"max_epochs": -1}, {"max_epochs": 20}, False),
+        ({"max_time": "00:01:00:00"}, {"max_time": "00:00:59:59"}, False),
+        ({"max_time": "00:01:00:00"}, {"max_time": {"hours": 2}}, True),
+        ({"max_time": {"minutes": 60}}, {"max_time": "00:01:00:00"}, False),
+        ({"max_time": "00:01:00:00"}, {"max_time": None}, True),
+    ],
+)
+def test_a_complete_run_is_made_longer_only_by_a_larger_limit(then, now, is_longer, tmp_path):
+    write_record(tmp_path, RunRecord("complete", {"trainer": then}, step=3))
+    assert action_for(tmp_path, {"trainer": now}) == ("resume" if is_longer else "complete")
+    with pytest.raises(UserError, match="max_time must be DD:HH:MM:SS"):
+        action_for(tmp_path, {"trainer": {"max_time": "an hour"}})

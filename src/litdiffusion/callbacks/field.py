@@ -16,6 +16,7 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.plots import FieldPanel, field_grids, field_picture
 from litdiffusion.training import DiffusionModule
+from litdiffusion.training.evaluation import check_weights
 
 KINDS = {"score": "score", "velocity": "velocity, towards noise"}
 PANELS = 5
@@ -59,9 +60,9 @@ class Field(L.Callback):
         for name, value, least in (("every_n_steps", every_n_steps, 1), ("arrows", arrows, 2), ("points", points, 2)):
             if value is not None and value < least:
                 raise UserError(f"callbacks.field.{name} must be at least {least}, got {value}")
-        for name, value, choices in (("kind", kind, tuple(KINDS)), ("weights", weights, ("ema", "raw"))):
-            if value not in choices:
-                raise UserError(f"callbacks.field.{name} must be {' or '.join(choices)}, got {value!r}")
+        if kind not in KINDS:
+            raise UserError(f"callbacks.field.kind must be {' or '.join(KINDS)}, got {kind!r}")
+        check_weights(weights, "callbacks.field.weights")
         if levels is not None and not (len(levels) and all(0 < t <= 1 for t in levels)):
             raise UserError(f"callbacks.field.levels must be times in (0, 1], got {list(levels)}; null chooses them")
         self.run_dir, self.every_n_steps, self.times, self.data = run_dir, every_n_steps, levels, data

@@ -23,6 +23,7 @@ from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.class_labels import classes_in_proportion, grid_columns
+from litdiffusion.training.evaluation import check_weights
 
 
 class FinalSamples(L.Callback):
@@ -61,6 +62,7 @@ class FinalSamples(L.Callback):
         for name, value in (("images", images), ("points", points), ("sets", sets)):
             if value < 1:
                 raise UserError(f"callbacks.final_samples.{name} must be at least 1, got {value}")
+        check_weights(weights, "callbacks.final_samples.weights")
         self.run_dir, self.quality, self.data = run_dir, quality, data
         self.images, self.points, self.sets = images, points, sets
         self.steps, self.weights, self.seed = steps, weights, seed
@@ -110,7 +112,7 @@ class FinalSamples(L.Callback):
         rival_panels = {f"{key}: {ratios[key]:.2f} × floor": sets[key] for key in sets if key != "data"}
         return comparison_picture(
             {name: sets["data"], f"samples: {measured[quality.headline].value:.2f} × floor": first, **rival_panels},
-            f"Wasserstein distance to fresh {name}, in units of the distance of two data draws",
+            f"{quality.title} to fresh {name}, in units of the distance of two data draws",
         )
 
     def _final_state(self, module: DiffusionModule, count: int, class_label: Tensor | None, data: Any) -> State:
@@ -119,12 +121,13 @@ class FinalSamples(L.Callback):
         )[-1]
 
     def _distances_line(self, measured: Measured, rivals: dict[str, Measured], name: str) -> str:
-        distance, ratio = measured["wasserstein"], measured["wasserstein_over_floor"]
+        ratio = measured[self.quality.headline]
+        distance = measured.get(self.quality.headline.removesuffix("_over_floor"), ratio)
         others = ", ".join(
             f"{key} {row[self.quality.headline].value:.2f} x" for key, row in rivals.items() if key != "data"
         )
         line = (
-            f"samples: Wasserstein distance to {name} {distance.value:.4f} = {ratio.value:.2f} ± {ratio.spread:.2f} x "
+            f"samples: {self.quality.title} to {name} {distance.value:.4f} = {ratio.value:.2f} ± {ratio.spread:.2f} x "
             f"floor, {others} (n = {distance.n}, sets: {self.sets})"
         )
         found, true = (_mode_weights(row) for row in (measured, rivals["data"]))

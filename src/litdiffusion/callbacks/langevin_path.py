@@ -15,6 +15,7 @@ from litdiffusion.diffusion.samplers import Draws, Langevin
 from litdiffusion.errors import UserError
 from litdiffusion.plots import path_picture
 from litdiffusion.training import DiffusionModule
+from litdiffusion.training.evaluation import check_weights
 
 
 class LangevinPath(L.Callback):
@@ -51,8 +52,7 @@ class LangevinPath(L.Callback):
                 raise UserError(f"callbacks.langevin_path.{name} must be at least 1, got {value}")
         if not step_size > 0:
             raise UserError(f"callbacks.langevin_path.step_size must be positive, got {step_size}")
-        if weights not in ("ema", "raw"):
-            raise UserError(f"callbacks.langevin_path.weights must be ema or raw, got {weights!r}")
+        check_weights(weights, "callbacks.langevin_path.weights")
         self.run_dir, self.data = run_dir, data
         self.steps, self.step_size, self.keep_every = steps, step_size, keep_every
         self.points, self.weights, self.seed = points, weights, seed

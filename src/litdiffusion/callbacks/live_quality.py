@@ -17,6 +17,7 @@ from litdiffusion.measure.quality import Quality
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.class_labels import classes_in_proportion
 from litdiffusion.training.clock import Budget
+from litdiffusion.training.evaluation import check_weights
 
 BLOCK = {1: 500, 3: 32}
 """Number of samples drawn at once, by the number of dimensions of a sample: images take more memory than points."""
@@ -57,8 +58,7 @@ class LiveQuality(L.Callback):
         for name, value, least in (("samples", samples, 20), ("steps", steps, 2)):
             if value is not None and value < least:
                 raise UserError(f"callbacks.live_quality.{name} must be at least {least}, got {value}")
-        if weights not in ("ema", "raw"):
-            raise UserError(f"callbacks.live_quality.weights must be ema or raw, got {weights!r}")
+        check_weights(weights, "callbacks.live_quality.weights")
         self.quality, self.samples, self.steps = quality, samples, steps
         self.weights, self.seed, self.data = weights, seed, data
         self.max_share = None if metric.startswith("quality/") else max_share

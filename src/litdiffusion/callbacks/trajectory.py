@@ -20,8 +20,10 @@ from litdiffusion.callbacks.drawing import (
 from litdiffusion.diffusion.samplers import State
 from litdiffusion.errors import UserError
 from litdiffusion.plots import trajectory_gif, trajectory_picture
+from litdiffusion.runs.files import write_atomically
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.clock import Budget
+from litdiffusion.training.evaluation import check_weights
 
 
 class Trajectory(L.Callback):
@@ -61,8 +63,7 @@ class Trajectory(L.Callback):
         for name, value in (("every_n_steps", every_n_steps), ("chains", chains), ("shown", shown)):
             if value is not None and value < 1:
                 raise UserError(f"callbacks.trajectory.{name} must be at least 1, got {value}")
-        if weights not in ("ema", "raw"):
-            raise UserError(f"callbacks.trajectory.weights must be ema or raw, got {weights!r}")
+        check_weights(weights, "callbacks.trajectory.weights")
         self.run_dir, self.data = run_dir, data
         self.every_n_steps = every_n_steps
         self.chains, self.points = chains, points
@@ -132,7 +133,8 @@ class Trajectory(L.Callback):
         xs = [state.x for state in self.states]
         names = panel_titles(module.denoiser.schedule, self.states)
         name = target_name(self.states[-1])
-        trajectory_gif(xs, names, self._target(trainer), path, display_range(facts_of(self, trainer)), data_title=name)
+        limits = display_range(facts_of(self, trainer))
+        write_atomically(path, trajectory_gif(xs, names, self._target(trainer), limits, data_title=name))
 
     def _target(self, trainer: L.Trainer) -> Tensor:
         return noised_like(self.states[-1], facts_of(self, trainer).reference(self.points))

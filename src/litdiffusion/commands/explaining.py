@@ -57,15 +57,15 @@ def explain(error: Exception, config_dir: Path, config_name: str) -> str:
 
 def _unknown_key(key: str, known: list[str], text: str) -> str:
     """The message for an unknown key, with the nearest known key, or with Hydra's advice to add the key."""
-    hint, add = did_you_mean(key, known), re.search(r"o append to your config use \+.+", text)
+    hint, add = did_you_mean(key, known), re.search(r"[Tt]o append to your config use \+.+", text)
     new = add and not hint and "." in key and key.partition(".")[0] in known
-    advice = f"; t{add.group(0)}" if new else ""
+    advice = f"; t{add.group(0)[1:]}" if new else ""
     return f"there is no group or key {key}{hint} (see --help, --cfg job{advice})"
 
 
 def one_line(error: Exception) -> str:
     """Hydra's own message in one line, without its list of folders."""
-    text = str(error).partition("onfig search path:")[0].removesuffix("C")
+    text = re.split("[Cc]onfig search path:", str(error))[0]
     cause = str(error.__cause__ or "").partition("\n")[0]
     lines = [line.strip() for line in (text.strip() or cause).splitlines() if line.strip()]
     return " ".join(lines) or type(error).__name__

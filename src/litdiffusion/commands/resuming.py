@@ -7,7 +7,7 @@ import lightning as L
 
 from litdiffusion.build import Experiment, Run
 from litdiffusion.commands.messages import print_once
-from litdiffusion.config.identity import check_fits, longer
+from litdiffusion.config.identity import check_fits, longer, same_length
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.runs.record import read_record
 from litdiffusion.training.checkpoints import LAST, newest_checkpoint, read_checkpoint
@@ -22,13 +22,21 @@ def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str,
     checkpoint of a finished run is used only if ``config`` makes the run longer.
 
     Raises:
-        UserError: the checkpoint belongs to another model or process, or ``ckpt_path`` has no steps or epochs left.
+        UserError: the checkpoint belongs to another model or process, ``ckpt_path`` has no steps or epochs left, or the
+            run was started with another length and is already longer than ``config`` allows.
     """
     trainer, record = experiment.trainer, read_record(run.dir)
     prolonged = record is not None and longer(record, config)
+    changed = record is not None and not same_length(record, config)
 
     def usable(content: dict[str, Any]) -> bool:
-        return _finished_length(content, trainer) is None and (prolonged or not content["progress"]["finished"])
+        length = _finished_length(content, trainer)
+        if length is not None and changed:
+            raise UserError(
+                f"{run.dir} already has {length}; raise trainer.max_{length.partition(' ')[2]} above that to continue "
+                f"it, or give resume=false to start a new run beside it"
+            )
+        return length is None and (prolonged or not content["progress"]["finished"])
 
     path, lines = newest_checkpoint(run.dir / "checkpoints", usable)
     for line in lines:

@@ -1,11 +1,13 @@
 """All checks before a run starts, in this order; none of them uses the device.
 
-0. `origins.check_keys`, right after composition: unknown and misspelt keys;
+0. `origins.check_keys`, right after composition: unknown and misspelt keys; `identity.action_for`: whether the folder
+   holds a run of another config;
 1. `check_config`, before any part is built: values of settings, targets of untrusted packages, the run's folder;
-2. the constructors: data, codec, schedule, metrics, net, objective, sampler; the module refuses a sampler or an
-   objective that does not fit the process;
+2. the constructors: data, codec, schedule, metrics, net, objective, sampler, callbacks, loggers, trainer; the module
+   refuses a sampler or an objective that does not fit the process;
 3. `check_parts`: metric and monitored numbers, shapes, optimizer and learning rate, number of processes;
-4. `check_disk`: free space for the checkpoints.
+4. `check_disk`: free space for the checkpoints;
+5. the lock of the folder, then `identity.check_fits`: the checkpoint to start from.
 """
 
 import os

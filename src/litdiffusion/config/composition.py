@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.config import origins, replaced, words
 from litdiffusion.config.yamls import Yamls
+from litdiffusion.runs.files import write_atomically
 
 
 def complete_config(cfg: DictConfig, config_dir: Path, config_name: str) -> None:
@@ -39,4 +40,4 @@ def _save_config(cfg: DictConfig) -> None:
     hydra = HydraConfig.get()
     path = Path(hydra.runtime.output_dir, hydra.output_subdir or "", "config.yaml")
     if hydra.output_subdir is not None and path.is_file():
-        OmegaConf.save(cfg, path)
+        write_atomically(path, OmegaConf.to_yaml(cfg).encode())

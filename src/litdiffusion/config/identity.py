@@ -1,6 +1,8 @@
 """Whether two configs describe the same run, or the same model. Imports no torch."""
 
+import math
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,12 +45,31 @@ def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def longer(record: RunRecord, config: dict[str, Any]) -> bool:
     """Whether ``config`` sets more steps, epochs or time than the run of ``record`` had."""
-    then, now = (plain.get("trainer", {}) for plain in (record.config, config))
-    lengths = [key.removeprefix("trainer.") for key in keys_for(Use.LENGTH)]
-    if all(then.get(key) == now.get(key) for key in lengths):
-        return False
-    steps = now.get("max_steps")
-    return now.get("max_epochs") is not None or steps == -1 or not isinstance(steps, int) or steps > record.step
+    return any(now > then for now, then in zip(_lengths(config), _lengths(record.config), strict=True))
+
+
+def same_length(record: RunRecord, config: dict[str, Any]) -> bool:
+    """Whether ``config`` sets as many steps, epochs and time as the run of ``record`` had."""
+    return _lengths(config) == _lengths(record.config)
+
+
+def _lengths(config: dict[str, Any]) -> list[float]:
+    """Each limit of `Use.LENGTH` as a number (time in seconds); inf without a limit."""
+    trainer = config.get("trainer", {})
+    return [_limit(key, trainer.get(key.removeprefix("trainer."))) for key in keys_for(Use.LENGTH)]
+
+
+def _limit(key: str, value: Any) -> float:
+    """A limit as Lightning takes it: a number, -1 or null for none, ``DD:HH:MM:SS``, or arguments of a timedelta."""
+    if value is None or value == -1:
+        return math.inf
+    try:
+        if isinstance(value, str):
+            value = dict(zip(("days", "hours", "minutes", "seconds"), map(int, value.split(":")), strict=True))
+        return timedelta(**value).total_seconds() if isinstance(value, dict) else float(value)
+    except (ValueError, TypeError) as error:
+        allowed = "DD:HH:MM:SS, such as 00:02:30:00" if key == "trainer.max_time" else "a number, or -1 for no limit"
+        raise UserError(f"{key} must be {allowed}, got {value!r}") from error
 
 
 def check_fits(content: dict[str, Any], module: "DiffusionModule", path: str | Path) -> None:

@@ -31,7 +31,7 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("conditional", "learned_variance", "model", "codec", "schedule", "parameterization"), PART),
     **dict.fromkeys(("class_dropout", "times", "weighting", "objective", "data"), PART),
     "data.path": Use.RUN | Use.EXPORT | Use.JOB,
-    **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb"), Use.EXPORT | Use.JOB),
+    **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb"), Use.EXPORT),
     **dict.fromkeys(("seed", "ema_decay"), TRAINING | Use.MODEL | Use.EXPORT),
     # sampling and measuring
     **dict.fromkeys(("sampler", "clip_samples", "metrics", "recipe"), TRAINING | Use.EXPORT),
@@ -40,14 +40,16 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("optimizer", "lr_schedule", "compile"), TRAINING),
     **dict.fromkeys(("trainer", "callbacks"), TRAINING),
     **dict.fromkeys(("trainer.max_steps", "trainer.max_epochs", "trainer.max_time"), Use.LENGTH | Use.JOB),
+    "callbacks.final_samples": Use.JOB,  # measures what the jobs of a sweep are compared by
+    **dict.fromkeys(("trainer.callbacks", "skip_nonfinite", "ckpt_path"), Use.JOB),
     # hardware, folders, output, and how often a run saves
-    **dict.fromkeys(("trainer.accelerator", "trainer.devices", "threads", "logger", "tags"), Use.NOTHING),
-    **dict.fromkeys(("trainer.num_nodes", "trainer.strategy", "trainer.plugins", "trainer.default_root_dir"), Use.JOB),
-    **dict.fromkeys(("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler"), Use.JOB),
-    **dict.fromkeys(("trainer.logger", "trainer.callbacks", "callbacks.progress_bar", "callbacks.trajectory"), Use.JOB),
-    **dict.fromkeys(("callbacks.forward_process", "callbacks.field", "callbacks.langevin_path"), Use.JOB),
-    **dict.fromkeys(("callbacks.final_samples", "callbacks.last.every_n_steps", "callbacks.last.minutes"), Use.JOB),
-    **dict.fromkeys(("save_every", "skip_nonfinite", "ckpt_path", "trusted", "expected", "dry_run"), Use.JOB),
+    **dict.fromkeys(("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"), Use.NOTHING),
+    **dict.fromkeys(("trainer.plugins", "threads", "trainer.default_root_dir"), Use.NOTHING),
+    **dict.fromkeys(("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler"), Use.NOTHING),
+    **dict.fromkeys(("trainer.logger", "logger", "tags", "callbacks.progress_bar"), Use.NOTHING),
+    **dict.fromkeys(("callbacks.trajectory", "callbacks.forward_process", "callbacks.field"), Use.NOTHING),
+    **dict.fromkeys(("callbacks.langevin_path", "callbacks.last.every_n_steps", "callbacks.last.minutes"), Use.NOTHING),
+    **dict.fromkeys(("save_every", "trusted", "expected", "dry_run"), Use.NOTHING),
     # the name of a run, and how it is started
     **dict.fromkeys(("name", "resume", "sweep", "retries", "print_config"), Use.NOTHING),
     # groups of scripts/inpaint.py, which no run has

@@ -46,7 +46,8 @@ def check_metric(cfg: DictConfig, quality: Quality | None) -> None:
 def check_monitors(cfg: DictConfig, quality: Quality | None) -> None:
     """Refuses a Lightning callback that monitors a number which this run will not log.
 
-    Refuses nothing if the run has a user's own callback, because such a callback may log any number.
+    Refuses nothing if the run has a user's own callback, because such a callback may log any number. Of the names below
+    ``quality/``, any is allowed with metrics, because some exist only for some data (``quality/mode_0``).
     """
     callbacks = nodes(cfg, "callbacks")
     if any(str(node._target_).partition(".")[0] not in ("lightning", "litdiffusion") for node in callbacks.values()):
@@ -54,7 +55,8 @@ def check_monitors(cfg: DictConfig, quality: Quality | None) -> None:
     known = [*METRICS, *LOGGED, *(f"quality/{name}" for name in (quality.names if quality else ()))]
     for name, node in callbacks.items():
         monitor = node.get("monitor")
-        if monitor is not None and not str(monitor).startswith(("quality/", "lr-")) and monitor not in known:
+        free = ("quality/", "lr-") if quality else ("lr-",)
+        if monitor is not None and not str(monitor).startswith(free) and monitor not in known:
             raise UserError(
                 f"callbacks.{name}.monitor={monitor} is not logged by this run{nearest(str(monitor), known)} (it logs "
                 f"{', '.join(known)})"

@@ -1,4 +1,4 @@
-"""Checks of the settings that no constructor receives, before any part is built."""
+"""Checks of single settings before any part is built, so that a wrong value is refused at once."""
 
 import os
 from pathlib import Path

@@ -35,17 +35,18 @@ def make_trainer(
     node = OmegaConf.to_container(cfg.trainer, resolve=True)
     typed = {word.lstrip("+~").partition("=")[0].removeprefix("trainer.") for word in overrides}
     node |= {**_validation_interval(node, typed), "precision": cfg.derived.precision}
-    more = [make(OmegaConf.create(extra), "trainer.callbacks") for extra in node.pop("callbacks") or []]
-    plugins = [make(OmegaConf.create(plugin), "trainer.plugins") for plugin in node.pop("plugins") or []]
+    node = {key: _with_parts(value, f"trainer.{key}") for key, value in node.items() if key != "_target_"}
+    more, plugins = (_as_list(node.pop(key)) for key in ("callbacks", "plugins"))
     if node["barebones"]:
         node = {key: value for key, value in node.items() if key not in BAREBONES or key in typed}
     else:
-        node["logger"] = loggers or bool(node["logger"])
+        own = [] if isinstance(node["logger"], bool) else _as_list(node["logger"])
+        node["logger"] = [*loggers, *own] or bool(node["logger"])
         if node["enable_progress_bar"] is None:  # else Lightning adds its own bar to a run without ours
             node["enable_progress_bar"] = any(isinstance(part, ProgressBar) for part in [*callbacks, *more])
-    target, chosen = node.pop("_target_"), [*allowed_callbacks(node, callbacks), *more]
+    chosen = [*allowed_callbacks(node, callbacks), *more]
     try:
-        return _trainer_class(target)(**node, callbacks=chosen, plugins=[SealedCheckpointIO(), *plugins])
+        return _trainer_class(cfg.trainer._target_)(**node, callbacks=chosen, plugins=[SealedCheckpointIO(), *plugins])
     except UserError:
         raise
     except Exception as error:  # Lightning raises several kinds of exception
@@ -68,6 +69,19 @@ def allowed_callbacks(node: dict[str, Any], callbacks: Sequence[L.Callback]) -> 
     off = [kind for key, kind in (("enable_checkpointing", Checkpoint), ("enable_progress_bar", ProgressBar))
            if node.get(key) is False or node["barebones"]]  # fmt: skip
     return [callback for callback in callbacks if not isinstance(callback, tuple(off))]
+
+
+def _with_parts(value: Any, where: str) -> Any:
+    """An argument of the Trainer, in which every dict with a ``_target_`` is replaced by the part that it describes."""
+    if isinstance(value, list):
+        return [_with_parts(item, where) for item in value]
+    is_part = isinstance(value, dict) and "_target_" in value
+    return make(OmegaConf.create(value), where) if is_part else value
+
+
+def _as_list(value: Any) -> list[Any]:
+    """The items of an argument that Lightning takes alone, as a list, or as null."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _validation_interval(node: dict[str, Any], typed: set[str]) -> dict[str, Any]:

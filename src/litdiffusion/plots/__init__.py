@@ -1,7 +1,8 @@
 """Pictures of diffusion: trajectories from noise to data, the forward process, samples beside data, fields.
 
-Every function takes tensors in model space and returns an RGB ``PIL.Image`` (`trajectory_gif` writes a file). The same
-input gives the same bytes. No function uses global matplotlib state. matplotlib and PIL are imported on first use.
+Every function takes tensors in model space and returns an RGB ``PIL.Image`` (`trajectory_gif`: the bytes of a
+file). The same input gives the same bytes. No function uses global matplotlib state. matplotlib and PIL are imported on
+first use.
 """
 
 from litdiffusion.plots.animation import trajectory_gif

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,6 @@ from litdiffusion.plots.sheets import pixel_sheets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from os import PathLike
 
     from PIL.Image import Image
 
@@ -27,14 +27,13 @@ def trajectory_gif(
     states: list[Tensor],
     titles: Sequence[str],
     data: Tensor,
-    path: str | PathLike[str],
     value_range: Range = (-1.0, 1.0),
     duration: int = 90,
     hold: int = 1500,
     *,
     data_title: str = "data",
-) -> None:
-    """Writes the states, noise first, as a looping GIF, each state under its title.
+) -> bytes:
+    """The states, noise first, as a looping GIF, each state under its title.
 
     A frame is shown for ``duration`` ms, the last one for ``hold`` ms. Images (n, C, H, W): the first ten chains in
     rows of five. Vectors (n, 1): a histogram with the data's outline. Vectors (n, d), d >= 2: the density, beside the
@@ -48,7 +47,9 @@ def trajectory_gif(
     paged = [frame.quantize(palette=palette, dither=0) for frame in frames[:-1]]
     paged.append(frames[-1].quantize(256))
     durations = [duration] * (len(frames) - 1) + [hold]
-    paged[0].save(path, "GIF", save_all=True, append_images=paged[1:], duration=durations, loop=0)
+    file = BytesIO()
+    paged[0].save(file, "GIF", save_all=True, append_images=paged[1:], duration=durations, loop=0)
+    return file.getvalue()
 
 
 def image_frames(states: list[Tensor], titles: Sequence[str], value_range: Range) -> list[Image]:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from litdiffusion.measure.quality import ImageQuality
 from litdiffusion.plots import comparison_picture, image_grid, pairs_picture
 from litdiffusion.reports.subjects import Subject
 from litdiffusion.reports.table import Row
@@ -22,9 +21,9 @@ def write_checks(folder: Path, subject: Subject, samples: Tensor) -> Row:
     limits = subject.pretrained.value_range or (-1.0, 1.0)
     shown = samples[:SHOWN]
     write_picture(folder / "samples.png", image_grid(shown, max(1, round(len(shown) ** 0.5)), limits))
-    if not isinstance(subject.quality, ImageQuality):
-        return {}
     found = subject.quality.copying(samples)
+    if found is None:
+        return {}
     train = subject.quality.data.training_reference(len(subject.quality.data.train.data))
     closest = found.nearest.distances.argsort()[:PAIRS]
     pairs = pairs_picture(

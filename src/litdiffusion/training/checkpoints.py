@@ -65,9 +65,11 @@ def newest_checkpoint(folder: Path, usable: Callable[[dict[str, Any]], bool]) ->
         if not path.is_file():
             continue
         try:
-            if usable(read_checkpoint(path)):
-                return path, lines
+            content = read_checkpoint(path)
         except UserError as error:
             path.rename(path.with_name(f"{path.name}.damaged"))
             lines.append(f"{str(error).partition(';')[0]}; renamed to {path.name}.damaged, an older one is used")
+            continue
+        if usable(content):
+            return path, lines
     return None, lines

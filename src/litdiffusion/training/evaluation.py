@@ -23,6 +23,12 @@ from litdiffusion.training.quartiles import quartile_means
 from litdiffusion.training.train_log import sums_by_quartile
 
 
+def check_weights(weights: str, key: str = "weights") -> None:
+    """Refuses a name of weights that is neither "ema" nor "raw"; ``key`` is the name in the message."""
+    if weights not in ("ema", "raw"):
+        raise UserError(f"{key} must be ema or raw, got {weights!r}")
+
+
 class Evaluation(L.LightningModule):
     """The half of `DiffusionModule` that changes no weight; the subclass's constructor sets these attributes."""
 
@@ -97,10 +103,9 @@ class Evaluation(L.LightningModule):
 
     def sampling_denoiser(self, weights: str = "ema") -> nn.Module:
         """The denoiser with averaged ("ema") or current ("raw") weights, clipped if the module has a ``clip`` range."""
-        choices = {"ema": self.ema.model, "raw": self.denoiser}
-        if weights not in choices:
-            raise UserError(f"weights must be ema or raw, got {weights!r}")
-        return choices[weights] if self._clip is None else ClippedDenoiser(choices[weights], *self._clip)
+        check_weights(weights)
+        chosen = self.ema.model if weights == "ema" else self.denoiser
+        return chosen if self._clip is None else ClippedDenoiser(chosen, *self._clip)
 
     @property
     def exact_denoiser(self) -> nn.Module | None:

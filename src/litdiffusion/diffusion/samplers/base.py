@@ -51,7 +51,7 @@ class Sampler(Described):
     family: ClassVar[list[type["Sampler"]]] = []
     """All subclasses, in the order of definition."""
     name: ClassVar[str]
-    """The name on the command line, ``sampler=name``."""
+    """The name on the command line, ``sampler=name``; a sampler without one is not offered in messages."""
     respaceable: ClassVar[bool] = True
     """Whether fewer steps approximate the same distribution, only less accurately."""
 
@@ -81,7 +81,8 @@ class Sampler(Described):
             )
         if reason := self.unfit(schedule):
             fit = [other.name for other in Sampler.family if hasattr(other, "name") and not other.unfit(schedule)]
-            raise UserError(f"sampler={self.name} does not fit this process: {reason}; take sampler={', '.join(fit)}")
+            name = getattr(self, "name", type(self).__name__)
+            raise UserError(f"sampler={name} does not fit this process: {reason}; take sampler={', '.join(fit)}")
         self.levels(schedule)
 
     def levels(self, schedule: NoiseSchedule) -> list[Level]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from litdiffusion.data import DataModule
 from litdiffusion.diffusion.levels import CLEAN, Level
-from litdiffusion.measure.distances import Estimate
+from litdiffusion.measure.distances import Copying, Estimate
 
 Measured = Mapping[str, Estimate]
 """Estimates by name."""
@@ -22,6 +22,8 @@ class Quality(ABC):
 
     headline: ClassVar[str]
     """The name of the main number, a ratio: 1 for a perfect sampler."""
+    title: ClassVar[str] = "distance"
+    """The name of the main number's distance in titles and messages."""
     names: tuple[str, ...]
     """The names of the numbers that exist for every data set of this kind."""
     rising: ClassVar[frozenset[str]] = frozenset()
@@ -56,6 +58,14 @@ class Quality(ABC):
     @abstractmethod
     def rivals(self, n: int, level: Level = CLEAN) -> dict[str, Measured]:
         """The numbers of data and of baselines, in the place of n samples; the first, ``data``, is the noise floor."""
+
+    def rival_samples(self, n: int, level: Level = CLEAN) -> dict[str, Tensor]:
+        """n data items under ``data``, and n samples of every baseline that can be shown as vectors, by name."""
+        return {"data": self.data.reference(n)}
+
+    def copying(self, samples: Tensor) -> Copying | None:
+        """Whether samples copy training items, see `copying_check`; None if these metrics do not look for copies."""
+        return None
 
     @abstractmethod
     def legend(self) -> str:

@@ -62,6 +62,7 @@ class ImageQuality(Quality):
     """
 
     headline = "frechet_over_floor"
+    title = "Fréchet distance"
     names = ("frechet", "frechet_over_floor", "kernel", "precision", "recall", "density", "coverage")
     rising = frozenset({"precision", "recall", "density", "coverage", "confidence", "class_accuracy"})
     live = 256

@@ -51,6 +51,7 @@ class VectorQuality(Quality):
     """
 
     headline = "wasserstein_over_floor"
+    title = "Wasserstein distance"
     live = 2000
 
     def __init__(self, distances: Sequence[str] = ("wasserstein", "energy", "mmd")):
