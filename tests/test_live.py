@@ -15,7 +15,7 @@ from test_processes import start
 from torch import Tensor
 
 from litdiffusion.build import Experiment, Run, build
-from litdiffusion.callbacks import LiveLikelihood, LiveQuality
+from litdiffusion.callbacks import FinalSamples, LiveLikelihood, LiveQuality
 from litdiffusion.callbacks.drawing import limited_sampler
 from litdiffusion.commands.training import train
 from litdiffusion.data.toy_module import ToyData
@@ -97,6 +97,17 @@ def fit(folder: Path, *overrides: str, callback: L.Callback | None = None) -> Ex
     experiment.trainer.callbacks += [callback] if callback else []
     experiment.trainer.fit(experiment.module, experiment.data)
     return experiment
+
+
+def test_a_user_s_own_metrics_measure_the_final_samples_too(tmp_path):
+    """With the abstract methods alone; the line and the picture name its own main number."""
+    experiment = build(composed(*LIVE, UNLIKELY, UNMEASURED), Run(tmp_path))
+    final = FinalSamples(tmp_path, Scripted([0.5]).attach(experiment.data), points=50)
+    experiment.trainer.callbacks.append(final)
+    experiment.trainer.fit(experiment.module, experiment.data)
+    assert experiment.trainer.callback_metrics["samples/score"] == 0.5
+    assert final.summary().startswith("samples: distance to data 0.5000 = 0.50 ± 0.00 x floor")
+    assert (tmp_path / "pictures/samples.png").is_file()
 
 
 def test_live_numbers_are_those_of_a_direct_computation_on_averaged_weights(tmp_path):

@@ -130,7 +130,7 @@ class FinalSamples(L.Callback):
             f"samples: {self.quality.title} to {name} {distance.value:.4f} = {ratio.value:.2f} ± {ratio.spread:.2f} x "
             f"floor, {others} (n = {distance.n}, sets: {self.sets})"
         )
-        found, true = (_mode_weights(row) for row in (measured, rivals["data"]))
+        found, true = (_mode_weights(row) for row in (measured, rivals.get("data", {})))
         return f"{line}; weights of the modes: {found}, of the data {true}" if found else line
 
     def _near_origin(self, samples: Tensor, data: Tensor) -> dict[str, float]:
