@@ -24,7 +24,7 @@ BYTES = (-1.0, 1.0)
 
 
 def check_at_least(name: str, value: float, minimum: float) -> None:
-    """Raise a `UserError` unless ``value >= minimum``; ``name`` is the config key without ``data.``."""
+    """Raises a `UserError` unless ``value >= minimum``; ``name`` is the config key without ``data.``."""
     if not value >= minimum:
         raise UserError(f"data.{name}={value}: must be at least {minimum}; set data.{name}={minimum} or more")
 
@@ -33,7 +33,9 @@ def hold_out(size: int, val_size: int) -> tuple[Tensor, Tensor]:
     """Indices of the training items (size - val_size,) and of the validation items (val_size,), the same in every run.
 
     Both are in random order, so the first n of either are a random subset of the data.
-    Errors: `UserError` unless 1 <= val_size < size.
+
+    Raises:
+        UserError: unless ``1 <= val_size < size``.
     """
     if not 1 <= val_size < size:
         remedy = f"set data.val_size between 1 and {size - 1}" if size > 1 else "at least 2 are needed"
@@ -50,7 +52,8 @@ def to_model_space(x: Tensor) -> Tensor:
 def as_batch(batch: Any) -> Batch:
     """A `Batch` in model space and the default dtype, from a loader's tensor x, pair (x, class label) or `Batch`.
 
-    Errors: `UserError` for any other type, and for items that are neither floats nor bytes.
+    Raises:
+        UserError: for any other type, or items that are neither floats nor bytes.
     """
     parts = (batch,) if isinstance(batch, Tensor) else tuple(batch) if isinstance(batch, Sequence) else ()
     if not (1 <= len(parts) <= 2 and isinstance(parts[0], Tensor)):
@@ -68,7 +71,7 @@ def as_batch(batch: Any) -> Batch:
 
 
 def check_finite(part: str, data: Sliceable) -> None:
-    """Raise a `UserError` if a float tensor has NaN or infinite values; it counts them and names the first item."""
+    """Raises a `UserError` if a float tensor has NaN or infinite values; it counts them and names the first item."""
     if not isinstance(data, Tensor) or not data.is_floating_point():
         return
     bad = ~torch.isfinite(data)
@@ -84,7 +87,10 @@ class DataModule(LightningDataModule):
     """A data set with its shape, classes and value range; a subclass sets these attributes and implements `read`.
 
     ``batch_size`` is per process. ``val_size`` is the number of validation items. ``seed`` drives the order of the
-    training items, and the random draws of a synthetic set. Errors: `UserError` for sizes below 1.
+    training items, and the random draws of a synthetic set.
+
+    Raises:
+        UserError: for sizes below 1.
     """
 
     shape: tuple[int, ...]
@@ -121,7 +127,11 @@ class DataModule(LightningDataModule):
         raise NotImplementedError
 
     def load(self) -> None:
-        """Fill `train` and `val` once. Errors: `UserError` for bad data, or for sizes that do not fit the data."""
+        """Fills `train` and `val` once.
+
+        Raises:
+            UserError: for bad data, or sizes that do not fit the data.
+        """
         if not self._loaded:
             self.train, self.val = self.read()
             check_finite("training", self.train.data)

@@ -14,7 +14,7 @@ NETWORK_TIMEOUT_SECONDS = 5.0
 
 @contextmanager
 def short_socket_timeout(seconds: float = NETWORK_TIMEOUT_SECONDS) -> Iterator[None]:
-    """Limit every connection and read to ``seconds``: torchvision itself sets no limit."""
+    """Limits every connection and read to ``seconds``: torchvision itself sets no limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -23,7 +23,10 @@ EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif"
 def decode(path: str, shape: tuple[int, ...]) -> Tensor:
     """One picture as uint8 ``shape`` = (C, H, W): turned upright, resized to cover H x W, centre-cropped.
 
-    16-bit grey values are reduced to 8 bits. Errors: `UserError` naming a file that cannot be read.
+    16-bit grey values are reduced to 8 bits.
+
+    Raises:
+        UserError: for a file that cannot be read; the message names it.
     """
     from PIL import Image, ImageOps
 
@@ -79,7 +82,9 @@ class ImageFolder(DataModule):
     the set has no classes. A set of up to ``memory_limit_gb`` (10⁹ bytes, decoded) is decoded once. A larger set is
     decoded during training by ``num_workers`` processes, with the same batches. Validation items are held out of the
     folder.
-    Errors: `UserError` for a missing or empty folder, sizes out of range, or an unreadable picture.
+
+    Raises:
+        UserError: for a missing or empty folder, sizes out of range, or an unreadable picture.
     """
 
     value_range = (-1.0, 1.0)

@@ -45,7 +45,10 @@ class TorchvisionImages(DataModule):
 
     Validation items are held out of the training split; the official test split is left whole (`test`). Files are read
     from ``root``, in torchvision's own layout, and downloaded if absent.
-    Errors: `UserError` naming the missing or damaged files, their folder, and ``data=digits``, which needs no download.
+
+    Raises:
+        UserError: for missing or damaged files; the message names them, their folder, and ``data=digits``, which needs
+            no download.
     """
 
     num_classes = 10

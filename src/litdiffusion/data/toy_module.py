@@ -21,7 +21,9 @@ class ToyData(DataModule):
 
     Each coordinate is ``(x - mean) / std`` with the training sample's ``mean`` and ``std`` (d,). Both are kept, so that
     pictures can use the density's own units (`in_data_units`). With ``standardise=False`` they are 0 and 1.
-    Errors: `UserError` for sizes below their minimum.
+
+    Raises:
+        UserError: for sizes below their minimum.
     """
 
     density: ClassVar[Callable[..., Tensor]]
@@ -60,7 +62,7 @@ class ToyData(DataModule):
         return self._standardise(self._points_of_stream(n, seed, _DRAW))
 
     def in_data_units(self, x: Tensor) -> Tensor:
-        """Undo the standardisation of points (n, d): ``mean + std * x``."""
+        """Undoes the standardisation of points (n, d): ``mean + std * x``."""
         return self.mean.to(x) + self.std.to(x) * x
 
     @property

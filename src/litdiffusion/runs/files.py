@@ -22,7 +22,8 @@ def write_atomically(path: Path, data: bytes | memoryview, keep: Path | None = N
     If ``keep`` is given, the old file is renamed to it first. Between the two renames ``path`` is absent, and ``keep``
     holds the old content.
 
-    Errors: OSError of a full disk; all files are then unchanged.
+    Raises:
+        OSError: if the disk is full; all files are then unchanged.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -68,7 +69,8 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 def sync(path: Path) -> None:
     """Returns after the content of a file is on the disk.
 
-    Errors: OSError of a full disk.
+    Raises:
+        OSError: if the disk is full.
     """
     with path.open("rb") as file:
         try:

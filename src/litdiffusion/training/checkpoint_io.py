@@ -18,7 +18,11 @@ class SealedCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Errors: OSError of a full disk; all files are then unchanged."""
+        """Writes the checkpoint atomically, see the class.
+
+        Raises:
+            OSError: if the disk is full; all files are then unchanged.
+        """
         path, archive = Path(path), io.BytesIO()
         torch.save({**checkpoint, "sealed": True}, archive)
         seal(archive)

@@ -52,8 +52,8 @@ class DiffusionModule(Evaluation):
         class_dropout: share of training items whose class is dropped, so that the net also learns p(x).
         optimum: exact denoiser of the data, if known: its loss is the smallest that can be reached.
         skip_nonfinite: how many steps without a finite gradient are skipped before the run stops.
-        record: plain values stored in every checkpoint, enough to rebuild the module; None: what the parts remember of
-            their constructors, see `record_of`.
+        record: plain values stored in every checkpoint, enough to rebuild the module; None: made from the constructor
+            arguments that the parts store, see `record_of`.
     """
 
     def __init__(

@@ -20,7 +20,9 @@ def kernel_density_samples(train: Tensor, n: int, seed: int) -> Tensor:
     for the fit, because scikit-learn's ``bandwidth="scott"`` is h alone, without the scale of the data. A constant
     coordinate stays constant.
 
-    Raises: ValueError unless the training sample is (m, d) with m >= 2.
+    Raises:
+        ValueError: unless the training sample is (m, d) with m >= 2.
+
     Source: scikit-learn, KernelDensity; Scott, "Multivariate Density Estimation", 1992.
     """
     from sklearn.neighbors import KernelDensity
@@ -40,7 +42,9 @@ def gaussian_mixture_samples(train: Tensor, n: int, seed: int) -> Tensor:
     has one start, so another seed may find another optimum. Time is about 1 s for 10 000 points in the plane, linear
     in m.
 
-    Raises: ValueError unless the training sample is (m, d) with m >= 2.
+    Raises:
+        ValueError: unless the training sample is (m, d) with m >= 2.
+
     Source: scikit-learn, GaussianMixture; Schwarz, "Estimating the Dimension of a Model", 1978.
     """
     standard, mean, std = _standardised(train)

@@ -21,7 +21,8 @@ class ClassBalance(NamedTuple):
 def class_shares(class_labels: Tensor, num_classes: int) -> Tensor:
     """The share (K,), in float64, of each class among integer class labels (n,) in 0 .. K - 1.
 
-    Raises: ValueError on other shapes, no class labels, and class labels out of range.
+    Raises:
+        ValueError: for other shapes, no class labels, or class labels out of range.
     """
     if class_labels.ndim != 1 or not len(class_labels) or class_labels.min() < 0 or class_labels.max() >= num_classes:
         raise ValueError(
@@ -45,7 +46,8 @@ def class_balance(logits: Tensor, data_shares: Tensor, repeats: int = 20, seed: 
     The spread of the total variation is by `bootstrap` over samples. The spread of the confidence is its standard
     error. Both leave out the classifier's own errors.
 
-    Raises: ValueError on other shapes, non-finite logits, and shares that are no distribution.
+    Raises:
+        ValueError: for other shapes, non-finite logits, or shares that are not a distribution.
     """
     if logits.ndim != 2 or len(logits) < 2 or data_shares.shape != logits.shape[1:]:
         shapes = f"{tuple(logits.shape)} and {tuple(data_shares.shape)}"

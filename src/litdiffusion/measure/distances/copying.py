@@ -40,7 +40,8 @@ def nearest(x: Tensor, train: Tensor) -> Nearest:
     The distance is recomputed from the difference, so an exact copy has distance 0. Time is O(n·m·d). Memory is
     bounded apart from the items.
 
-    Raises: ValueError on unequal item shapes, empty sets and non-finite values.
+    Raises:
+        ValueError: for unequal item shapes, empty sets, or non-finite values.
     """
     from sklearn.metrics import pairwise_distances_argmin
 
@@ -67,7 +68,9 @@ def copying_check(samples: Tensor, train: Tensor, held_out: Tensor, quantile: fl
     The variance of the share is the sum of ``p (1 - p) / n`` for n samples and ``q (1 - q) / h`` for the threshold,
     with p the share and q its expectation. It is exact to first order for samples that are no copies.
 
-    Raises: ValueError where h < 1 / quantile, and where half of the held-out items are training items.
+    Raises:
+        ValueError: if ``h < 1 / quantile``, or if half of the held-out items are training items.
+
     Source of the comparison with held-out data: Meehan, Chaudhuri, Dasgupta, "A Non-Parametric Test to Detect
     Data-Copying in Generative Models", 2020, arXiv 2004.05675.
     """

@@ -26,7 +26,8 @@ def wasserstein_1d(x: Tensor, y: Tensor) -> float:
     ``W1 = ∫_0^1 |F_x^{-1}(u) - F_y^{-1}(u)| du``. Shapes are (n,) or (n, 1), and (m,) or (m, 1). Two samples of one law
     have a distance of order (1/n + 1/m)^1/2, never 0.
 
-    Raises: ValueError on other shapes, empty samples and non-finite values.
+    Raises:
+        ValueError: for other shapes, empty samples, or non-finite values.
     """
     from scipy.stats import wasserstein_distance
 
@@ -45,7 +46,10 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 200, seed: int =
     add a relative error of order ``projections^-1/2``, equal on both sides of a comparison.
 
     Own code: scipy has W1 only, of one projection per call (0.10 s for 200 projections of 2000 points; here 0.01 s).
-    Raises: ValueError on d = 1, unequal d, empty samples and non-finite values.
+
+    Raises:
+        ValueError: for d = 1, unequal d, empty samples, or non-finite values.
+
     Source: Rabin, Peyré, Delon, Bernot, "Wasserstein Barycenter and its Application to Texture Mixing", 2011; Bonneel,
     Rabin, Peyré, Pfister, "Sliced and Radon Wasserstein Barycenters of Measures", 2015.
     """
@@ -70,7 +74,8 @@ def noise_floor(
     ``draw(n, seed)`` returns n fresh data points. The seeds are 0 .. 2·repeats - 1. The mean falls as O(n^-1/2). The
     deviation is over the repeats, 0 for one repeat. Report the distance of a model as a multiple of the mean.
 
-    Raises: ValueError below 1 repeat.
+    Raises:
+        ValueError: for fewer than 1 repeat.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")

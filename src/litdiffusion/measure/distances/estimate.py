@@ -29,7 +29,8 @@ def mean_estimate(values: Tensor) -> Estimate:
 
     Equal values have spread 0. A share of 0 or 1 is still uncertain by about 3 / n.
 
-    Raises: ValueError below 2 values.
+    Raises:
+        ValueError: for fewer than 2 values.
     """
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"a mean with a spread needs values (n,) with n >= 2, got {tuple(values.shape)}")
@@ -43,7 +44,9 @@ def bootstrap(statistic: Callable[[Tensor], float], x: Tensor, repeats: int = 20
     The spread estimates how the value varies between samples of n items; 20 repeats give it to ``1 / sqrt(2·19)``,
     16 %. It leaves out a bias at finite n, as the Fréchet distance has.
 
-    Raises: ValueError below 2 items or 2 repeats.
+    Raises:
+        ValueError: for fewer than 2 items, or fewer than 2 repeats.
+
     Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993.
     """
     from scipy import stats

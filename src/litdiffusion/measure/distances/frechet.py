@@ -19,7 +19,8 @@ class Moments(NamedTuple):
 def moments(features: Tensor) -> Moments:
     """The moments of features (n, d), n >= 2.
 
-    Raises: ValueError on other shapes and non-finite values.
+    Raises:
+        ValueError: for other shapes, or non-finite values.
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"features must be (n, d) with n >= 2, got {tuple(features.shape)}: flatten each item")
@@ -37,7 +38,10 @@ def frechet_between(a: Moments, b: Moments) -> float:
     distance is too large by about c / n, with c larger for large d. Compare at equal n only, with n well above d.
 
     Own code: torchmetrics' FID is an nn.Module of images, and scipy's sqrtm takes 4 times as long (0.3 s for d = 512).
-    Raises: ValueError on unequal d.
+
+    Raises:
+        ValueError: for unequal d.
+
     Source: Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter, "GANs Trained by a Two Time-Scale Update Rule Converge
     to a Local Nash Equilibrium", 2017, arXiv 1706.08500.
     """

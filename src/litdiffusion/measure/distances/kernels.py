@@ -28,7 +28,10 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     d = 1, else O(n²) in bounded memory.
 
     Own code for d > 1: scipy's energy distance is one-dimensional.
-    Raises: ValueError on unequal d, empty samples and non-finite values.
+
+    Raises:
+        ValueError: for unequal d, empty samples, or non-finite values.
+
     Source: Székely, Rizzo, "Energy statistics: a class of statistics based on distances", 2013,
     doi 10.1016/j.jspi.2013.03.018.
     """
@@ -48,7 +51,10 @@ def kernel_mmd(x: Tensor, y: Tensor, scale: float, octaves: int = 4) -> float:
     never from samples. Two single points far apart have the distance sqrt(2).
 
     Own code: scikit-learn's rbf_kernel takes 8 times as long (0.39 s for 2000 points, 4 bandwidths) and O(n²) memory.
-    Raises: ValueError on unequal d, empty samples, non-finite values, and a scale that is not positive.
+
+    Raises:
+        ValueError: for unequal d, empty samples, non-finite values, or a scale that is not positive.
+
     Source: Gretton, Borgwardt, Rasch, Schölkopf, Smola, "A Kernel Two-Sample Test", JMLR 13, 2012.
     """
     if not (0 < scale < math.inf and octaves >= 1):

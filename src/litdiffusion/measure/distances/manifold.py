@@ -45,7 +45,9 @@ def precision_recall(samples: Tensor, real: Tensor, k: int = 3) -> PrecisionReca
     Spreads are standard errors of the two means at fixed balls: over samples for precision, over real points for
     recall.
 
-    Raises: ValueError unless k < n and k < m.
+    Raises:
+        ValueError: unless ``k < n`` and ``k < m``.
+
     Source: Kynkäänniemi, Karras, Laine, Lehtinen, Aila, "Improved Precision and Recall Metric for Assessing Generative
     Models", 2019, arXiv 1904.06991.
     """
@@ -66,7 +68,9 @@ def density_coverage(samples: Tensor, real: Tensor, k: int = 5) -> DensityCovera
     Spreads are standard errors of the two means at fixed balls: over samples for density, over real points for
     coverage.
 
-    Raises: ValueError unless k < m.
+    Raises:
+        ValueError: unless ``k < m``.
+
     Source: Naeem, Oh, Uh, Choi, Yoo, "Reliable Fidelity and Diversity Metrics for Generative Models", 2020,
     arXiv 2002.09797.
     """

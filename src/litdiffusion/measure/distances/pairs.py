@@ -6,7 +6,8 @@ from torch import Tensor
 def checked_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both samples (n, d) and (m, d) in float64, on the device of x.
 
-    Raises: ValueError on unequal d, empty samples and non-finite values.
+    Raises:
+        ValueError: for unequal d, empty samples, or non-finite values.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
         raise ValueError(f"samples must be non-empty (n, d) and (m, d), got {tuple(x.shape)}, {tuple(y.shape)}")

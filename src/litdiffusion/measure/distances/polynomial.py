@@ -14,7 +14,9 @@ def polynomial_mmd2(x: Tensor, y: Tensor) -> float:
     three moments. Its expectation is 0 for two samples of one law, so single values may be negative. Memory is O(n²).
 
     Own code: torchmetrics' poly_mmd needs n = m, and scikit-learn's polynomial_kernel takes 4 times as long.
-    Raises: ValueError on unequal d, non-finite values, and fewer than 2 items.
+
+    Raises:
+        ValueError: for unequal d, non-finite values, or fewer than 2 items.
     """
     x, y = checked_pair(x, y)
     if min(len(x), len(y)) < 2:
@@ -29,7 +31,9 @@ def kernel_distance(x: Tensor, y: Tensor, subsets: int = 10, seed: int = 0) -> E
     for the usual n = 10 000. Disjoint subsets are independent, so the spread of their mean is their standard deviation
     over ``sqrt(subsets)``. Papers often print the deviation itself, of overlapping subsets.
 
-    Raises: ValueError below 2 subsets, and below 2 items in each.
+    Raises:
+        ValueError: for fewer than 2 subsets, or fewer than 2 items in a subset.
+
     Source: Bińkowski, Sutherland, Arbel, Gretton, "Demystifying MMD GANs", 2018, arXiv 1801.01401.
     """
     size = min(len(x), len(y)) // max(subsets, 1)

@@ -46,7 +46,10 @@ def classification_accuracy(
     errors are for a finite test set and leave out the seed of the training.
 
     Shapes: samples (N, C, H, W) in [-1, 1], rounded to bytes; class labels (N,), the condition of each sample.
-    Errors: `UserError` for data without classes, and for class labels out of range.
+
+    Raises:
+        UserError: for data without classes, or class labels out of range.
+
     Source: Ravuri, Vinyals, "Classification Accuracy Score for Conditional Generative Models", 2019,
     arXiv 1905.10887.
     """

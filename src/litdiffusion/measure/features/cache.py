@@ -1,4 +1,7 @@
-"""Files of tensors that took long to compute: whole or absent, checked when read, computed anew where damaged."""
+"""Cached tensors in files.
+
+A file is written atomically, and its checksum is verified when it is read; a damaged file is computed again.
+"""
 
 import hashlib
 import json
@@ -57,9 +60,10 @@ def read(path: Path, key: str) -> Kept | None:
 
 
 def write(path: Path, key: str, kept: Kept) -> None:
-    """Writes ``kept`` to ``path`` in one move: another process sees the old file, the new one, or none.
+    """Writes ``kept`` to ``path`` atomically: another process sees the old file, the new one, or none.
 
-    Errors: `UserError` where the folder cannot be written.
+    Raises:
+        UserError: if the folder cannot be written.
     """
     make_folder(path.parent)
     tensors = {name: tensor.contiguous() for name, tensor in kept.tensors.items()}
@@ -71,9 +75,10 @@ def write(path: Path, key: str, kept: Kept) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes ``folder`` and checks that it can be written.
+    """Makes ``folder`` and checks that it can be written; call this before a long computation for the folder.
 
-    Errors: `UserError` where it cannot. Call this before a long computation for the folder.
+    Raises:
+        UserError: if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

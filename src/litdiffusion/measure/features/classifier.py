@@ -46,7 +46,8 @@ class ClassifierFeatures:
     def prepare(self, data: DataModule) -> ClassifierExtractor:
         """The extractor for ``data``, named ``classifier-<data>-<8 hex digits of its weights>``.
 
-        Errors: `UserError` for data without classes, images that the net cannot take, a cache that cannot be written.
+        Raises:
+            UserError: for data without classes, images that the net cannot take, or a cache that cannot be written.
         """
         data.load()
         if data.train.class_label is None or data.num_classes < 2:

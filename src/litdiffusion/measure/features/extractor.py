@@ -23,7 +23,8 @@ def to_bytes(images: Tensor) -> Tensor:
     Real images are bytes. Unrounded samples would differ from them by values between two bytes or out of range, which
     no file and no screen shows.
 
-    Errors: ValueError for non-finite values.
+    Raises:
+        ValueError: for non-finite values.
     """
     if images.dtype == torch.uint8:
         return images
@@ -56,7 +57,8 @@ class Extractor(ABC):
     def __call__(self, images: Tensor) -> FeatureMaps:
         """Features of ``images`` (n, C, H, W), n >= 1: uint8, or floats in [-1, 1] that `to_bytes` rounds.
 
-        Errors: ValueError for no images, and for shapes that the net cannot take.
+        Raises:
+            ValueError: for an empty batch, or shapes that the net cannot take.
         """
         if images.ndim != 4 or not len(images):
             raise ValueError(f"images must be (n, C, H, W) with n at least 1, got {tuple(images.shape)}")

@@ -34,7 +34,9 @@ class InceptionFeatures:
     def prepare(self, data: DataModule) -> "InceptionExtractor":
         """The extractor, named ``inception-<8 hex digits of the file>``.
 
-        Errors: `UserError` for data that are no images, absent or unreadable weights, and absent torch-fidelity.
+        Raises:
+            UserError: for data that are not images, missing or unreadable weights, or if torch-fidelity is not
+                installed.
         """
         if len(data.shape) != 3:
             raise UserError(

@@ -21,7 +21,8 @@ def reference_features(extractor: Extractor, data: DataModule, part: str, n: int
     The file is ``<cache>/features-<key>.safetensors``. The key changes with the data, the part, n and the extractor's
     name. A damaged or foreign file is named in a warning and replaced.
 
-    Errors: `UserError` for another part, n < 1, and a cache that cannot be written.
+    Raises:
+        UserError: for another part, n < 1, or a cache that cannot be written.
     """
     if part not in PARTS or n < 1:
         raise UserError(f"reference features need the part train or test, and n >= 1 images; got {part!r}, n={n}")

@@ -29,7 +29,8 @@ class ClassifierTraining:
     The training ends after ``steps`` batches or ``max_epochs`` passes over the images, whichever is first. ``lr`` is
     the peak of the cycle, ``shift`` the largest shift in pixels along each axis, and ``width`` the width of the net.
 
-    Errors: `UserError` for values out of range.
+    Raises:
+        UserError: for values out of range.
     """
 
     steps: int = 900
@@ -72,7 +73,10 @@ def fit_classifier(
     caller's gradient mode have no effect and stay unchanged.
 
     Shapes: images uint8, or float in [-1, 1], (N, *shape) with N >= 2; class labels (N,) integers in [0, num_classes).
-    Errors: `UserError` for class labels out of range, and for a shape that the net cannot take.
+
+    Raises:
+        UserError: for class labels out of range, or a shape that the net cannot take.
+
     Source of the cycle: Smith, Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
     Rates", 2017, arXiv 1708.07120.
     """
