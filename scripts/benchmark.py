@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from litdiffusion.build import Experiment, Run, build
-from litdiffusion.data import to_model_space
+from litdiffusion.data import bytes_to_floats
 
 CONF = Path(__file__).parent.parent / "conf"
 CASES = {
@@ -106,7 +106,7 @@ def loop(length: Length, full: bool) -> float:
                 start = time.process_time()
             rows = torch.randint(len(data), (batch,))
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-                step(to_model_space(data[rows]))
+                step(bytes_to_floats(data[rows]))
         return (time.process_time() - start) / (length.steps - length.skip)
 
 

@@ -36,8 +36,8 @@ from litdiffusion.data import (
     SwissRoll,
     TorchvisionImages,
     TwoGaussians,
+    bytes_to_floats,
     loader,
-    to_model_space,
     toys,
 )
 from litdiffusion.data.batch import Batch
@@ -295,12 +295,12 @@ class Given(DataModule):
 
 
 def test_bytes_become_the_closed_interval_exactly():
-    x = to_model_space(torch.arange(256, dtype=torch.uint8))
+    x = bytes_to_floats(torch.arange(256, dtype=torch.uint8))
     assert x.dtype == torch.float32
     assert (float(x[0]), float(x[255])) == (-1.0, 1.0)
     assert torch.equal((x + 1).mul(127.5).round().to(torch.uint8), torch.arange(256, dtype=torch.uint8))
     floats = torch.randn(3)
-    assert to_model_space(floats) is floats
+    assert bytes_to_floats(floats) is floats
 
 
 def test_load_reads_once_and_references_never_cycle():
@@ -685,10 +685,10 @@ class Recorder(pl.LightningModule):
             raise Stop
         assert isinstance(batch, Batch)
         self.seen.append(batch)
-        return self.weight * to_model_space(batch.data).mean()
+        return self.weight * bytes_to_floats(batch.data).mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validated.append(to_model_space(batch.data))
+        self.validated.append(bytes_to_floats(batch.data))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)

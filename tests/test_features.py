@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from litdiffusion.data import DataModule, Digits, Spiral, to_model_space
+from litdiffusion.data import DataModule, Digits, Spiral, bytes_to_floats
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.errors import UserError
@@ -111,7 +111,7 @@ def test_digits_are_learned_with_a_gap_to_chance_and_floats_are_bytes(digits: Di
     net = fit_classifier(*digits.train, **FACTS, seed=0, training=TRAINING)
     assert accuracy(net, digits.val) >= 0.95
     assert accuracy(net, digits.val, batch_size=7) == accuracy(net, digits.val)
-    floats = Batch(to_model_space(digits.val.data), digits.val.class_label)
+    floats = Batch(bytes_to_floats(digits.val.data), digits.val.class_label)
     assert accuracy(net, floats) == accuracy(net, digits.val)
     assert not net.training
 
@@ -154,7 +154,7 @@ def test_sizes_out_of_range_are_refused():
 
 def test_features_of_a_row_depend_on_that_row_alone(digits: Digits, folder: Path):
     extractor = ClassifierFeatures(cache=folder, **QUICK).prepare(digits)
-    images = to_model_space(digits.val.data)
+    images = bytes_to_floats(digits.val.data)
     whole = extractor(images)
     assert whole.features.shape == (297, 64)
     assert whole.logits.shape == (297, 10)
@@ -177,9 +177,9 @@ def test_mixed_precision_of_the_caller_does_not_reach_the_features(digits: Digit
 
 def test_samples_are_rounded_to_bytes_and_bytes_survive():
     grid = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(to_bytes(to_model_space(grid)), grid)
+    assert torch.equal(to_bytes(bytes_to_floats(grid)), grid)
     # Half a step is 1 / 255.
-    assert torch.equal(to_bytes(to_model_space(grid) + 0.9 / 255), grid)
+    assert torch.equal(to_bytes(bytes_to_floats(grid) + 0.9 / 255), grid)
     assert to_bytes(torch.tensor([-3.0, 1.7, 0.0])).tolist() == [0, 255, 128]
     with pytest.raises(ValueError, match="diverged"):
         to_bytes(torch.tensor([math.nan]))
@@ -334,7 +334,7 @@ def test_damaged_reference_features_are_computed_anew(digits: Digits, folder: Pa
 
 
 def test_real_images_score_as_real_and_shuffled_class_labels_as_chance(digits: Digits):
-    images, class_labels = to_model_space(digits.train.data[:600]), digits.train.class_label[:600]
+    images, class_labels = bytes_to_floats(digits.train.data[:600]), digits.train.class_label[:600]
     training = ClassifierTraining(steps=40, width=4, shift=0)
     same = classification_accuracy(images, class_labels, digits, seed=1, training=training)
     assert same.samples == same.real
@@ -390,7 +390,7 @@ def test_inception_takes_greys_as_three_equal_channels(digits: Digits, tmp_path:
     extractor = InceptionFeatures(weights=path).prepare(digits)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert extractor.name.startswith("inception-")
-    grey = extractor(to_model_space(digits.val.data[:2]))
+    grey = extractor(bytes_to_floats(digits.val.data[:2]))
     colour = extractor(digits.val.data[:2].expand(-1, 3, -1, -1))
     assert grey.features.shape == (2, 2048)
     assert grey.logits.shape == (2, 1008)

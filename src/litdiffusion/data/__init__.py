@@ -1,6 +1,6 @@
 """Data sets as Lightning data modules: toy densities, small image sets, folders of pictures."""
 
-from litdiffusion.data.base import BYTES, DataModule, as_batch, to_model_space
+from litdiffusion.data.base import BYTES, DataModule, as_batch, bytes_to_floats
 from litdiffusion.data.facts import Facts, LoaderFacts, facts_of
 from litdiffusion.data.image_folder import ImageFolder
 from litdiffusion.data.images import Digits, TorchvisionImages
@@ -40,7 +40,7 @@ __all__ = [
     "ToyData",
     "TwoGaussians",
     "as_batch",
+    "bytes_to_floats",
     "facts_of",
     "loader",
-    "to_model_space",
 ]

@@ -20,7 +20,7 @@ from litdiffusion.errors import UserError
 _HOLD_OUT_SEED = 20_201
 
 BYTES = (-1.0, 1.0)
-"""Range in model space of data that were stored as bytes, see `to_model_space`."""
+"""Range in data space of data that were stored as bytes, see `bytes_to_floats`."""
 
 
 def check_at_least(name: str, value: float, minimum: float) -> None:
@@ -44,13 +44,13 @@ def hold_out(size: int, val_size: int) -> tuple[Tensor, Tensor]:
     return order[val_size:], order[:val_size]
 
 
-def to_model_space(x: Tensor) -> Tensor:
-    """Data in model space: uint8 becomes ``x / 127.5 - 1`` in [-1, 1], in the default dtype; floats are unchanged."""
+def bytes_to_floats(x: Tensor) -> Tensor:
+    """Data in data space: uint8 becomes ``x / 127.5 - 1`` in [-1, 1], in the default dtype; floats are unchanged."""
     return (x.float() / 127.5 - 1).to(torch.get_default_dtype()) if x.dtype == torch.uint8 else x
 
 
 def as_batch(batch: Any) -> Batch:
-    """A `Batch` in model space and the default dtype, from a loader's tensor x, pair (x, class label) or `Batch`.
+    """A `Batch` in data space and the default dtype, from a loader's tensor x, pair (x, class label) or `Batch`.
 
     Raises:
         UserError: for any other type, or items that are neither floats nor bytes.
@@ -61,7 +61,7 @@ def as_batch(batch: Any) -> Batch:
             f"a batch must be a tensor (B, ...) or a pair (tensor, class labels), but the loader returns "
             f"{type(batch).__name__}; let its collate_fn or its data set return one of these"
         )
-    data = to_model_space(parts[0])
+    data = bytes_to_floats(parts[0])
     if not data.is_floating_point():
         raise UserError(
             f"items must be floats, or bytes (uint8) of images, but the loader returns {data.dtype}; convert them in "
@@ -94,13 +94,13 @@ class DataModule(LightningDataModule):
     """
 
     shape: tuple[int, ...]
-    """Shape of one item in model space: (2,) for points, (1, 28, 28) for images."""
+    """Shape of one item in data space: (2,) for points, (1, 28, 28) for images."""
     num_classes: int = 0
     """Number of classes; 0 for data without class labels."""
     value_range: tuple[float, float] | None = None
-    """Closed interval of model space that contains the data, (-1, 1) for images; None if unbounded."""
+    """Closed interval of data space that contains the data, (-1, 1) for images; None if unbounded."""
     mixture: Mixture | None = None
-    """The data distribution in closed form, in model space; None unless it is a mixture of Gaussians."""
+    """The data distribution in closed form, in data space; None unless it is a mixture of Gaussians."""
     complete: bool = True
     """Whether `train` and `val` hold all items; False if they hold only the first ones."""
     num_workers: int = 0
@@ -185,15 +185,15 @@ class DataModule(LightningDataModule):
         return loader(part, sampler, self.batch_size, self.num_workers, drop_last)
 
     def reference(self, n: int) -> Tensor:
-        """The first min(n, val_size) validation items in model space (n, *shape), for pictures."""
+        """The first min(n, val_size) validation items in data space (n, *shape), for pictures."""
         return self._first_items(self.val, n)
 
     def training_reference(self, n: int) -> Tensor:
-        """The first min(n, number of items) training items in model space (n, *shape), for pictures."""
+        """The first min(n, number of items) training items in data space (n, *shape), for pictures."""
         return self._first_items(self.train, n)
 
     def _first_items(self, part: Batch, n: int) -> Tensor:
-        return to_model_space(part.data.index_select(0, torch.arange(min(n, len(part.data)))))
+        return bytes_to_floats(part.data.index_select(0, torch.arange(min(n, len(part.data)))))
 
     def _digest(self) -> str:
         tensors = {f"{name}.data": part.data for name, part in (("train", self.train), ("val", self.val))}

@@ -141,11 +141,11 @@ class LoaderFacts:
         return self.val
 
     def reference(self, n: int) -> Tensor:
-        """The first n kept validation items in model space (n, *shape)."""
+        """The first n kept validation items in data space (n, *shape)."""
         return self.val.data[:n]
 
     def training_reference(self, n: int) -> Tensor:
-        """The first n kept training items in model space (n, *shape)."""
+        """The first n kept training items in data space (n, *shape)."""
         return self.train.data[:n]
 
     def fingerprint(self) -> str:
@@ -154,7 +154,7 @@ class LoaderFacts:
 
 
 class FirstItems(NamedTuple):
-    """The first items of a loader, in model space; ``complete``: whether the loader has no others."""
+    """The first items of a loader, in data space; ``complete``: whether the loader has no others."""
 
     items: Batch
     complete: bool

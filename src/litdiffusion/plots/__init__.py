@@ -1,6 +1,6 @@
 """Pictures of diffusion: trajectories from noise to data, the forward process, samples beside data, fields.
 
-Every function takes tensors in model space and returns an RGB ``PIL.Image`` (`trajectory_gif`: the bytes of a
+Every function takes tensors in data space and returns an RGB ``PIL.Image`` (`trajectory_gif`: the bytes of a
 file). The same input gives the same bytes. No function uses global matplotlib state. matplotlib and PIL are imported on
 first use.
 """

@@ -84,7 +84,7 @@ def trajectory_sheet(
 ) -> Image:
     """Image data along a process: one row per chain, one titled column per state, noise on the left.
 
-    Each state is (chains, C, H, W), C = 1 or 3, in model space, clipped to ``value_range`` (noise exceeds it). Tiles
+    Each state is (chains, C, H, W), C = 1 or 3, in data space, clipped to ``value_range`` (noise exceeds it). Tiles
     are enlarged by an integer factor, or averaged, so that the sheet is at most about 2400 pixels wide.
     """
     if not states or len(states) != len(titles):

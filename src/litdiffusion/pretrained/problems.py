@@ -15,7 +15,7 @@ from litdiffusion.pretrained.masks import Half, Mask
 
 
 class Problem(NamedTuple):
-    """Items (n, *shape) in model space, a mask (n, *shape) that is true at known values, and a title."""
+    """Items (n, *shape) in data space, a mask (n, *shape) that is true at known values, and a title."""
 
     items: Tensor
     mask: Tensor

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from litdiffusion.data.base import DataModule, to_model_space
+from litdiffusion.data.base import DataModule, bytes_to_floats
 from litdiffusion.nets.classifier import Classifier
 
 
@@ -91,7 +91,7 @@ class ClassifierExtractor(Extractor):
         """Features (B, d) and logits (B, K)."""
         if images.shape[1:] != self.shape:
             raise ValueError(f"{self.name} takes images {tuple(self.shape)}, got {tuple(images.shape[1:])}")
-        return FeatureMaps(*self.net(to_model_space(images)))
+        return FeatureMaps(*self.net(bytes_to_floats(images)))
 
 
 def joined(parts: list[FeatureMaps]) -> FeatureMaps:

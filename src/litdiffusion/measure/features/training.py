@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy, pad
 
-from litdiffusion.data.base import to_model_space
+from litdiffusion.data.base import bytes_to_floats
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.loaders import Sliceable, take
 from litdiffusion.data.order import shuffled_batches
@@ -89,7 +89,7 @@ def fit_classifier(
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=steps)
     for index in shuffled_batches(len(images), batch_size, seed, steps):
         batch = take(images, class_labels, index)
-        _, logits = net(shifted(to_model_space(batch.data), training.shift, generator))
+        _, logits = net(shifted(bytes_to_floats(batch.data), training.shift, generator))
         optimizer.zero_grad()
         cross_entropy(logits, batch.class_label).backward()
         optimizer.step()
@@ -112,7 +112,7 @@ def accuracy(net: Classifier, part: Batch, batch_size: int = 500) -> float:
     right = 0
     for index in torch.arange(len(part.data)).split(batch_size):
         batch = take(part.data, part.class_label, index)
-        right += int((net(to_model_space(batch.data))[1].argmax(1) == batch.class_label).sum())
+        right += int((net(bytes_to_floats(batch.data))[1].argmax(1) == batch.class_label).sum())
     return right / len(part.data)
 
 
