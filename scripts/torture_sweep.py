@@ -37,18 +37,18 @@ def main() -> None:
     parser.add_argument("--launcher", default="basic", help="hydra/launcher of the sweep")
     arguments = parser.parse_args()
     words = [f"hydra/launcher={arguments.launcher}", f"trainer.max_steps={arguments.steps}"]
-    with tempfile.TemporaryDirectory() as place:
-        faults = torture(Path(place), arguments.kills, random.Random(arguments.seed), words)
+    with tempfile.TemporaryDirectory() as home:
+        faults = torture(Path(home), arguments.kills, random.Random(arguments.seed), words)
     print("\n".join(f"FAULT: {fault}" for fault in faults) or "no fault found")
     sys.exit(bool(faults))
 
 
-def torture(place: Path, kills: int, chance: random.Random, words: list[str]) -> list[str]:
+def torture(home: Path, kills: int, chance: random.Random, words: list[str]) -> list[str]:
     """Kills the sweep at random moments, runs it to its end, and returns the faults."""
-    folder, faults, begin = place / "outputs/sweeps/torture", [], time.perf_counter()
+    folder, faults, begin = home / "outputs/sweeps/torture", [], time.perf_counter()
     done: Records = {}
     for kill in range(kills):
-        _kill_after(_start(place, words), folder, 1 + kill * 6 // kills, chance.uniform(0, 3))
+        _kill_after(_start(home, words), folder, 1 + kill * 6 // kills, chance.uniform(0, 3))
         now = _records(folder)
         faults += [f"{name} was touched after it was complete" for name in done if now[name] != done[name]]
         done = _of_status(now, "complete")
@@ -57,7 +57,7 @@ def torture(place: Path, kills: int, chance: random.Random, words: list[str]) ->
         ]
         what = ", ".join(cut) or "between two jobs"
         print(f"kill {kill + 1}: {len(done)} of 12 complete, {len(now)} begun; cut: {what}", flush=True)
-    status = _start(place, words).wait()
+    status = _start(home, words).wait()
     now = _records(folder)
     faults += [f"{name} was touched after it was complete" for name in done if now[name] != done[name]]
     return faults + _verdict(folder, now, status, time.perf_counter() - begin)
@@ -83,11 +83,11 @@ def _verdict(folder: Path, now: Records, status: int, seconds: float) -> list[st
     return [fault for fault, right in checks.items() if not right]
 
 
-def _start(place: Path, words: list[str]) -> subprocess.Popen:
+def _start(home: Path, words: list[str]) -> subprocess.Popen:
     command = [sys.executable, str(TRAIN), "-m", *SWEEP, *SMALL, *words]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    log = (place / "log.txt").open("a")
-    return subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=log, start_new_session=True)
+    log = (home / "log.txt").open("a")
+    return subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
 def _kill_after(process: subprocess.Popen, folder: Path, complete: int, delay: float) -> None:

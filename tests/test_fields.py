@@ -132,8 +132,8 @@ def test_an_exact_denoiser_lies_on_the_truth(panels_of, data: str, kind: str) ->
     panels, _ = panels_of(f"data={data}", kind=kind, points=500)
     assert len(panels) == 5
     for panel in panels:
-        assert panel.places.shape == panel.vectors.shape == panel.truth.shape
-        assert len(panel.places) == (400 if data == "two_gaussians" else 200)
+        assert panel.points.shape == panel.vectors.shape == panel.truth.shape
+        assert len(panel.points) == (400 if data == "two_gaussians" else 200)
         assert float((panel.vectors - panel.truth).abs().max()) < 1e-3 * float(panel.truth.abs().max())
 
 
@@ -204,10 +204,10 @@ def test_nonsense_is_refused(kind: type, options: dict, message: str, tmp_path: 
 
 def test_grid_fills_its_window_and_tells_it() -> None:
     points = normal(2000, 2) * torch.tensor([1.0, 3.0]) + 5
-    places, window = plots.field_grid(points, 20), common_window([], points)
-    assert places.shape == (400, 2)
-    assert len(places[:, 0].unique()) == len(places[:, 1].unique()) == 20
-    told = window_of(places)
+    grid, window = plots.field_grid(points, 20), common_window([], points)
+    assert grid.shape == (400, 2)
+    assert len(grid[:, 0].unique()) == len(grid[:, 1].unique()) == 20
+    told = window_of(grid)
     assert torch.allclose(told.centre, window.centre)
     assert told.half == pytest.approx(window.half)
     assert plots.field_grid(points[:, :1], 50).shape == (50, 1)
@@ -233,17 +233,17 @@ def test_arrows_keep_directions_and_compress_lengths() -> None:
 
 def lone_arrow(vector: tuple[float, float], truth: tuple[float, float] | None = None) -> np.ndarray:
     """The panel of a field on a 5 x 5 grid over [-1, 1]² that is 0 but in the middle."""
-    places = plots.field_grid(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), 5)
+    grid = plots.field_grid(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), 5)
     fields = [torch.zeros(25, 2) for _ in range(2)]
     for tensor, value in zip(fields, (vector, truth or (0.0, 0.0)), strict=True):
         tensor[12] = torch.tensor(value)
     far = torch.full((10, 2), 100.0)  # outside the window: nothing lies under the arrow
-    panel = plots.FieldPanel("σ = 1", far, places, fields[0], None if truth is None else fields[1])
+    panel = plots.FieldPanel("σ = 1", far, grid, fields[0], None if truth is None else fields[1])
     return inside(plots.field_picture([panel]), PLANE)
 
 
 @pytest.mark.parametrize("angle", [0, 90, 200])
-def test_an_arrow_begins_at_its_place_and_points_along_the_field(angle: int) -> None:
+def test_an_arrow_begins_at_its_point_and_points_along_the_field(angle: int) -> None:
     """Pixels lie from the middle of the panel on, in the field's direction, y upwards, and as far as it is long."""
     direction = np.array([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
     rows, columns = np.nonzero(near(lone_arrow(tuple(7 * direction)), ACCENT))
@@ -268,8 +268,8 @@ def test_a_field_of_zeros_has_no_arrow_and_the_truth_lies_beneath() -> None:
 
 def test_a_line_passes_through_the_values_of_the_field() -> None:
     """v = -x over the panel's height of 2.2 largest |v|: falling, through zero at the middle."""
-    places = plots.field_grid(torch.tensor([[-1.0], [1.0]]), 200)
-    panel = plots.FieldPanel("t = 1", torch.full((10, 1), 100.0), places, -places)
+    grid = plots.field_grid(torch.tensor([[-1.0], [1.0]]), 200)
+    panel = plots.FieldPanel("t = 1", torch.full((10, 1), 100.0), grid, -grid)
     shown = near(inside(plots.field_picture([panel]), LINE), ACCENT)
     height, width = shown.shape
     for share in (0.1, 0.5, 0.8):
@@ -281,8 +281,8 @@ def test_a_line_passes_through_the_values_of_the_field() -> None:
 @pytest.mark.parametrize(("d", "count"), [(1, 1), (1, 5), (2, 3), (2, 4)])
 def test_every_number_of_panels_fits_and_repeats_byte_for_byte(d: int, count: int) -> None:
     sample, state = normal(300, d), torch.random.get_rng_state()
-    places = plots.field_grid(sample, 8)
-    panel = plots.FieldPanel("t = 1", sample, places, -places, torch.full_like(places, torch.nan))
+    grid = plots.field_grid(sample, 8)
+    panel = plots.FieldPanel("t = 1", sample, grid, -grid, torch.full_like(grid, torch.nan))
     picture = plots.field_picture([panel] * count, "Title", "score")
     assert picture.mode == "RGB"
     assert picture.width < 2100

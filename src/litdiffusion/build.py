@@ -78,8 +78,8 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     module = build_module(cfg, codec, schedule, facts.value_range, optimum)
     interrupts = Interrupts()
     callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.extra_callbacks, FinalValidation()]
-    place = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
-    trainer = make_trainer(cfg, make_loggers(cfg, **place), callbacks, run.overrides)
+    context = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
+    trainer = make_trainer(cfg, make_loggers(cfg, **context), callbacks, run.overrides)
     steps = total_steps(trainer, data)
     dummy_output = checks.check_parts(cfg, module, facts, quality, trainer, steps, in_sweep=run.group is not None)
     return Experiment(cfg, data, module, trainer, facts, interrupts, dummy_output)

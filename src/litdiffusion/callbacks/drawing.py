@@ -88,7 +88,7 @@ def evenly_spaced(count: int, shown: int) -> set[int]:
     """At most ``shown`` of the indices 0..count-1, evenly spaced, always including the last one."""
     if shown == 1:
         return {count - 1}
-    return {round(place) for place in torch.linspace(0, count - 1, min(shown, count)).tolist()}
+    return {round(index) for index in torch.linspace(0, count - 1, min(shown, count)).tolist()}
 
 
 def limited_sampler(module: DiffusionModule, steps: int | None) -> Sampler:

@@ -50,9 +50,9 @@ class ForwardProcess(L.Callback):
 
 def shown_levels(schedule: NoiseSchedule, times: tuple[float, ...]) -> list[Level]:
     """Levels for a picture of the forward process, with growing sigma and without repetitions."""
-    places = torch.tensor(times, dtype=torch.float64)
+    chosen = torch.tensor(times, dtype=torch.float64)
     if schedule.explodes:
         ends = schedule.at(torch.tensor([schedule.t_min, 1.0], dtype=torch.float64)).log_snr
-        places = schedule.time(torch.linspace(*ends.tolist(), len(times), dtype=torch.float64))
-    levels = [CLEAN if t == 0 and schedule.t_min > 0 else schedule.snap(t) for t in places]
+        chosen = schedule.time(torch.linspace(*ends.tolist(), len(times), dtype=torch.float64))
+    levels = [CLEAN if t == 0 and schedule.t_min > 0 else schedule.snap(t) for t in chosen]
     return [level for i, level in enumerate(levels) if i == 0 or level.sigma > levels[i - 1].sigma]

@@ -30,8 +30,8 @@ def check_keys(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> Non
     groups = [path.name for folder in yamls.folders[1:] for path in folder.iterdir() if path.is_dir()]  # the user's own
     known, needed = [*primary, *groups, *groups_in(primary)], [*primary, *groups_in(primary)]
     plain = OmegaConf.to_container(cfg, resolve=False)
-    places = [name for name in flat(plain) if name.partition(".")[0] in known and not name.startswith("derived.")]
-    _require_known(cfg, "", known, yamls, [*groups, *places])
+    keys = [name for name in flat(plain) if name.partition(".")[0] in known and not name.startswith("derived.")]
+    _require_known(cfg, "", known, yamls, [*groups, *keys])
     for key in needed:
         if key not in ("defaults", "hydra", *OPTIONAL) and key not in cfg:
             raise UserError(f"{key} is missing from the config; remove ~{key} from the command line")
@@ -51,11 +51,11 @@ def in_file(message: str, yamls: Yamls) -> str:
 
 
 def _require_known(
-    keys: Any, prefix: str, known: Sequence[str], yamls: Yamls, places: Sequence[str] | None = None
+    keys: Any, prefix: str, known: Sequence[str], yamls: Yamls, dotted: Sequence[str] | None = None
 ) -> None:
     for key in (str(key) for key in keys):
         if key not in known:
             path = yamls.setting(f"{prefix}{key}")
-            place = f" [in {path}]" if path else "; remove it from the command line"
-            hint = nearest(key, list(known)) if places is None else did_you_mean(key, places)
-            raise UserError(f"{prefix}{key} is not a key of the config{hint}{place}")
+            remedy = f" [in {path}]" if path else "; remove it from the command line"
+            hint = nearest(key, list(known)) if dotted is None else did_you_mean(key, dotted)
+            raise UserError(f"{prefix}{key} is not a key of the config{hint}{remedy}")

@@ -45,9 +45,9 @@ def conditional_picture(data: Tensor, slices: list[Conditional], title: str = ""
     show_density(plane, density_image(points, window), (*window.limits(0), *window.limits(1)))
     plane.set_title("data", fontsize=TEXT, color=hex_colour(INK), pad=10)
     top = _axis_limit(slices, line)
-    for place, part in enumerate(slices):
+    for index, part in enumerate(slices):
         plane.axvline(part.x, color=hex_colour(ACCENT), linewidth=1.8)
-        axes = axes_at(figure, LEFT + SIDE + GAP + place * (SLICE + GAP), BELOW, SLICE, SIDE)
+        axes = axes_at(figure, LEFT + SIDE + GAP + index * (SLICE + GAP), BELOW, SLICE, SIDE)
         _draw(axes, part, line, top)
     style = {"ncols": 2, "frameon": False, "fontsize": TEXT, "labelcolor": hex_colour(INK)}
     handles = axes.get_legend_handles_labels()

@@ -29,10 +29,10 @@ def quality_picture(curves: Sequence[Curve], levels: Mapping[str, float], measur
 
     figure = Figure((9, 5.6), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    for place, curve in enumerate(curve for curve in curves if curve.points):
+    for index, curve in enumerate(curve for curve in curves if curve.points):
         calls, values, spreads = zip(*curve.points, strict=True)
-        colour = hex_colour(COLOURS[place % len(COLOURS)])
-        style = {"color": colour, "marker": MARKERS[place % len(MARKERS)], "markersize": 6, "linewidth": 1.8}
+        colour = hex_colour(COLOURS[index % len(COLOURS)])
+        style = {"color": colour, "marker": MARKERS[index % len(MARKERS)], "markersize": 6, "linewidth": 1.8}
         axes.errorbar(calls, values, yerr=spreads, capsize=3, label=curve.name, **style)
     axes.set(xscale="log", yscale="log", xlabel="network calls per sample", ylabel=measure.replace("_", " "))
     for name, value in levels.items():

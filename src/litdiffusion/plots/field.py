@@ -35,14 +35,14 @@ BROAD = {"width": 3.6, "headwidth": 3.5, "headlength": 3.7, "headaxislength": 3.
 
 
 class FieldPanel(NamedTuple):
-    """One noise level: points of its density (n, d), and a field (m, d) at places (m, d), d = 1 or 2.
+    """One noise level: points of its density (n, d), and a field (m, d) at ``points`` (m, d), d = 1 or 2.
 
-    ``places`` is a `field_grid`, and sets the region that is shown. ``truth`` (m, d) is the exact field, if known.
+    The points are a `field_grid`, and set the region that is shown. ``truth`` (m, d) is the exact field, if known.
     """
 
     title: str
     density: Tensor
-    places: Tensor
+    points: Tensor
     vectors: Tensor
     truth: Tensor | None = None
 
@@ -50,13 +50,13 @@ class FieldPanel(NamedTuple):
 def field_picture(panels: list[FieldPanel], title: str = "", name: str = "field") -> Image:
     """One panel of a field per noise level; ``name`` is the field's name in the legend.
 
-    d = 2: arrows over the density, each starting at its place; the lengths are relative to the panel's longest arrow,
+    d = 2: arrows over the density, each starting at its point; the lengths are relative to the panel's longest arrow,
     see `arrows`. d = 1: the field as a line over the density, in its own units (right axis). The exact field is drawn
     beneath, in grey.
     """
     from matplotlib.figure import Figure
 
-    plane = panels[0].places.shape[1] == 2
+    plane = panels[0].points.shape[1] == 2
     rows = math.ceil(len(panels) / MAX_COLUMNS)
     columns = math.ceil(len(panels) / rows)
     entries = _legend_entries(plane, name, any(panel.truth is not None for panel in panels))
@@ -65,8 +65,8 @@ def field_picture(panels: list[FieldPanel], title: str = "", name: str = "field"
     width, height, right = SIZE_2D if plane else SIZE_1D
     size = (LEFT + (columns - 1) * PITCH + width + right, below + rows * (height + GAP) - GAP + above)
     figure = Figure(size, dpi=DPI)
-    for place, panel in enumerate(panels):
-        row, column = divmod(place, columns)
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, columns)
         axes = axes_at(figure, LEFT + column * PITCH, below + (rows - 1 - row) * (height + GAP), width, height)
         (_draw_2d if plane else _draw_1d)(axes, panel)
         axes.set_title(panel.title, fontsize=17, color=hex_colour(INK), pad=8)
@@ -94,29 +94,29 @@ def _largest_length(panel: FieldPanel) -> float:
 
 
 def _draw_2d(axes: Axes, panel: FieldPanel) -> None:
-    window, largest = window_of(panel.places), _largest_length(panel)
-    reach = LONGEST * 2 * window.half / round(len(panel.places) ** 0.5)
+    window, largest = window_of(panel.points), _largest_length(panel)
+    reach = LONGEST * 2 * window.half / round(len(panel.points) ** 0.5)
     seen = window._replace(half=window.half + reach / 2)
     show_density(axes, density_image(panel.density, seen, BINS), (*seen.limits(0), *seen.limits(1)))
     if panel.truth is not None:
-        _draw_arrows(axes, panel.places, reach * arrows(panel.truth, largest), TRUTH, BROAD)
-    _draw_arrows(axes, panel.places, reach * arrows(panel.vectors, largest), ACCENT, NARROW)
+        _draw_arrows(axes, panel.points, reach * arrows(panel.truth, largest), TRUTH, BROAD)
+    _draw_arrows(axes, panel.points, reach * arrows(panel.vectors, largest), ACCENT, NARROW)
 
 
-def _draw_arrows(axes: Axes, places: Tensor, arrows: Tensor, colour: Colour, shape: dict[str, float]) -> None:
-    (x, y), (u, v) = places.cpu().T.numpy(), arrows.T.numpy()
+def _draw_arrows(axes: Axes, points: Tensor, arrows: Tensor, colour: Colour, shape: dict[str, float]) -> None:
+    (x, y), (u, v) = points.cpu().T.numpy(), arrows.T.numpy()
     style = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "dots", "minlength": 0, "zorder": 2}
     axes.quiver(x, y, u, v, color=hex_colour(colour), **shape, **style)
 
 
 def _draw_1d(axes: Axes, panel: FieldPanel) -> None:
-    window = window_of(panel.places)
+    window = window_of(panel.points)
     heights = histogram(panel.density, window, 64)
     axes.stairs(heights.numpy(), window.edges(64).numpy(), fill=True, color=hex_colour(DENSITY[2]))
     axes.set(xlim=window.limits(), ylim=(0, 1.1 * float(heights.max().clamp(min=1e-9))), yticks=[])
     field, reach = axes.twinx(), 1.1 * _largest_length(panel)
     field.axhline(0, color=hex_colour(FAINT), linewidth=1)
-    x = panel.places[:, 0].cpu().numpy()
+    x = panel.points[:, 0].cpu().numpy()
     if panel.truth is not None:
         field.plot(x, panel.truth[:, 0].detach().cpu().numpy(), color=hex_colour(TRUTH), linewidth=6)
     field.plot(x, panel.vectors[:, 0].detach().cpu().numpy(), color=hex_colour(ACCENT), linewidth=2.2)

@@ -33,7 +33,7 @@ def colour_map(stops: tuple[Colour, ...]) -> LinearSegmentedColormap:
 
 
 def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Styled axes at a place in inches from the lower left corner of the figure."""
+    """Styled axes at a position in inches from the lower left corner of the figure."""
     across, up = figure.get_size_inches()
     axes = figure.add_axes((left / across, bottom / up, width / across, height / up))
     style_axes(axes)
@@ -49,8 +49,8 @@ def style_axes(axes: Axes) -> None:
 
 def set_figure_title(figure: Figure, title: str, size: float) -> None:
     """Sets the title centred above the panels, wrapped if it is wider than the figure."""
-    place = 1 - 0.15 / figure.get_figheight()
-    figure.suptitle(title, fontsize=size, fontweight="bold", color=hex_colour(INK), y=place, wrap=True)
+    top = 1 - 0.15 / figure.get_figheight()
+    figure.suptitle(title, fontsize=size, fontweight="bold", color=hex_colour(INK), y=top, wrap=True)
 
 
 def show_density(

@@ -1,4 +1,4 @@
-"""Regular grids of places at which a field is drawn."""
+"""Regular grids of points at which a field is drawn."""
 
 import torch
 from torch import Tensor
@@ -23,10 +23,10 @@ def field_grids(samples: list[Tensor], per_axis: int) -> list[Tensor]:
     return [_cell_centres(window, per_axis) for window in windows]
 
 
-def window_of(places: Tensor) -> Window:
-    """The window that a `field_grid` (m, d) fills: half a cell beyond its outermost places."""
-    low, high = places.amin(dim=0), places.amax(dim=0)
-    per_axis = round(len(places) ** (1 / places.shape[1]))
+def window_of(points: Tensor) -> Window:
+    """The window that a `field_grid` (m, d) fills: half a cell beyond its outermost points."""
+    low, high = points.amin(dim=0), points.amax(dim=0)
+    per_axis = round(len(points) ** (1 / points.shape[1]))
     return Window((low + high) / 2, float((high - low).max()) / 2 * per_axis / max(per_axis - 1, 1))
 
 

@@ -31,13 +31,13 @@ def jobs_picture(bars: Sequence[Bar], metric: str, rising: bool) -> Image:
     shown = [*valued, *(bar for bar in bars if bar.value is None)][:MAX_JOBS]
     figure = Figure((9, 1.4 + 0.32 * len(shown)), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    for place, bar in enumerate(shown):
-        axes.axhline(place, color=hex_colour(RULE), linewidth=0.5, zorder=0)
+    for index, bar in enumerate(shown):
+        axes.axhline(index, color=hex_colour(RULE), linewidth=0.5, zorder=0)
         if bar.value is None:
-            axes.annotate(bar.status, (0, place), xycoords=("axes fraction", "data"), xytext=(6, 0), va="center",
+            axes.annotate(bar.status, (0, index), xycoords=("axes fraction", "data"), xytext=(6, 0), va="center",
                           textcoords="offset points", fontsize=10, color=hex_colour(FAINT))  # fmt: skip
         else:
-            axes.plot(bar.value, place, "o", markersize=8, color=hex_colour(NOISE_TO_DATA[3] if place else ACCENT))
+            axes.plot(bar.value, index, "o", markersize=8, color=hex_colour(NOISE_TO_DATA[3] if index else ACCENT))
     style_axes(axes)
     axes.set_yticks(range(len(shown)), [bar.title[:60] for bar in shown], color=hex_colour(INK))
     axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel=f"{metric} ({'more' if rising else 'less'} is better)")

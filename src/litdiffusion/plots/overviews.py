@@ -97,9 +97,9 @@ def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
     width = LEFT + len(samples) * (SIDE + GAP) - GAP + RIGHT
     figure = Figure((width, BELOW + SIDE + ABOVE), dpi=DPI)
     draw = _draw_histogram if reference.shape[1] == 1 else _draw_density
-    for place, (name, sample) in enumerate(samples.items()):
-        axes = axes_at(figure, LEFT + place * (SIDE + GAP), BELOW, SIDE, SIDE)
-        if place:
+    for index, (name, sample) in enumerate(samples.items()):
+        axes = axes_at(figure, LEFT + index * (SIDE + GAP), BELOW, SIDE, SIDE)
+        if index:
             axes.sharey(figure.axes[0])
             axes.tick_params(labelleft=False)
         draw(axes, sample, reference, window)

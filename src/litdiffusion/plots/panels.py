@@ -29,17 +29,17 @@ Extent = tuple[float, float, float, float]
 class HistogramPanel(NamedTuple):
     """Bars (bins,) and a line (bins,), stepped or smooth, as shares of the panel's height.
 
-    ``place`` in [0, 1] sets the colour of the bars: 0 for noise, 1 for data.
+    ``shade`` in [0, 1] sets the colour of the bars: 0 for noise, 1 for data.
     """
 
     title: str
     bars: Tensor
     line: Tensor
-    place: float
+    shade: float
     smooth: bool = False
 
     def draw(self, axes: Axes, extent: Extent, frame: Rectangle) -> None:
-        """Draws the panel at its place on a sheet, clipped to the frame."""
+        """Draws the panel inside ``extent``, clipped to the frame."""
         from matplotlib.lines import Line2D
         from matplotlib.patches import StepPatch
 
@@ -47,7 +47,7 @@ class HistogramPanel(NamedTuple):
         bars, line = (base + (top - base) * shares.numpy() for shares in (self.bars, self.line))
         edges = torch.linspace(left, right, len(bars) + 1).numpy()
         style = {"color": hex_colour(INK)} if self.smooth else {"color": hex_colour(FAINT), "drawstyle": "steps-mid"}
-        colour = colour_map(NOISE_TO_DATA)(self.place)
+        colour = colour_map(NOISE_TO_DATA)(self.shade)
         filled = StepPatch(bars, edges, baseline=base, color=colour, linewidth=0)
         for artist in (filled, Line2D((edges[1:] + edges[:-1]) / 2, line, linewidth=2, **style)):
             axes.add_artist(artist).set_clip_path(frame)
@@ -60,7 +60,7 @@ class DensityPanel(NamedTuple):
     image: Tensor
 
     def draw(self, axes: Axes, extent: Extent, frame: Rectangle) -> None:
-        """Draws the panel at its place on a sheet."""
+        """Draws the panel inside ``extent``."""
         show_density(axes, self.image, extent)
 
 
@@ -103,10 +103,10 @@ def _histograms(
     lines = [own.half * (_normal(own, bins) if normal_curve else histogram(reference, own, bins)) for own in windows]
     peak = common.half * float(histogram(reference, common, bins).max())
     top = 1.1 * min(2 * peak, max(peak, *(float(heights.max()) for heights in bars)))
-    places = torch.linspace(0, 1, len(states)).tolist()
-    panels = zip(titles, bars, lines, places, strict=True)
+    shades = torch.linspace(0, 1, len(states)).tolist()
+    panels = zip(titles, bars, lines, shades, strict=True)
     return [
-        HistogramPanel(title, heights / top, line / top, place, normal_curve) for title, heights, line, place in panels
+        HistogramPanel(title, heights / top, line / top, shade, normal_curve) for title, heights, line, shade in panels
     ]
 
 
@@ -144,7 +144,7 @@ def panel_sheets(
 
 
 def _frame(axes: Axes, extent: Extent, title: str, data: bool) -> Rectangle:
-    """Draws a panel's frame inside its place, and the title above; both are highlighted for the data."""
+    """Draws a panel's frame inside ``extent``, and the title above; both are highlighted for the data."""
     from matplotlib.patches import Rectangle
 
     left, right, bottom, top = extent

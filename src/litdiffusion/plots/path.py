@@ -66,19 +66,19 @@ def _draw_1d(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: 
     side.legend(loc="upper left", bbox_to_anchor=(0, -0.02), **LEGEND_STYLE)
 
 
-def _draw_states(axes: Axes, places: Tensor, time: Tensor, steps: int) -> PathCollection:
+def _draw_states(axes: Axes, states: Tensor, time: Tensor, steps: int) -> PathCollection:
     """Draws the states (k, 2) as dots coloured by time, the first with a ring and the text "start"."""
     from matplotlib.patheffects import withStroke
 
-    x, y = places.T.numpy()
+    x, y = states.T.numpy()
     dots = axes.scatter(x, y, s=11, c=time.numpy(), cmap=colour_map(START_TO_END), vmin=0, vmax=steps, linewidths=0)
-    if len(places):
+    if len(states):
         ring = {"s": 190, "facecolors": "none", "zorder": 4}
         axes.scatter(x[:1], y[:1], edgecolors=hex_colour(PAPER), linewidths=6, **ring)
         axes.scatter(x[:1], y[:1], edgecolors=hex_colour(INK), linewidths=2.4, **ring)
         halo = [withStroke(linewidth=4, foreground=hex_colour(PAPER))]
-        place = {"xy": (x[0], y[0]), "xytext": (12, 9), "textcoords": "offset points", "zorder": 5}
-        axes.annotate("start", fontsize=TEXT, color=hex_colour(INK), fontweight="bold", path_effects=halo, **place)
+        style = {"xy": (x[0], y[0]), "xytext": (12, 9), "textcoords": "offset points", "zorder": 5}
+        axes.annotate("start", fontsize=TEXT, color=hex_colour(INK), fontweight="bold", path_effects=halo, **style)
     return dots
 
 

@@ -85,7 +85,7 @@ def titled_columns(count: int, pitch: float, room: float) -> list[int]:
     kept = (count - 1) // stride + 1
     if kept == 1:
         return [count - 1]
-    return sorted({round(place) for place in torch.linspace(0, count - 1, kept).tolist()})
+    return sorted({round(index) for index in torch.linspace(0, count - 1, kept).tolist()})
 
 
 def rendered_and_cleared(axes: Axes) -> Image:

@@ -20,7 +20,7 @@ from litdiffusion.plots import trajectory_sheet
 from litdiffusion.plots.conditionals import Conditional, conditional_picture
 from litdiffusion.plots.palette import DENSITY
 from litdiffusion.pretrained.model import Pretrained
-from litdiffusion.pretrained.places import device_for, folder_for
+from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.pretrained.problems import Problem, check_values, fixed_points, hidden_images
 from litdiffusion.pretrained.progress import progress_bar
 from litdiffusion.runs.files import write_arrays, write_picture
@@ -69,9 +69,9 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class
     with progress_bar(pretrained.draws(sampler, device, cfg.clip), count * cfg.samples) as draws:
         for start in range(0, count, together):
             items = range(start, min(start + together, count))
-            places = range(items.start * cfg.samples, items.stop * cfg.samples)
+            indices = range(items.start * cfg.samples, items.stop * cfg.samples)
             part = replace(draws, sampler=sampler_for(cfg, *problem.repeated(items, cfg.samples)))
-            parts.append(part.batch(places, _noise_per_item([cfg.seed + i for i in items]), repeated_labels).x.cpu())
+            parts.append(part.batch(indices, _noise_per_item([cfg.seed + i for i in items]), repeated_labels).x.cpu())
     return torch.cat(parts).unflatten(0, (-1, cfg.samples))
 
 

@@ -39,8 +39,8 @@ class Half(Mask):
         self.title = f"{side.capitalize()} hidden"
 
     def hidden(self, row: Tensor, column: Tensor, chance: Tensor) -> Tensor:
-        place = row if self.side in ("top", "bottom") else column
-        return place < 0.5 if self.side in ("top", "left") else place > 0.5
+        coordinate = row if self.side in ("top", "bottom") else column
+        return coordinate < 0.5 if self.side in ("top", "left") else coordinate > 0.5
 
 
 class Center(Mask):

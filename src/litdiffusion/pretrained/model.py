@@ -18,7 +18,7 @@ from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDe
 from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained.exporting import PREFIXES, read_export
-from litdiffusion.pretrained.places import device_for
+from litdiffusion.pretrained.outputs import device_for
 from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint

@@ -17,9 +17,9 @@ def draw_samples(draws: Draws, n: int, seed: int, batch_size: int, class_labels:
     parts = []
     with progress_bar(draws, n) as draws:
         for start in range(0, n, batch_size):
-            places = range(start, min(start + batch_size, n))
-            noise = per_sample_noise([seed + i for i in places])
-            parts.append(draws.batch(places, noise, class_labels).x.cpu())
+            indices = range(start, min(start + batch_size, n))
+            noise = per_sample_noise([seed + i for i in indices])
+            parts.append(draws.batch(indices, noise, class_labels).x.cpu())
     return torch.cat(parts)
 
 

@@ -13,7 +13,7 @@ from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.errors import UserError
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.pretrained.model import Pretrained
-from litdiffusion.pretrained.places import device_for, folder_for
+from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.runs.files import write_arrays, write_picture
 from litdiffusion.training.class_labels import grid_columns

@@ -28,7 +28,7 @@ from litdiffusion.errors import UserError
 from litdiffusion.plots.figures import hex_colour, rendered, style_axes
 from litdiffusion.plots.palette import ACCENT, INK
 from litdiffusion.pretrained import Pretrained
-from litdiffusion.pretrained.places import device_for, folder_for
+from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.runs.files import write_picture, write_rows
 
 QUARTILES = ("(0, 1/4]", "(1/4, 1/2]", "(1/2, 3/4]", "(3/4, 1]")

@@ -16,7 +16,7 @@ from litdiffusion.diffusion.levels import Level
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import Estimate
 from litdiffusion.plots import Curve, quality_picture
-from litdiffusion.pretrained.places import device_for, folder_for
+from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.reports.accuracy import accuracy_numbers
 from litdiffusion.reports.dashboard import show_report
 from litdiffusion.reports.pictures import write_checks
@@ -70,12 +70,12 @@ def _check(cfg: DictConfig, samplers: Path) -> None:
 
 def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path) -> Iterator[Row]:
     """Yields one row at a time. The first row of all writes pictures; the first row of a subject has the accuracy."""
-    for place, subject in enumerate(chosen):
+    for number, subject in enumerate(chosen):
         for index, named in enumerate(fitting_samplers(cfg, subject.pretrained, samplers)):
             samples = _draw(cfg, subject, named)
             row = _measure_row(cfg, subject, named, samples)
             finite = subject.quality.headline in row
-            if finite and place == index == 0:
+            if finite and number == index == 0:
                 row |= write_checks(folder, subject, samples.x)
             if finite and cfg.accuracy and index == 0:
                 row |= accuracy_numbers(subject, samples.x, samples.class_labels)

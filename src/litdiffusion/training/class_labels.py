@@ -53,8 +53,8 @@ def classes_in_proportion(class_label: Tensor, count: int) -> Tensor:
     Sample i gets the sorted class label at the relative position ``i * golden ratio mod 1``. Such positions fill the
     unit interval more evenly than random ones.
     """
-    places = torch.arange(count, dtype=torch.float64) * GOLDEN % 1
-    return class_label.sort().values[(places * len(class_label)).long()]
+    positions = torch.arange(count, dtype=torch.float64) * GOLDEN % 1
+    return class_label.sort().values[(positions * len(class_label)).long()]
 
 
 def grid_columns(count: int, num_classes: int) -> int:

@@ -14,8 +14,8 @@ OFF_GRID = 0.05
 
 def are_bytes(x_0: Tensor) -> bool:
     """Whether every value is one of the 256 byte values ``k / 127.5 - 1``."""
-    place = (x_0 + 1) * 127.5
-    return bool(((place - place.round().clamp(0, 255)).abs() <= OFF_GRID).all())
+    steps = (x_0 + 1) * 127.5
+    return bool(((steps - steps.round().clamp(0, 255)).abs() <= OFF_GRID).all())
 
 
 def bits_per_dimension(nats: Tensor, coordinates: int) -> Tensor:

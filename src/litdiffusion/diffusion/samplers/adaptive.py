@@ -55,16 +55,16 @@ class AdaptiveODE(Sampler):
         last = schedule.at(min(schedule.t_min, levels[-2].t.item()))
         # The solver needs distinct positions, so levels that equal ``last`` are left out.
         noisier = [level for level in levels[:-1] if level.sigma > last.sigma * (1 + 1e-9)]
-        places = [in_angle(schedule, level) for level in [*noisier, last]]
-        angles = torch.stack([place.position for place in places]).to(x.device)
+        points = [in_angle(schedule, level) for level in [*noisier, last]]
+        angles = torch.stack([point.position for point in points]).to(x.device)
 
         def slope(angle: Tensor, y: Tensor) -> Tensor:
             level = schedule.at_angle(angle)
-            place = in_angle(schedule, level)
-            return place.slope(predict(scaled(place.scale, y), level))
+            point = in_angle(schedule, level)
+            return point.slope(predict(scaled(point.scale, y), level))
 
-        start = scaled(1 / places[0].scale, x)
+        start = scaled(1 / points[0].scale, x)
         states = solve(slope, start, angles, self.rtol, self.atol, self.method, "take sampler=unipc")
         for index in range(1, len(levels) - 1):
-            yield scaled(places[index].scale, states[index])
-        yield predict(scaled(places[-1].scale, states[-1]), last).x_0
+            yield scaled(points[index].scale, states[index])
+        yield predict(scaled(points[-1].scale, states[-1]), last).x_0

@@ -63,15 +63,15 @@ class Draws:
             kept = [state] if keep is None else [*kept, state] if state.step in keep else kept
         return [state._replace(x=self.decode(state.x).float()) for state in kept]
 
-    def batch(self, places: range, noise: Noise, class_labels: Tensor | None = None) -> State:
-        """The samples with the indices ``places``; sample i has the class label ``class_labels[i % N]`` of (N,)."""
-        chosen = None if class_labels is None else class_labels[torch.tensor(places) % len(class_labels)]
-        return self.states(len(places), noise, chosen)[-1]
+    def batch(self, indices: range, noise: Noise, class_labels: Tensor | None = None) -> State:
+        """The samples with the ``indices``; sample i has the class label ``class_labels[i % N]`` of (N,)."""
+        chosen = None if class_labels is None else class_labels[torch.tensor(indices) % len(class_labels)]
+        return self.states(len(indices), noise, chosen)[-1]
 
     def block(self, index: int, size: int, seed: int, class_labels: Tensor | None = None) -> State:
         """Block ``index`` of ``size`` samples, which depends only on (seed, index); class labels as in `batch`.
 
         Every split of the blocks over processes therefore gives the same samples, up to the rounding of the device.
         """
-        places = range(index * size, (index + 1) * size)
-        return self.batch(places, seeded_noise(fold_seed(seed, index)), class_labels)
+        indices = range(index * size, (index + 1) * size)
+        return self.batch(indices, seeded_noise(fold_seed(seed, index)), class_labels)

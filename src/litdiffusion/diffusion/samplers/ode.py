@@ -16,7 +16,7 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 
 
-class Place(NamedTuple):
+class SolverLevel(NamedTuple):
     """A level in the coordinate of a solver: ``d(x / scale) / d(position) = a * x_0 + b * eps``."""
 
     position: Tensor
@@ -33,8 +33,8 @@ class Step(NamedTuple):
     """One step of x from ``here`` to ``there``, with the slope at ``here``."""
 
     x: Tensor
-    here: Place
-    there: Place
+    here: SolverLevel
+    there: SolverLevel
     slope: Tensor
 
     def moved(self, slope: Tensor) -> Tensor:
@@ -43,25 +43,25 @@ class Step(NamedTuple):
         return mix(there.scale / here.scale, self.x, there.scale * (there.position - here.position), slope)
 
 
-def in_time(schedule: NoiseSchedule, level: Level) -> Place:
+def in_time(schedule: NoiseSchedule, level: Level) -> SolverLevel:
     """``dx / dt = alpha' x_0 + sigma' eps``: the flow in the schedule's time."""
-    return Place(level.t, torch.ones_like(level.alpha), *schedule.rates(level.t))
+    return SolverLevel(level.t, torch.ones_like(level.alpha), *schedule.rates(level.t))
 
 
-def in_ratio(schedule: NoiseSchedule, level: Level) -> Place:
+def in_ratio(schedule: NoiseSchedule, level: Level) -> SolverLevel:
     """``d(x / alpha) / d(sigma / alpha) = eps``: the same for every schedule; Euler's method in it is `DDIM`."""
-    return Place(level.ratio, level.alpha, torch.zeros_like(level.alpha), torch.ones_like(level.alpha))
+    return SolverLevel(level.ratio, level.alpha, torch.zeros_like(level.alpha), torch.ones_like(level.alpha))
 
 
-def in_angle(schedule: NoiseSchedule, level: Level) -> Place:
+def in_angle(schedule: NoiseSchedule, level: Level) -> SolverLevel:
     """``dy / dphi = cos(phi) eps - sin(phi) x_0`` for ``y = x / r``, ``phi = atan(sigma / alpha)``.
 
     r² = alpha² + sigma²; the right side is the velocity v. The same for every schedule, bounded, regular at both ends.
     """
-    return Place(level.angle, level.radius, *V().row(level))
+    return SolverLevel(level.angle, level.radius, *V().row(level))
 
 
-def default_coordinate(schedule: NoiseSchedule, level: Level) -> Place:
+def default_coordinate(schedule: NoiseSchedule, level: Level) -> SolverLevel:
     """sigma if alpha = 1 (EDM's choice), time if alpha = 0 at t = 1 (flow matching's), else the angle."""
     if schedule.explodes:
         return in_ratio(schedule, level)
