@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from litdiffusion.callbacks.drawing import level_titles
+from litdiffusion.callbacks.pictures import level_titles
 from litdiffusion.data import Spiral
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import CLEAN, seeded_noise

@@ -10,7 +10,7 @@ from conftest import TINY_UNET, composed
 from PIL import Image
 
 from litdiffusion.callbacks import Trajectory
-from litdiffusion.callbacks.drawing import evenly_spaced, level_titles, noised_like, states_of, target_name
+from litdiffusion.callbacks.pictures import evenly_spaced, level_titles, noised_like, states_of, target_name
 from litdiffusion.diffusion.levels import CLEAN, seeded_noise
 from litdiffusion.diffusion.samplers import State
 from litdiffusion.diffusion.schedules import VE, VP, NoiseLadder, linear
@@ -49,7 +49,7 @@ def test_states_are_the_samplers_own(built):
         assert state.level.t == whole[index].level.t
 
 
-def test_pictures_are_drawn_at_the_interval_and_at_the_end(trained):
+def test_pictures_are_made_at_the_interval_and_at_the_end(trained):
     folder = trained(
         "trainer.max_steps=10",
         "trainer.val_check_interval=10",
@@ -94,7 +94,7 @@ def test_a_chain_longer_than_the_budget_is_respaced(built, tmp_path):
     module.trainer = trainer
     trajectory = Trajectory(tmp_path, steps=40, shown=6, points=10, data=experiment.facts)
     trajectory.on_fit_start(trainer, module)
-    trajectory.draw(trainer, module)
+    trajectory.save_picture(trainer, module)
     indices = [round(state.level.t.item() * 100) for state in trajectory.states]
     assert indices == [100, 80, 60, 40, 20, 0]
 

@@ -15,7 +15,7 @@ from test_cli import one_error
 
 from litdiffusion.build import Run, build
 from litdiffusion.callbacks import FinalSamples
-from litdiffusion.callbacks.drawing import states_of
+from litdiffusion.callbacks.pictures import states_of
 from litdiffusion.commands.training import train
 from litdiffusion.config.identity import check_fits
 from litdiffusion.data import DataModule

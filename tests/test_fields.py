@@ -112,7 +112,7 @@ def test_score_of_a_mixture_is_the_gradient_of_its_log_density(name: str) -> Non
 def panels_of(built, tmp_path):
     """The panels of a run whose denoiser is ``exact(schedule, mixture)``, or its own fresh net."""
 
-    def draw(*overrides: str, exact: bool = True, **options):
+    def make(*overrides: str, exact: bool = True, **options):
         experiment = built(*overrides)
         module, data = experiment.module, experiment.data
         module.trainer = experiment.trainer
@@ -123,7 +123,7 @@ def panels_of(built, tmp_path):
         trainer = SimpleNamespace(datamodule=data)
         return Field(tmp_path, **options).panels(trainer, module), module
 
-    return draw
+    return make
 
 
 @pytest.mark.parametrize("kind", ["score", "velocity"])
@@ -146,7 +146,7 @@ def test_default_levels_are_geometric_in_the_noise_of_the_data(panels_of) -> Non
     assert noised == pytest.approx([math.hypot(1, ratio) for ratio in ratios], rel=0.06)
 
 
-def test_levels_that_coincide_are_drawn_once_and_the_cleanest_first(panels_of) -> None:
+def test_levels_that_coincide_are_shown_once_and_the_cleanest_first(panels_of) -> None:
     panels, _ = panels_of("recipe=dsm", "schedule.sigma=0.5", "data=two_gaussians", points=100)
     assert [panel.title for panel in panels] == ["σ = 0.5"]
     panels, _ = panels_of("schedule.steps=100", "data=two_gaussians", points=100, levels=(1.0, 0.195, 0.2))
@@ -162,8 +162,8 @@ def test_other_data_have_no_truth_and_the_net_returns_to_its_mode(panels_of) -> 
 
 def test_pictures_are_saved_and_do_not_change_the_run(built, tmp_path: Path) -> None:
     weights, options = [], ("data=two_gaussians", "trainer.max_steps=3")
-    drawn = [Field(tmp_path, every_n_steps=2, points=100, levels=(0.1,)), LangevinPath(tmp_path, 20, keep_every=5)]
-    for callbacks in ([], drawn):
+    pictures = [Field(tmp_path, every_n_steps=2, points=100, levels=(0.1,)), LangevinPath(tmp_path, 20, keep_every=5)]
+    for callbacks in ([], pictures):
         experiment = built(*options)
         experiment.trainer.callbacks.extend(callbacks)
         experiment.trainer.fit(experiment.module, experiment.data)
@@ -331,7 +331,7 @@ def test_path_runs_from_a_ringed_black_to_red_over_faint_points() -> None:
     assert 150 < int(blue[0]) < int(blue[2]) < 250
 
 
-def test_path_in_one_dimension_is_drawn_against_time() -> None:
+def test_path_in_one_dimension_is_shown_against_time() -> None:
     """A chain that climbs goes from the lower left to the upper right, from black to red."""
     path = torch.linspace(-1, 1, 101)[:, None]
     pixels = np.asarray(plots.path_picture(normal(500, 1), path, every=10))[66:-150, 100 : int(10.4 * 120)]

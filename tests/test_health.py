@@ -8,7 +8,7 @@ import torch
 from conftest import TINY, composed
 
 from litdiffusion.build import Run, build
-from litdiffusion.callbacks.drawing import warn_of_broken_samples
+from litdiffusion.callbacks.pictures import warn_of_broken_samples
 from litdiffusion.commands.training import train
 from litdiffusion.diffusion.levels import Level
 from litdiffusion.diffusion.objectives import DenoisingObjective, Losses

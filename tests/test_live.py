@@ -16,7 +16,7 @@ from torch import Tensor
 
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import FinalSamples, LiveLikelihood, LiveQuality
-from litdiffusion.callbacks.drawing import limited_sampler
+from litdiffusion.callbacks.pictures import limited_sampler
 from litdiffusion.commands.training import train
 from litdiffusion.data.toy_module import ToyData
 from litdiffusion.data.toys import Mixture

@@ -264,7 +264,7 @@ def test_every_picture_repeats_byte_for_byte(kind: str, tmp_path: Path) -> None:
     assert torch.equal(before[1], torch.random.get_rng_state())
 
 
-def test_nothing_is_drawn_through_pyplots_global_state() -> None:
+def test_nothing_is_rendered_through_pyplots_global_state() -> None:
     for path in Path(plots.__file__).parent.glob("*.py"):
         assert "pyplot" not in path.read_text()
 

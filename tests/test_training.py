@@ -10,7 +10,7 @@ from conftest import QUIET, TINY, TINY_UNET, composed
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from litdiffusion.build import Run, build
-from litdiffusion.callbacks.drawing import states_of
+from litdiffusion.callbacks.pictures import states_of
 from litdiffusion.config.identity import check_fits
 from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.levels import per_sample_noise

@@ -1,4 +1,4 @@
-"""Callbacks that draw, measure and save while a run trains."""
+"""Callbacks that make pictures, measure and save while a run trains."""
 
 from litdiffusion.callbacks.field import Field
 from litdiffusion.callbacks.final_samples import FinalSamples

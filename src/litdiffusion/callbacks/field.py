@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from litdiffusion.callbacks.drawing import evaluating, facts_of, level_titles, save_picture, step_due
+from litdiffusion.callbacks.pictures import evaluating, facts_of, level_titles, save_picture, step_due
 from litdiffusion.diffusion.gaussian import diffuse, mix, score
 from litdiffusion.diffusion.levels import Level, seeded_noise
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -23,13 +23,13 @@ PANELS = 5
 CLEANEST, NOISIEST = 0.05, 3.0
 """sigma / alpha of the first and the last default level, in units of the data's std."""
 POINTS_1D = 200
-"""Number of points at which a 1-D field is drawn."""
+"""Number of points at which a 1-D field is shown."""
 
 
 class Field(L.Callback):
-    """Draws the learned field of 1-D and 2-D vectors at a few noise levels, over the density of the noised data.
+    """Shows the learned field of 1-D and 2-D vectors at a few noise levels, over the density of the noised data.
 
-    If the data distribution is a known mixture, the exact field is drawn beneath. A conditional model is drawn without
+    If the data distribution is a known mixture, the exact field is shown beneath. A conditional model is shown without
     a class, as the field of all classes together. For other data the callback does nothing.
 
     Args:
@@ -73,13 +73,13 @@ class Field(L.Callback):
         self, trainer: L.Trainer, pl_module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.every_n_steps is not None and step_due(trainer, self.every_n_steps):
-            self.draw(trainer, pl_module, f"field_step_{trainer.global_step:06d}.png")
+            self.save_picture(trainer, pl_module, f"field_step_{trainer.global_step:06d}.png")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
-        self.draw(trainer, pl_module, "field.png")
+        self.save_picture(trainer, pl_module, "field.png")
 
-    def draw(self, trainer: L.Trainer, module: DiffusionModule, file: str) -> None:
-        """Draws and saves one picture, in the first process only."""
+    def save_picture(self, trainer: L.Trainer, module: DiffusionModule, file: str) -> None:
+        """Makes and saves one picture, in the first process only."""
         if trainer.is_global_zero and is_1d_or_2d(module):
             title = f"{self.kind} after {trainer.global_step} steps"
             picture = field_picture(self.panels(trainer, module), title, KINDS[self.kind])

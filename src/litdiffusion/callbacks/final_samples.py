@@ -7,7 +7,7 @@ import lightning as L
 from PIL.Image import Image
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import (
+from litdiffusion.callbacks.pictures import (
     display_range,
     facts_of,
     limited_sampler,

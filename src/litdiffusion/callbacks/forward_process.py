@@ -1,4 +1,4 @@
-"""The forward process, drawn once before training."""
+"""A picture of the forward process, made once before training."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from litdiffusion.callbacks.drawing import display_range, facts_of, level_titles, save_picture
+from litdiffusion.callbacks.pictures import display_range, facts_of, level_titles, save_picture
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import CLEAN, Level, seeded_noise
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -18,7 +18,7 @@ VECTOR_TIMES = (0.005, 0.025, 0.05, 0.25, 0.5, 1.0)
 
 
 class ForwardProcess(L.Callback):
-    """Draws data at growing noise, once before training.
+    """Shows data at growing noise, once before training.
 
     Images: t = 0, 1/200, 0.05, 0.1, ..., 1. Vectors: i = 1, 5, 10, 50, 100, 200 of 200. If alpha = 1, the levels are
     evenly spaced in log sigma instead.

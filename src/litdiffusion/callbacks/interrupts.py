@@ -24,7 +24,7 @@ class Stopped(BaseException):
 class Interrupts(L.Callback):
     """Turns SIGINT and SIGTERM into `Stopped`: between two batches, or at once if nothing is lost.
 
-    While a batch is trained, drawn and logged, a signal takes effect at the start of the next batch; a second signal
+    While a batch is trained, shown and logged, a signal takes effect at the start of the next batch; a second signal
     takes effect at once. Validation and the work after training are interrupted at once, because a resumed run repeats
     them. Several processes stop together: they exchange the signal at the start of every batch, and nowhere else.
     """

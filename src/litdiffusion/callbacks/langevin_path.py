@@ -7,8 +7,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import evaluating, facts_of, save_picture
 from litdiffusion.callbacks.field import is_1d_or_2d
+from litdiffusion.callbacks.pictures import evaluating, facts_of, save_picture
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import seeded_noise
 from litdiffusion.diffusion.samplers import Draws, Langevin
@@ -21,7 +21,7 @@ from litdiffusion.training.evaluation import check_weights
 class LangevinPath(L.Callback):
     """Draws one chain ``x + h * score + sqrt(2 h) * z`` from the origin, at the end of training.
 
-    The chain stays at the noise level of t = 1, the only level of a ``single`` schedule, and is drawn over the data
+    The chain stays at the noise level of t = 1, the only level of a ``single`` schedule, and is shown over the data
     noised to that level. A conditional model is sampled without a class. For data other than 1-D or 2-D vectors the
     callback does nothing.
 
@@ -29,7 +29,7 @@ class LangevinPath(L.Callback):
         run_dir: the run's folder.
         steps: number of steps of the chain, each one network call for a single point.
         step_size: h, in squared units of the data.
-        keep_every: every n-th state is drawn.
+        keep_every: every n-th state is shown.
         points: number of noised data points.
         weights: "ema" or "raw".
         seed: seed of the chain and of the noise on the data.

@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import evaluating, facts_of
+from litdiffusion.callbacks.pictures import evaluating, facts_of
 from litdiffusion.data import BYTES
 from litdiffusion.diffusion.likelihood import are_bytes, bits_per_dimension, quick_nats
 from litdiffusion.errors import UserError

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import evaluating, facts_of, limited_sampler
+from litdiffusion.callbacks.pictures import evaluating, facts_of, limited_sampler
 from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.diffusion.samplers import Draws, State
 from litdiffusion.errors import UserError

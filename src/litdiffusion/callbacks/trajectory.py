@@ -1,4 +1,4 @@
-"""The reverse process, drawn during training."""
+"""Pictures of the reverse process during training."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from litdiffusion.callbacks.drawing import (
+from litdiffusion.callbacks.pictures import (
     display_range,
     facts_of,
     limited_sampler,
@@ -27,7 +27,7 @@ from litdiffusion.training.evaluation import check_weights
 
 
 class Trajectory(L.Callback):
-    """Draws sampling trajectories at an interval and at the end, always from the same noise.
+    """Shows sampling trajectories at an interval and at the end, always from the same noise.
 
     Images give a sheet of chains x states. Vectors give one panel per state, with the data beside them. Pictures are
     saved in ``run_dir/pictures`` and sent to every logger. The last trajectory also becomes an animated GIF.
@@ -70,7 +70,7 @@ class Trajectory(L.Callback):
         self.shown, self.steps = shown, steps
         self.weights, self.seed = weights, seed
         self.max_share = max_share
-        self.drawn: list[int] = []
+        self.pictured: list[int] = []
         self.states: list[State] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
@@ -81,31 +81,31 @@ class Trajectory(L.Callback):
         self, trainer: L.Trainer, pl_module: DiffusionModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.every_n_steps is not None and step_due(trainer, self.every_n_steps) and self._budget.allows():
-            self.draw(trainer, pl_module)
+            self.save_picture(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         if self.every_n_steps is None and not trainer.sanity_checking and self._budget.allows():
-            self.draw(trainer, pl_module)
+            self.save_picture(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         if not trainer.is_global_zero:
             return
-        if trainer.global_step not in self.drawn[-1:]:
-            self.draw(trainer, pl_module)
+        if trainer.global_step not in self.pictured[-1:]:
+            self.save_picture(trainer, pl_module)
         with pl_module.clock("drawing"):
             self._animate(trainer, pl_module)
 
     def summary(self) -> str:
-        """One line for the end of a run; empty for a process that has drawn nothing."""
-        if not self.drawn:
+        """One line for the end of a run; empty for a process without pictures."""
+        if not self.pictured:
             return ""
         return (
-            f"trajectories: {len(self.drawn)} pictures; all drawing took {self._budget.seconds:.1f} s, "
+            f"trajectories: {len(self.pictured)} pictures; all drawing took {self._budget.seconds:.1f} s, "
             f"{100 * self._budget.share:.1f} % of the training time"
         )
 
-    def draw(self, trainer: L.Trainer, module: DiffusionModule) -> None:
-        """Draws and saves one picture, in the first process only."""
+    def save_picture(self, trainer: L.Trainer, module: DiffusionModule) -> None:
+        """Makes and saves one picture, in the first process only."""
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
@@ -120,7 +120,7 @@ class Trajectory(L.Callback):
                 data_title=target_name(states[-1]),
             )
             save_picture(trainer, self.run_dir, "trajectory", picture, f"trajectory_step_{step:06d}.png")
-        self.drawn.append(step)
+        self.pictured.append(step)
 
     def _states(self, trainer: L.Trainer, module: DiffusionModule) -> list[State]:
         count, data = self.chains if len(module.shape) == 3 else self.points, facts_of(self, trainer)

@@ -48,7 +48,7 @@ def conditional_picture(data: Tensor, slices: list[Conditional], title: str = ""
     for index, part in enumerate(slices):
         plane.axvline(part.x, color=hex_colour(ACCENT), linewidth=1.8)
         axes = axes_at(figure, LEFT + SIDE + GAP + index * (SLICE + GAP), BELOW, SLICE, SIDE)
-        _draw(axes, part, line, top)
+        _show(axes, part, line, top)
     style = {"ncols": 2, "frameon": False, "fontsize": TEXT, "labelcolor": hex_colour(INK)}
     handles = axes.get_legend_handles_labels()
     figure.legend(*handles, loc="lower right", bbox_to_anchor=(1 - GAP / width, 0.0), **style)
@@ -65,7 +65,7 @@ def _axis_limit(slices: list[Conditional], window: Window) -> float:
     return 1.08 * min(2 * truth, max(drawn, truth))
 
 
-def _draw(axes: Axes, part: Conditional, window: Window, top: float) -> None:
+def _show(axes: Axes, part: Conditional, window: Window, top: float) -> None:
     style = {"edges": window.edges(BINS).numpy(), "orientation": "horizontal", "baseline": 0}
     drawn, truth = (histogram(y[:, None], window, BINS).numpy() for y in (part.drawn, part.truth))
     axes.stairs(drawn, fill=True, color=hex_colour(NOISE_TO_DATA[2]), label="drawn", **style)

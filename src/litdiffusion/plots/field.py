@@ -51,7 +51,7 @@ def field_picture(panels: list[FieldPanel], title: str = "", name: str = "field"
     """One panel of a field per noise level; ``name`` is the field's name in the legend.
 
     d = 2: arrows over the density, each starting at its point; the lengths are relative to the panel's longest arrow,
-    see `arrows`. d = 1: the field as a line over the density, in its own units (right axis). The exact field is drawn
+    see `arrows`. d = 1: the field as a line over the density, in its own units (right axis). The exact field is shown
     beneath, in grey.
     """
     from matplotlib.figure import Figure
@@ -68,10 +68,10 @@ def field_picture(panels: list[FieldPanel], title: str = "", name: str = "field"
     for index, panel in enumerate(panels):
         row, column = divmod(index, columns)
         axes = axes_at(figure, LEFT + column * PITCH, below + (rows - 1 - row) * (height + GAP), width, height)
-        (_draw_2d if plane else _draw_1d)(axes, panel)
+        (_show_2d if plane else _show_1d)(axes, panel)
         axes.set_title(panel.title, fontsize=17, color=hex_colour(INK), pad=8)
     set_figure_title(figure, title, 22)
-    _draw_legend(figure, entries, columns, None if full else LEFT + (columns - 1) * PITCH, below + height / 2)
+    _show_legend(figure, entries, columns, None if full else LEFT + (columns - 1) * PITCH, below + height / 2)
     return rendered(figure)
 
 
@@ -93,23 +93,23 @@ def _largest_length(panel: FieldPanel) -> float:
     return float(lengths.max()) if len(lengths) and lengths.max() > 0 else 1.0
 
 
-def _draw_2d(axes: Axes, panel: FieldPanel) -> None:
+def _show_2d(axes: Axes, panel: FieldPanel) -> None:
     window, largest = window_of(panel.points), _largest_length(panel)
     reach = LONGEST * 2 * window.half / round(len(panel.points) ** 0.5)
     seen = window._replace(half=window.half + reach / 2)
     show_density(axes, density_image(panel.density, seen, BINS), (*seen.limits(0), *seen.limits(1)))
     if panel.truth is not None:
-        _draw_arrows(axes, panel.points, reach * arrows(panel.truth, largest), TRUTH, BROAD)
-    _draw_arrows(axes, panel.points, reach * arrows(panel.vectors, largest), ACCENT, NARROW)
+        _show_arrows(axes, panel.points, reach * arrows(panel.truth, largest), TRUTH, BROAD)
+    _show_arrows(axes, panel.points, reach * arrows(panel.vectors, largest), ACCENT, NARROW)
 
 
-def _draw_arrows(axes: Axes, points: Tensor, arrows: Tensor, colour: Colour, shape: dict[str, float]) -> None:
+def _show_arrows(axes: Axes, points: Tensor, arrows: Tensor, colour: Colour, shape: dict[str, float]) -> None:
     (x, y), (u, v) = points.cpu().T.numpy(), arrows.T.numpy()
     style = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "dots", "minlength": 0, "zorder": 2}
     axes.quiver(x, y, u, v, color=hex_colour(colour), **shape, **style)
 
 
-def _draw_1d(axes: Axes, panel: FieldPanel) -> None:
+def _show_1d(axes: Axes, panel: FieldPanel) -> None:
     window = window_of(panel.points)
     heights = histogram(panel.density, window, 64)
     axes.stairs(heights.numpy(), window.edges(64).numpy(), fill=True, color=hex_colour(DENSITY[2]))
@@ -143,8 +143,8 @@ def _legend_entries(plane: bool, name: str, truth: bool) -> list[Artist]:
     return entries
 
 
-def _draw_legend(figure: Figure, entries: list[Artist], columns: int, left: float | None, middle: float) -> None:
-    """Draws the legend: in the free cell at ``left``, centred at ``middle`` (inches), else under the panels."""
+def _show_legend(figure: Figure, entries: list[Artist], columns: int, left: float | None, middle: float) -> None:
+    """Shows the legend: in the free cell at ``left``, centred at ``middle`` (inches), else under the panels."""
     style = {"handles": entries, "frameon": False, "fontsize": 16, "labelcolor": hex_colour(INK), "labelspacing": 1.0}
     if left is None:
         figure.legend(loc="lower left", ncols=columns, **style)

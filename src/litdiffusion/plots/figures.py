@@ -67,7 +67,7 @@ def show_density(
 
 
 def rendered(figure: Figure) -> Image:
-    """The figure as a picture, drawn by the Agg canvas without a display or global state."""
+    """The figure as a picture, rendered by the Agg canvas without a display or global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Regular grids of points at which a field is drawn."""
+"""Regular grids of points at which a field is shown."""
 
 import torch
 from torch import Tensor

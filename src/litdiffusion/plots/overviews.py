@@ -96,26 +96,26 @@ def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
     window = common_window(list(samples.values()), reference)
     width = LEFT + len(samples) * (SIDE + GAP) - GAP + RIGHT
     figure = Figure((width, BELOW + SIDE + ABOVE), dpi=DPI)
-    draw = _draw_histogram if reference.shape[1] == 1 else _draw_density
+    show = _show_histogram if reference.shape[1] == 1 else _show_density
     for index, (name, sample) in enumerate(samples.items()):
         axes = axes_at(figure, LEFT + index * (SIDE + GAP), BELOW, SIDE, SIDE)
         if index:
             axes.sharey(figure.axes[0])
             axes.tick_params(labelleft=False)
-        draw(axes, sample, reference, window)
+        show(axes, sample, reference, window)
         axes.set_xlabel(_wrapped_name(name), fontsize=13, color=hex_colour(INK), labelpad=8)
     set_figure_title(figure, with_dimension_note(title, next(iter(panels.values()))), 16)
     return rendered(figure)
 
 
-def _draw_histogram(axes: Axes, sample: Tensor, reference: Tensor, window: Window) -> None:
+def _show_histogram(axes: Axes, sample: Tensor, reference: Tensor, window: Window) -> None:
     edges = window.edges(BINS).numpy()
     axes.stairs(histogram(sample, window, BINS).numpy(), edges, fill=True, color=hex_colour(NOISE_TO_DATA[2]))
     axes.stairs(histogram(reference, window, BINS).numpy(), edges, color=hex_colour(FAINT), linewidth=1.6)
     axes.set_xlim(*window.limits())
 
 
-def _draw_density(axes: Axes, sample: Tensor, reference: Tensor, window: Window) -> None:
+def _show_density(axes: Axes, sample: Tensor, reference: Tensor, window: Window) -> None:
     peak = float(density_image(reference, window).max())
     show_density(axes, density_image(sample, window), (*window.limits(0), *window.limits(1)), peak)
 

@@ -8,7 +8,7 @@ FAINT: Colour = (116, 122, 132)
 RULE: Colour = (196, 201, 208)
 ACCENT: Colour = (190, 98, 58)
 TRUTH: Colour = (172, 178, 182)
-"""Exact quantities, drawn broad beneath learned ones."""
+"""Exact quantities, shown broad beneath learned ones."""
 WARNING: Colour = (214, 40, 120)
 """Pixels that are not finite."""
 

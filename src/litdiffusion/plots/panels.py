@@ -38,8 +38,8 @@ class HistogramPanel(NamedTuple):
     shade: float
     smooth: bool = False
 
-    def draw(self, axes: Axes, extent: Extent, frame: Rectangle) -> None:
-        """Draws the panel inside ``extent``, clipped to the frame."""
+    def show(self, axes: Axes, extent: Extent, frame: Rectangle) -> None:
+        """Shows the panel inside ``extent``, clipped to the frame."""
         from matplotlib.lines import Line2D
         from matplotlib.patches import StepPatch
 
@@ -59,8 +59,8 @@ class DensityPanel(NamedTuple):
     title: str
     image: Tensor
 
-    def draw(self, axes: Axes, extent: Extent, frame: Rectangle) -> None:
-        """Draws the panel inside ``extent``."""
+    def show(self, axes: Axes, extent: Extent, frame: Rectangle) -> None:
+        """Shows the panel inside ``extent``."""
         show_density(axes, self.image, extent)
 
 
@@ -138,13 +138,13 @@ def panel_sheets(
         for i, panel in enumerate(panels):
             left, top = (i % columns) * (width + GAP), (i // columns) * row_height + title_height
             extent = (left, left + width, top + height, top)
-            panel.draw(axes, extent, _frame(axes, extent, panel.title, framed and i == count - 1))
+            panel.show(axes, extent, _frame(axes, extent, panel.title, framed and i == count - 1))
         sheets.append(rendered_and_cleared(axes))
     return sheets
 
 
 def _frame(axes: Axes, extent: Extent, title: str, data: bool) -> Rectangle:
-    """Draws a panel's frame inside ``extent``, and the title above; both are highlighted for the data."""
+    """Shows a panel's frame inside ``extent``, and the title above; both are highlighted for the data."""
     from matplotlib.patches import Rectangle
 
     left, right, bottom, top = extent

@@ -35,15 +35,15 @@ def path_picture(points: Tensor, path: Tensor, title: str = "", every: int = 1, 
     window = common_window([path], points)
     plane = path.shape[1] == 2
     figure = Figure((9.4, 9.1) if plane else (13.0, 5.8), dpi=DPI)
-    (_draw_2d if plane else _draw_1d)(figure, points, path[good], time, steps, window, name)
+    (_show_2d if plane else _show_1d)(figure, points, path[good], time, steps, window, name)
     set_figure_title(figure, title, 19)
     return rendered(figure)
 
 
-def _draw_2d(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str) -> None:
+def _show_2d(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str) -> None:
     axes, bar = axes_at(figure, 0.7, 0.95, 7.2, 7.2), axes_at(figure, 8.15, 0.95, 0.22, 7.2)
     axes.scatter(*points.cpu().T.numpy(), s=9, color=hex_colour(DENSITY[2]), alpha=0.45, linewidths=0, label=name)
-    dots = _draw_states(axes, path, time, steps)
+    dots = _show_states(axes, path, time, steps)
     axes.set(xlim=window.limits(0), ylim=window.limits(1))
     scale = figure.colorbar(dots, cax=bar, ticks=[0, steps / 2, steps])
     scale.ax.set_yticklabels([_step_text(tick) for tick in (0, steps / 2, steps)])
@@ -52,9 +52,9 @@ def _draw_2d(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: 
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.055), **LEGEND_STYLE)
 
 
-def _draw_1d(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str) -> None:
+def _show_1d(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: int, window: Window, name: str) -> None:
     axes, side = axes_at(figure, 0.8, 1.1, 9.6, 3.9), axes_at(figure, 10.6, 1.1, 2.1, 3.9)
-    _draw_states(axes, torch.stack((time, path[:, 0]), dim=1), time, steps)
+    _show_states(axes, torch.stack((time, path[:, 0]), dim=1), time, steps)
     axes.set(xlim=(-0.02 * steps, 1.02 * steps), ylim=window.limits())
     axes.set_xticks([0, steps / 2, steps], [_step_text(tick) for tick in (0, steps / 2, steps)])
     axes.set_xlabel("step", fontsize=TEXT, color=hex_colour(INK))
@@ -66,8 +66,8 @@ def _draw_1d(figure: Figure, points: Tensor, path: Tensor, time: Tensor, steps: 
     side.legend(loc="upper left", bbox_to_anchor=(0, -0.02), **LEGEND_STYLE)
 
 
-def _draw_states(axes: Axes, states: Tensor, time: Tensor, steps: int) -> PathCollection:
-    """Draws the states (k, 2) as dots coloured by time, the first with a ring and the text "start"."""
+def _show_states(axes: Axes, states: Tensor, time: Tensor, steps: int) -> PathCollection:
+    """Shows the states (k, 2) as dots coloured by time, the first with a ring and the text "start"."""
     from matplotlib.patheffects import withStroke
 
     x, y = states.T.numpy()

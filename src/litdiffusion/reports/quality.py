@@ -43,8 +43,8 @@ def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path:
     """Measures every checkpoint x weights x sampler x steps, prints the table and returns the folder of the files.
 
     ``quality.csv`` holds all numbers with spread and n, ``quality.png`` shows them against network calls. The samples
-    of the first row are drawn, for images with their nearest training images. Non-finite samples are neither measured
-    nor drawn. ``samplers`` is the folder of the sampler group's yamls.
+    of the first row are shown, for images with their nearest training images. Non-finite samples are neither measured
+    nor shown. ``samplers`` is the folder of the sampler group's yamls.
     """
     _check(cfg, samplers)
     chosen = list(subjects(cfg))

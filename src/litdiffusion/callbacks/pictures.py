@@ -1,4 +1,4 @@
-"""Functions that the drawing callbacks share: samples of a module, titles, and picture files."""
+"""Functions that the callbacks with pictures share: samples of a module, titles, and picture files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
