@@ -315,7 +315,7 @@ def test_bad_classes_end_in_one_line(args, message, command, checkpoint):
 
 def stored(experiment, path: Path) -> Path:
     """A checkpoint of an untrained model."""
-    torch.save({"state_dict": experiment.module.state_dict(), "litdiffusion": experiment.module.record}, path)
+    torch.save({"state_dict": experiment.module.state_dict(), "litdiffusion": experiment.module.description}, path)
     return path
 
 
@@ -367,13 +367,15 @@ def test_labels_out_of_range_are_refused(built, monkeypatch):
 
 def test_checkpoints_written_before_classes_came_still_fit(built):
     module = built().module
-    then = {key: value for key, value in module.record["config"].items() if key not in ("conditional", "class_dropout")}
+    then = {
+        key: value for key, value in module.description["config"].items() if key not in ("conditional", "class_dropout")
+    }
     then["model"] = {key: value for key, value in then["model"].items() if key != "num_classes"}
     content = {"state_dict": module.state_dict(), "litdiffusion": {"config": then}}
     check_fits(content, module, "x.ckpt")
     told, plain = built(*MODES).module, built(*MODES, "conditional=false").module
     with pytest.raises(UserError, match=r"was trained with conditional=False, this run has conditional=True"):
-        check_fits({"state_dict": plain.state_dict(), "litdiffusion": plain.record}, told, "x.ckpt")
+        check_fits({"state_dict": plain.state_dict(), "litdiffusion": plain.description}, told, "x.ckpt")
 
 
 def loaded(checkpoint, built):

@@ -23,7 +23,7 @@ from litdiffusion.measure.features import (
     to_bytes,
 )
 from litdiffusion.measure.features import classifier as classifier_module
-from litdiffusion.measure.features.cache import Kept, key_of, read, write
+from litdiffusion.measure.features.cache import Cached, key_of, read, write
 from litdiffusion.measure.features.training import accuracy, shifted
 from litdiffusion.nets.classifier import Classifier
 
@@ -272,10 +272,13 @@ def test_data_without_classes_and_a_cache_that_cannot_be_made_are_refused(digits
 @pytest.mark.filterwarnings("ignore:.*damaged or foreign.*")
 @pytest.mark.parametrize("bit", range(8))
 def test_no_flipped_bit_of_a_file_goes_unnoticed_or_raises(tmp_path: Path, bit: int):
-    path, kept = tmp_path / "a.safetensors", Kept({"a": torch.arange(5.0), "b": torch.ones(2, 3)}, {"n": 5, "s": 0.25})
+    path, kept = (
+        tmp_path / "a.safetensors",
+        Cached({"a": torch.arange(5.0), "b": torch.ones(2, 3)}, {"n": 5, "s": 0.25}),
+    )
     write(path, "key", kept)
     whole = path.read_bytes()
-    assert read(path, "key").record == kept.record
+    assert read(path, "key").about == kept.about
     for position in range(len(whole)):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
         assert read(path, "key") is None, position
@@ -287,7 +290,7 @@ def test_a_file_is_a_function_of_its_content(tmp_path: Path):
     weights = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     for name, tensors in (("a", {"w": weights, "b": weights[0, 0].T}), ("b", {"b": weights[0, 0].T, "w": weights})):
         laid_out = tensors | {"w": weights.to(memory_format=torch.channels_last)}
-        write(tmp_path / name, "key", Kept(tensors if name == "a" else laid_out, {"n": 5}))
+        write(tmp_path / name, "key", Cached(tensors if name == "a" else laid_out, {"n": 5}))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert torch.equal(read(tmp_path / "b", "key").tensors["w"], weights)
 

@@ -73,7 +73,7 @@ class Empty:
     """A module without weights."""
 
     def __init__(self, config: dict):
-        self.record = {"config": config}
+        self.description = {"config": config}
 
     def state_dict(self) -> dict:
         return {}

@@ -313,7 +313,7 @@ def test_checkpoint_of_another_model_is_refused_by_name(built):
 
 def test_checkpoint_of_another_process_is_refused_by_key(built):
     epsilon, other = built().module, built("schedule=cosine", "seed=3").module
-    content = {"state_dict": epsilon.state_dict(), "litdiffusion": epsilon.record}
+    content = {"state_dict": epsilon.state_dict(), "litdiffusion": epsilon.description}
     check_fits(content, epsilon, "x.ckpt")
     with pytest.raises(UserError, match=r"was trained with .*this run has"):
         check_fits(content, other, "x.ckpt")

@@ -117,7 +117,7 @@ def build_module(
         skip_nonfinite=cfg.skip_nonfinite,
         num_classes=cfg.derived.num_classes,
         class_dropout=cfg.class_dropout,
-        record={"config": OmegaConf.to_container(cfg, resolve=True), "value_range": value_range},
+        description={"config": OmegaConf.to_container(cfg, resolve=True), "value_range": value_range},
     )
 
 

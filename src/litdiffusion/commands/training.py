@@ -116,7 +116,7 @@ def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Path | Non
     count = attempt.begin(step)
     if own or count > 1:
         print_once(experiment, f"resuming {run.dir} from step {step} (attempt {count})")
-    describe_run(experiment.trainer, experiment.module.record["config"])
+    describe_run(experiment.trainer, experiment.module.description["config"])
     show_config(experiment)
     announce(experiment, run)
     return step

@@ -85,7 +85,7 @@ def check_fits(content: dict[str, Any], module: "DiffusionModule", path: str | P
     Raises:
         UserError: a key of the model (`Use.MODEL`) differs, or the names or shapes of the weights do.
     """
-    then, now = content["litdiffusion"].get("config", {}), module.record.get("config", {})
+    then, now = content["litdiffusion"].get("config", {}), module.description.get("config", {})
     for key in [key for key in keys_for(Use.MODEL) if key in then and key in now]:
         for where, have, need in differences(then[key], now[key], key):
             if decides(where, Use.MODEL):

@@ -18,12 +18,12 @@ from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.runs.log import sync_rows
 from litdiffusion.training.class_labels import with_class_dropout
 from litdiffusion.training.clock import Clock
+from litdiffusion.training.description import description_of
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.evaluation import Evaluation
 from litdiffusion.training.guard import Health, diagnosis
 from litdiffusion.training.optimizers import adamw
 from litdiffusion.training.position import Position, Progress, rewind
-from litdiffusion.training.record import record_of
 from litdiffusion.training.train_log import TrainLog
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
@@ -52,8 +52,8 @@ class DiffusionModule(Evaluation):
         class_dropout: share of training items whose class is dropped, so that the net also learns p(x).
         optimum: exact denoiser of the data, if known: its loss is the smallest that can be reached.
         skip_nonfinite: how many steps without a finite gradient are skipped before the run stops.
-        record: plain values stored in every checkpoint, enough to rebuild the module; None: made from the constructor
-            arguments that the parts store, see `record_of`.
+        description: plain values stored in every checkpoint, enough to rebuild the module; None: made from the
+            constructor arguments that the parts store, see `description_of`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class DiffusionModule(Evaluation):
         class_dropout: float = 0.1,
         optimum: nn.Module | None = None,
         skip_nonfinite: int = 0,
-        record: dict[str, Any] | None = None,
+        description: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.denoiser = denoiser
@@ -88,7 +88,7 @@ class DiffusionModule(Evaluation):
         parts = {"codec": self.codec, "sampler": self.sampler, "optimizer": optimizer, "lr_schedule": lr_schedule}
         parts |= {"ema_decay": ema_decay, "seed": seed, "class_dropout": class_dropout}
         parts["skip_nonfinite"] = skip_nonfinite
-        self.record = record or record_of(denoiser, objective, clip, self.shape, num_classes, parts)
+        self.description = description or description_of(denoiser, objective, clip, self.shape, num_classes, parts)
         self.clock = Clock()
         self.health = Health(skip_nonfinite)
         self.train_log = TrainLog(self.clock)
@@ -271,7 +271,7 @@ class DiffusionModule(Evaluation):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         sync_rows(self.trainer)
-        checkpoint["litdiffusion"] = self.record
+        checkpoint["litdiffusion"] = self.description
         checkpoint["progress"] = {
             "position": list(self.progress.position),
             "finished": self.progress.finished,

@@ -18,17 +18,17 @@ from litdiffusion.data.digest import tensor_digest
 from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_atomically
 
-Record = dict[str, str | int | float]
+About = dict[str, str | int | float]
 
 ENTRY = "litdiffusion"
-"""The one entry of a file's metadata: JSON with the key, the record and the checksum of both and of the tensors."""
+"""The one entry of a file's metadata: JSON with the key, the values about the tensors and the checksum of all."""
 
 
-class Kept(NamedTuple):
-    """The content of a file: ``tensors`` by name, and a ``record`` of plain values about them."""
+class Cached(NamedTuple):
+    """The content of a file: ``tensors`` by name, and plain values ``about`` them."""
 
     tensors: dict[str, Tensor]
-    record: Record
+    about: About
 
 
 def key_of(**facts: object) -> str:
@@ -36,7 +36,7 @@ def key_of(**facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read(path: Path, key: str) -> Kept | None:
+def read(path: Path, key: str) -> Cached | None:
     """The content of ``path``, or None where the file is absent, damaged or foreign.
 
     A warning names a damaged or foreign file. safetensors itself has no checksum.
@@ -47,29 +47,29 @@ def read(path: Path, key: str) -> Kept | None:
         with safe_open(path, "pt") as file:
             # Clones do not change with the file, which safetensors maps into memory.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            about = json.loads(file.metadata()[ENTRY])
-        if about["key"] != key:
+            entry = json.loads(file.metadata()[ENTRY])
+        if entry["key"] != key:
             raise ValueError("its key is of other data or settings")
-        if about["sha256"] != _checksum(tensors, about["record"], key):
+        if entry["sha256"] != _checksum(tensors, entry["record"], key):
             raise ValueError("its checksum is wrong")
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         warnings.warn(f"{path} is damaged or foreign ({reason}); computing it anew", stacklevel=2)
         return None
-    return Kept(tensors, about["record"])
+    return Cached(tensors, entry["record"])
 
 
-def write(path: Path, key: str, kept: Kept) -> None:
-    """Writes ``kept`` to ``path`` atomically: another process sees the old file, the new one, or none.
+def write(path: Path, key: str, cached: Cached) -> None:
+    """Writes ``cached`` to ``path`` atomically: another process sees the old file, the new one, or none.
 
     Raises:
         UserError: if the folder cannot be written.
     """
     make_folder(path.parent)
-    tensors = {name: tensor.contiguous() for name, tensor in kept.tensors.items()}
-    about = {"key": key, "record": kept.record, "sha256": _checksum(tensors, kept.record, key)}
+    tensors = {name: tensor.contiguous() for name, tensor in cached.tensors.items()}
+    entry = {"key": key, "record": cached.about, "sha256": _checksum(tensors, cached.about, key)}
     try:
-        write_atomically(path, save(tensors, {ENTRY: json.dumps(about)}))
+        write_atomically(path, save(tensors, {ENTRY: json.dumps(entry)}))
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -93,6 +93,6 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be written ({reason}); set the features' cache to a folder that can")
 
 
-def _checksum(tensors: dict[str, Tensor], record: Record, key: str) -> str:
-    about = json.dumps([key, record], sort_keys=True)
-    return hashlib.sha256((tensor_digest(tensors) + about).encode()).hexdigest()
+def _checksum(tensors: dict[str, Tensor], about: About, key: str) -> str:
+    text = json.dumps([key, about], sort_keys=True)
+    return hashlib.sha256((tensor_digest(tensors) + text).encode()).hexdigest()

@@ -7,7 +7,7 @@ from time import perf_counter
 from litdiffusion.data.base import DataModule
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.errors import UserError
-from litdiffusion.measure.features.cache import Kept, key_of, make_folder, read, write
+from litdiffusion.measure.features.cache import Cached, key_of, make_folder, read, write
 from litdiffusion.measure.features.extractor import ClassifierExtractor
 from litdiffusion.measure.features.training import ClassifierTraining, accuracy, fit_classifier, new_classifier
 
@@ -61,14 +61,14 @@ class ClassifierFeatures:
                 f"metrics=none, or write the set as a litdiffusion.data.DataModule"
             )
         key, path = self.key(data), self.path(data)
-        kept = read(path, key)
-        if kept is None:
-            kept = self._train(data)
-            write(path, key, kept)
+        cached = read(path, key)
+        if cached is None:
+            cached = self._train(data)
+            write(path, key, cached)
         net = new_classifier(data.shape, data.num_classes, self.training.width, self.seed)
-        net.load_state_dict(kept.tensors)
-        name = f"classifier-{data.name}-{tensor_digest(kept.tensors)[:8]}"
-        return ClassifierExtractor(name, net, tuple(data.shape), float(kept.record["accuracy"]))
+        net.load_state_dict(cached.tensors)
+        name = f"classifier-{data.name}-{tensor_digest(cached.tensors)[:8]}"
+        return ClassifierExtractor(name, net, tuple(data.shape), float(cached.about["accuracy"]))
 
     def key(self, data: DataModule) -> str:
         """16 hex digits that change with the data and with any setting."""
@@ -79,7 +79,7 @@ class ClassifierFeatures:
         """The file of the weights for ``data``."""
         return self.cache / f"classifier-{self.key(data)}.safetensors"
 
-    def _train(self, data: DataModule) -> Kept:
+    def _train(self, data: DataModule) -> Cached:
         make_folder(self.cache)
         # The training takes a minute; the line ends after it.
         print(f"training a classifier of {data.name} for the metrics: ", end="", flush=True)
@@ -89,5 +89,5 @@ class ClassifierFeatures:
         share = accuracy(net, data.test())
         seconds = perf_counter() - start
         print(f"{share:.1%} of the test images right, {seconds:.0f} s, cached in {self.cache}".replace("%", " %", 1))
-        record = {"data": data.name, "accuracy": share, "seed": self.seed, **asdict(self.training)}
-        return Kept(net.state_dict(), record)
+        about = {"data": data.name, "accuracy": share, "seed": self.seed, **asdict(self.training)}
+        return Cached(net.state_dict(), about)

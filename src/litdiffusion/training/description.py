@@ -1,4 +1,4 @@
-"""The checkpoint record of a module whose parts were made in a script, in the form of a composed config."""
+"""The description in checkpoints of a module whose parts were made in a script, in the form of a composed config."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from litdiffusion.diffusion.objectives import DenoisingObjective
 from litdiffusion.parts.described import description
 
 
-def record_of(
+def description_of(
     denoiser: Denoiser,
     objective: DenoisingObjective,
     value_range: tuple[float, float] | None,
@@ -15,7 +15,7 @@ def record_of(
     num_classes: int,
     parts: dict[str, Any],
 ) -> dict[str, Any]:
-    """The record of a module: its parts in the form of a composed config, and the value range of the data.
+    """The description of a module: its parts in the form of a composed config, and the value range of the data.
 
     Args:
         denoiser: denoiser with net, schedule and parameterization.
