@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from litdiffusion.errors import UserError
-from litdiffusion.sweeps import report
+from litdiffusion.sweeps import print_table
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="folder of the sweep: outputs/sweeps/NAME")
     try:
-        report(parser.parse_args().folder)
+        print_table(parser.parse_args().folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -65,12 +65,12 @@ def _sweep_table_at_end() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sweeps.end(stopped=True)
+        sweeps.print_table_at_end(stopped=True)
         sys.exit(STOPPED[0])
     except SystemExit as status:
-        sweeps.end(stopped=status.code in STOPPED)
+        sweeps.print_table_at_end(stopped=status.code in STOPPED)
         raise
-    if not sweeps.end(stopped=False):
+    if not sweeps.print_table_at_end(stopped=False):
         sys.exit(FAILED)
 
 

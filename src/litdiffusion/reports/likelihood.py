@@ -34,7 +34,7 @@ from litdiffusion.runs.files import write_picture, write_rows
 QUARTILES = ("(0, 1/4]", "(1/4, 1/2]", "(1/2, 3/4]", "(3/4, 1]")
 
 
-class Row(NamedTuple):
+class Term(NamedTuple):
     """A term of the negative log-likelihood, in nats per item (n,)."""
 
     name: str
@@ -70,7 +70,7 @@ def likelihood_to_files(cfg: DictConfig) -> Path:
     held = _held_out(data, pretrained, cfg.n)._replace(class_label=pretrained.class_labels_of(data, cfg.n))
     folder = folder_for(cfg, "likelihood", "likelihood.csv")
     rows, terms = METHODS[cfg.method](cfg, pretrained, held)
-    rows += _exact_rows(data, held, rows[-1])
+    rows += _exact_terms(data, held, rows[-1])
     _write_table(rows, held, cfg, pretrained, folder)
     if terms is not None:
         _write_steps(terms, folder)
@@ -101,7 +101,7 @@ def _held_out(data: Facts, pretrained: Pretrained, n: int) -> HeldOut:
     )
 
 
-def _bound(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list[Row], BoundTerms]:
+def _bound(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list[Term], BoundTerms]:
     denoiser: nn.Module = pretrained.denoiser
     variance = cfg.variance or ("learned" if denoiser.learned_variance else "forward")
     decoder = "8bit" if held.bytes else "gaussian"
@@ -115,12 +115,12 @@ def _bound(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list
     *fields, times = zip(*parts, strict=True)
     terms = BoundTerms(*(torch.cat(field).double().cpu() for field in fields), times[0].cpu())
     quarter = (4 * terms.times).ceil().clamp(1, 4).long() - 1
-    steps = [Row(f"steps, t in {name}", terms.steps[:, quarter == k].sum(1)) for k, name in enumerate(QUARTILES)]
-    rows = [Row("prior", terms.prior), *steps, Row(f"decoder ({decoder})", terms.decoder)]
-    return [*rows, Row(f"bound ({variance} variance)", terms.total)], terms
+    steps = [Term(f"steps, t in {name}", terms.steps[:, quarter == k].sum(1)) for k, name in enumerate(QUARTILES)]
+    rows = [Term("prior", terms.prior), *steps, Term(f"decoder ({decoder})", terms.decoder)]
+    return [*rows, Term(f"bound ({variance} variance)", terms.total)], terms
 
 
-def _flow(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list[Row], None]:
+def _flow(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list[Term], None]:
     coordinates, nats = prod(pretrained.shape), []
     for start, x_0, class_label in _batches(cfg, pretrained, held):
         seed = cfg.seed + start
@@ -128,7 +128,7 @@ def _flow(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list[
         found = flow_nats(pretrained.denoiser, x_0, held.bytes, divergence, seed, class_label, cfg.rtol, cfg.atol)
         nats.append(found.double().cpu())
     kind = "exact" if isinstance(divergence, Exact) else "estimated"
-    return [Row(f"flow ({kind} divergence)", torch.cat(nats))], None
+    return [Term(f"flow ({kind} divergence)", torch.cat(nats))], None
 
 
 METHODS = {"bound": _bound, "flow": _flow}
@@ -148,16 +148,16 @@ def _batches(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> Iterator
             bar.update(len(batch))
 
 
-def _exact_rows(data: Facts, held: HeldOut, total: Row) -> list[Row]:
+def _exact_terms(data: Facts, held: HeldOut, total: Term) -> list[Term]:
     """Nats of the same items under the data's exact density, if it is known, and the model's excess over them."""
     law = data.mixture
     if law is None or held.class_label is not None:
         return []
     truth = -law.log_density(held.x_0).double()
-    return [Row("exact density of the data", truth), Row("excess of the model", total.nats - truth)]
+    return [Term("exact density of the data", truth), Term("excess of the model", total.nats - truth)]
 
 
-def _write_table(rows: list[Row], held: HeldOut, cfg: DictConfig, pretrained: Pretrained, folder: Path) -> None:
+def _write_table(rows: list[Term], held: HeldOut, cfg: DictConfig, pretrained: Pretrained, folder: Path) -> None:
     coordinates = prod(pretrained.shape) if held.bytes else None
     what = "-log p" if held.class_label is None else "-log p(x | class)"
     print(f"{what} of {len(held.x_0)} validation items, {prod(pretrained.shape)} numbers each, {cfg.weights} weights")

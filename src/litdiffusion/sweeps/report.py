@@ -14,7 +14,8 @@ _STARTED: list[Path] = []
 class SweepStart(Callback):
     """Hydra callback that stores the folder of the sweep that this command starts.
 
-    Hydra 1.3 does not call ``on_multirun_end`` after a failed job or launcher, so `end` is called by the command line.
+    Hydra 1.3 does not call ``on_multirun_end`` after a failed job or launcher, so the command line calls
+    `print_table_at_end`.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -24,7 +25,7 @@ class SweepStart(Callback):
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-def end(stopped: bool) -> bool:
+def print_table_at_end(stopped: bool) -> bool:
     """Prints the table of the sweep that this command ran, if any; returns whether all its jobs are done."""
     if not _STARTED:
         return True
@@ -34,10 +35,10 @@ def end(stopped: bool) -> bool:
         return False
     if not any(folder.glob("*/run.json")):
         return False  # no job began, and the error is already printed
-    return report(folder)
+    return print_table(folder)
 
 
-def report(folder: Path) -> bool:
+def print_table(folder: Path) -> bool:
     """Prints the table of the sweep in ``folder`` and writes it as files; returns whether all jobs are done.
 
     Raises:
