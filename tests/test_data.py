@@ -273,8 +273,8 @@ def test_mixture_describes_the_standardised_data(toy: type[DataModule]):
     # The sample's statistics against the law's: some standard errors of 10 000 points.
     assert mean.abs().max() < 5e-2
     assert (variance - 1).abs().max() < 8e-2
-    torch.testing.assert_close(means * data.std + data.mean, toy.law.means, rtol=0, atol=1e-5)
-    torch.testing.assert_close(std * data.std, toy.law.std)
+    torch.testing.assert_close(means * data.std + data.mean, toy.mixture_in_data_units.means, rtol=0, atol=1e-5)
+    torch.testing.assert_close(std * data.std, toy.mixture_in_data_units.std)
     assert Spiral(**TOY).mixture is None
 
 

@@ -117,8 +117,8 @@ def panels_of(built, tmp_path):
         module, data = experiment.module, experiment.data
         module.trainer = experiment.trainer
         if exact:
-            law = data.mixture
-            truth = GaussianMixtureDenoiser(module.denoiser.schedule, law.weights, law.means, law.std)
+            mixture = data.mixture
+            truth = GaussianMixtureDenoiser(module.denoiser.schedule, mixture.weights, mixture.means, mixture.std)
             module.sampling_denoiser = lambda weights: truth
         trainer = SimpleNamespace(datamodule=data)
         return Field(tmp_path, **options).panels(trainer, module), module

@@ -293,10 +293,10 @@ def test_the_random_mask_is_one_per_image_for_all_its_channels_and_a_function_of
 
 def test_the_truth_beside_the_samples_is_the_data_s_own_conditional():
     data = TwoGaussians(batch_size=2, val_size=2, seed=0, size=1000)
-    law, x = data.mixture, 0.1
-    weights = (law.weights.log() - 0.5 * ((x - law.means[:, 0]) / law.std[0]) ** 2).softmax(0)
+    mixture, x = data.mixture, 0.1
+    weights = (mixture.weights.log() - 0.5 * ((x - mixture.means[:, 0]) / mixture.std[0]) ** 2).softmax(0)
     truth = conditional_truth(data, data.draw(10, 0), x)
-    assert truth.mean().item() == pytest.approx((weights @ law.means[:, 1]).item(), abs=0.03)
+    assert truth.mean().item() == pytest.approx((weights @ mixture.means[:, 1]).item(), abs=0.03)
     data = Moons(batch_size=2, val_size=2, seed=0)
     moons = conditional_truth(data, data.draw(50_000, 0), 0.0)
     assert moons.abs().min() > 0.4  # two branches, above and below the middle, and nothing between

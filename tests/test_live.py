@@ -20,7 +20,7 @@ from litdiffusion.callbacks.pictures import limited_sampler
 from litdiffusion.commands.training import train
 from litdiffusion.data.toy_module import ToyData
 from litdiffusion.data.toys import Mixture
-from litdiffusion.diffusion.denoisers import GaussianMixtureDenoiser, OptimalOutput
+from litdiffusion.diffusion.denoisers import ExactOutput, GaussianMixtureDenoiser
 from litdiffusion.diffusion.levels import CLEAN, Level, seeded_noise
 from litdiffusion.diffusion.parameterizations import Epsilon
 from litdiffusion.diffusion.samplers import Ancestral, Draws
@@ -332,10 +332,10 @@ def test_nonsense_is_refused(setting, message):
 class OneMode(ToyData):
     """N(0, 0.5²) in its own units."""
 
-    law, shape = Mixture(torch.ones(1), torch.zeros(1, 1), torch.tensor([0.5])), (1,)
+    mixture_in_data_units, shape = Mixture(torch.ones(1), torch.zeros(1, 1), torch.tensor([0.5])), (1,)
 
     def points(self, n: int, generator: torch.Generator) -> Tensor:
-        return self.law.sample(n, generator)
+        return self.mixture_in_data_units.sample(n, generator)
 
 
 def test_the_best_possible_loss_is_the_closed_form_by_quartile(tmp_path):
@@ -373,7 +373,7 @@ def test_an_optimal_output_is_the_mean_of_the_target():
     schedule = linear(25)
     denoiser = GaussianMixtureDenoiser(schedule, torch.ones(1), torch.zeros(1, 1), torch.tensor(2.0))
     level = schedule.at(torch.tensor(0.4, dtype=torch.float64))
-    x_t, out = torch.tensor([[1.5]]), OptimalOutput(denoiser, Epsilon())
+    x_t, out = torch.tensor([[1.5]]), ExactOutput(denoiser, Epsilon())
     alpha, sigma = level.alpha.item(), level.sigma.item()
     assert out.outputs(x_t, level)[0].item() == pytest.approx(1.5 * sigma / (4 * alpha**2 + sigma**2), rel=1e-5)
     sums = quartile_sums(torch.tensor([0.25, 0.26, 1.0]), torch.tensor([1.0, 2.0, 4.0]))

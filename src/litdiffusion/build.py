@@ -74,8 +74,8 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     quality = make_quality(cfg, facts, required=facts is data)
     cfg = derived.merged(cfg, run.dir, facts, codec, schedule, quality)
     L.seed_everything(cfg.seed, verbose=False)  # for the initial weights
-    optimum = exact_denoiser(schedule, codec.latent_law(facts.mixture))
-    module = build_module(cfg, codec, schedule, facts.value_range, optimum)
+    exact = exact_denoiser(schedule, codec.latent_law(facts.mixture))
+    module = build_module(cfg, codec, schedule, facts.value_range, exact)
     interrupts = Interrupts()
     callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.extra_callbacks, FinalValidation()]
     context = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
@@ -90,7 +90,7 @@ def build_module(
     codec: Codec,
     schedule: NoiseSchedule,
     value_range: tuple[float, float] | None,
-    optimum: nn.Module | None = None,
+    exact: nn.Module | None = None,
     kind: type[DiffusionModule] = DiffusionModule,
 ) -> DiffusionModule:
     """Builds the Lightning module from a config whose ``derived`` is filled in.
@@ -99,7 +99,7 @@ def build_module(
         cfg: config of a run or of a checkpoint.
         codec, schedule: parts made from ``cfg``.
         value_range: smallest and largest value of the data, or None.
-        optimum: exact denoiser of the data, if it is known.
+        exact: exact denoiser of the data, if it is known.
         kind: class of the module.
     """
     return kind(
@@ -113,7 +113,7 @@ def build_module(
         ema_decay=cfg.ema_decay,
         seed=cfg.seed,
         clip=value_range if cfg.clip_samples else None,
-        optimum=optimum,
+        exact_denoiser=exact,
         skip_nonfinite=cfg.skip_nonfinite,
         num_classes=cfg.derived.num_classes,
         class_dropout=cfg.class_dropout,

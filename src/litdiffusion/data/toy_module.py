@@ -28,7 +28,7 @@ class ToyData(DataModule):
 
     density: ClassVar[Callable[..., Tensor]]
     """Function (n, generator) -> points (n, d) in the density's own units, e.g. one of `litdiffusion.data.toys`."""
-    law: ClassVar[Mixture | None] = None
+    mixture_in_data_units: ClassVar[Mixture | None] = None
     """The density in closed form, in its own units; None unless it is a mixture of Gaussians."""
     shape = (2,)
     mean: Tensor
@@ -69,7 +69,8 @@ class ToyData(DataModule):
     def mixture(self) -> Mixture | None:
         """The density of the standardised data in closed form; None unless it is a mixture of Gaussians."""
         self.load()
-        return None if self.law is None else self.law.standardised(self.mean, self.std)
+        own = self.mixture_in_data_units
+        return None if own is None else own.standardised(self.mean, self.std)
 
     def _points_of_stream(self, n: int, seed: int, stream: int) -> Tensor:
         return self.points(n, torch.Generator().manual_seed(fold_seed(seed, stream)))
@@ -81,13 +82,13 @@ class ToyData(DataModule):
 class GaussianMixture(ToyData):
     """Two modes in one dimension, `toys.gaussian_mixture`."""
 
-    density, law, shape = toys.gaussian_mixture, toys.GAUSSIAN_MIXTURE, (1,)
+    density, mixture_in_data_units, shape = toys.gaussian_mixture, toys.GAUSSIAN_MIXTURE, (1,)
 
 
 class TwoGaussians(ToyData):
     """Two modes too far apart for Langevin sampling to mix, `toys.two_gaussians`."""
 
-    density, law = toys.two_gaussians, toys.TWO_GAUSSIANS
+    density, mixture_in_data_units = toys.two_gaussians, toys.TWO_GAUSSIANS
 
 
 class Spiral(ToyData):

@@ -102,11 +102,11 @@ def point_picture(problem: Problem, samples: Tensor, data: Facts, title: str) ->
 
 def conditional_truth(data: Facts, pool: Tensor, x: float) -> Tensor:
     """Second coordinates (m,) of data with first coordinate ``x``: exact draws, or those of the nearest in ``pool``."""
-    law = data.mixture
-    if law is None:
+    mixture = data.mixture
+    if mixture is None:
         return pool[(pool[:, 0] - x).abs().topk(max(1, len(pool) // 100), largest=False).indices, 1]
-    weights = (law.weights.log() - 0.5 * ((x - law.means[:, 0]) / law.std[0]) ** 2).softmax(0)
-    given = law._replace(weights=weights, means=law.means[:, 1:2], std=law.std[1:2])
+    weights = (mixture.weights.log() - 0.5 * ((x - mixture.means[:, 0]) / mixture.std[0]) ** 2).softmax(0)
+    given = mixture._replace(weights=weights, means=mixture.means[:, 1:2], std=mixture.std[1:2])
     return given.sample(POOL // 10, torch.Generator().manual_seed(0))[:, 0]
 
 

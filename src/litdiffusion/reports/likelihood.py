@@ -150,10 +150,10 @@ def _batches(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> Iterator
 
 def _exact_terms(data: Facts, held: HeldOut, total: Term) -> list[Term]:
     """Nats of the same items under the data's exact density, if it is known, and the model's excess over them."""
-    law = data.mixture
-    if law is None or held.class_label is not None:
+    mixture = data.mixture
+    if mixture is None or held.class_label is not None:
         return []
-    truth = -law.log_density(held.x_0).double()
+    truth = -mixture.log_density(held.x_0).double()
     return [Term("exact density of the data", truth), Term("excess of the model", total.nats - truth)]
 
 

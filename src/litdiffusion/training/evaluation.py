@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from litdiffusion.codecs import Codec
 from litdiffusion.data.base import as_batch
 from litdiffusion.data.batch import Batch
-from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, OptimalOutput
+from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, ExactOutput
 from litdiffusion.diffusion.levels import Noise, per_sample_noise, seeded_noise
 from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.diffusion.samplers import Draws, Sampler
@@ -42,7 +42,7 @@ class Evaluation(L.LightningModule):
     num_classes: int
     clock: Clock
     _clip: tuple[float, float] | None
-    _optimum: list[OptimalOutput]
+    _exact_output: list[ExactOutput]
 
     def on_validation_start(self) -> None:
         self.clock.enter("validation")
@@ -59,9 +59,9 @@ class Evaluation(L.LightningModule):
         x_0, class_label = self.codec.encode(batch.data), self.condition(batch)
         noise = partial(seeded_noise, fold_seed(batch_idx, self.global_rank))
         self._loss_sums += self._sums_by_quartile(self.objective(self.ema.model, x_0, class_label, noise(), offset=0.5))
-        if self._optimum and not self.denoiser.learned_variance:  # the same noise, so that both losses compare
+        if self._exact_output and not self.denoiser.learned_variance:  # the same noise, so that both losses compare
             self._best_loss_sums += self._sums_by_quartile(
-                self.objective(*self._optimum, x_0, None, noise(), offset=0.5)
+                self.objective(*self._exact_output, x_0, None, noise(), offset=0.5)
             )
 
     def on_validation_epoch_end(self) -> None:
@@ -110,14 +110,14 @@ class Evaluation(L.LightningModule):
     @property
     def exact_denoiser(self) -> nn.Module | None:
         """The exact denoiser of the data distribution; None if it is unknown."""
-        return self._optimum[0].denoiser if self._optimum else None
+        return self._exact_output[0].denoiser if self._exact_output else None
 
     def _sums_by_quartile(self, losses: Losses) -> Tensor:
         return sums_by_quartile(losses, self.denoiser.schedule.place)
 
     def _log_losses(self, part: str) -> None:
         values = quartile_means(self.trainer.strategy.reduce(self._loss_sums, reduce_op="sum"), f"{part}/loss")
-        if self._optimum and not self.denoiser.learned_variance:
+        if self._exact_output and not self.denoiser.learned_variance:
             best = self.trainer.strategy.reduce(self._best_loss_sums, reduce_op="sum")
             values |= quartile_means(best, f"{part}/best_loss")
         self.log_dict(values)

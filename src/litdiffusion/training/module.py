@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from litdiffusion.codecs import Codec, Identity
 from litdiffusion.data.base import as_batch
 from litdiffusion.data.batch import Batch
-from litdiffusion.diffusion.denoisers import Denoiser, OptimalOutput
+from litdiffusion.diffusion.denoisers import Denoiser, ExactOutput
 from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.diffusion.samplers import Ancestral, Sampler
 from litdiffusion.diffusion.seeding import fold_seed, seed_generators
@@ -50,7 +50,7 @@ class DiffusionModule(Evaluation):
         clip: range that x_0 is clamped to while sampling, or None.
         num_classes: number of classes of a conditional model; 0: class labels are not used.
         class_dropout: share of training items whose class is dropped, so that the net also learns p(x).
-        optimum: exact denoiser of the data, if known: its loss is the smallest that can be reached.
+        exact_denoiser: exact denoiser of the data, if known: its loss is the smallest that can be reached.
         skip_nonfinite: how many steps without a finite gradient are skipped before the run stops.
         description: plain values stored in every checkpoint, enough to rebuild the module; None: made from the
             constructor arguments that the parts store, see `description_of`.
@@ -70,7 +70,7 @@ class DiffusionModule(Evaluation):
         clip: tuple[float, float] | None = None,
         num_classes: int = 0,
         class_dropout: float = 0.1,
-        optimum: nn.Module | None = None,
+        exact_denoiser: nn.Module | None = None,
         skip_nonfinite: int = 0,
         description: dict[str, Any] | None = None,
     ):
@@ -98,7 +98,7 @@ class DiffusionModule(Evaluation):
         self._lr: float | None = None
         self._is_set_up = False
         # In a list, so that torch does not train, move or save it.
-        self._optimum = [] if optimum is None else [OptimalOutput(optimum, denoiser.parameterization)]
+        self._exact_output = [] if exact_denoiser is None else [ExactOutput(exact_denoiser, denoiser.parameterization)]
 
     # Training
 

@@ -1,8 +1,8 @@
 """Denoisers: (x_t, level) -> Prediction(x_0, eps), learned or in closed form, and wrappers around them."""
 
 from litdiffusion.diffusion.denoisers.analytic import (
+    ExactOutput,
     GaussianMixtureDenoiser,
-    OptimalOutput,
     empirical_denoiser,
     exact_denoiser,
 )
@@ -15,9 +15,9 @@ __all__ = [
     "ClippedDenoiser",
     "Denoiser",
     "DenoiserWrapper",
+    "ExactOutput",
     "GaussianMixtureDenoiser",
     "GuidedDenoiser",
-    "OptimalOutput",
     "empirical_denoiser",
     "exact_denoiser",
     "with_x_0",

@@ -12,7 +12,7 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 
 
-class MixtureLaw(Protocol):
+class MixtureOfGaussians(Protocol):
     """A mixture of K axis-aligned Gaussians: weights (K,), means (K, d), std broadcastable to (K, d)."""
 
     weights: Tensor
@@ -57,12 +57,12 @@ class GaussianMixtureDenoiser(nn.Module):
         return Prediction(x_0, mix(1 / level.sigma, x_t, -level.alpha / level.sigma, x_0))
 
 
-def exact_denoiser(schedule: NoiseSchedule, law: MixtureLaw | None) -> GaussianMixtureDenoiser | None:
-    """The exact denoiser of data distributed as the mixture ``law``; None if ``law`` is None."""
-    return None if law is None else GaussianMixtureDenoiser(schedule, law.weights, law.means, law.std)
+def exact_denoiser(schedule: NoiseSchedule, mixture: MixtureOfGaussians | None) -> GaussianMixtureDenoiser | None:
+    """The exact denoiser of data distributed as ``mixture``; None if it is None."""
+    return None if mixture is None else GaussianMixtureDenoiser(schedule, mixture.weights, mixture.means, mixture.std)
 
 
-class OptimalOutput(nn.Module):
+class ExactOutput(nn.Module):
     """The output of a perfect net: ``a * E[x_0 | x_t] + b * E[eps | x_t]`` for the row (a, b), shaped like x_t.
 
     Passed to an objective in place of a `Denoiser`, it gives the smallest expected loss that any net can reach.

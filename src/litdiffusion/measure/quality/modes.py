@@ -12,12 +12,12 @@ def mode_estimates(samples: Tensor, data: DataModule) -> dict[str, Estimate]:
 
     ``mode_error`` is half the sum of the absolute errors of the weights. Spreads are binomial.
     """
-    law = getattr(data, "mixture", None)
-    if law is None:
+    mixture = getattr(data, "mixture", None)
+    if mixture is None:
         return {}
-    n, shares = len(samples), torch.tensor(mode_shares(samples, law.means), dtype=torch.float64)
+    n, shares = len(samples), torch.tensor(mode_shares(samples, mixture.means), dtype=torch.float64)
     spreads = (shares * (1 - shares) / n).sqrt()
     rows = zip(shares.tolist(), spreads.tolist(), strict=True)
     modes = {f"mode_{k}": Estimate(*row, n) for k, row in enumerate(rows)}
-    error = total_variation(shares, law.weights.double())
+    error = total_variation(shares, mixture.weights.double())
     return modes | {"mode_error": Estimate(error, spreads.norm().item() / 2, n)}
