@@ -9,7 +9,7 @@ from typing import Any
 
 from litdiffusion.build import Run
 from litdiffusion.callbacks import Stopped
-from litdiffusion.errors import TrainingError
+from litdiffusion.errors import TrainingError, first_line
 from litdiffusion.runs.files import remove_parts
 from litdiffusion.runs.record import RunRecord, locked, read_record, write_record
 
@@ -67,7 +67,7 @@ class Attempt:
             raise
         except Exception as error:
             known = known_failure(error, world_size)
-            self._end("failed", str(known or error).partition("\n")[0] or type(error).__name__)
+            self._end("failed", first_line(known or error))
             if known is None:
                 raise
             raise known from error
@@ -103,6 +103,6 @@ def known_failure(error: Exception, world_size: int) -> TrainingError | None:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return TrainingError(f"{error.filename or 'a file'} cannot be written ({error.strerror}); free some space")
     if world_size > 1 and isinstance(error, RuntimeError) and CONNECTION_LOST.search(str(error)):
-        reason = str(error).partition("\n")[0][:120]
+        reason = first_line(error)[:120]
         return TrainingError(f"another process of this run ended or cannot be reached ({reason})")
     return None

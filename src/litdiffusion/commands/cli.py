@@ -16,7 +16,7 @@ from litdiffusion import sweeps
 from litdiffusion.commands.explaining import explain, help_text, one_line
 from litdiffusion.config import origins, resolvers, words
 from litdiffusion.config.yamls import Yamls
-from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.errors import TrainingError, UserError, first_line
 
 BAD_INPUT, FAILED = 2, 1
 STOPPED = (130, 143)
@@ -92,7 +92,7 @@ def _error_line(error: Exception) -> str:
     """The message of an error inside a job, with the yaml that sets the key in the message."""
     text = str(error)
     if isinstance(error, OmegaConfBaseException):
-        reason = text.splitlines()[0]
+        reason = first_line(error)
         text = f"{error.full_key}: {reason}" if getattr(error, "full_key", None) else reason
     return origins.in_file(text, Yamls.of_this_job()) if HydraConfig.initialized() else text
 

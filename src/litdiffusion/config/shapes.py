@@ -12,7 +12,7 @@ from litdiffusion.data import Facts
 from litdiffusion.diffusion.levels import Level, Prediction, seeded_noise
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.diffusion.schedules import NoiseSchedule
-from litdiffusion.errors import UserError
+from litdiffusion.errors import UserError, first_line
 from litdiffusion.training import DiffusionModule
 
 DUMMY_ITEMS = 2
@@ -60,7 +60,7 @@ def dummy_forward(net: nn.Module, shape: Sequence[int], num_classes: int = 0) ->
         except UserError:
             raise
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             raise UserError(
                 f"the net fails on x {(DUMMY_ITEMS, *shape)}, noise_label ({DUMMY_ITEMS},) and class_label "
                 f"{f'({DUMMY_ITEMS},)' if num_classes else None}: {reason}; set shape: ${{derived.shape}} in its yaml, "
@@ -138,7 +138,7 @@ def _check_sampler(sampler: Sampler, schedule: NoiseSchedule, shape: Sequence[in
     except UserError:
         raise
     except Exception as error:  # a user's sampler may raise any kind of exception
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"the sampler fails on x {(DUMMY_ITEMS, *shape)}: {reason}; repair its step method") from error
     for x in states:
         _require("the sampler", x.shape, (DUMMY_ITEMS, *shape), "return the shape of x")

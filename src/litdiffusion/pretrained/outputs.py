@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from litdiffusion.config.settings import check_folder
-from litdiffusion.errors import UserError
+from litdiffusion.errors import UserError, first_line
 
 
 def folder_for(cfg: DictConfig, name: str, file: str, ckpt: str | None = None) -> Path:
@@ -39,5 +39,5 @@ def device_for(setting: str) -> torch.device:
     try:
         return torch.empty(0, device=setting).device
     except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"device={setting} is not available here ({reason}); take device=auto or cpu") from error

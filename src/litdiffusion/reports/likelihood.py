@@ -30,6 +30,7 @@ from litdiffusion.plots.palette import ACCENT, INK
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.runs.files import write_picture, write_rows
+from litdiffusion.training.quartiles import quartile_index
 
 QUARTILES = ("(0, 1/4]", "(1/4, 1/2]", "(1/2, 3/4]", "(3/4, 1]")
 
@@ -114,7 +115,7 @@ def _bound(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list
     ]
     *fields, times = zip(*parts, strict=True)
     terms = BoundTerms(*(torch.cat(field).double().cpu() for field in fields), times[0].cpu())
-    quarter = (4 * terms.times).ceil().clamp(1, 4).long() - 1
+    quarter = quartile_index(terms.times)
     steps = [Term(f"steps, t in {name}", terms.steps[:, quarter == k].sum(1)) for k, name in enumerate(QUARTILES)]
     rows = [Term("prior", terms.prior), *steps, Term(f"decoder ({decoder})", terms.decoder)]
     return [*rows, Term(f"bound ({variance} variance)", terms.total)], terms

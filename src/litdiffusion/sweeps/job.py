@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from litdiffusion.errors import Pruned, UserError
+from litdiffusion.errors import Pruned, UserError, first_line
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.runs.record import RunRecord, is_locked, read_record, write_record
 
@@ -64,7 +64,7 @@ def _record_failure(cfg: DictConfig, run: "Run", before: RunRecord | None, error
     """Records how the job ended; re-raises an error that concerns the folder instead of the job."""
     run.dir.mkdir(parents=True, exist_ok=True)
     if is_locked(run.dir):
-        print(f"job {run.name}: {one_line(error)}", file=sys.stderr, flush=True)
+        print(f"job {run.name}: {first_line(error)}", file=sys.stderr, flush=True)
         return
     record, name = read_record(run.dir), run.name
     refused = record is not None and record == before and record.status != "failed"
@@ -84,14 +84,8 @@ def _ended_record(record: RunRecord, error: Exception, begun: bool) -> RunRecord
     if isinstance(error, Pruned):
         return replace(record, status="pruned", error=None, metrics={**record.metrics, error.metric: error.value})
     # The attempt recorded a shorter message, without the advice how to continue.
-    line = record.error if begun and record.error else one_line(error)
+    line = record.error if begun and record.error else first_line(error)
     return replace(record, status="failed", error=line, failures=record.failures + 1)
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error, for the table."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _plain(cfg: DictConfig) -> dict:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from litdiffusion.errors import UserError
+from litdiffusion.errors import UserError, first_line
 from litdiffusion.runs.files import is_sealed, seal_fits
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -39,7 +39,7 @@ def read_file(path: str | Path) -> Any:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        reason = first_line(error)[:120]
         raise UserError(_damage_message(path, reason)) from error
     if isinstance(content, dict) and content.get("sealed") and not is_sealed(path):
         raise UserError(_damage_message(path, "its checksum is missing"))

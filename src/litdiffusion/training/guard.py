@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from litdiffusion.diffusion.objectives import Losses
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import TrainingError
-from litdiffusion.training.quartiles import NAMES
+from litdiffusion.training.quartiles import NAMES, quartile_index
 
 
 class Health:
@@ -72,7 +72,7 @@ def diagnosis(parameters: Iterable[tuple[str, nn.Parameter]], losses: list[Losse
     worst = torch.cat([_nan_as_inf(loss.value) for loss in losses])
     index, t = int(worst.argmax()), torch.cat([loss.t.flatten() for loss in losses])
     value = torch.cat([loss.value.flatten() for loss in losses])[index].item()
-    quartile = NAMES[int((4 * schedule.place(t[index : index + 1])).ceil().clamp(1, 4)) - 1]
+    quartile = NAMES[int(quartile_index(schedule.place(t[index : index + 1])))]
     return f"the largest gradient is that of {name}, the worst loss {value:.3g} in quartile {quartile}"
 
 

@@ -6,12 +6,17 @@ from torch import Tensor
 NAMES = ("t_0_25", "t_25_50", "t_50_75", "t_75_100")
 
 
+def quartile_index(t: Tensor) -> Tensor:
+    """0 to 3, shaped like t: the quartile (0, 1/4], ..., (3/4, 1] of each t; 0 belongs to the first."""
+    return (4 * t).ceil().clamp(1, 4).long() - 1
+
+
 def quartile_sums(t: Tensor, values: Tensor, importance: Tensor | None = None) -> Tensor:
     """Counts and sums (2, 4) of ``values`` (B,) for t (B,) in (0, 1/4], ..., (3/4, 1]; batches are added up.
 
     A value of ``importance`` k counts k times.
     """
-    index = (4 * t).ceil().clamp(1, 4).long() - 1
+    index = quartile_index(t)
     count = torch.ones_like(values) if importance is None else importance
     counted = torch.stack([count, count * values])
     return torch.zeros(2, 4, dtype=values.dtype, device=values.device).index_add_(1, index, counted)

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from litdiffusion.data.digest import tensor_digest
-from litdiffusion.errors import UserError
+from litdiffusion.errors import UserError, first_line
 from litdiffusion.runs.files import write_atomically
 
 About = dict[str, str | int | float]
@@ -53,7 +53,7 @@ def read(path: Path, key: str) -> Cached | None:
         if entry["sha256"] != _checksum(tensors, entry["record"], key):
             raise ValueError("its checksum is wrong")
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        reason = first_line(error)[:120]
         warnings.warn(f"{path} is damaged or foreign ({reason}); computing it anew", stacklevel=2)
         return None
     return Cached(tensors, entry["record"])
@@ -89,8 +89,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UserError(f"{path} cannot be written ({reason}); set the features' cache to a folder that can")
+    return UserError(f"{path} cannot be written ({first_line(error)}); set the features' cache to a folder that can")
 
 
 def _checksum(tensors: dict[str, Tensor], about: About, key: str) -> str:

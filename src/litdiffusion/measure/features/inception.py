@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from litdiffusion.data.base import DataModule
-from litdiffusion.errors import UserError
+from litdiffusion.errors import UserError, first_line
 from litdiffusion.measure.features.extractor import Extractor, FeatureMaps
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -80,7 +80,7 @@ def _network(path: Path) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             return FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        reason = first_line(error)[:120]
         raise UserError(
             f"{path} cannot be read as Inception's weights ({reason}): put {FILE} there, {_INSTEAD}"
         ) from error
