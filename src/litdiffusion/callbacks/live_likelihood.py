@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from litdiffusion.callbacks.pictures import evaluating, facts_of
-from litdiffusion.data import BYTES
 from litdiffusion.diffusion.likelihood import are_bytes, bits_per_dimension, quick_nats
+from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.errors import UserError
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.clock import Budget

@@ -14,6 +14,7 @@ from litdiffusion.data import Facts
 from litdiffusion.data import facts_of as found_facts
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import Level, seeded_noise
+from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.diffusion.samplers import Sampler, State
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
@@ -159,5 +160,5 @@ def noised_like(end: State, data: Tensor, seed: int = 1) -> Tensor:
 
 
 def display_range(data: Any) -> tuple[float, float]:
-    """Value range for pictures of images; (-1, 1) if the data declare none."""
-    return data.value_range or (-1.0, 1.0)
+    """Value range for pictures of images; that of bytes if the data declare none."""
+    return data.value_range or BYTES

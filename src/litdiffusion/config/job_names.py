@@ -28,12 +28,17 @@ def job_name(overrides: Iterable[str]) -> str:
     return f"{safe[:LONGEST]}_{digest}"
 
 
+def check_folder_name(key: str, name: object) -> None:
+    """Refuses a value of ``key`` that cannot name a folder."""
+    if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", str(name)):
+        raise UserError(f"{key}={name!r} must consist of letters, digits and . + - _, since it names a folder")
+
+
 def sweep_folder(sweep: object, unnamed: str) -> str:
     """The folder of a sweep; ``unnamed`` if the sweep has no name."""
     if sweep is None:
         return unnamed
-    if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", str(sweep)):
-        raise UserError(f"sweep={sweep!r} must consist of letters, digits and . + - _, since it names a folder")
+    check_folder_name("sweep", sweep)
     return f"outputs/sweeps/{sweep}"
 
 

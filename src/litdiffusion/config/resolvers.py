@@ -1,14 +1,12 @@
 """Resolvers for ``${name:...}`` in the yamls. Hydra imports this module at its start. Imports no torch."""
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from litdiffusion.config.job_names import job_folder, job_subdir, sweep_folder
-from litdiffusion.errors import UserError
+from litdiffusion.config.job_names import check_folder_name, job_folder, job_subdir, sweep_folder
 from litdiffusion.runs.record import FILE as RECORD
 from litdiffusion.runs.record import fresh_folder
 
@@ -19,8 +17,7 @@ def run_folder(name: str | None, resume: bool, unnamed: str) -> str:
     """The run's folder: ``outputs/NAME``, or ``outputs/NAME_2`` with ``resume=false``; ``unnamed`` without a name."""
     if name is None:
         return unnamed
-    if not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", str(name)):
-        raise UserError(f"name={name!r} must consist of letters, digits and . + - _, since it names a folder")
+    check_folder_name("name", name)
     folder = Path("outputs") / str(name)
     # Cached because Hydra calls this several times, also after the folder was made.
     return str(folder if resume else _FOLDERS.setdefault(str(name), fresh_folder(folder)))

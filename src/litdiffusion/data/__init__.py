@@ -1,6 +1,6 @@
 """Data sets as Lightning data modules: toy densities, small image sets, folders of pictures."""
 
-from litdiffusion.data.base import BYTES, DataModule, as_batch, bytes_to_floats
+from litdiffusion.data.base import DataModule, as_batch, bytes_to_floats
 from litdiffusion.data.facts import Facts, LoaderFacts, facts_of
 from litdiffusion.data.image_folder import ImageFolder
 from litdiffusion.data.images import Digits, TorchvisionImages
@@ -17,6 +17,7 @@ from litdiffusion.data.toy_module import (
     TwoGaussians,
 )
 from litdiffusion.data.toys import Mixture
+from litdiffusion.diffusion.likelihood.bits import BYTES
 
 __all__ = [
     "BYTES",

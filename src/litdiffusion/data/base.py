@@ -19,9 +19,6 @@ from litdiffusion.errors import UserError
 # A constant, because runs with different seeds are compared on the same validation items.
 _HOLD_OUT_SEED = 20_201
 
-BYTES = (-1.0, 1.0)
-"""Range in data space of data that were stored as bytes, see `bytes_to_floats`."""
-
 
 def check_at_least(name: str, value: float, minimum: float) -> None:
     """Raises a `UserError` unless ``value >= minimum``; ``name`` is the config key without ``data.``."""

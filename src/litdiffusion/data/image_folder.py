@@ -15,6 +15,7 @@ from torch import Tensor
 
 from litdiffusion.data.base import DataModule, check_at_least, hold_out
 from litdiffusion.data.batch import Batch
+from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.errors import UserError
 
 EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"))
@@ -87,7 +88,7 @@ class ImageFolder(DataModule):
         UserError: for a missing or empty folder, sizes out of range, or an unreadable picture.
     """
 
-    value_range = (-1.0, 1.0)
+    value_range = BYTES
 
     def __init__(
         self,

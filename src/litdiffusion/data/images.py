@@ -20,6 +20,7 @@ from litdiffusion.data.files import (
     unusable_files_error,
 )
 from litdiffusion.data.loaders import take
+from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.errors import UserError
 
 _SHAPES = {"MNIST": (1, 28, 28), "FashionMNIST": (1, 28, 28), "KMNIST": (1, 28, 28), "CIFAR10": (3, 32, 32)}
@@ -52,7 +53,7 @@ class TorchvisionImages(DataModule):
     """
 
     num_classes = 10
-    value_range = (-1.0, 1.0)
+    value_range = BYTES
 
     def __init__(self, *, dataset: str, root: str | Path, batch_size: int, val_size: int = 2_000, seed: int) -> None:
         super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
@@ -109,7 +110,7 @@ class Digits(DataModule):
 
     shape = (1, 8, 8)
     num_classes = 10
-    value_range = (-1.0, 1.0)
+    value_range = BYTES
 
     def __init__(self, *, batch_size: int, val_size: int = 297, seed: int) -> None:
         super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)

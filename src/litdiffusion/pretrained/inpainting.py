@@ -13,6 +13,7 @@ from litdiffusion.config.make import make_a
 from litdiffusion.config.settings import require_int
 from litdiffusion.data import Facts
 from litdiffusion.diffusion.levels import Noise
+from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import wasserstein_1d
@@ -82,7 +83,7 @@ def sampler_for(cfg: DictConfig, known: Tensor, mask: Tensor) -> Sampler:
 
 def image_picture(problem: Problem, samples: Tensor, data: Facts, title: str) -> Image:
     """One row per image: the image, its known part, and its inpaintings; ``samples`` is (n, samples, C, H, W)."""
-    low, high = data.value_range or (-1.0, 1.0)
+    low, high = data.value_range or BYTES
     veil = low + (high - low) * torch.tensor(DENSITY[2]).view(3, 1, 1) / 255
     shown = samples[:, :MOST].unbind(1)
     states = [problem.items, torch.where(problem.mask, problem.items, veil), *shown]

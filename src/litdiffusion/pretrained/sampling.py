@@ -9,6 +9,7 @@ from torch import Tensor
 
 from litdiffusion.config.make import make
 from litdiffusion.config.settings import require_int
+from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.errors import UserError
 from litdiffusion.plots import comparison_picture, image_grid
@@ -51,7 +52,7 @@ def _write(folder: Path, samples: Tensor, class_labels: Tensor | None, cfg: Dict
     if samples.ndim == 4:
         shown = samples[:400]
         side = grid_columns(len(shown), 0 if class_labels is None else len(class_labels.unique()))
-        picture = image_grid(shown, side, pretrained.value_range or (-1.0, 1.0))
+        picture = image_grid(shown, side, pretrained.value_range or BYTES)
     else:
         picture = comparison_picture({"samples": samples})
     write_picture(folder / "samples.png", picture)

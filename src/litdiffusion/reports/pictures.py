@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.plots import comparison_picture, image_grid, pairs_picture
 from litdiffusion.reports.subjects import Subject
 from litdiffusion.reports.table import Row
@@ -18,7 +19,7 @@ def write_checks(folder: Path, subject: Subject, samples: Tensor) -> Row:
         sets = {"data": subject.quality.data.reference(len(samples)), "samples": samples}
         write_picture(folder / "samples.png", comparison_picture(sets))
         return {}
-    limits = subject.pretrained.value_range or (-1.0, 1.0)
+    limits = subject.pretrained.value_range or BYTES
     shown = samples[:SHOWN]
     write_picture(folder / "samples.png", image_grid(shown, max(1, round(len(shown) ** 0.5)), limits))
     found = subject.quality.copying(samples)

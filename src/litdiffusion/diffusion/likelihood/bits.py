@@ -7,6 +7,8 @@ from torch import Tensor
 
 from litdiffusion.diffusion.likelihood.normals import HALF_BIN
 
+BYTES = (-1.0, 1.0)
+"""The value range of bytes, ``k / 127.5 - 1``; pictures show it where the data declare none."""
 BIN = 2 * HALF_BIN
 OFF_GRID = 0.05
 """Tolerated distance from a byte value, in steps between two bytes; larger than the rounding of float32."""

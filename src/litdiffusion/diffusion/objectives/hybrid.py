@@ -4,14 +4,12 @@ from torch import Tensor
 
 from litdiffusion.diffusion.denoisers import Denoiser
 from litdiffusion.diffusion.levels import Level
+from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.diffusion.likelihood.bound import DECODERS, bound_term
 from litdiffusion.diffusion.objectives.denoising import DenoisingObjective
 from litdiffusion.diffusion.times import TimeSampler
 from litdiffusion.diffusion.weightings import Weighting
 from litdiffusion.errors import UserError
-
-BYTES = (-1.0, 1.0)
-"""The value range of bytes, ``k / 127.5 - 1``."""
 
 
 class HybridObjective(DenoisingObjective):
