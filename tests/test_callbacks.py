@@ -92,7 +92,7 @@ def test_a_chain_longer_than_the_budget_is_respaced(built, tmp_path):
     experiment = built("schedule.steps=100")
     module, trainer = experiment.module, experiment.trainer
     module.trainer = trainer
-    trajectory = Trajectory(tmp_path, steps=40, shown=6, points=10, data=experiment.facts)
+    trajectory = Trajectory(tmp_path, steps=40, shown=6, points=10, facts=experiment.facts)
     trajectory.on_fit_start(trainer, module)
     trajectory.save_picture(trainer, module)
     indices = [round(state.level.t.item() * 100) for state in trajectory.states]

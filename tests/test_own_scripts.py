@@ -322,9 +322,9 @@ def test_an_unknown_optimizer_is_refused_only_where_it_is_needed(trainer, tmp_pa
 def test_the_callbacks_draw_and_measure_in_a_script(data, trainer, tmp_path):
     data = data()
     known = facts_of(data)
-    pictures = [kind(tmp_path, data=known) for kind in (ForwardProcess, Trajectory, Field)]
+    pictures = [kind(tmp_path, facts=known) for kind in (ForwardProcess, Trajectory, Field)]
     quality = VectorQuality(["wasserstein"]).attach(known)
-    pictures += [LiveQuality(quality, max_share=None), FinalSamples(tmp_path, quality, points=50, data=known)]
+    pictures += [LiveQuality(quality, max_share=None), FinalSamples(tmp_path, quality, points=50, facts=known)]
     fit = trainer(callbacks=pictures, logger=False)
     fit.fit(made(), data, **({} if isinstance(data, Spiral) else {"val_dataloaders": data}))
     assert {path.name for path in (tmp_path / "pictures").iterdir()} > {
@@ -339,5 +339,5 @@ def test_a_callback_finds_the_data_module_and_asks_for_what_it_cannot_find(train
     fit = trainer(callbacks=[ForwardProcess(tmp_path)], logger=False, max_steps=1)
     fit.fit(made(), spiral())
     assert (tmp_path / "pictures" / "forward_process.png").exists()
-    with pytest.raises(UserError, match=r"pass ForwardProcess\(\.\.\., data=litdiffusion\.data\.facts_of\(loader\)"):
+    with pytest.raises(UserError, match=r"pass ForwardProcess\(\.\.\., facts=litdiffusion\.data\.facts_of\(loader\)"):
         trainer(callbacks=[ForwardProcess(tmp_path)], logger=False).fit(made(), pairs())

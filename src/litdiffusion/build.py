@@ -138,7 +138,7 @@ def build_denoiser(cfg: DictConfig, schedule: NoiseSchedule) -> Denoiser:
     return Denoiser(net, schedule, parameterization, cfg.learned_variance)
 
 
-def build_callbacks(cfg: DictConfig, run: Run, data: Facts, quality: Quality | None) -> list[L.Callback]:
+def build_callbacks(cfg: DictConfig, run: Run, facts: Facts, quality: Quality | None) -> list[L.Callback]:
     """Builds the callbacks of the config; each receives those objects of ``context`` that its constructor names."""
-    context = {"run_dir": run.dir, "metric": cfg.metric, "quality": quality, "data": data}
+    context = {"run_dir": run.dir, "metric": cfg.metric, "quality": quality, "facts": facts}
     return [make(node, f"callbacks.{name}", **context) for name, node in nodes(cfg, "callbacks").items()]

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from litdiffusion.callbacks.pictures import evaluating, facts_of, level_titles, save_picture, step_due
+from litdiffusion.callbacks.pictures import evaluating, facts_for, level_titles, save_picture, step_due
 from litdiffusion.diffusion.gaussian import diffuse, mix, score
 from litdiffusion.diffusion.levels import Level, seeded_noise
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -42,7 +42,7 @@ class Field(L.Callback):
         kind: "score", or "velocity" (dx/dt of the probability flow).
         weights: "ema" or "raw".
         seed: seed of the noise on the data.
-        data: facts about the data; None: those of the trainer's data module.
+        facts: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Field(L.Callback):
         kind: str = "score",
         weights: str = "ema",
         seed: int = 0,
-        data: Any = None,
+        facts: Any = None,
     ):
         for name, value, least in (("every_n_steps", every_n_steps, 1), ("arrows", arrows, 2), ("points", points, 2)):
             if value is not None and value < least:
@@ -65,7 +65,7 @@ class Field(L.Callback):
         check_weights(weights, "callbacks.field.weights")
         if levels is not None and not (len(levels) and all(0 < t <= 1 for t in levels)):
             raise UserError(f"callbacks.field.levels must be times in (0, 1], got {list(levels)}; null chooses them")
-        self.run_dir, self.every_n_steps, self.times, self.data = run_dir, every_n_steps, levels, data
+        self.run_dir, self.every_n_steps, self.times, self.facts = run_dir, every_n_steps, levels, facts
         self.arrows, self.points = arrows, points
         self.kind, self.weights, self.seed = kind, weights, seed
 
@@ -89,7 +89,7 @@ class Field(L.Callback):
     def panels(self, trainer: L.Trainer, module: DiffusionModule) -> list[FieldPanel]:
         """One panel per level, the cleanest first: noised data, and the learned and the exact field on a grid."""
         schedule, noise = module.denoiser.schedule, seeded_noise(self.seed)
-        data = module.codec.encode(facts_of(self, trainer).training_reference(self.points).to(module.device)).cpu()
+        data = module.codec.encode(facts_for(self, trainer).training_reference(self.points).to(module.device)).cpu()
         levels = self._panel_levels(schedule, data.std(dim=0).square().mean().sqrt().item())
         samples = [diffuse(data, noise(data), level) for level in levels]
         grids = field_grids(samples, self.arrows if len(data[0]) == 2 else POINTS_1D)

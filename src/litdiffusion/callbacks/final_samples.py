@@ -9,7 +9,7 @@ from torch import Tensor
 
 from litdiffusion.callbacks.pictures import (
     display_range,
-    facts_of,
+    facts_for,
     limited_sampler,
     save_picture,
     states_of,
@@ -43,7 +43,7 @@ class FinalSamples(L.Callback):
         weights: "ema" or "raw".
         seed: seed of the noise.
         origin_radius: also log the share of vectors within this distance of the origin; None: do not.
-        data: facts about the data; None: those of the trainer's data module.
+        facts: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class FinalSamples(L.Callback):
         weights: str = "ema",
         seed: int = 0,
         origin_radius: float | None = None,
-        data: Any = None,
+        facts: Any = None,
     ):
         for name, value in (("images", images), ("points", points), ("sets", sets)):
             if value < 1:
                 raise UserError(f"callbacks.final_samples.{name} must be at least 1, got {value}")
         check_weights(weights, "callbacks.final_samples.weights")
-        self.run_dir, self.quality, self.data = run_dir, quality, data
+        self.run_dir, self.quality, self.facts = run_dir, quality, facts
         self.images, self.points, self.sets = images, points, sets
         self.steps, self.weights, self.seed = steps, weights, seed
         self.origin_radius = origin_radius
@@ -85,22 +85,22 @@ class FinalSamples(L.Callback):
         return self._summary
 
     def _image_grid(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
-        data = facts_of(self, trainer)
-        samples = self._final_state(module, self.images, None, data).x
-        return image_grid(samples, grid_columns(len(samples), module.num_classes), display_range(data))
+        facts = facts_for(self, trainer)
+        samples = self._final_state(module, self.images, None, facts).x
+        return image_grid(samples, grid_columns(len(samples), module.num_classes), display_range(facts))
 
     def _comparison(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
-        data = facts_of(self, trainer)
+        facts = facts_for(self, trainer)
         class_label = (
-            classes_in_proportion(data.train.class_label, self.points * self.sets) if module.num_classes else None
+            classes_in_proportion(facts.train.class_label, self.points * self.sets) if module.num_classes else None
         )
-        end = self._final_state(module, self.points * self.sets, class_label, data)
+        end = self._final_state(module, self.points * self.sets, class_label, facts)
         first = end.x[: self.points]
         name, quality = target_name(end), self.quality
         finite = end.x.isfinite().all(1)
         if quality is None or not finite.all():
             self._summary = "" if finite.all() else f"samples: {finite.sum()} of {len(finite)} are finite, not measured"
-            return comparison_picture({"data": data.reference(self.points), "samples": first})
+            return comparison_picture({"data": facts.reference(self.points), "samples": first})
         measured, rivals = quality.measure(end.x, self.points, end.level), quality.rivals(self.points, end.level)
         sets = quality.rival_samples(self.points, end.level)
         near = self._near_origin(first, sets["data"])
@@ -115,9 +115,9 @@ class FinalSamples(L.Callback):
             f"{quality.title} to fresh {name}, in units of the distance of two data draws",
         )
 
-    def _final_state(self, module: DiffusionModule, count: int, class_label: Tensor | None, data: Any) -> State:
+    def _final_state(self, module: DiffusionModule, count: int, class_label: Tensor | None, facts: Any) -> State:
         return states_of(
-            module, limited_sampler(module, self.steps), count, self.weights, self.seed + 1, 1, class_label, data
+            module, limited_sampler(module, self.steps), count, self.weights, self.seed + 1, 1, class_label, facts
         )[-1]
 
     def _distances_line(self, measured: Measured, rivals: dict[str, Measured], name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from litdiffusion.callbacks.pictures import display_range, facts_of, level_titles, save_picture
+from litdiffusion.callbacks.pictures import display_range, facts_for, level_titles, save_picture
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import CLEAN, Level, seeded_noise
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -27,17 +27,17 @@ class ForwardProcess(L.Callback):
         run_dir: the run's folder.
         samples: number of images, one for each row of the sheet.
         points: number of vectors in each panel.
-        data: facts about the data; None: those of the trainer's data module.
+        facts: facts about the data; None: those of the trainer's data module.
     """
 
-    def __init__(self, run_dir: Path, samples: int = 6, points: int = 10_000, data: Any = None):
-        self.run_dir, self.data = run_dir, data
+    def __init__(self, run_dir: Path, samples: int = 6, points: int = 10_000, facts: Any = None):
+        self.run_dir, self.facts = run_dir, facts
         self.samples, self.points = samples, points
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         if not trainer.is_global_zero:
             return
-        facts = facts_of(self, trainer)
+        facts = facts_for(self, trainer)
         images = len(facts.shape) == 3
         data = facts.training_reference(self.samples if images else self.points)
         schedule, noise = pl_module.denoiser.schedule, seeded_noise(0)

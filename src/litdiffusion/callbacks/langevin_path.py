@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from litdiffusion.callbacks.field import is_1d_or_2d
-from litdiffusion.callbacks.pictures import evaluating, facts_of, save_picture
+from litdiffusion.callbacks.pictures import evaluating, facts_for, save_picture
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import seeded_noise
 from litdiffusion.diffusion.samplers import Draws, Langevin
@@ -33,7 +33,7 @@ class LangevinPath(L.Callback):
         points: number of noised data points.
         weights: "ema" or "raw".
         seed: seed of the chain and of the noise on the data.
-        data: facts about the data; None: those of the trainer's data module.
+        facts: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class LangevinPath(L.Callback):
         points: int = 4000,
         weights: str = "ema",
         seed: int = 0,
-        data: Any = None,
+        facts: Any = None,
     ):
         for name, value in (("steps", steps), ("keep_every", keep_every), ("points", points)):
             if value < 1:
@@ -53,7 +53,7 @@ class LangevinPath(L.Callback):
         if not step_size > 0:
             raise UserError(f"callbacks.langevin_path.step_size must be positive, got {step_size}")
         check_weights(weights, "callbacks.langevin_path.weights")
-        self.run_dir, self.data = run_dir, data
+        self.run_dir, self.facts = run_dir, facts
         self.steps, self.step_size, self.keep_every = steps, step_size, keep_every
         self.points, self.weights, self.seed = points, weights, seed
 
@@ -61,7 +61,7 @@ class LangevinPath(L.Callback):
         if not trainer.is_global_zero or not is_1d_or_2d(pl_module):
             return
         level = pl_module.denoiser.schedule.at(1.0)
-        data = facts_of(self, trainer).reference(self.points)
+        data = facts_for(self, trainer).reference(self.points)
         data = pl_module.codec.encode(data.to(pl_module.device)).cpu()
         noised = diffuse(data, seeded_noise(self.seed)(data), level)
         title = f"one Langevin chain, step size {self.step_size:g}, σ = {level.sigma.item():.3g}"

@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from litdiffusion.callbacks.pictures import evaluating, facts_of
+from litdiffusion.callbacks.pictures import evaluating, facts_for
 from litdiffusion.diffusion.likelihood import are_bytes, bits_per_dimension, quick_nats
 from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.errors import UserError
@@ -28,16 +28,16 @@ class LiveLikelihood(L.Callback):
         steps: network calls per item on a discrete chain, approximately.
         max_share: largest share of the run's time; a measurement that would exceed it is left out, except the first.
         seed: seed of the noise.
-        data: facts about the data; None: those of the trainer's data module.
+        facts: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(
-        self, items: int = 64, steps: int = 25, max_share: float | None = 0.05, seed: int = 0, data: Any = None
+        self, items: int = 64, steps: int = 25, max_share: float | None = 0.05, seed: int = 0, facts: Any = None
     ):
         for name, value, least in (("items", items, 1), ("steps", steps, 2)):
             if value < least:
                 raise UserError(f"callbacks.live_likelihood.{name} must be at least {least}, got {value}")
-        self.items, self.steps, self.max_share, self.seed, self.data = items, steps, max_share, seed, data
+        self.items, self.steps, self.max_share, self.seed, self.facts = items, steps, max_share, seed, facts
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         self._budget = Budget(pl_module.clock, "likelihood", self.max_share)
@@ -67,9 +67,9 @@ class LiveLikelihood(L.Callback):
 
     @torch.no_grad()
     def _values(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
-        data = facts_of(self, trainer)
-        x_0 = data.reference(self.items).to(module.device)
-        bytes = data.value_range == BYTES and are_bytes(x_0)
+        facts = facts_for(self, trainer)
+        x_0 = facts.reference(self.items).to(module.device)
+        bytes = facts.value_range == BYTES and are_bytes(x_0)
         with evaluating(module):
             nats = quick_nats(
                 module.sampling_denoiser(),
@@ -77,14 +77,14 @@ class LiveLikelihood(L.Callback):
                 bytes,
                 self.steps,
                 self.seed,
-                module.condition(data.val, len(x_0)),
+                module.condition(facts.val, len(x_0)),
             )
         if nats is None:
             return {}
         if bytes:
             return {"likelihood/bits_per_dimension": bits_per_dimension(nats.mean(), x_0[0].numel()).item()}
-        return {"likelihood/nats": nats.mean().item(), **self._best_nats(data, x_0.cpu())}
+        return {"likelihood/nats": nats.mean().item(), **self._best_nats(facts, x_0.cpu())}
 
-    def _best_nats(self, data: Any, x_0: Tensor) -> dict[str, float]:
-        mixture = data.mixture
+    def _best_nats(self, facts: Any, x_0: Tensor) -> dict[str, float]:
+        mixture = facts.mixture
         return {} if mixture is None else {"likelihood/nats_best": -mixture.log_density(x_0).mean().item()}

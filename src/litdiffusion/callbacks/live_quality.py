@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from litdiffusion.callbacks.pictures import evaluating, facts_of, limited_sampler
+from litdiffusion.callbacks.pictures import evaluating, facts_for, limited_sampler
 from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.diffusion.samplers import Draws, State
 from litdiffusion.errors import UserError
@@ -39,7 +39,7 @@ class LiveQuality(L.Callback):
         max_share: largest share of the run's time; a measurement that would exceed it is left out, except the first.
             None: no limit.
         seed: seed of the noise.
-        data: facts about the data; None: those of the trainer's data module.
+        facts: facts about the data; None: those of the trainer's data module.
         metric: the run's metric. If it is one of these metrics there is no limit of time, because a checkpoint must not
             be chosen by the value of earlier weights.
     """
@@ -52,7 +52,7 @@ class LiveQuality(L.Callback):
         weights: str = "ema",
         max_share: float | None = 0.1,
         seed: int = 0,
-        data: Any = None,
+        facts: Any = None,
         metric: str = "",
     ):
         for name, value, least in (("samples", samples, 20), ("steps", steps, 2)):
@@ -60,7 +60,7 @@ class LiveQuality(L.Callback):
                 raise UserError(f"callbacks.live_quality.{name} must be at least {least}, got {value}")
         check_weights(weights, "callbacks.live_quality.weights")
         self.quality, self.samples, self.steps = quality, samples, steps
-        self.weights, self.seed, self.data = weights, seed, data
+        self.weights, self.seed, self.facts = weights, seed, facts
         self.max_share = None if metric.startswith("quality/") else max_share
         self._last_headline = ""
 
@@ -123,7 +123,7 @@ class LiveQuality(L.Callback):
         size, world = min(count, BLOCK.get(len(module.shape), 32)), trainer.world_size
         each = math.ceil(count / (size * world))
         class_labels = (
-            classes_in_proportion(facts_of(self, trainer).train.class_label, count) if module.num_classes else None
+            classes_in_proportion(facts_for(self, trainer).train.class_label, count) if module.num_classes else None
         )
         draws = module.draws(limited_sampler(module, self.steps), self.weights)
         block = partial(_block, draws, size=size, seed=self.seed, class_labels=class_labels)

@@ -10,8 +10,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from litdiffusion.data import Facts
-from litdiffusion.data import facts_of as found_facts
+from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import Level, seeded_noise
 from litdiffusion.diffusion.likelihood.bits import BYTES
@@ -36,11 +35,11 @@ def states_of(
     seed: int,
     shown: int,
     class_label: Tensor | None = None,
-    data: Any = None,
+    facts: Any = None,
 ) -> list[State]:
     """``shown`` evenly spaced states of ``count`` chains with one seed, in data space on the CPU.
 
-    A conditional model draws the classes ``class_label`` (count,), by default those of `classes_in_turn`. If ``data``
+    A conditional model draws the classes ``class_label`` (count,), by default those of `classes_in_turn`. If ``facts``
     is given, a warning names samples that look broken beside it.
     """
     class_label = classes_in_turn(count, module.num_classes) if class_label is None else class_label
@@ -48,12 +47,12 @@ def states_of(
     with evaluating(module):
         states = module.draws(sampler, weights).states(count, seeded_noise(seed), class_label, keep)
     states = [state._replace(x=state.x.cpu()) for state in states]
-    if data is not None:
-        warn_of_broken_samples(module, states[-1], weights, data)
+    if facts is not None:
+        warn_of_broken_samples(module, states[-1], weights, facts)
     return states
 
 
-def warn_of_broken_samples(module: DiffusionModule, end: State, weights: str, data: Any) -> None:
+def warn_of_broken_samples(module: DiffusionModule, end: State, weights: str, facts: Any) -> None:
     """Warns once of broken samples in data space, and of an average that still contains random weights.
 
     Does nothing in the first quarter of a run, and for samples that end at a noise level.
@@ -61,7 +60,7 @@ def warn_of_broken_samples(module: DiffusionModule, end: State, weights: str, da
     trainer = module.trainer
     if 4 * trainer.global_step < trainer.estimated_stepping_batches or not end.level.is_clean:
         return
-    found = sample_problem(end.x, data.reference(max(len(end.x), MIN_REFERENCE)), data.value_range)
+    found = sample_problem(end.x, facts.reference(max(len(end.x), MIN_REFERENCE)), facts.value_range)
     if found is not None:
         module.health.warn_once(*found)
     share = module.ema.random_share(trainer.global_step) if weights == "ema" else 0.0
@@ -102,21 +101,21 @@ def limited_sampler(module: DiffusionModule, steps: int | None) -> Sampler:
     return sampler.respaced(max(1, transitions * steps // calls))
 
 
-def facts_of(callback: Any, trainer: L.Trainer) -> Facts:
+def facts_for(callback: Any, trainer: L.Trainer) -> Facts:
     """The facts about the data: those given to the callback, else those of the trainer's data module.
 
     Raises:
         UserError: neither exists.
     """
-    if callback.data is None:
+    if callback.facts is None:
         if trainer.datamodule is None:
             name = type(callback).__name__
             raise UserError(
                 f"{name} needs the data, but the trainer has only loaders; pass {name}(..., "
-                f"data=litdiffusion.data.facts_of(loader)), or a data module to the trainer"
+                f"facts=litdiffusion.data.facts_of(loader)), or a data module to the trainer"
             )
-        callback.data = found_facts(trainer.datamodule)
-    return callback.data
+        callback.facts = facts_of(trainer.datamodule)
+    return callback.facts
 
 
 def step_due(trainer: L.Trainer, every_n_steps: int) -> bool:
@@ -159,6 +158,6 @@ def noised_like(end: State, data: Tensor, seed: int = 1) -> Tensor:
     return data if end.level.is_clean else diffuse(data, seeded_noise(seed)(data), end.level)
 
 
-def display_range(data: Any) -> tuple[float, float]:
+def display_range(facts: Any) -> tuple[float, float]:
     """Value range for pictures of images; that of bytes if the data declare none."""
-    return data.value_range or BYTES
+    return facts.value_range or BYTES

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from litdiffusion.callbacks.pictures import (
     display_range,
-    facts_of,
+    facts_for,
     limited_sampler,
     noised_like,
     panel_titles,
@@ -44,7 +44,7 @@ class Trajectory(L.Callback):
         max_share: largest share of the run's time for pictures; a picture that would exceed it is left out, except the
             first and the last. None: no limit.
         seed: seed of the noise.
-        data: facts about the data; None: those of the trainer's data module.
+        facts: facts about the data; None: those of the trainer's data module.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Trajectory(L.Callback):
         weights: str = "ema",
         max_share: float | None = 0.1,
         seed: int = 0,
-        data: Any = None,
+        facts: Any = None,
     ):
         for name, value in (("every_n_steps", every_n_steps), ("chains", chains), ("shown", shown)):
             if value is not None and value < 1:
                 raise UserError(f"callbacks.trajectory.{name} must be at least 1, got {value}")
         check_weights(weights, "callbacks.trajectory.weights")
-        self.run_dir, self.data = run_dir, data
+        self.run_dir, self.facts = run_dir, facts
         self.every_n_steps = every_n_steps
         self.chains, self.points = chains, points
         self.shown, self.steps = shown, steps
@@ -116,16 +116,16 @@ class Trajectory(L.Callback):
                 panel_titles(module.denoiser.schedule, states),
                 self._target(trainer),
                 f"reverse process after {step} steps",
-                display_range(facts_of(self, trainer)),
+                display_range(facts_for(self, trainer)),
                 data_title=target_name(states[-1]),
             )
             save_picture(trainer, self.run_dir, "trajectory", picture, f"trajectory_step_{step:06d}.png")
         self.pictured.append(step)
 
     def _states(self, trainer: L.Trainer, module: DiffusionModule) -> list[State]:
-        count, data = self.chains if len(module.shape) == 3 else self.points, facts_of(self, trainer)
+        count, facts = self.chains if len(module.shape) == 3 else self.points, facts_for(self, trainer)
         return states_of(
-            module, limited_sampler(module, self.steps), count, self.weights, self.seed, self.shown, data=data
+            module, limited_sampler(module, self.steps), count, self.weights, self.seed, self.shown, facts=facts
         )
 
     def _animate(self, trainer: L.Trainer, module: DiffusionModule) -> None:
@@ -133,8 +133,8 @@ class Trajectory(L.Callback):
         xs = [state.x for state in self.states]
         names = panel_titles(module.denoiser.schedule, self.states)
         name = target_name(self.states[-1])
-        limits = display_range(facts_of(self, trainer))
+        limits = display_range(facts_for(self, trainer))
         write_atomically(path, trajectory_gif(xs, names, self._target(trainer), limits, data_title=name))
 
     def _target(self, trainer: L.Trainer) -> Tensor:
-        return noised_like(self.states[-1], facts_of(self, trainer).reference(self.points))
+        return noised_like(self.states[-1], facts_for(self, trainer).reference(self.points))

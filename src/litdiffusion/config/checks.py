@@ -39,7 +39,7 @@ def check_config(cfg: DictConfig, run_dir: Path) -> None:
 def check_parts(
     cfg: DictConfig,
     module: DiffusionModule,
-    data: Facts,
+    facts: Facts,
     quality: Quality | None,
     trainer: L.Trainer,
     steps: float,
@@ -50,7 +50,7 @@ def check_parts(
     Args:
         cfg: config with ``derived`` filled in.
         module: Lightning module of the run.
-        data: facts of the data.
+        facts: facts about the data.
         quality: metrics that measure samples.
         trainer: Trainer of the run, not started.
         steps: optimizer steps of the whole run.
@@ -61,7 +61,7 @@ def check_parts(
     """
     check_metric(cfg, quality)
     check_monitors(cfg, quality)
-    dummy_output = check_shapes(module, data)
+    dummy_output = check_shapes(module, facts)
     check_optimizer(cfg, module.denoiser, steps)
     check_processes(trainer, in_sweep)
     return dummy_output

@@ -24,25 +24,25 @@ _CACHE: dict[tuple[Callable, str], dict[str, Any]] = {}
 
 
 def merged(
-    cfg: DictConfig, run_dir: Path, data: Facts, codec: Codec, schedule: NoiseSchedule, quality: Quality | None
+    cfg: DictConfig, run_dir: Path, facts: Facts, codec: Codec, schedule: NoiseSchedule, quality: Quality | None
 ) -> DictConfig:
     """A read-only copy of ``cfg`` with every value of ``derived``; the only merge after composition."""
-    values = {"run_dir": str(run_dir), **of_data(cfg, data, codec), **of_schedule(schedule)}
-    values |= {**of_metric(cfg, quality.rising if quality else ()), **of_hardware(cfg, data)}
+    values = {"run_dir": str(run_dir), **of_data(cfg, facts, codec), **of_schedule(schedule)}
+    values |= {**of_metric(cfg, quality.rising if quality else ()), **of_hardware(cfg, facts)}
     result = OmegaConf.merge(cfg, {"derived": values})
     OmegaConf.set_readonly(result, True)
     return result
 
 
-def of_data(cfg: DictConfig, data: Facts, codec: Codec) -> dict[str, Any]:
+def of_data(cfg: DictConfig, facts: Facts, codec: Codec) -> dict[str, Any]:
     """The values that follow from the data, in the codec's latent space."""
-    shape, num_classes = codec.latent_shape(data.shape), num_classes_of(cfg, data)
+    shape, num_classes = codec.latent_shape(facts.shape), num_classes_of(cfg, facts)
     return {
         "shape": list(shape),
         "out_channels": shape[0] * (2 if cfg.learned_variance else 1),
         "num_classes": num_classes,
         "num_class_embeds": num_classes + 1 if num_classes else None,
-        "sigma_data": _std(codec.encode(data.training_reference(STD_ITEMS))),
+        "sigma_data": _std(codec.encode(facts.training_reference(STD_ITEMS))),
     }
 
 
@@ -57,9 +57,9 @@ def of_metric(cfg: DictConfig, rising: Collection[str]) -> dict[str, Any]:
     return {"monitor": monitor, "mode": better(monitor, rising)}
 
 
-def of_hardware(cfg: DictConfig, data: Facts) -> dict[str, Any]:
+def of_hardware(cfg: DictConfig, facts: Facts) -> dict[str, Any]:
     """The precision that ``trainer.precision=auto`` stands for, given this machine and these data."""
-    return {"precision": precision_for(cfg.trainer.precision, cfg.trainer.accelerator, data.shape)}
+    return {"precision": precision_for(cfg.trainer.precision, cfg.trainer.accelerator, facts.shape)}
 
 
 def better(metric: str, rising: Collection[str]) -> str:
@@ -89,8 +89,8 @@ def look_up(name: str, cfg: DictConfig) -> Any:
 
 
 def _data(cfg: DictConfig) -> dict[str, Any]:
-    data = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
-    return of_data(cfg, data, make_a(Codec, cfg.codec, "codec")) | of_hardware(cfg, data)
+    facts = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
+    return of_data(cfg, facts, make_a(Codec, cfg.codec, "codec")) | of_hardware(cfg, facts)
 
 
 def _schedule(cfg: DictConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ LOGGED = ("val/best_loss", "likelihood/bits_per_dimension", "likelihood/nats", "
 """Further numbers that callbacks can monitor."""
 
 
-def make_quality(cfg: DictConfig, data: Facts, required: bool = True) -> Quality | None:
+def make_quality(cfg: DictConfig, facts: Facts, required: bool = True) -> Quality | None:
     """The ``metrics`` of the config, attached to the data; None if the group is empty.
 
     Metrics that do not fit the data raise a UserError if they are ``required``; otherwise a warning gives the reason.
@@ -24,7 +24,7 @@ def make_quality(cfg: DictConfig, data: Facts, required: bool = True) -> Quality
     if not cfg.get("metrics"):
         return None
     try:
-        return make(cfg.metrics, "metrics").attach(data)
+        return make(cfg.metrics, "metrics").attach(facts)
     except UserError as error:
         if required:
             raise

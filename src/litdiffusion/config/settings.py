@@ -55,15 +55,15 @@ def require_int(cfg: DictConfig, key: str, least: int) -> None:
     _require(key, value, _is_int(value) and value >= least, f"a whole number of at least {least}")
 
 
-def num_classes_of(cfg: DictConfig, data: Facts) -> int:
-    """Number of classes that the net learns: those of ``data`` if the run is conditional, else 0.
+def num_classes_of(cfg: DictConfig, facts: Facts) -> int:
+    """Number of classes that the net learns: those of the data if the run is conditional, else 0.
 
     Raises:
         UserError: the data have no class labels or some out of range, or the net takes no classes.
     """
     if not cfg.conditional:
         return 0
-    class_label, num_classes = data.train.class_label, data.num_classes
+    class_label, num_classes = facts.train.class_label, facts.num_classes
     if class_label is None or num_classes < 1:
         raise UserError(
             "conditional=true needs labelled data, these data have no classes; take data=digits, mnist or another "

@@ -26,13 +26,13 @@ class DummyOutput(NamedTuple):
     activation_bytes: int
 
 
-def check_shapes(module: DiffusionModule, data: Facts) -> DummyOutput:
+def check_shapes(module: DiffusionModule, facts: Facts) -> DummyOutput:
     """Refuses parts that do not fit each other; returns the result of `dummy_forward`.
 
     Raises:
         UserError: names the part, the shape that it returns, and the shape that is needed.
     """
-    _check_codec(module, data)
+    _check_codec(module, facts)
     channels = module.shape[0] * (2 if module.denoiser.learned_variance else 1)
     output = dummy_forward(module.denoiser.net, module.shape, module.num_classes)
     needed = (DUMMY_ITEMS, channels, *module.shape[1:])
@@ -107,14 +107,14 @@ class _Uncompiled(nn.Module):
         return self.net.forward(x, noise_label, class_label)
 
 
-def _check_codec(module: DiffusionModule, data: Facts) -> None:
+def _check_codec(module: DiffusionModule, facts: Facts) -> None:
     """Uses two real items, because a codec may not run on the meta device."""
     with torch.no_grad():
-        items = data.training_reference(DUMMY_ITEMS)
+        items = facts.training_reference(DUMMY_ITEMS)
         latent = module.codec.encode(items)
         _require("the codec's encode", latent.shape[1:], tuple(module.shape), "return the shape of its latent_shape")
         decoded = module.codec.decode(latent)
-    _require("the codec's decode", decoded.shape[1:], tuple(data.shape), "return the shape of the data")
+    _require("the codec's decode", decoded.shape[1:], tuple(facts.shape), "return the shape of the data")
 
 
 class _ZeroDenoiser(nn.Module):
