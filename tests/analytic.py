@@ -9,14 +9,14 @@ from scipy.integrate import solve_ivp
 
 from litdiffusion.diffusion.denoisers import GaussianMixtureDenoiser
 from litdiffusion.diffusion.levels import Level
-from litdiffusion.diffusion.schedules import ladder, linear
+from litdiffusion.diffusion.schedules import GeometricLadder, LinearChain
 
 MEAN, STD = 1.0, 0.5
 
 # Chains are long, so that grids of up to 256 steps fall where they should but for a rounding.
 PROCESSES = {
-    "linear": linear(16384),
-    "ladder": ladder(16384, 0.01, 10.0),
+    "linear": LinearChain(16384),
+    "ladder": GeometricLadder(16384, 0.01, 10.0),
 } | parts.CONTINUOUS
 CONTINUOUS = list(parts.CONTINUOUS)
 # Even in log SNR where it can be: on the chain of betas that grid needs levels between the first ones.

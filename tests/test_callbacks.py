@@ -13,7 +13,7 @@ from litdiffusion.callbacks import Trajectory
 from litdiffusion.callbacks.pictures import evenly_spaced, level_titles, noised_like, states_of, target_name
 from litdiffusion.diffusion.levels import CLEAN, seeded_noise
 from litdiffusion.diffusion.samplers import State
-from litdiffusion.diffusion.schedules import VE, VP, NoiseLadder, linear
+from litdiffusion.diffusion.schedules import VE, VP, LinearChain, NoiseLadder
 from litdiffusion.errors import UserError
 
 
@@ -137,7 +137,7 @@ def test_the_sources_preset_draws_every_ten_steps():
 
 
 def test_panels_are_named_after_what_tells_the_levels_of_a_process_apart():
-    assert level_titles(linear(50), linear(50).grid(2)) == ["t = 50", "t = 25", "t = 0"]
+    assert level_titles(LinearChain(50), LinearChain(50).grid(2)) == ["t = 50", "t = 25", "t = 0"]
     assert level_titles(VE(0.1, 10.0), VE(0.1, 10.0).grid(3)) == ["σ = 10", "σ = 1", "σ = 0.1", "σ = 0"]
     assert level_titles(VP(), VP().grid(3)) == ["t = 1.00", "t = 0.50", "t = 0.00", "t = 0.00"]
 

@@ -23,7 +23,7 @@ from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.denoisers import GaussianMixtureDenoiser, GuidedDenoiser
 from litdiffusion.diffusion.objectives import DenoisingObjective
 from litdiffusion.diffusion.samplers import DDIM
-from litdiffusion.diffusion.schedules import linear
+from litdiffusion.diffusion.schedules import LinearChain
 from litdiffusion.errors import UserError
 from litdiffusion.nets import MLP, UNet
 from litdiffusion.nets.classes import ClassEmbedding
@@ -465,7 +465,7 @@ def starts(n):
 
 def test_guidance_makes_samples_more_typical_and_less_varied():
     """Along the deterministic flow from the quantiles of the prior, exact denoisers: no Monte Carlo, no training."""
-    halves, class_label = Halves(linear(1000)), torch.ones(2000, dtype=torch.long)
+    halves, class_label = Halves(LinearChain(1000)), torch.ones(2000, dtype=torch.long)
     drawn = [DDIM(200).sample(GuidedDenoiser(halves, w), starts(2000), class_label) for w in (1.0, 2.0, 4.0)]
     mean, std = ([f(x).item() for x in drawn] for f in (torch.mean, torch.std))
     assert (mean[0], std[0]) == pytest.approx((1.0, Halves.std), abs=0.01)
@@ -478,7 +478,7 @@ def test_guidance_makes_samples_more_typical_and_less_varied():
 
 def test_guided_samples_of_gaussians_are_those_of_an_affine_map():
     """Class and no class both Gaussian: each step of DDIM is affine, and its slope and offset are known."""
-    schedule, weight, (mean, std) = linear(200), 3.0, (1.0, 0.5)
+    schedule, weight, (mean, std) = LinearChain(200), 3.0, (1.0, 0.5)
     wide = GaussianMixtureDenoiser(schedule, double([1.0]), double([[0.0]]), double([[1.0]]))
 
     class Both(torch.nn.Module):

@@ -8,10 +8,10 @@ from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, Gaussian
 from litdiffusion.diffusion.gaussian import diffuse, score
 from litdiffusion.diffusion.levels import Level
 from litdiffusion.diffusion.parameterizations import X0, Epsilon, PosteriorMean, V
-from litdiffusion.diffusion.schedules import DiscreteSchedule, linear
+from litdiffusion.diffusion.schedules import DiscreteSchedule, LinearChain
 from litdiffusion.errors import UserError
 
-SCHEDULE = linear(100)
+SCHEDULE = LinearChain(100)
 TIMES = [0.01, 0.1, 0.35, 0.7, 1.0]
 every_time = pytest.mark.parametrize("t", TIMES)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from litdiffusion.errors import UserError
 from litdiffusion.training.ema import EMA
-from litdiffusion.training.lr import constant, cosine
+from litdiffusion.training.lr import WarmupConstant, WarmupCosine
 from litdiffusion.training.quartiles import quartile_means, quartile_sums
 
 
@@ -134,7 +134,7 @@ def rates(count, make, **settings):
 
 @pytest.mark.parametrize("final", [0.0, 0.1])
 def test_cosine_rate_warms_up_halves_at_the_middle_and_ends_at_its_final_share(final):
-    rate = rates(1500, cosine, total_steps=1100, warmup_steps=100, final=final)
+    rate = rates(1500, WarmupCosine, total_steps=1100, warmup_steps=100, final=final)
     assert rate[0] == pytest.approx(0.01)
     assert rate[49] == pytest.approx(0.5)
     assert rate[99] == pytest.approx(1.0)
@@ -147,16 +147,16 @@ def test_cosine_rate_warms_up_halves_at_the_middle_and_ends_at_its_final_share(f
 
 def test_cosine_rate_equals_torchs_annealing_after_the_warm_up():
     expected = rates(80, torch.optim.lr_scheduler.CosineAnnealingLR, T_max=80, eta_min=0.2)
-    found = rates(100, cosine, total_steps=100, warmup_steps=20, final=0.2)
+    found = rates(100, WarmupCosine, total_steps=100, warmup_steps=20, final=0.2)
     assert found[20:] == pytest.approx(expected, rel=1e-9)
 
 
 def test_constant_rate_warms_up_and_stays():
-    rate = rates(1000, constant, warmup_steps=4)
+    rate = rates(1000, WarmupConstant, warmup_steps=4)
     assert [rate[k] for k in (0, 1, 2, 3, 4, 999)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize(("make", "length"), [(constant, {}), (cosine, {"total_steps": 10})])
+@pytest.mark.parametrize(("make", "length"), [(WarmupConstant, {}), (WarmupCosine, {"total_steps": 10})])
 def test_without_warm_up_the_first_step_has_the_full_rate(make, length):
     assert rates(1, make, warmup_steps=0, **length) == [1.0]
 
@@ -164,7 +164,7 @@ def test_without_warm_up_the_first_step_has_the_full_rate(make, length):
 def test_a_rate_goes_on_from_its_state():
     """As in a checkpoint: what a fresh scheduler loads has no function in it, and gives the same rates."""
     optimizers = [torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0) for _ in range(2)]
-    first, second = (cosine(optimizer, total_steps=50, warmup_steps=5) for optimizer in optimizers)
+    first, second = (WarmupCosine(optimizer, total_steps=50, warmup_steps=5) for optimizer in optimizers)
     for _ in range(20):
         optimizers[0].step()
         first.step()
@@ -180,11 +180,11 @@ def test_a_rate_goes_on_from_its_state():
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
-        (constant, {"warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
-        (cosine, {"total_steps": 10, "warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
-        (cosine, {"total_steps": 10, "final": 1.5}, r"final must lie in \[0, 1\] .*got 1.5"),
+        (WarmupConstant, {"warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
+        (WarmupCosine, {"total_steps": 10, "warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
+        (WarmupCosine, {"total_steps": 10, "final": 1.5}, r"final must lie in \[0, 1\] .*got 1.5"),
         (
-            cosine,
+            WarmupCosine,
             {"total_steps": math.inf},
             r"needs a run of known length; set trainer.max_steps or trainer.max_epochs",
         ),

@@ -17,7 +17,15 @@ from litdiffusion.callbacks.langevin_path import LangevinPath
 from litdiffusion.diffusion.denoisers import Denoiser, GaussianMixtureDenoiser
 from litdiffusion.diffusion.levels import Level, seeded_noise
 from litdiffusion.diffusion.parameterizations import V
-from litdiffusion.diffusion.schedules import VE, VP, LinearFlow, NoiseSchedule, ladder, linear, single
+from litdiffusion.diffusion.schedules import (
+    VE,
+    VP,
+    GeometricLadder,
+    LinearChain,
+    LinearFlow,
+    NoiseSchedule,
+    SingleLevel,
+)
 from litdiffusion.errors import UserError
 from litdiffusion.plots.density import common_window
 from litdiffusion.plots.field import SHORTEST, arrows
@@ -25,9 +33,9 @@ from litdiffusion.plots.grids import window_of
 from litdiffusion.plots.palette import ACCENT, INK, START_TO_END, TRUTH
 
 SCHEDULES = {
-    "chain": linear(1000),
-    "ladder": ladder(50),
-    "single": single(0.3),
+    "chain": LinearChain(1000),
+    "ladder": GeometricLadder(50),
+    "single": SingleLevel(0.3),
     "vp": VP(),
     "ve": VE(),
     "flow": LinearFlow(),

@@ -9,7 +9,17 @@ from mixtures import LINE, PLANE, Mixture, Unlabelled
 from litdiffusion.diffusion.denoisers import Denoiser
 from litdiffusion.diffusion.likelihood import Exact, Hutchinson, flow_log_likelihood
 from litdiffusion.diffusion.parameterizations import Epsilon
-from litdiffusion.diffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP, cosine, ladder, linear, single
+from litdiffusion.diffusion.schedules import (
+    VE,
+    VP,
+    CosineChain,
+    GeometricLadder,
+    LinearChain,
+    LinearFlow,
+    LinearSigma,
+    SingleLevel,
+    SubVP,
+)
 from litdiffusion.errors import UserError
 
 SCHEDULES = {
@@ -18,10 +28,10 @@ SCHEDULES = {
     "ve": VE(),
     "linear_sigma": LinearSigma(),
     "linear_flow": LinearFlow(),
-    "linear": linear(1000),
-    "linear_coarse": linear(50),
-    "cosine": cosine(1000),
-    "ladder": ladder(50),
+    "linear": LinearChain(1000),
+    "linear_coarse": LinearChain(50),
+    "cosine": CosineChain(1000),
+    "ladder": GeometricLadder(50),
 }
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 POINTS = torch.linspace(-2.5, 1.8, 12, dtype=torch.float64)[:, None]
@@ -121,7 +131,7 @@ def test_the_flow_refuses_what_it_cannot_solve():
     with pytest.raises(UserError, match="rtol and atol of the flow must be positive, got 0"):
         flow_log_likelihood(LINE.denoiser(VP()), POINTS, rtol=0.0)
     with pytest.raises(UserError, match="a single noise level has no flow"):
-        flow_log_likelihood(LINE.denoiser(single()), POINTS)
+        flow_log_likelihood(LINE.denoiser(SingleLevel()), POINTS)
     with pytest.raises(UserError, match="the flow cannot be solved to rtol=1e-05"):
         flow_log_likelihood(Denoiser(Unlabelled(Broken()), VP(), Epsilon()), POINTS)
     with pytest.raises(UserError, match="must be rademacher or normal, got 'cauchy'"):

@@ -6,7 +6,7 @@ import torch
 
 from litdiffusion.diffusion.gaussian import diffuse, mix, posterior, score, transition
 from litdiffusion.diffusion.levels import Level
-from litdiffusion.diffusion.schedules import linear
+from litdiffusion.diffusion.schedules import LinearChain
 
 FAMILIES = {
     "variance_preserving": lambda t: (np.cos(np.pi / 2 * t), np.sin(np.pi / 2 * t)),
@@ -87,7 +87,7 @@ def test_forward_variance_is_beta_and_posterior_is_equation_7_of_ho(steps):
     betas = np.linspace(0.1 / steps, 20 / steps, steps)
     alpha_bar = np.cumprod(1 - betas)
     before = np.concatenate([[1.0], alpha_bar[:-1]])
-    levels = linear(steps).at(torch.arange(steps + 1, dtype=torch.float64) / steps)
+    levels = LinearChain(steps).at(torch.arange(steps + 1, dtype=torch.float64) / steps)
     s, t = Level(*(f[:-1] for f in levels)), Level(*(f[1:] for f in levels))
 
     np.testing.assert_allclose(transition(s, t).variance, betas, rtol=1e-9)

@@ -13,7 +13,7 @@ from litdiffusion.commands.training import train
 from litdiffusion.diffusion.levels import Level
 from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.diffusion.samplers.base import State
-from litdiffusion.diffusion.schedules import linear
+from litdiffusion.diffusion.schedules import LinearChain
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.guard import Health, diagnosis, sample_problem
@@ -117,10 +117,10 @@ def test_a_diagnosis_names_the_parameter_and_the_quartile():
         Losses(torch.ones(2), torch.tensor([0.9, 0.3])),
         Losses(torch.tensor([1.0, 5.0]), torch.tensor([0.1, 0.6])),
     ]
-    text = diagnosis([("small", small), ("large", large)], losses, linear(steps=100))
+    text = diagnosis([("small", small), ("large", large)], losses, LinearChain(steps=100))
     assert text == "the largest gradient is that of large, the worst loss 5 in quartile t_50_75"
     losses[0] = losses[0]._replace(value=torch.tensor([1.0, float("nan")]))
-    assert "loss nan in quartile t_25_50" in diagnosis([("large", large)], losses, linear(steps=100))
+    assert "loss nan in quartile t_25_50" in diagnosis([("large", large)], losses, LinearChain(steps=100))
 
 
 def test_each_warning_is_told_once(capfd):

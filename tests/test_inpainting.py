@@ -17,12 +17,12 @@ from litdiffusion.data.toy_module import Moons, TwoGaussians
 from litdiffusion.diffusion.denoisers import GaussianMixtureDenoiser
 from litdiffusion.diffusion.levels import per_sample_noise, seeded_noise
 from litdiffusion.diffusion.samplers import Ancestral, RePaint
-from litdiffusion.diffusion.schedules import VP, linear
+from litdiffusion.diffusion.schedules import VP, LinearChain
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained.inpainting import conditional_truth
 from litdiffusion.pretrained.problems import hidden_images
 
-SCHEDULE = linear(100)
+SCHEDULE = LinearChain(100)
 
 
 def double(values):

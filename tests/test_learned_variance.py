@@ -15,7 +15,7 @@ from litdiffusion.diffusion.likelihood.normals import log_probability_8bit
 from litdiffusion.diffusion.objectives import DenoisingObjective, HybridObjective
 from litdiffusion.diffusion.parameterizations import Epsilon
 from litdiffusion.diffusion.samplers import Ancestral
-from litdiffusion.diffusion.schedules import VP, ladder, linear
+from litdiffusion.diffusion.schedules import VP, GeometricLadder, LinearChain
 from litdiffusion.diffusion.times import UniformTimes
 from litdiffusion.diffusion.weightings import Simple
 from litdiffusion.errors import UserError
@@ -25,7 +25,7 @@ BYTES = torch.arange(256, dtype=torch.float64) / 127.5 - 1
 
 def test_the_best_spread_makes_the_bound_of_a_gaussian_exact_and_is_found_by_minimisation():
     """The true reverse step of a Gaussian is normal, of a variance between the two: only the prior's mismatch stays."""
-    schedule = linear(30)
+    schedule = LinearChain(30)
     net = Spreads(schedule)
     level = schedule.at(torch.arange(1, 31, dtype=torch.float64).repeat_interleave(4).view(-1, 1) / 30)
     x_0, eps = TWO_BY_TWO.repeat(30, 1), signs(None).repeat(30, 1)
@@ -63,7 +63,7 @@ def test_the_logarithm_of_the_variance_is_interpolated():
     torch.testing.assert_close(found, double([0.01, 0.02, 0.04, 0.08]))
 
 
-@pytest.mark.parametrize("schedule", [linear(24), ladder(24), VP()], ids=["linear", "ladder", "vp"])
+@pytest.mark.parametrize("schedule", [LinearChain(24), GeometricLadder(24), VP()], ids=["linear", "ladder", "vp"])
 @pytest.mark.parametrize(("variance_fraction", "variance"), [(0.0, "posterior"), (1.0, "forward")])
 def test_ancestral_with_the_spread_at_its_ends_is_ancestral_with_a_fixed_variance(
     schedule, variance_fraction, variance
@@ -89,7 +89,7 @@ class Told(torch.nn.Module):
 
 def test_the_true_spread_draws_the_exact_variance_where_the_fixed_ones_miss_it():
     """On N(1, 1/4) the walk is affine; with Var(x_s | x_t) itself only the last step's missing noise is left."""
-    schedule = linear(50)
+    schedule = LinearChain(50)
     found = {}
     for variance, variance_fractions in (("posterior", None), ("forward", None), ("learned", true_spreads(schedule))):
         sampler, denoiser, variance_fraction = Ancestral(variance=variance), GAUSSIAN.denoiser(schedule), 1.0
@@ -110,7 +110,7 @@ def test_the_true_spread_draws_the_exact_variance_where_the_fixed_ones_miss_it()
 
 def test_a_learned_variance_is_refused_where_none_was_learned():
     with pytest.raises(UserError, match=r"sampler\.variance=learned needs a denoiser with a learned variance"):
-        Ancestral(variance="learned").sample(GAUSSIAN.denoiser(linear(24)), torch.zeros(1, 1))
+        Ancestral(variance="learned").sample(GAUSSIAN.denoiser(LinearChain(24)), torch.zeros(1, 1))
 
 
 class TwoHalves(torch.nn.Module):
@@ -129,7 +129,7 @@ class TwoHalves(torch.nn.Module):
 
 class HybridCase:
     def __init__(self, decoder):
-        self.schedule, self.decoder = linear(24), decoder
+        self.schedule, self.decoder = LinearChain(24), decoder
         self.net = TwoHalves()
         self.denoiser = Denoiser(self.net, self.schedule, Epsilon(), learned_variance=True)
         x_0 = torch.randn(24, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -228,8 +228,8 @@ def test_the_weight_touches_the_denoising_loss_alone_and_the_importance_both():
 
 
 def test_the_hybrid_objective_refuses_what_it_cannot_learn():
-    times = UniformTimes(linear(24))
-    plain = Denoiser(Unlabelled(torch.nn.Identity()), linear(24), Epsilon())
+    times = UniformTimes(LinearChain(24))
+    plain = Denoiser(Unlabelled(torch.nn.Identity()), LinearChain(24), Epsilon())
     with pytest.raises(UserError, match=r"this denoiser has none; set learned_variance=true"):
         HybridObjective(times, Simple(), "8bit").check(plain)
     with pytest.raises(UserError, match=r"objective\.decoder must be one of 8bit, gaussian, got 'bytes'"):

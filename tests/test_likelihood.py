@@ -21,7 +21,17 @@ from litdiffusion.diffusion.likelihood import (
 )
 from litdiffusion.diffusion.likelihood.normals import kl_divergence as kl
 from litdiffusion.diffusion.likelihood.normals import log_density, log_probability_8bit
-from litdiffusion.diffusion.schedules import VE, VP, DiscreteSchedule, LinearFlow, SubVP, cosine, ladder, linear, single
+from litdiffusion.diffusion.schedules import (
+    VE,
+    VP,
+    CosineChain,
+    DiscreteSchedule,
+    GeometricLadder,
+    LinearChain,
+    LinearFlow,
+    SingleLevel,
+    SubVP,
+)
 from litdiffusion.errors import UserError
 
 BYTES = torch.arange(256, dtype=torch.float64) / 127.5 - 1
@@ -51,7 +61,7 @@ def expected_terms(schedule, variance_fraction):
 
 
 @pytest.mark.parametrize(("variance", "variance_fraction"), [("posterior", 0.0), ("forward", 1.0)])
-@pytest.mark.parametrize("make", [linear, cosine], ids=["linear", "cosine"])
+@pytest.mark.parametrize("make", [LinearChain, CosineChain], ids=["linear", "cosine"])
 def test_the_bound_of_a_perfect_denoiser_on_a_gaussian_is_the_closed_form(make, variance, variance_fraction):
     schedule = make(60)
     terms = gaussian_bound(schedule, variance)
@@ -61,7 +71,7 @@ def test_the_bound_of_a_perfect_denoiser_on_a_gaussian_is_the_closed_form(make, 
 
 
 def test_the_bound_with_forward_variances_closes_in_as_the_steps_become_many():
-    gaps = [gaussian_bound(linear(n), "forward").total.mean().item() - ENTROPY for n in (50, 100, 200, 400)]
+    gaps = [gaussian_bound(LinearChain(n), "forward").total.mean().item() - ENTROPY for n in (50, 100, 200, 400)]
     for n, gap in zip((50, 100, 200, 400), gaps, strict=True):
         assert gap * n == pytest.approx(1.1, rel=0.03)  # order 1 / T, from above
 
@@ -84,7 +94,7 @@ def test_the_bound_of_a_mixture_stays_above_its_density_and_closes_in():
     exact = -(share * LINE.log_density(where[:, None])).sum().item()
     gaps = []
     for n in (50, 100, 200):
-        total = variational_bound(LINE.denoiser(linear(n)), x_0, "forward", "gaussian", noise=lambda _: eps).total
+        total = variational_bound(LINE.denoiser(LinearChain(n)), x_0, "forward", "gaussian", noise=lambda _: eps).total
         gaps.append((share.repeat_interleave(8) * noise_share.repeat(len(where)) * total).sum().item() - exact)
     assert gaps[0] > gaps[1] > gaps[2] > 0
     assert gaps[0] / gaps[2] == pytest.approx(4, rel=0.15)
@@ -99,7 +109,9 @@ def gauss_hermite(count):
     return nodes, weights / weights.sum()
 
 
-@pytest.mark.parametrize("schedule", [ladder(200), VP(), SubVP(), VE(), LinearFlow()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "schedule", [GeometricLadder(200), VP(), SubVP(), VE(), LinearFlow()], ids=lambda s: type(s).__name__
+)
 def test_the_bound_holds_for_exploding_chains_and_for_continuous_time(schedule):
     denoiser = GAUSSIAN.denoiser(schedule)
     gaps = [
@@ -112,7 +124,7 @@ def test_the_bound_holds_for_exploding_chains_and_for_continuous_time(schedule):
 
 @pytest.mark.parametrize("decoder", ["gaussian", "8bit"])
 def test_the_sampled_terms_of_all_steps_are_the_bound_s(decoder):
-    schedule, generator = linear(24), torch.Generator().manual_seed(3)
+    schedule, generator = LinearChain(24), torch.Generator().manual_seed(3)
     eps = torch.randn(24, 4, 2, dtype=torch.float64, generator=generator)
     x_0 = BYTES[torch.randint(256, (4, 2), generator=generator)]
     noisiest_first, denoiser = iter(eps.flip(0)), Poor(schedule)
@@ -143,14 +155,14 @@ def test_divergences_equal_torch_s():
     expected = kl_divergence(Normal(q_mean, (q_log / 2).exp()), Normal(p_mean, (p_log / 2).exp()))
     torch.testing.assert_close(kl(q_mean - p_mean, p_log - q_log, p_log), expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(log_density(q_mean, p_log), Normal(0.0, (p_log / 2).exp()).log_prob(q_mean))
-    level, x_0 = linear(40).at(1.0), torch.randn(5, 3, dtype=torch.float64, generator=generator)
+    level, x_0 = LinearChain(40).at(1.0), torch.randn(5, 3, dtype=torch.float64, generator=generator)
     expected = kl_divergence(Normal(level.alpha * x_0, level.sigma), Normal(double(0.0), double(1.5))).sum(1)
     torch.testing.assert_close(prior_divergence(x_0, level, 1.5), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("variance", ["posterior", "forward", "learned"])
 def test_every_step_of_the_bound_is_the_divergence_of_two_normals(variance):
-    schedule, x_0 = linear(25), torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    schedule, x_0 = LinearChain(25), torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     denoiser, noise = Poor(schedule), seeded_noise(5)
     terms = variational_bound(denoiser, x_0, variance, "gaussian", noise=seeded_noise(5))
     levels = schedule.grid()
@@ -166,7 +178,7 @@ def test_every_step_of_the_bound_is_the_divergence_of_two_normals(variance):
 
 
 def test_the_bound_refuses_what_it_cannot_measure():
-    denoiser = GAUSSIAN.denoiser(linear(24))
+    denoiser = GAUSSIAN.denoiser(LinearChain(24))
     with pytest.raises(UserError, match="variance=learned needs a denoiser with a learned variance"):
         variational_bound(denoiser, torch.zeros(1, 1), "learned", "gaussian")
     with pytest.raises(UserError, match="one of posterior, forward, learned, got 'fixed'"):
@@ -174,7 +186,7 @@ def test_the_bound_refuses_what_it_cannot_measure():
     with pytest.raises(UserError, match="decoder=8bit codes the 256 values"):
         variational_bound(denoiser, torch.full((1, 1), 0.3))
     with pytest.raises(UserError, match="a single noise level has no steps from noise to data"):
-        variational_bound(GAUSSIAN.denoiser(single()), torch.full((1, 1), 1.0))
+        variational_bound(GAUSSIAN.denoiser(SingleLevel()), torch.full((1, 1), 1.0))
 
 
 @pytest.mark.parametrize("std", [1e-4, 3e-3, 0.02, 0.3, 5.0])
@@ -225,7 +237,7 @@ def test_the_bound_of_bytes_lies_above_their_exact_code_length():
     mixture = Mixture([0.5, 0.5], [[BYTES[20].item()], [BYTES[230].item()]], [0.0, 0.0])
     found = {}
     for variance in ("posterior", "forward"):
-        found[variance] = variational_bound(mixture.denoiser(linear(200)), x_0, variance, noise=seeded_noise(0))
+        found[variance] = variational_bound(mixture.denoiser(LinearChain(200)), x_0, variance, noise=seeded_noise(0))
         assert found[variance].total.mean() > math.log(2)
     # The posterior's is exact for points: what is left is the choice between the two, and the width of the decoder.
     chosen = found["posterior"].total - found["posterior"].decoder

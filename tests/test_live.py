@@ -24,7 +24,7 @@ from litdiffusion.diffusion.denoisers import ExactOutput, GaussianMixtureDenoise
 from litdiffusion.diffusion.levels import CLEAN, Level, seeded_noise
 from litdiffusion.diffusion.parameterizations import Epsilon
 from litdiffusion.diffusion.samplers import Ancestral, Draws
-from litdiffusion.diffusion.schedules import linear
+from litdiffusion.diffusion.schedules import LinearChain
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import Estimate
@@ -151,7 +151,7 @@ def test_measuring_does_not_change_the_run(tmp_path):
 
 
 def law_denoiser() -> GaussianMixtureDenoiser:
-    return GaussianMixtureDenoiser(linear(25), torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor(0.1))
+    return GaussianMixtureDenoiser(LinearChain(25), torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor(0.1))
 
 
 def test_a_block_is_a_function_of_its_place_alone():
@@ -170,7 +170,7 @@ def test_the_classes_of_blocks_are_those_of_the_samples_places():
             asked.append(class_label.tolist())
             return super().forward(x_t, level)
 
-    denoiser = Asked(linear(25), torch.ones(1), torch.zeros(1, 1), torch.tensor(1.0))
+    denoiser = Asked(LinearChain(25), torch.ones(1), torch.zeros(1, 1), torch.tensor(1.0))
     draws = Draws(Ancestral(steps=2), denoiser, (1,))
     for index in (0, 1, 2):
         draws.block(index, 4, seed=0, class_labels=torch.arange(6))
@@ -370,7 +370,7 @@ def test_there_is_no_best_loss_where_the_law_is_unknown(tmp_path):
 
 
 def test_an_optimal_output_is_the_mean_of_the_target():
-    schedule = linear(25)
+    schedule = LinearChain(25)
     denoiser = GaussianMixtureDenoiser(schedule, torch.ones(1), torch.zeros(1, 1), torch.tensor(2.0))
     level = schedule.at(torch.tensor(0.4, dtype=torch.float64))
     x_t, out = torch.tensor([[1.5]]), ExactOutput(denoiser, Epsilon())

@@ -15,7 +15,7 @@ from litdiffusion.build import Experiment, Run, build
 from litdiffusion.commands.training import train
 from litdiffusion.errors import UserError
 from litdiffusion.training.ema import EMA
-from litdiffusion.training.optimizers import muon
+from litdiffusion.training.optimizers import MuonAdamW
 
 HERE = Path(__file__).stem
 OPTIM, RATES = "torch.optim", "torch.optim.lr_scheduler"
@@ -92,7 +92,7 @@ OPTIMIZERS = {
     "lbfgs": {"_target_": f"{OPTIM}.LBFGS", "lr": 0.1, "max_iter": 3},
     "of the net": {"_target_": f"{HERE}.layers_apart", "lr": 1e-3},
     "of named parameters": {"_target_": f"{HERE}.no_decay", "lr": 1e-3},
-    "muon": {"_target_": "litdiffusion.training.optimizers.muon"},
+    "muon": {"_target_": "litdiffusion.training.optimizers.MuonAdamW"},
 }
 
 
@@ -117,8 +117,8 @@ SCHEDULES = {
         "monitor": "val/loss",
         "interval": "epoch",
     },
-    "ours": {"_target_": "litdiffusion.training.lr.cosine", "warmup_steps": 3},
-    "constant": {"_target_": "litdiffusion.training.lr.constant", "warmup_steps": 8},
+    "ours": {"_target_": "litdiffusion.training.lr.WarmupCosine", "warmup_steps": 3},
+    "constant": {"_target_": "litdiffusion.training.lr.WarmupConstant", "warmup_steps": 8},
 }
 EPOCHS = ("trainer.check_val_every_n_epoch=1", "trainer.max_epochs=3", "trainer.max_steps=-1")
 
@@ -174,7 +174,7 @@ def test_what_cannot_work_is_refused_in_one_line_before_training(nodes, message,
 
 def test_muon_takes_the_hidden_matrices_and_shares_one_state(tmp_path):
     net = build(config("model.layers=4"), Run(tmp_path)).module.denoiser
-    optimizer = muon(net, lr=0.1)
+    optimizer = MuonAdamW(net, lr=0.1)
     hidden, others = optimizer.param_groups
     assert [tuple(weight.shape) for weight in hidden["params"]] == [(8, 8)] * 3
     assert {id(w) for w in [*hidden["params"], *others["params"]]} == {id(w) for w in net.parameters()}
@@ -188,12 +188,12 @@ def test_muon_takes_the_hidden_matrices_and_shares_one_state(tmp_path):
         ["momentum_buffer"],
         ["exp_avg", "exp_avg_sq", "step"],
     ]
-    other = muon(net, lr=0.5)
+    other = MuonAdamW(net, lr=0.5)
     other.load_state_dict(optimizer.state_dict())
     assert [part.param_groups[0]["lr"] for part in other.parts] == [0.1, 0.1]
     assert_same(other.state_dict(), optimizer.state_dict())
     with pytest.raises(UserError, match="is for hidden matrices, and this net has 1 linear layers"):
-        muon(nn.Linear(2, 2))
+        MuonAdamW(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "32", 32, "bf16-mixed"])

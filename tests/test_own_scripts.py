@@ -18,7 +18,7 @@ from litdiffusion.diffusion.denoisers import Denoiser
 from litdiffusion.diffusion.objectives import DenoisingObjective, HybridObjective
 from litdiffusion.diffusion.parameterizations import EDM, Epsilon, Flow, V
 from litdiffusion.diffusion.samplers import DDIM, Heun
-from litdiffusion.diffusion.schedules import DiscreteSchedule, LinearFlow, LinearSigma, ladder, linear
+from litdiffusion.diffusion.schedules import DiscreteSchedule, GeometricLadder, LinearChain, LinearFlow, LinearSigma
 from litdiffusion.diffusion.times import LogNormalSigma, UniformTimes
 from litdiffusion.diffusion.weightings import Likelihood, Simple
 from litdiffusion.errors import UserError
@@ -28,8 +28,8 @@ from litdiffusion.parts.described import Described, description
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.exporting import export
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.lr import cosine
-from litdiffusion.training.optimizers import adamw
+from litdiffusion.training.lr import WarmupCosine
+from litdiffusion.training.optimizers import NetAdamW
 
 POINTS = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
 CLASSES = torch.arange(40) % 3
@@ -56,7 +56,7 @@ class OwnDescribed(Described, Own):
 
 def made(shape: tuple[int, ...] = (2,), net: nn.Module | None = None, **settings) -> DiffusionModule:
     """A module of live parts."""
-    schedule = linear(50)
+    schedule = LinearChain(50)
     if net is None and len(shape) == 3:
         net = UNet(shape, base_channels=4, depth=1)
     elif net is None:
@@ -147,7 +147,7 @@ def test_predictions_are_of_the_classes_of_the_items(trainer):
         def forward(self, x, noise_label, class_label=None):
             return torch.full_like(x, 0.0) + class_label[:, None]
 
-    schedule = linear(50)
+    schedule = LinearChain(50)
     denoiser = Denoiser(Echo(), schedule, V())
     denoiser.net.weight = nn.Parameter(torch.zeros(1))
     objective = DenoisingObjective(UniformTimes(schedule), Simple())
@@ -162,8 +162,8 @@ def test_a_resumed_fit_equals_the_uninterrupted_one_bit_for_bit(at, trainer, tmp
     """In the middle of an epoch of four batches, and between two."""
 
     def fitted(path: str | None = None) -> tuple[DiffusionModule, L.Trainer]:
-        schedule = functools.partial(cosine, warmup_steps=2)
-        module = made(lr_schedule=schedule, optimizer=functools.partial(adamw, lr=3e-3))
+        schedule = functools.partial(WarmupCosine, warmup_steps=2)
+        module = made(lr_schedule=schedule, optimizer=functools.partial(NetAdamW, lr=3e-3))
         saver = ModelCheckpoint(tmp_path / "saved", "{step}", every_n_train_steps=1, save_top_k=-1)
         fit = trainer(max_epochs=3, callbacks=[] if path else [saver], logger=False)
         fit.fit(module, spiral(), ckpt_path=path)
@@ -179,7 +179,9 @@ def test_a_resumed_fit_equals_the_uninterrupted_one_bit_for_bit(at, trainer, tmp
 
 def test_a_loaded_module_trains_on(trainer, tmp_path):
     """By the optimizer and the rate that it was trained with, from where it stood."""
-    module = made(optimizer=functools.partial(adamw, lr=2e-3), lr_schedule=functools.partial(cosine, warmup_steps=1))
+    module = made(
+        optimizer=functools.partial(NetAdamW, lr=2e-3), lr_schedule=functools.partial(WarmupCosine, warmup_steps=1)
+    )
     trainer(logger=False).fit(module, spiral())
     path = next(tmp_path.rglob("*.ckpt"))
     loaded = DiffusionModule.load_from_checkpoint(path, map_location="cpu", weights_only=True, seed=5)
@@ -255,7 +257,7 @@ def learned() -> DiffusionModule:
 
 
 def noise_ladder() -> DiffusionModule:
-    schedule = ladder(12, sigma_max=3.0)
+    schedule = GeometricLadder(12, sigma_max=3.0)
     objective = DenoisingObjective(UniformTimes(schedule), Simple())
     return DiffusionModule(Denoiser(MLP((2,), (1, 12), hidden=8), schedule, Epsilon()), objective, (2,))
 

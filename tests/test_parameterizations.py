@@ -12,20 +12,25 @@ from litdiffusion.diffusion.parameterizations import EDM, X0, Epsilon, Flow, Pos
 from litdiffusion.diffusion.schedules import (
     VE,
     VP,
+    CosineChain,
     DiscreteSchedule,
+    GeometricLadder,
+    LinearChain,
     LinearFlow,
     LinearSigma,
-    cosine,
-    ladder,
-    linear,
-    scaled_linear,
-    sigmoid,
-    single,
+    ScaledLinearChain,
+    SigmoidChain,
+    SingleLevel,
 )
 from litdiffusion.errors import UserError
 
-BETAS = {"linear": linear(50), "scaled_linear": scaled_linear(100), "cosine": cosine(40), "sigmoid": sigmoid(20)}
-CHAINS = BETAS | {"ladder": ladder(30), "single": single(0.3)}
+BETAS = {
+    "linear": LinearChain(50),
+    "scaled_linear": ScaledLinearChain(100),
+    "cosine": CosineChain(40),
+    "sigmoid": SigmoidChain(20),
+}
+CHAINS = BETAS | {"ladder": GeometricLadder(30), "single": SingleLevel(0.3)}
 SCHEDULES = CHAINS | CONTINUOUS
 REFUSED = {("epsilon", "flow"), ("score", "flow"), *(("posterior_mean", name) for name in CONTINUOUS)}
 FITS = [(row, name) for row in ROWS for name in SCHEDULES if (row, name) not in REFUSED]
@@ -179,7 +184,7 @@ def test_flow_of_the_straight_path_is_noise_less_data():
     torch.testing.assert_close(Flow(LinearFlow()).target(x_0, eps, levels), eps - x_0, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("schedule", [LinearSigma(), VE(), ladder()], ids=["edm", "ve", "ladder"])
+@pytest.mark.parametrize("schedule", [LinearSigma(), VE(), GeometricLadder()], ids=["edm", "ve", "ladder"])
 def test_edm_is_karras_table_1_where_alpha_is_1(schedule):
     levels = trained_levels(schedule)
     x_0, eps = data_and_noise(levels)
@@ -230,7 +235,9 @@ class Constant(torch.nn.Module):
         return torch.ones_like(x)
 
 
-@pytest.mark.parametrize("schedule", [VE(), ladder(), single(0.3), VP()], ids=["ve", "ladder", "single", "vp"])
+@pytest.mark.parametrize(
+    "schedule", [VE(), GeometricLadder(), SingleLevel(0.3), VP()], ids=["ve", "ladder", "single", "vp"]
+)
 def test_a_net_of_unit_output_predicts_a_score_of_1_over_sigma_and_so_unit_noise(schedule):
     levels = trained_levels(schedule)
     x = data_and_noise(levels)[0]
@@ -251,7 +258,7 @@ def test_posterior_mean_target_is_equation_7_of_ho(steps):
     betas = np.linspace(0.1 / steps, 20 / steps, steps)
     alpha_bar = np.cumprod(1 - betas)
     before = np.concatenate([[1.0], alpha_bar[:-1]])
-    schedule = linear(steps)
+    schedule = LinearChain(steps)
     levels = trained_levels(schedule)
     x_0, eps = data_and_noise(levels, size=3)
     x_t = np.sqrt(alpha_bar)[:, None] * x_0.numpy() + np.sqrt(1 - alpha_bar)[:, None] * eps.numpy()

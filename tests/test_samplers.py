@@ -11,7 +11,7 @@ from litdiffusion.diffusion.gaussian import posterior, transition
 from litdiffusion.diffusion.levels import Prediction, per_sample_noise, seeded_noise
 from litdiffusion.diffusion.samplers import DDIM, Ancestral
 from litdiffusion.diffusion.samplers.base import prior
-from litdiffusion.diffusion.schedules import DiscreteSchedule, cosine, linear
+from litdiffusion.diffusion.schedules import CosineChain, DiscreteSchedule, LinearChain
 from litdiffusion.errors import UserError
 
 
@@ -31,28 +31,29 @@ def moments(sampler, schedule):
     [(50, "posterior", 0.1966), (50, "forward", 0.2662), (1000, "posterior", 0.2461), (1000, "forward", 0.2508)],
 )
 def test_ancestral_on_a_gaussian_ends_at_its_known_mean_and_variance(steps, kind, expected):
-    mean, variance = moments(Ancestral(variance=kind), linear(steps))
+    mean, variance = moments(Ancestral(variance=kind), LinearChain(steps))
     assert variance == pytest.approx(expected, abs=5e-5)
     assert mean == pytest.approx(1.0, abs=5e-5)
 
 
 def test_both_ancestral_variances_close_in_on_the_data_as_the_chain_is_refined():
     errors = {
-        k: [moments(Ancestral(variance=k), linear(n))[1] - 0.25 for n in (50, 200)] for k in ("posterior", "forward")
+        k: [moments(Ancestral(variance=k), LinearChain(n))[1] - 0.25 for n in (50, 200)]
+        for k in ("posterior", "forward")
     }
     assert errors["posterior"][0] < errors["posterior"][1] < 0 < errors["forward"][1] < errors["forward"][0]
 
 
 def test_the_mnist_source_schedule_starts_from_the_wrong_prior_and_misses_the_mean():
     with pytest.warns(UserWarning, match="wrong prior"):
-        schedule = linear(200, 1e-4, 0.02)
+        schedule = LinearChain(200, 1e-4, 0.02)
     assert moments(Ancestral(), schedule)[0] == pytest.approx(0.9633, abs=5e-5)
 
 
 @pytest.mark.parametrize("kind", ["posterior", "forward"])
 @pytest.mark.parametrize("steps", [5, 17, 60])
 def test_respaced_ancestral_steps_use_mean_and_variance_between_the_levels_visited(kind, steps):
-    schedule = linear(60)
+    schedule = LinearChain(60)
     sampler = Ancestral(steps, kind)
     levels = sampler.levels(schedule)
     assert len(levels) == steps + 1
@@ -68,7 +69,7 @@ def test_respaced_ancestral_steps_use_mean_and_variance_between_the_levels_visit
 
 
 def test_one_jump_from_pure_noise_returns_the_denoiser_s_estimate():
-    schedule = cosine(50)
+    schedule = CosineChain(50)
     x = torch.randn(6, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     estimate = mixture(schedule)(x, schedule.at(1.0)).x_0
     for sampler in (Ancestral(1), Ancestral(1, "forward"), DDIM(1), DDIM(1, eta=1.0)):
@@ -77,7 +78,7 @@ def test_one_jump_from_pure_noise_returns_the_denoiser_s_estimate():
 
 @pytest.mark.parametrize("steps", [None, 1, 7, 30])
 def test_ddim_with_eta_1_is_ancestral_with_posterior_variance(steps):
-    schedule = linear(60)
+    schedule = LinearChain(60)
     x = torch.randn(16, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     ddim = DDIM(steps, eta=1.0).trajectory(mixture(schedule), x, noise=seeded_noise(1))
     ancestral = Ancestral(steps).trajectory(mixture(schedule), x, noise=seeded_noise(1))
@@ -87,7 +88,7 @@ def test_ddim_with_eta_1_is_ancestral_with_posterior_variance(steps):
 
 @pytest.mark.parametrize("steps", [None, 1, 7, 30])
 def test_ddim_with_eta_0_is_eulers_method_in_the_coordinate_sigma_over_alpha(steps):
-    schedule = linear(60)
+    schedule = LinearChain(60)
     denoiser, sampler = mixture(schedule), DDIM(steps)
     x = torch.randn(16, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     scaled = x / schedule.at(1.0).alpha
@@ -101,7 +102,7 @@ def test_ddim_with_eta_0_is_eulers_method_in_the_coordinate_sigma_over_alpha(ste
 
 @pytest.mark.parametrize("eta", [0.3, 0.7])
 def test_ddim_keeps_the_marginals_of_a_point_mass_for_every_eta(eta):
-    schedule = linear(50)
+    schedule = LinearChain(50)
     sampler, point = DDIM(10, eta), double([[2.0]])
     for now, after in pairwise(sampler.levels(schedule)):
         x_t = now.alpha * point + now.sigma * double([[1.0], [0.0]])
@@ -116,7 +117,7 @@ def test_ddim_keeps_the_marginals_of_a_point_mass_for_every_eta(eta):
 
 
 def test_ddim_with_eta_0_converges_at_order_1_to_the_exact_probability_flow():
-    schedule = linear(4096)
+    schedule = LinearChain(4096)
     start = schedule.at(1.0)
     marginal_std = (start.alpha**2 * STD**2 + start.sigma**2).sqrt()
     x = double([[-1.5], [0.2], [2.0]])
@@ -130,7 +131,7 @@ def test_ddim_with_eta_0_converges_at_order_1_to_the_exact_probability_flow():
 @pytest.mark.parametrize("sampler", [Ancestral(), Ancestral(variance="forward"), DDIM(), DDIM(eta=1.0)])
 @pytest.mark.parametrize("steps", [None, 9])
 def test_the_last_step_adds_no_noise(sampler, steps):
-    sampler, schedule = sampler.respaced(steps), linear(40)
+    sampler, schedule = sampler.respaced(steps), LinearChain(40)
     now, after = sampler.levels(schedule)[-2:]
     assert transition(after, now).variance > 0
     x = torch.randn(8, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -141,7 +142,7 @@ def test_the_last_step_adds_no_noise(sampler, steps):
 
 @pytest.mark.parametrize("sampler", [Ancestral(), Ancestral(7, "forward"), DDIM(7), DDIM(5, eta=0.5)])
 def test_trajectory_starts_at_the_prior_visits_each_level_and_ends_at_the_sample(sampler):
-    schedule = linear(40)
+    schedule = LinearChain(40)
     x = torch.randn(8, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     kept = x.clone()
     states = list(sampler.trajectory(mixture(schedule), x, noise=seeded_noise(3)))
@@ -154,7 +155,7 @@ def test_trajectory_starts_at_the_prior_visits_each_level_and_ends_at_the_sample
 
 
 def test_sampling_records_no_gradients_and_leaves_gradient_mode_alone_between_states():
-    schedule = linear(40)
+    schedule = LinearChain(40)
     denoiser = mixture(schedule)
     denoiser.means = torch.nn.Parameter(denoiser.means)
     for state in Ancestral(4).trajectory(denoiser, torch.zeros(2, 1).double()):
@@ -166,13 +167,13 @@ def test_respaced_changes_the_steps_of_a_copy_only():
     sampler = DDIM(10, eta=0.4)
     other = sampler.respaced(3)
     assert (sampler.steps, other.steps, other.eta) == (10, 3, 0.4)
-    assert len(other.levels(linear(40))) == 4
+    assert len(other.levels(LinearChain(40))) == 4
 
 
 @pytest.mark.parametrize("sampler", [Ancestral(6), DDIM(6, eta=1.0)])
 @pytest.mark.parametrize("sizes", [(1, 4), (2, 3), (4, 1)])
 def test_with_noise_per_sample_a_sample_does_not_depend_on_its_batch(sampler, sizes):
-    schedule = linear(40)
+    schedule = LinearChain(40)
 
     def draw(seeds):
         noise = per_sample_noise(seeds)
@@ -187,7 +188,7 @@ def test_with_noise_per_sample_a_sample_does_not_depend_on_its_batch(sampler, si
 
 
 def test_prior_scales_the_noise_to_the_schedule():
-    schedule = linear(40)
+    schedule = LinearChain(40)
     schedule.prior_std = 3.0
     like = torch.empty(4, 2, dtype=torch.float64)
     assert torch.equal(prior(schedule, like, seeded_noise(0)), 3 * seeded_noise(0)(like))

@@ -26,14 +26,14 @@ from litdiffusion.diffusion.samplers.grids import GRIDS, levels_for
 from litdiffusion.diffusion.schedules import (
     VE,
     VP,
+    CosineChain,
+    GeometricLadder,
+    LinearChain,
     LinearFlow,
     LinearSigma,
+    SigmoidChain,
+    SingleLevel,
     SubVP,
-    cosine,
-    ladder,
-    linear,
-    sigmoid,
-    single,
 )
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import wasserstein_1d
@@ -103,14 +103,14 @@ REFUSALS = {
         lambda: EulerMaruyama(5).check(LinearFlow()),
         r"no signal is left at t = 1 \(alpha = 0\), and it divides by alpha; take sampler=",
     ),
-    "churn of a chain": (lambda: Heun(5, churn=1.0).check(ladder()), "take schedule=edm or ve, or churn=0"),
+    "churn of a chain": (lambda: Heun(5, churn=1.0).check(GeometricLadder()), "take schedule=edm or ve, or churn=0"),
     "churn of vp": (lambda: Heun(5, churn=1.0).check(VP()), "needs alpha = 1 and continuous time; take"),
-    "adaptive on a chain": (lambda: AdaptiveODE().check(linear()), "is trained at the levels of a chain only"),
+    "adaptive on a chain": (lambda: AdaptiveODE().check(LinearChain()), "is trained at the levels of a chain only"),
     "annealing a vp": (lambda: AnnealedLangevin().check(VP()), "it needs alpha = 1 at every level"),
-    "langevin on many levels": (lambda: Langevin().check(ladder()), "it stays at one noise level"),
-    "a walk of one level": (lambda: DDIM().check(single()), "a single noise level has no steps down"),
-    "too many steps": (lambda: DDIM(51).check(linear(50)), r"steps = 51 must lie in 1\.\.50"),
-    "too many on a grid": (lambda: UniPC(51).check(linear(50)), r"steps = 51 must lie in 1\.\.50"),
+    "langevin on many levels": (lambda: Langevin().check(GeometricLadder()), "it stays at one noise level"),
+    "a walk of one level": (lambda: DDIM().check(SingleLevel()), "a single noise level has no steps down"),
+    "too many steps": (lambda: DDIM(51).check(LinearChain(50)), r"steps = 51 must lie in 1\.\.50"),
+    "too many on a grid": (lambda: UniPC(51).check(LinearChain(50)), r"steps = 51 must lie in 1\.\.50"),
     "unknown grid": (
         lambda: Euler(5, "karas").check(VP()),
         r"one of uniform, quadratic, karras, log_snr, got 'karas'; did you mean karras\?",
@@ -199,7 +199,13 @@ def test_every_grid_falls_strictly_from_t_1_to_clean_data(steps, schedule, grid)
         assert levels[-2].t.item() == pytest.approx(schedule.t_min, rel=1e-9, abs=1e-15)
 
 
-CHAINS = {"linear": linear(50), "cosine": cosine(50), "sigmoid": sigmoid(20), "ladder": ladder(30), "long": linear()}
+CHAINS = {
+    "linear": LinearChain(50),
+    "cosine": CosineChain(50),
+    "sigmoid": SigmoidChain(20),
+    "ladder": GeometricLadder(30),
+    "long": LinearChain(),
+}
 
 
 @every_grid
@@ -221,7 +227,7 @@ def test_every_grid_of_a_chain_visits_levels_of_the_chain_each_once_for_any_numb
 
 
 @pytest.mark.parametrize("grid", list(GRIDS))
-@pytest.mark.parametrize("schedule", [linear(1000), ladder(1000)], ids=["linear", "ladder"])
+@pytest.mark.parametrize("schedule", [LinearChain(1000), GeometricLadder(1000)], ids=["linear", "ladder"])
 def test_on_a_chain_a_grid_without_crowding_takes_the_nearest_levels(schedule, grid):
     wanted = GRIDS[grid](schedule, torch.linspace(0, 1, 12, dtype=torch.float64)) * 1000
     found = [level.t.item() * 1000 for level in levels_for(schedule, 12, grid)[:-1]]
@@ -229,7 +235,7 @@ def test_on_a_chain_a_grid_without_crowding_takes_the_nearest_levels(schedule, g
 
 
 def test_crowded_levels_move_to_the_next_noisier_ones_and_never_further():
-    schedule = cosine(50)
+    schedule = CosineChain(50)
     wanted = (GRIDS["log_snr"](schedule, torch.linspace(0, 1, 20, dtype=torch.float64)) * 50).round().long().tolist()
     found = [round(level.t.item() * 50) for level in levels_for(schedule, 20, "log_snr")][:-1]
     assert len(set(wanted)) < 20

@@ -16,9 +16,16 @@ from litdiffusion.diffusion.levels import CLEAN, seeded_noise
 from litdiffusion.diffusion.parameterizations import EDM, V
 from litdiffusion.diffusion.samplers import DDIM, Ancestral, DPMSolver2M, Euler, Heun, SDEDPMSolver2M, UniPC
 from litdiffusion.diffusion.samplers.base import prior
-from litdiffusion.diffusion.schedules import VE, VP, LinearFlow, LinearSigma, SubVP, ladder, linear
+from litdiffusion.diffusion.schedules import VE, VP, GeometricLadder, LinearChain, LinearFlow, LinearSigma, SubVP
 
-PROCESSES = {"linear": linear(), "ladder": ladder(), "vp": VP(), "subvp": SubVP(), "ve": VE(), "edm": LinearSigma()}
+PROCESSES = {
+    "linear": LinearChain(),
+    "ladder": GeometricLadder(),
+    "vp": VP(),
+    "subvp": SubVP(),
+    "ve": VE(),
+    "edm": LinearSigma(),
+}
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers with numpy 2
 N = 12
 ROW = V()

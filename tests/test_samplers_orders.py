@@ -32,7 +32,7 @@ from litdiffusion.diffusion.samplers import (
     SDEDPMSolver2M,
     UniPC,
 )
-from litdiffusion.diffusion.schedules import ladder, linear, single
+from litdiffusion.diffusion.schedules import GeometricLadder, LinearChain, SingleLevel
 
 every_process = pytest.mark.parametrize("name", PROCESSES)
 every_continuous = pytest.mark.parametrize("name", CONTINUOUS)
@@ -100,7 +100,7 @@ def test_unipc_is_of_order_2_only_on_a_uniform_grid_of_the_straight_path():
     np.testing.assert_allclose(orders(errors), 2, atol=0.15)
 
 
-@pytest.mark.parametrize("make", [linear, lambda n: ladder(n, 0.01, 10.0)], ids=["linear", "ladder"])
+@pytest.mark.parametrize("make", [LinearChain, lambda n: GeometricLadder(n, 0.01, 10.0)], ids=["linear", "ladder"])
 def test_heun_along_the_time_of_a_chain_keeps_an_error_of_order_1_over_its_length(make):
     def gap(length):
         schedule = make(length)
@@ -261,7 +261,7 @@ def test_churn_stays_within_its_range_of_sigma_and_scales_its_noise():
 @pytest.mark.parametrize("step_size", [0.01, 0.05, 0.2])
 @pytest.mark.parametrize("count", [3, 200])
 def test_langevin_follows_its_recursion_to_the_stationary_variance(step_size, count):
-    schedule = single(0.3)
+    schedule = SingleLevel(0.3)
     s2 = STD**2 + 0.3**2  # the data blurred by the one noise level
     found = moments(Langevin(count, step_size), schedule, 0.0, 4.0, draws=count)
     kept = 1 - step_size / s2
@@ -272,7 +272,7 @@ def test_langevin_follows_its_recursion_to_the_stationary_variance(step_size, co
 
 def test_langevin_forgets_its_start_and_misses_the_law_by_its_step_only():
     s2 = STD**2 + 0.3**2
-    mean, variance = moments(Langevin(400, 0.05), single(0.3), 0.0, 4.0, draws=400)
+    mean, variance = moments(Langevin(400, 0.05), SingleLevel(0.3), 0.0, 4.0, draws=400)
     assert mean == pytest.approx(MEAN, abs=1e-12)
     assert variance == pytest.approx(s2 / (1 - 0.05 / (2 * s2)), rel=1e-12)
 
@@ -291,7 +291,7 @@ def annealed(sigmas, inner_steps, step_size, denoise):
 @pytest.mark.parametrize("denoise", [True, False])
 @pytest.mark.parametrize(("rungs", "inner_steps", "step_size"), [(10, 20, 0.1), (5, 7, 1.2)])
 def test_annealed_langevin_ends_at_the_mean_and_variance_of_its_recursion(rungs, inner_steps, step_size, denoise):
-    schedule = ladder(rungs, 0.2, 8.0)
+    schedule = GeometricLadder(rungs, 0.2, 8.0)
     sampler = AnnealedLangevin(inner_steps=inner_steps, step_size=step_size, denoise=denoise)
     found = moments(sampler, schedule, 0.0, 64.0, draws=rungs * inner_steps)
     expected = annealed(np.geomspace(8.0, 0.2, rungs), inner_steps, step_size, denoise)

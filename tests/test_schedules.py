@@ -14,17 +14,17 @@ from litdiffusion.diffusion.schedules import (
     VE,
     VP,
     Chain,
+    CosineChain,
     DiscreteSchedule,
+    GeometricLadder,
+    LinearChain,
     LinearFlow,
     LinearSigma,
     NoiseLadder,
+    ScaledLinearChain,
+    SigmoidChain,
+    SingleLevel,
     SubVP,
-    cosine,
-    ladder,
-    linear,
-    scaled_linear,
-    sigmoid,
-    single,
 )
 from litdiffusion.errors import UserError
 
@@ -162,7 +162,7 @@ def test_prior_has_the_deviation_of_the_noisiest_level_s_noise(schedule):
 
 @pytest.mark.parametrize(
     ("make", "name"),
-    [(VP, "vp"), (SubVP, "subvp"), (VE, "ve"), (LinearSigma, "edm"), (LinearFlow, "flow"), (ladder, "ladder")],
+    [(VP, "vp"), (SubVP, "subvp"), (VE, "ve"), (LinearSigma, "edm"), (LinearFlow, "flow"), (GeometricLadder, "ladder")],
 )
 def test_defaults_of_the_other_schedules_are_their_presets_too(make, name):
     ours, theirs = make().probe(), PRESETS[name].probe()
@@ -182,7 +182,7 @@ def test_alpha_of_vp_is_the_integral_of_its_betas():
 
 def test_vp_is_the_limit_of_the_linear_chain_at_order_1_over_its_length():
     t = torch.tensor([0.1, 0.3, 0.5, 0.8, 1.0]).double()
-    gaps = [(linear(steps).at(t).alpha.log() - VP().at(t).alpha.log()).abs() for steps in (1000, 2000, 4000)]
+    gaps = [(LinearChain(steps).at(t).alpha.log() - VP().at(t).alpha.log()).abs() for steps in (1000, 2000, 4000)]
     assert gaps[2].max() < 0.02
     torch.testing.assert_close(gaps[0] / gaps[1], torch.full_like(t, 2.0), rtol=0.02, atol=0)
     torch.testing.assert_close(gaps[1] / gaps[2], torch.full_like(t, 2.0), rtol=0.02, atol=0)
@@ -238,7 +238,7 @@ def test_other_grids_in_continuous_time_are_even_down_to_the_first_trained_time_
 
 
 def test_ladder_has_geometric_rungs_and_a_variance_linear_in_time_between_them():
-    schedule = ladder(5, 0.1, 10.0)
+    schedule = GeometricLadder(5, 0.1, 10.0)
     rungs = np.geomspace(0.1, 10, 5)
     np.testing.assert_allclose(schedule.probe().sigma, rungs, rtol=1e-12)
     between = schedule.at((indices(5)[1:] - 0.25) / 5).sigma
@@ -248,7 +248,7 @@ def test_ladder_has_geometric_rungs_and_a_variance_linear_in_time_between_them()
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 3.0])
 def test_single_is_a_ladder_of_one_rung_exact_in_float64(sigma):
-    schedule = single(sigma)
+    schedule = SingleLevel(sigma)
     assert schedule.steps == 1
     assert schedule.t_min == 1.0
     assert schedule.at(1.0).sigma.item() == pytest.approx(sigma, rel=1e-15)
@@ -258,7 +258,7 @@ def test_single_is_a_ladder_of_one_rung_exact_in_float64(sigma):
 
 
 def test_ladder_counts_its_rungs_as_chains_do():
-    schedule = ladder(7)
+    schedule = GeometricLadder(7)
     assert isinstance(schedule, Chain)
     assert torch.equal(schedule.noise_label(schedule.probe()), indices(7))
     assert torch.equal(schedule.previous(schedule.probe()).sigma[1:], schedule.probe().sigma[:-1])
@@ -272,17 +272,20 @@ BAD = {
     "flow from 1": (lambda: LinearFlow(1.0), "schedule.t_min must lie strictly between 0 and 1, got 1.0; 1e-3"),
     "ve falling": (lambda: VE(2.0, 1.0), "need 0 < schedule.sigma_min < schedule.sigma_max, got 2.0 and 1.0"),
     "edm from 0": (lambda: LinearSigma(0.0, 1.0), "need 0 < schedule.sigma_min < schedule.sigma_max, got 0.0"),
-    "ladder of one": (lambda: ladder(1), "at least 2 and whole, got 1; take schedule=single"),
-    "ladder falling": (lambda: ladder(5, 2.0, 1.0), "0 < sigma_min < sigma_max, got 2.0 and 1.0"),
+    "ladder of one": (lambda: GeometricLadder(1), "at least 2 and whole, got 1; take schedule=single"),
+    "ladder falling": (lambda: GeometricLadder(5, 2.0, 1.0), "0 < sigma_min < sigma_max, got 2.0 and 1.0"),
     "rungs not rising": (
         lambda: NoiseLadder(torch.tensor([1.0, 1.0])),
         r"strictly rising sigmas, got \[1.0, 1.0\]",
     ),
     "no rungs": (lambda: NoiseLadder(torch.empty(0)), r"one or more positive, strictly rising sigmas, got \[\]"),
     "rung at 0": (lambda: NoiseLadder(torch.tensor([0.0, 1.0])), "one or more positive"),
-    "single at 0": (lambda: single(0.0), "schedule.sigma must be positive, got 0.0; 0.1 to 1"),
+    "single at 0": (lambda: SingleLevel(0.0), "schedule.sigma must be positive, got 0.0; 0.1 to 1"),
     "no steps": (lambda: VP().grid(0), "sampler steps = 0 must be at least 1; 20 to 1000"),
-    "more steps than rungs": (lambda: ladder(5).grid(6), r"steps = 6 must lie in 1\.\.5.*give fewer steps, or null"),
+    "more steps than rungs": (
+        lambda: GeometricLadder(5).grid(6),
+        r"steps = 6 must lie in 1\.\.5.*give fewer steps, or null",
+    ),
 }
 
 
@@ -327,7 +330,7 @@ ULP_LENGTHS = [2, 10, 50, 200, 1000]  # at T = 50, 7 / T * T exceeds 7 by the la
 
 @pytest.mark.parametrize("steps", ULP_LENGTHS)
 def test_rates_at_a_level_are_those_of_the_cell_that_ends_there(steps):
-    schedule = cosine(steps)
+    schedule = CosineChain(steps)
     at_level, before = schedule.rates(indices(steps) / steps), schedule.rates((indices(steps) - 1e-6) / steps)
     torch.testing.assert_close(at_level, before, rtol=1e-4, atol=0)
 
@@ -357,9 +360,9 @@ def test_snap_takes_the_next_level_upwards_and_never_clean_data(path, steps):
 @pytest.mark.parametrize("steps", ULP_LENGTHS)
 def test_snap_leaves_the_levels_of_the_chain_where_they_are(steps):
     t = indices(steps) / steps
-    snapped = cosine(steps).snap(t)
+    snapped = CosineChain(steps).snap(t)
     torch.testing.assert_close(snapped.t, t, rtol=0, atol=1e-12)
-    for ours, general in zip(snapped, cosine(steps).at(t), strict=True):
+    for ours, general in zip(snapped, CosineChain(steps).at(t), strict=True):
         torch.testing.assert_close(ours, general, rtol=1e-12, atol=0)
 
 
@@ -390,7 +393,7 @@ def test_full_grid_visits_every_level_from_the_last_to_clean_data(path, steps):
 
 @pytest.mark.parametrize("steps", [2, 10, 50, 200])
 def test_every_shorter_grid_falls_through_distinct_levels_evenly(steps):
-    schedule = cosine(steps)
+    schedule = CosineChain(steps)
     for count in range(1, steps + 1):
         positions = np.array([level.t.item() for level in schedule.grid(count)]) * steps
         assert len(positions) == count + 1
@@ -438,19 +441,19 @@ def test_alpha_squared_is_the_published_alpha_bar(path, steps):
     np.testing.assert_allclose(sigma**2, 1 - alpha_bar, rtol=1e-9)
 
 
-@pytest.mark.parametrize("make", [linear, scaled_linear, cosine, sigmoid])
+@pytest.mark.parametrize("make", [LinearChain, ScaledLinearChain, CosineChain, SigmoidChain])
 def test_defaults_in_code_are_the_presets_of_the_same_name(make):
     assert torch.equal(make().probe().alpha, PRESETS[make.__name__].probe().alpha)
 
 
 def test_linear_at_1000_steps_is_the_table_of_ho():
     alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-    np.testing.assert_allclose(linear().at(indices(1000) / 1000).alpha ** 2, alpha_bar, rtol=1e-10)
+    np.testing.assert_allclose(LinearChain().at(indices(1000) / 1000).alpha ** 2, alpha_bar, rtol=1e-10)
 
 
 @pytest.mark.parametrize("tau", [0.3, 1.0, 2.0])
 def test_sigmoid_follows_its_temperature_and_range(tau):
-    alpha = sigmoid(100, start=-2.0, end=4.0, tau=tau).at(indices(100) / 100).alpha
+    alpha = SigmoidChain(100, start=-2.0, end=4.0, tau=tau).at(indices(100) / 100).alpha
     np.testing.assert_allclose(alpha**2, published_sigmoid(100, -2.0, 4.0, tau), rtol=1e-9)
 
 
@@ -458,12 +461,12 @@ def test_sigmoid_follows_its_temperature_and_range(tau):
 def test_default_linear_chain_ends_in_pure_noise_without_a_warning(steps):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        schedule = linear(steps)
+        schedule = LinearChain(steps)
     assert schedule.at(1.0).alpha < 0.01
     assert schedule.prior_std == 1.0
 
 
-@pytest.mark.parametrize(("make", "alpha"), [(linear, np.exp(-10.05 / 2)), (scaled_linear, None)])
+@pytest.mark.parametrize(("make", "alpha"), [(LinearChain, np.exp(-10.05 / 2)), (ScaledLinearChain, None)])
 def test_long_default_chains_tend_to_their_continuous_limit(make, alpha):
     if alpha is None:  # the integral of ((1 - t) sqrt(.85) + t sqrt(12))² over [0, 1]
         alpha = np.exp(-(0.85 + (0.85 * 12) ** 0.5 + 12) / 6)
@@ -485,7 +488,7 @@ def test_every_other_preset_ends_in_pure_noise_without_a_warning(path):
     assert schedule.explodes or schedule.at(1.0).alpha <= 0.1
 
 
-@pytest.mark.parametrize(("make", "rate", "shortest"), [(linear, 20, 21), (scaled_linear, 12, 13)])
+@pytest.mark.parametrize(("make", "rate", "shortest"), [(LinearChain, 20, 21), (ScaledLinearChain, 12, 13)])
 def test_default_betas_refuse_chains_too_short_for_them_and_name_the_remedy(make, rate, shortest):
     for steps in range(2, shortest):
         with pytest.raises(UserError, match=rf"beta_end .*got {rate / steps:g} \(T = {steps};.*take schedule=cosine"):
@@ -494,7 +497,7 @@ def test_default_betas_refuse_chains_too_short_for_them_and_name_the_remedy(make
 
 
 @pytest.mark.parametrize("steps", [-5, 0, 1])
-@pytest.mark.parametrize("make", [linear, scaled_linear, cosine, sigmoid])
+@pytest.mark.parametrize("make", [LinearChain, ScaledLinearChain, CosineChain, SigmoidChain])
 def test_fewer_than_two_steps_are_refused(make, steps):
     with pytest.raises(UserError, match=rf"at least 2 and whole, got {steps}; 200 to 1000"):
         make(steps)
@@ -513,7 +516,7 @@ def test_tables_of_fewer_than_two_betas_are_refused(betas):
 
 
 @pytest.mark.parametrize("ends", [{"beta_start": 0.0}, {"beta_start": -0.5}, {"beta_end": 1.0}, {"beta_end": 7.0}])
-@pytest.mark.parametrize("make", [linear, scaled_linear])
+@pytest.mark.parametrize("make", [LinearChain, ScaledLinearChain])
 def test_ends_of_a_beta_table_outside_0_and_1_are_refused_by_name(make, ends):
     (name, value), *_ = ends.items()
     with pytest.raises(UserError, match=rf"schedule.{name} must lie strictly between 0 and 1, got {value:g} .*give it"):
@@ -523,18 +526,18 @@ def test_ends_of_a_beta_table_outside_0_and_1_are_refused_by_name(make, ends):
 @pytest.mark.parametrize("steps", [-1, 0, 51, 1000])
 def test_more_sampling_steps_than_levels_are_refused(steps):
     with pytest.raises(UserError, match=rf"steps = {steps} must lie in 1\.\.50.*give fewer steps, or null"):
-        linear(50).grid(steps)
+        LinearChain(50).grid(steps)
 
 
 @pytest.mark.parametrize("bad", [{"start": 3.0, "end": -3.0}, {"tau": 0.0}])
 def test_sigmoid_refuses_a_rising_curve(bad):
     with pytest.raises(UserError, match="start < end and tau > 0, got"):
-        sigmoid(10, **bad)
+        SigmoidChain(10, **bad)
 
 
 def test_casting_the_module_that_holds_a_schedule_keeps_its_table_in_float64():
     holder = torch.nn.Module()
-    holder.schedule = linear(50)
+    holder.schedule = LinearChain(50)
     holder.half()
     assert holder.schedule.at(0.5).alpha.dtype == torch.float64
-    assert holder.schedule.at(torch.tensor(0.5)).alpha.item() == linear(50).at(0.5).alpha.item()
+    assert holder.schedule.at(torch.tensor(0.5)).alpha.item() == LinearChain(50).at(0.5).alpha.item()

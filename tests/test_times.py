@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import kstest, lognorm, norm
 
-from litdiffusion.diffusion.schedules import VE, VP, LinearFlow, LinearSigma, cosine, linear
+from litdiffusion.diffusion.schedules import VE, VP, CosineChain, LinearChain, LinearFlow, LinearSigma
 from litdiffusion.diffusion.times import LogitNormalTimes, LogNormalSigma, LossAwareTimes, UniformTimes
 from litdiffusion.errors import UserError
 
@@ -21,7 +21,7 @@ def indices(times, batch, offset=None):
 @pytest.mark.parametrize("multiple", [1, 2, 5])
 def test_a_batch_of_a_multiple_of_t_holds_every_index_equally_often(steps, multiple):
     torch.manual_seed(0)
-    times = UniformTimes(cosine(steps))
+    times = UniformTimes(CosineChain(steps))
     for _ in range(20):
         counts = torch.bincount(indices(times, multiple * steps), minlength=steps + 1)
         assert counts.tolist() == [0] + [multiple] * steps
@@ -30,7 +30,7 @@ def test_a_batch_of_a_multiple_of_t_holds_every_index_equally_often(steps, multi
 @pytest.mark.parametrize(("steps", "batch"), [(1000, 64), (200, 7), (50, 33)])
 def test_any_batch_holds_at_most_one_time_per_equal_share(steps, batch):
     torch.manual_seed(1)
-    times = UniformTimes(cosine(steps))
+    times = UniformTimes(CosineChain(steps))
     for _ in range(20):
         drawn = indices(times, batch).sort().values.numpy()
         gaps = np.diff(drawn)
@@ -40,7 +40,7 @@ def test_any_batch_holds_at_most_one_time_per_equal_share(steps, batch):
 
 def test_a_single_draw_is_uniform_on_1_to_t():
     torch.manual_seed(2)
-    times, draws = UniformTimes(cosine(10)), 4000
+    times, draws = UniformTimes(CosineChain(10)), 4000
     counts = torch.bincount(torch.cat([indices(times, 1) for _ in range(draws)]), minlength=11)
     assert counts[0] == 0
     chi_square = ((counts[1:] - draws / 10) ** 2 / (draws / 10)).sum().item()
@@ -49,7 +49,7 @@ def test_a_single_draw_is_uniform_on_1_to_t():
 
 def test_a_sample_picked_at_random_from_a_batch_has_a_uniform_index():
     torch.manual_seed(3)
-    times, draws = UniformTimes(cosine(10)), 4000
+    times, draws = UniformTimes(CosineChain(10)), 4000
     picked = torch.stack([indices(times, 4)[torch.randint(4, ())] for _ in range(draws)])
     counts = torch.bincount(picked, minlength=11)
     assert counts[0] == 0
@@ -59,21 +59,21 @@ def test_a_sample_picked_at_random_from_a_batch_has_a_uniform_index():
 @pytest.mark.parametrize("offset", [0.0, 1e-300, 0.5, 1 - 2**-53])
 @pytest.mark.parametrize("batch", [1, 3, 64, 1000])
 def test_index_0_is_never_drawn_whatever_the_offset(offset, batch):
-    drawn = indices(UniformTimes(linear(50)), batch, offset)
+    drawn = indices(UniformTimes(LinearChain(50)), batch, offset)
     assert drawn.min() >= 1
     assert drawn.max() <= 50
 
 
 @pytest.mark.parametrize(("steps", "batch"), [(10, 4), (50, 64), (1000, 17)])
 def test_a_given_offset_fixes_the_times_at_the_quantiles(steps, batch):
-    times = UniformTimes(cosine(steps))
+    times = UniformTimes(CosineChain(steps))
     expected = np.ceil((1 - (np.arange(batch) + 0.3) / batch) * steps)
     assert indices(times, batch, 0.3).tolist() == expected.tolist()
     assert torch.equal(indices(times, batch, 0.3), indices(times, batch, 0.3))
 
 
 def test_a_global_seed_reproduces_a_draw():
-    times = UniformTimes(linear(1000))
+    times = UniformTimes(LinearChain(1000))
     torch.manual_seed(5)
     first, second = indices(times, 8), indices(times, 8)
     torch.manual_seed(5)
@@ -84,7 +84,7 @@ def test_a_global_seed_reproduces_a_draw():
 def test_variance_of_the_mean_time_is_hundreds_of_times_below_that_of_independent_draws():
     torch.manual_seed(4)
     steps, batch = 1000, 250
-    times = UniformTimes(cosine(steps))
+    times = UniformTimes(CosineChain(steps))
     means = torch.stack([times.draw(torch.zeros(batch, 1)).t.mean() for _ in range(2000)])
     share = steps // batch  # one offset decides among this many neighbouring levels
     exact = (share**2 - 1) / 12 / steps**2
@@ -96,14 +96,14 @@ def test_variance_of_the_mean_time_is_hundreds_of_times_below_that_of_independen
 @pytest.mark.parametrize("shape", [(), (2,), (3, 4, 5)])
 def test_times_broadcast_against_the_data_one_per_sample_in_float64(shape):
     x_0 = torch.zeros(6, *shape)
-    t = UniformTimes(linear(1000)).draw(x_0, torch.tensor(0.5)).t
+    t = UniformTimes(LinearChain(1000)).draw(x_0, torch.tensor(0.5)).t
     assert t.dtype == torch.float64
     assert (x_0 + t).shape == x_0.shape
     assert t.flatten().tolist() == pytest.approx(np.ceil((1 - (np.arange(6) + 0.5) / 6) * 1000) / 1000)
 
 
 def test_offset_0_covers_the_chain_evenly_too():
-    assert torch.bincount(indices(UniformTimes(linear(100)), 100, 0.0), minlength=101).tolist() == [0] + [1] * 100
+    assert torch.bincount(indices(UniformTimes(LinearChain(100)), 100, 0.0), minlength=101).tolist() == [0] + [1] * 100
 
 
 def levels(times, batch, offset=None):
@@ -157,7 +157,7 @@ def test_log_normal_sigma_is_cut_off_at_the_ends_of_the_process():
 
 
 def test_on_a_chain_log_normal_sigma_takes_the_next_level_above():
-    chain, u = linear(50), shares(200)
+    chain, u = LinearChain(50), shares(200)
     drawn = chain.snap(LogNormalSigma(chain, 0.0, 1.0).quantile(u))
     wanted = np.exp(norm.ppf(u))
     inside = (wanted > chain.at(1 / 50).ratio.item()) & (wanted < chain.at(1.0).ratio.item())
@@ -191,11 +191,11 @@ def taught(schedule, law=squared, **settings):
 
 EVERY = {
     "uniform": UniformTimes(VP(t_min=1e-9)),
-    "chain": UniformTimes(cosine(50)),
+    "chain": UniformTimes(CosineChain(50)),
     "logit_normal": LogitNormalTimes(LinearFlow()),
     "log_normal": LogNormalSigma(LinearSigma()),
     "loss_aware": taught(VP(t_min=1e-9)),
-    "loss_aware_chain": taught(linear(1000)),
+    "loss_aware_chain": taught(LinearChain(1000)),
 }
 
 
@@ -289,7 +289,7 @@ def test_adaptive_times_lower_the_variance_of_the_loss_to_that_within_its_bins()
 
 @pytest.mark.parametrize(("steps", "bins", "used"), [(100, 10, 10), (100, 30, 30), (50, 100, 50), (97, 20, 20)])
 def test_each_level_of_a_chain_is_hit_with_its_share_of_its_bin(steps, bins, used):
-    times = taught(linear(steps), bins=bins)
+    times = taught(LinearChain(steps), bins=bins)
     assert len(times.probabilities()) == used
     sizes = (times.ends.diff() * steps).round().long()
     assert sizes.max() - sizes.min() <= 1
@@ -302,7 +302,7 @@ def test_each_level_of_a_chain_is_hit_with_its_share_of_its_bin(steps, bins, use
 
 
 def test_what_it_learned_survives_a_state_dict():
-    old, new = taught(linear(100)), LossAwareTimes(linear(100), bins=20, warmup=2, floor=0.05)
+    old, new = taught(LinearChain(100)), LossAwareTimes(LinearChain(100), bins=20, warmup=2, floor=0.05)
     assert not torch.equal(new.probabilities(), old.probabilities())
     new.load_state_dict({name: value.clone() for name, value in old.state_dict().items()})
     assert torch.equal(new.probabilities(), old.probabilities())

@@ -8,12 +8,22 @@ from torch.distributions import Normal, kl_divergence
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.parameterizations import EDM, X0, Epsilon, Flow, PosteriorMean, Score, V
 from litdiffusion.diffusion.samplers.stochastic import sde
-from litdiffusion.diffusion.schedules import VE, VP, LinearFlow, LinearSigma, cosine, ladder, linear, sigmoid, single
+from litdiffusion.diffusion.schedules import (
+    VE,
+    VP,
+    CosineChain,
+    GeometricLadder,
+    LinearChain,
+    LinearFlow,
+    LinearSigma,
+    SigmoidChain,
+    SingleLevel,
+)
 from litdiffusion.diffusion.weightings import SNR, Likelihood, MinSNR, Simple, Variational
 from litdiffusion.errors import UserError
 
-SCHEDULES = {"linear": linear(50), "cosine": cosine(40), "sigmoid": sigmoid(20)}
-CHAINS = SCHEDULES | {"ladder": ladder(30)}
+SCHEDULES = {"linear": LinearChain(50), "cosine": CosineChain(40), "sigmoid": SigmoidChain(20)}
+CHAINS = SCHEDULES | {"ladder": GeometricLadder(30)}
 WEIGHTINGS = {
     "snr": lambda s: SNR(),
     "min_snr": lambda s: MinSNR(5.0),
@@ -72,13 +82,13 @@ def test_snr_weighting_is_the_squared_error_of_the_noise(make, schedule):
     torch.testing.assert_close(case.loss(SNR(), make(schedule)), expected, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("schedule", [*CHAINS.values(), *CONTINUOUS.values(), single(0.3)])
+@pytest.mark.parametrize("schedule", [*CHAINS.values(), *CONTINUOUS.values(), SingleLevel(0.3)])
 def test_snr_weighting_of_the_score_is_sigma_squared(schedule):
     level = schedule.at(schedule.probe().t[:-1]) if schedule.loses_signal else schedule.probe()
     torch.testing.assert_close(SNR().weight(level, Score()), level.sigma**2, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("schedule", [LinearSigma(), VE(), ladder()], ids=["edm", "ve", "ladder"])
+@pytest.mark.parametrize("schedule", [LinearSigma(), VE(), GeometricLadder()], ids=["edm", "ve", "ladder"])
 def test_simple_weighting_of_the_edm_row_is_karras_weight_of_the_denoiser(schedule):
     case = Case(schedule)
     sigma = case.level.sigma
@@ -122,7 +132,7 @@ def test_simple_weighting_of_the_score_row_is_sigma_squared(schedule):
 # The likelihood weighting.
 
 
-@pytest.mark.parametrize("schedule", [*CHAINS.values(), *CONTINUOUS.values(), single(0.3)])
+@pytest.mark.parametrize("schedule", [*CHAINS.values(), *CONTINUOUS.values(), SingleLevel(0.3)])
 def test_likelihood_weighting_is_half_of_g_squared_on_the_error_of_the_score(schedule):
     level = schedule.at(schedule.probe().t[:-1]) if schedule.loses_signal else schedule.probe()
     variance = sde(schedule, level)[1] / schedule.place_rate(level.t)
@@ -156,7 +166,7 @@ def test_likelihood_weighting_is_the_limit_of_the_variational_one_per_unit_of_ti
     limit = Likelihood(VP()).weight(VP().at(t), Epsilon())
     gaps = []
     for steps in (1000, 2000, 4000):
-        chain = linear(steps)
+        chain = LinearChain(steps)
         gaps.append(steps * Variational(chain, "forward").weight(chain.at(t), Epsilon()) / limit - 1)
     assert gaps[-1].abs().max() < 0.03
     torch.testing.assert_close(gaps[0] / gaps[1], torch.full_like(t, 2.0), rtol=0.05, atol=0)
@@ -178,7 +188,7 @@ def test_likelihood_weighting_is_finite_where_no_signal_is_left(row):
 
 
 def test_variational_weighting_refuses_a_process_without_steps_and_names_the_likelihood_s():
-    for schedule in (VP(), single(0.5)):
+    for schedule in (VP(), SingleLevel(0.5)):
         with pytest.raises(UserError, match=f"{type(schedule).__name__} has none; take weighting=likelihood"):
             Variational(schedule)
 

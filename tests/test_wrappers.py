@@ -12,10 +12,10 @@ from litdiffusion.diffusion.denoisers import (
 )
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.samplers.base import Predict
-from litdiffusion.diffusion.schedules import linear
+from litdiffusion.diffusion.schedules import LinearChain
 from litdiffusion.errors import UserError
 
-SCHEDULE = linear(100)
+SCHEDULE = LinearChain(100)
 every_time = pytest.mark.parametrize("t", [0.01, 0.3, 1.0])
 
 

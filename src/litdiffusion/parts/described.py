@@ -4,10 +4,8 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
-P = ParamSpec("P")
-T = TypeVar("T")
 UNKNOWN = "_unknown_"
 """The key that replaces ``_target_`` if the creating call is unknown; its value is the name of the object's class."""
 
@@ -39,18 +37,6 @@ class Described:
             cls.__init__ = _storing_call(cls.__init__)
 
 
-def described(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorates a function that creates an object: the object stores this call instead of its constructor's."""
-
-    @wraps(function)
-    def made(*args: P.args, **kwargs: P.kwargs) -> T:
-        result = function(*args, **kwargs)
-        vars(result)["made_by"] = _call(made, inspect.signature(function), args, kwargs)
-        return result
-
-    return made
-
-
 def description(value: Any, context: Mapping[str, Any] | None = None) -> Any:
     """``value`` in the form of a config: plain values unchanged, an object as ``_target_`` and its arguments.
 
@@ -58,7 +44,7 @@ def description(value: Any, context: Mapping[str, Any] | None = None) -> Any:
     is defined inside a function or in the script itself, from which it cannot be imported.
 
     Args:
-        value: a plain value, a `Described` object, a function, or a ``functools.partial`` of one.
+        value: a plain value, a `Described` object, a class or function, or a ``functools.partial`` of one.
         context: objects that are passed by these names when the object is created again; they are left out.
     """
     if value is None or isinstance(value, bool | int | float | str):
@@ -74,7 +60,7 @@ def description(value: Any, context: Mapping[str, Any] | None = None) -> Any:
         return {UNKNOWN: _name(type(value) if call is None else call.target)}
     context = context or {}
     own = {name: item for name, item in call.arguments.items() if name not in context or item is not context[name]}
-    return {"_target_": _name(call.target), **description(own), **({"_partial_": True} if _is_function(value) else {})}
+    return {"_target_": _name(call.target), **description(own)}
 
 
 def _storing_call(init: Callable[..., None]) -> Callable[..., None]:
@@ -109,13 +95,9 @@ def _call(target: Callable[..., Any], signature: inspect.Signature, args: tuple,
 def _call_of(value: Any) -> Call | None:
     if isinstance(value, partial):
         return None if value.args else Call(value.func, value.keywords)
-    if inspect.isfunction(value):
+    if inspect.isfunction(value) or inspect.isclass(value):
         return Call(value, {})
     return getattr(value, "made_by", Call(type(value), {}) if isinstance(value, Described) else None)
-
-
-def _is_function(value: Any) -> bool:
-    return isinstance(value, partial) or inspect.isfunction(value)
 
 
 def _importable(target: Callable[..., Any]) -> bool:

@@ -22,7 +22,7 @@ from litdiffusion.training.description import description_of
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.evaluation import Evaluation
 from litdiffusion.training.guard import Health, diagnosis
-from litdiffusion.training.optimizers import adamw
+from litdiffusion.training.optimizers import NetAdamW
 from litdiffusion.training.position import Position, Progress, rewind
 from litdiffusion.training.train_log import TrainLog
 
@@ -63,7 +63,7 @@ class DiffusionModule(Evaluation):
         shape: tuple[int, ...],
         sampler: Sampler | None = None,
         codec: Codec | None = None,
-        optimizer: MakeOptimizer = adamw,
+        optimizer: MakeOptimizer = NetAdamW,
         lr_schedule: MakeSchedule | None = None,
         ema_decay: float = 0.999,
         seed: int = 0,

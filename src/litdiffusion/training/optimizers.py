@@ -10,45 +10,11 @@ from torch.optim import AdamW, Optimizer
 from litdiffusion.errors import UserError
 
 
-def adamw(net: nn.Module, lr: float = 1e-3) -> AdamW:
+class NetAdamW(AdamW):
     """AdamW without weight decay over all weights of the net."""
-    return AdamW(net.parameters(), lr, weight_decay=0.0, fused=True)
 
-
-def muon(
-    net: nn.Module,
-    lr: float = 1e-3,
-    momentum: float = 0.95,
-    betas: tuple[float, float] = (0.9, 0.999),
-    weight_decay: float = 0.0,
-) -> "CombinedOptimizer":
-    """Muon for the hidden matrices of the net, AdamW for all other weights, as one optimizer.
-
-    Hidden matrices are the weights of all linear layers except the net's first and last one, which read the input and
-    write the output. Muon's step is scaled to the size of AdamW's, so both use one learning rate.
-
-    Raises:
-        UserError: a net without hidden matrices, or a torch without Muon.
-
-    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the common rate is that of
-    Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv 2502.16982.
-    """
-    if not hasattr(torch.optim, "Muon"):
-        raise UserError(f"optimizer=muon needs torch 2.9 or later, this is {torch.__version__}; take optimizer=adamw")
-    matrices = [layer.weight for layer in net.modules() if isinstance(layer, nn.Linear) and layer.weight.requires_grad]
-    hidden = matrices[1:-1]
-    if not hidden:
-        raise UserError(
-            f"optimizer=muon is for hidden matrices, and this net has {len(matrices)} linear layers, the first and the "
-            f"last of which do not count; take optimizer=adamw"
-        )
-    chosen = {id(weight) for weight in hidden}
-    others = [weight for weight in net.parameters() if id(weight) not in chosen and weight.requires_grad]
-    settings = {"lr": lr, "weight_decay": weight_decay}
-    return CombinedOptimizer(
-        torch.optim.Muon(hidden, momentum=momentum, adjust_lr_fn="match_rms_adamw", **settings),
-        AdamW(others, betas=tuple(betas), **settings),
-    )
+    def __init__(self, net: nn.Module, lr: float = 1e-3):
+        super().__init__(net.parameters(), lr, weight_decay=0.0, fused=True)
 
 
 class CombinedOptimizer(Optimizer):
@@ -83,3 +49,48 @@ class CombinedOptimizer(Optimizer):
         for part in self.parts:
             part.param_groups = [next(groups) for _ in part.param_groups]
             part.state = self.state
+
+
+class MuonAdamW(CombinedOptimizer):
+    """Muon for the hidden matrices of the net, AdamW for all other weights, as one optimizer.
+
+    Hidden matrices are the weights of all linear layers except the net's first and last one, which read the input and
+    write the output. Muon's step is scaled to the size of AdamW's, so both use one learning rate.
+
+    Raises:
+        UserError: a net without hidden matrices, or a torch without Muon.
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the common rate is that of
+    Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv 2502.16982.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+    ):
+        if not hasattr(torch.optim, "Muon"):
+            raise UserError(
+                f"optimizer=muon needs torch 2.9 or later, this is {torch.__version__}; take optimizer=adamw"
+            )
+        hidden, others = _hidden_and_other_weights(net)
+        settings = {"lr": lr, "weight_decay": weight_decay}
+        super().__init__(
+            torch.optim.Muon(hidden, momentum=momentum, adjust_lr_fn="match_rms_adamw", **settings),
+            AdamW(others, betas=tuple(betas), **settings),
+        )
+
+
+def _hidden_and_other_weights(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    matrices = [layer.weight for layer in net.modules() if isinstance(layer, nn.Linear) and layer.weight.requires_grad]
+    hidden = matrices[1:-1]
+    if not hidden:
+        raise UserError(
+            f"optimizer=muon is for hidden matrices, and this net has {len(matrices)} linear layers, the first and the "
+            f"last of which do not count; take optimizer=adamw"
+        )
+    chosen = {id(weight) for weight in hidden}
+    return hidden, [weight for weight in net.parameters() if id(weight) not in chosen and weight.requires_grad]

@@ -4,24 +4,24 @@ from litdiffusion.diffusion.schedules.base import NoiseSchedule
 from litdiffusion.diffusion.schedules.chain import Chain
 from litdiffusion.diffusion.schedules.continuous import VE, VP, ContinuousSchedule, LinearFlow, LinearSigma, SubVP
 from litdiffusion.diffusion.schedules.discrete import DiscreteSchedule
-from litdiffusion.diffusion.schedules.ladder import NoiseLadder, ladder, single
-from litdiffusion.diffusion.schedules.tables import cosine, linear, scaled_linear, sigmoid
+from litdiffusion.diffusion.schedules.ladder import GeometricLadder, NoiseLadder, SingleLevel
+from litdiffusion.diffusion.schedules.tables import CosineChain, LinearChain, ScaledLinearChain, SigmoidChain
 
 __all__ = [
     "VE",
     "VP",
     "Chain",
     "ContinuousSchedule",
+    "CosineChain",
     "DiscreteSchedule",
+    "GeometricLadder",
+    "LinearChain",
     "LinearFlow",
     "LinearSigma",
     "NoiseLadder",
     "NoiseSchedule",
+    "ScaledLinearChain",
+    "SigmoidChain",
+    "SingleLevel",
     "SubVP",
-    "cosine",
-    "ladder",
-    "linear",
-    "scaled_linear",
-    "sigmoid",
-    "single",
 ]

@@ -8,7 +8,6 @@ from torch import Tensor
 from litdiffusion.diffusion.levels import Level
 from litdiffusion.diffusion.schedules.chain import Chain
 from litdiffusion.errors import UserError
-from litdiffusion.parts.described import described
 
 
 class NoiseLadder(Chain):
@@ -50,8 +49,7 @@ class NoiseLadder(Chain):
         return torch.zeros_like(slope), -slope / (2 * level.sigma)
 
 
-@described
-def ladder(steps: int = 50, sigma_min: float = 0.01, sigma_max: float = 10.0) -> NoiseLadder:
+class GeometricLadder(NoiseLadder):
     """L = ``steps`` sigmas, evenly spaced in log sigma, from ``sigma_min`` to ``sigma_max``.
 
     ``sigma_max`` should be about the largest distance between two data points.
@@ -59,22 +57,25 @@ def ladder(steps: int = 50, sigma_min: float = 0.01, sigma_max: float = 10.0) ->
     Source: Song, Ermon, 2019, arXiv 1907.05600 (L = 10, 0.01 to 1); how to choose the ends: Song, Ermon, "Improved
     Techniques for Training Score-Based Generative Models", 2020, arXiv 2006.09011, techniques 1 and 2.
     """
-    if not isinstance(steps, int) or steps < 2:
-        raise UserError(
-            f"schedule.steps must be at least 2 and whole, got {steps!r}; take schedule=single for one sigma"
-        )
-    if not 0 < sigma_min < sigma_max:
-        raise UserError(f"a ladder needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-    ends = torch.tensor([sigma_min, sigma_max], dtype=torch.float64).log()
-    return NoiseLadder(torch.linspace(*ends.tolist(), steps, dtype=torch.float64).exp())
+
+    def __init__(self, steps: int = 50, sigma_min: float = 0.01, sigma_max: float = 10.0):
+        if not isinstance(steps, int) or steps < 2:
+            raise UserError(
+                f"schedule.steps must be at least 2 and whole, got {steps!r}; take schedule=single for one sigma"
+            )
+        if not 0 < sigma_min < sigma_max:
+            raise UserError(f"a ladder needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        ends = torch.tensor([sigma_min, sigma_max], dtype=torch.float64).log()
+        super().__init__(torch.linspace(*ends.tolist(), steps, dtype=torch.float64).exp())
 
 
-@described
-def single(sigma: float = 0.5) -> NoiseLadder:
+class SingleLevel(NoiseLadder):
     """One noise level: denoising score matching without time; samples are data blurred by noise of std ``sigma``.
 
     Source: Vincent, "A Connection Between Score Matching and Denoising Autoencoders", 2011 (Neural Computation 23).
     """
-    if not sigma > 0:
-        raise UserError(f"schedule.sigma must be positive, got {sigma}; 0.1 to 1 times the data's std are usual")
-    return NoiseLadder(torch.tensor([sigma], dtype=torch.float64))
+
+    def __init__(self, sigma: float = 0.5):
+        if not sigma > 0:
+            raise UserError(f"schedule.sigma must be positive, got {sigma}; 0.1 to 1 times the data's std are usual")
+        super().__init__(torch.tensor([sigma], dtype=torch.float64))

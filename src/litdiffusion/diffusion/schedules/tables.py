@@ -1,6 +1,6 @@
-"""The usual beta tables: each function returns a chain, for any number of steps T >= 2.
+"""The usual beta tables as chains, for any number of steps T >= 2.
 
-The default betas of `linear` need T > 20, those of `scaled_linear` T > 12; shorter chains need their own betas.
+The default betas of `LinearChain` need T > 20, those of `ScaledLinearChain` T > 12; shorter chains need others.
 """
 
 import math
@@ -11,11 +11,9 @@ from torch import Tensor
 
 from litdiffusion.diffusion.schedules.discrete import DiscreteSchedule
 from litdiffusion.errors import UserError
-from litdiffusion.parts.described import described
 
 
-@described
-def linear(steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None) -> DiscreteSchedule:
+class LinearChain(DiscreteSchedule):
     """Betas rising linearly from ``beta_start`` to ``beta_end``.
 
     The defaults 0.1 / T and 20 / T equal Ho's 1e-4 and 0.02 at T = 1000. For every T above 20 the chain ends equally
@@ -23,58 +21,61 @@ def linear(steps: int = 1000, beta_start: float | None = None, beta_end: float |
 
     Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, section 4.
     """
-    start, end = _ends(steps, beta_start, beta_end, 0.1, 20.0)
-    return DiscreteSchedule(torch.linspace(start, end, steps, dtype=torch.float64))
+
+    def __init__(self, steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None):
+        start, end = _ends(steps, beta_start, beta_end, 0.1, 20.0)
+        super().__init__(torch.linspace(start, end, steps, dtype=torch.float64))
 
 
-@described
-def scaled_linear(
-    steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None
-) -> DiscreteSchedule:
-    """Betas whose square roots rise linearly; between the same ends they are smaller than those of `linear`.
+class ScaledLinearChain(DiscreteSchedule):
+    """Betas whose square roots rise linearly; between the same ends they are smaller than those of `LinearChain`.
 
     The defaults 0.85 / T and 12 / T are those of latent diffusion at T = 1000.
 
     Source: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2021, arXiv 2112.10752
     (in its published configurations).
     """
-    start, end = _ends(steps, beta_start, beta_end, 0.85, 12.0)
-    return DiscreteSchedule(torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2)
+
+    def __init__(self, steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None):
+        start, end = _ends(steps, beta_start, beta_end, 0.85, 12.0)
+        super().__init__(torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2)
 
 
-@described
-def cosine(steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> DiscreteSchedule:
+class CosineChain(DiscreteSchedule):
     """``alpha_bar(t) = cos²(pi / 2 * (t + offset) / (1 + offset))``, normalised to 1 at t = 0.
 
     Betas are at most ``max_beta``.
 
     Source: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv 2102.09672, equation 17.
     """
-    _check_steps(steps)
-    return _from_alpha_bar(lambda t: torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2, steps, max_beta)
+
+    def __init__(self, steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999):
+        _check_steps(steps)
+        super().__init__(_betas(lambda t: torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2, steps, max_beta))
 
 
-@described
-def sigmoid(
-    steps: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
-) -> DiscreteSchedule:
+class SigmoidChain(DiscreteSchedule):
     """``alpha_bar(t) = 1 / (1 + exp((start + t * (end - start)) / tau))``, rescaled to fall from 1 to 0.
 
     Betas are at most ``max_beta``.
 
     Source: Jabri, Fleet, Chen, "Scalable Adaptive Computation for Iterative Generation", 2022, arXiv 2212.11972.
     """
-    _check_steps(steps)
-    if not (start < end and tau > 0):
-        raise UserError(f"sigmoid needs start < end and tau > 0, got start={start}, end={end}, tau={tau}")
-    edge = torch.sigmoid(torch.tensor(-end / tau, dtype=torch.float64))
-    return _from_alpha_bar(lambda t: torch.sigmoid(-(t * (end - start) + start) / tau) - edge, steps, max_beta)
+
+    def __init__(
+        self, steps: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
+    ):
+        _check_steps(steps)
+        if not (start < end and tau > 0):
+            raise UserError(f"sigmoid needs start < end and tau > 0, got start={start}, end={end}, tau={tau}")
+        edge = torch.sigmoid(torch.tensor(-end / tau, dtype=torch.float64))
+        super().__init__(_betas(lambda t: torch.sigmoid(-(t * (end - start) + start) / tau) - edge, steps, max_beta))
 
 
-def _from_alpha_bar(alpha_bar: Callable[[Tensor], Tensor], steps: int, max_beta: float) -> DiscreteSchedule:
+def _betas(alpha_bar: Callable[[Tensor], Tensor], steps: int, max_beta: float) -> Tensor:
     """``beta_i = 1 - alpha_bar(i / T) / alpha_bar((i - 1) / T)``, at most ``max_beta``."""
     values = alpha_bar(torch.arange(steps + 1, dtype=torch.float64) / steps)
-    return DiscreteSchedule((1 - values[1:] / values[:-1]).clamp(max=max_beta))
+    return (1 - values[1:] / values[:-1]).clamp(max=max_beta)
 
 
 def _ends(
