@@ -130,7 +130,7 @@ def test_recipes_pick_five_parts_and_single_words_win_over_them():
     assert recipe.weighting._target_.endswith("Variational")
     swapped = composed("recipe=ddpm_mean", "weighting=snr", "schedule=cosine")
     assert swapped.weighting._target_.endswith("SNR")
-    assert swapped.schedule._target_.endswith("cosine")
+    assert swapped.schedule._target_.endswith("CosineChain")
 
 
 def test_a_callback_can_be_taken_out_by_null(built):

@@ -85,7 +85,7 @@ def test_the_command_line_starts_without_torch(module):
 def test_every_public_name_can_be_imported_from_the_package():
     for name in dir(litdiffusion):
         assert getattr(litdiffusion, name) is not None
-    assert litdiffusion.LinearChain is importlib.import_module("litdiffusion.diffusion.schedules").linear
+    assert litdiffusion.LinearChain is importlib.import_module("litdiffusion.diffusion.schedules").LinearChain
     assert litdiffusion.Pretrained is importlib.import_module("litdiffusion.pretrained.model").Pretrained
     with pytest.raises(AttributeError, match="has no attribute 'Unheard'"):
         litdiffusion.Unheard  # noqa: B018

@@ -441,9 +441,12 @@ def test_alpha_squared_is_the_published_alpha_bar(path, steps):
     np.testing.assert_allclose(sigma**2, 1 - alpha_bar, rtol=1e-9)
 
 
-@pytest.mark.parametrize("make", [LinearChain, ScaledLinearChain, CosineChain, SigmoidChain])
-def test_defaults_in_code_are_the_presets_of_the_same_name(make):
-    assert torch.equal(make().probe().alpha, PRESETS[make.__name__].probe().alpha)
+@pytest.mark.parametrize(
+    ("preset", "make"),
+    [("linear", LinearChain), ("scaled_linear", ScaledLinearChain), ("cosine", CosineChain), ("sigmoid", SigmoidChain)],
+)
+def test_defaults_in_code_are_the_presets_of_the_same_name(preset, make):
+    assert torch.equal(make().probe().alpha, PRESETS[preset].probe().alpha)
 
 
 def test_linear_at_1000_steps_is_the_table_of_ho():

@@ -1,7 +1,7 @@
 """litdiffusion: diffusion models from parts that fit together.
 
-The public names of all rooms can be imported from here: ``from litdiffusion import Denoiser, LinearChain, DDIM``. A room
-is imported when one of its names is first used, so that ``train.py --help`` stays fast.
+The public names of all rooms can be imported from here: ``from litdiffusion import Denoiser, DDIM``. A room is
+imported when one of its names is first used, so that ``train.py --help`` stays fast.
 
 Notation (all modules): ``x_0`` is data, ``eps ~ N(0, I)``, ``t`` in [0, 1] grows with noise, ``s < t`` is the next,
 cleaner time; ``alpha`` and ``sigma`` are always the scales in ``x_t = alpha * x_0 + sigma * eps``;
