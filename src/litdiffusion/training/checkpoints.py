@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from litdiffusion.errors import UserError, first_line
 from litdiffusion.runs.files import is_sealed, seal_fits
+from litdiffusion.training.archives import check_archive, check_content
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -22,6 +24,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     content = read_file(path)
     if not isinstance(content, dict) or "litdiffusion" not in content:
         raise UserError(f"{path} was not written by litdiffusion; give a .ckpt file of one of its runs")
+    state = content.get("state_dict")
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise UserError(f"{path} holds no weights by their names; give another .ckpt file of its run")
     return content
 
 
@@ -36,6 +41,7 @@ def read_file(path: str | Path) -> Any:
         raise UserError(f"no checkpoint at {path}; give the path of a .ckpt file, as printed at the end of a run")
     if is_sealed(path) and not seal_fits(path):
         raise UserError(_damage_message(path, "its checksum does not fit"))
+    check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -43,6 +49,7 @@ def read_file(path: str | Path) -> Any:
         raise UserError(_damage_message(path, reason)) from error
     if isinstance(content, dict) and content.get("sealed") and not is_sealed(path):
         raise UserError(_damage_message(path, "its checksum is missing"))
+    check_content(content, path)
     return content
 
 
