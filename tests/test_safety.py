@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CONF, QUIET, ROOT, TINY, UNMEASURED, composed
+from conftest import QUIET, ROOT, TINY, UNMEASURED, composed
 from omegaconf import OmegaConf
 
 from litdiffusion.build import Run, build
 from litdiffusion.config.make import make
-from litdiffusion.config.trust import check_checkpoint_config, targets
+from litdiffusion.config.received import checked_part
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained import Pretrained
 
@@ -49,23 +49,18 @@ def test_dangerous_names_are_refused_before_they_are_called(name):
 
 @pytest.mark.parametrize("name", [*REFUSED, *SENT])
 def test_a_checkpoint_may_name_no_more_than_parts_and_networks(name):
-    with pytest.raises(UserError, match=r"is refused|neither a part of a model|outside the trusted packages"):
-        check_checkpoint_config({"_target_": "litdiffusion.nets.Adapter", "net": [{"_target_": name}]}, "model")
+    with pytest.raises(UserError, match=r"is refused|of a trusted package|outside the trusted packages"):
+        checked_part({"_target_": "litdiffusion.nets.Adapter", "net": [{"_target_": name}]}, "model")
 
 
-def test_what_conf_holds_for_a_model_may_stand_in_a_checkpoint():
-    pytest.importorskip("diffusers", reason="one of the yamls names it")
-    groups = ("schedule", "parameterization", "model", "codec", "sampler", "data", "metrics")
-    for group in groups:
-        for path in sorted((CONF / group).glob("*.yaml")):
-            content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-            for where, name in targets(content.get(group, content), group):
-                check_checkpoint_config({"_target_": name}, where)
-
-
-def test_a_stored_interpolation_is_refused():
-    with pytest.raises(UserError, match="holds an interpolation"):
-        check_checkpoint_config({"_target_": "litdiffusion.nets.MLP", "hidden": "${oc.env:HOME}"}, "model")
+@pytest.mark.parametrize("name", REFUSED)
+def test_trust_in_a_package_is_no_trust_in_what_it_imports(name, mynets, tmp_path):
+    (tmp_path / "code" / f"{mynets}.py").write_text("import os, subprocess, torch, litdiffusion.data.files as files\n")
+    for passed_on in ("os.system", "subprocess.run", "torch.load", "torch.hub.load", "files.idx_problem"):
+        with pytest.raises(UserError):
+            checked_part({"_target_": f"{mynets}.{passed_on}"}, "model", [mynets])
+    with pytest.raises(UserError):
+        checked_part({"_target_": name}, "model", [mynets])
 
 
 NET = """

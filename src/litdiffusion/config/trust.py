@@ -1,6 +1,5 @@
-"""Which names a ``_target_`` may have: many in a user's own yaml, few in the config of a checkpoint."""
+"""Which names a ``_target_`` of the user's own yaml may have; `received` has the rules for a checkpoint."""
 
-import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,14 +9,7 @@ from typing import Any
 from litdiffusion.errors import UserError
 
 TRUSTED = ("litdiffusion", "torch", "torchvision", "torchmetrics", "lightning", "diffusers", "timm")
-"""Packages that need no warning in a yaml, and no permission in a checkpoint."""
-
-PARTS = (
-    *("codecs", "data", "nets", "measure.features", "measure.quality", "training.lr", "training.optimizers"),
-    *("diffusion.objectives", "diffusion.parameterizations", "diffusion.samplers", "diffusion.schedules"),
-    *("diffusion.times", "diffusion.weightings"),
-)
-"""The modules of litdiffusion that a checkpoint's config may name."""
+"""Packages that need no warning in a yaml."""
 
 # The only names of the standard library that are allowed: they hold plain values and cannot run or delete anything.
 HARMLESS = {"collections.OrderedDict", "datetime.timedelta", "pathlib.Path", "pathlib._local.Path"}
@@ -92,56 +84,9 @@ def warn_of_untrusted_packages(config: Mapping[str, Any], trusted: Iterable[str]
         )
 
 
-def check_checkpoint_config(config: Any, path: str, allowed: Iterable[str] = ()) -> None:
-    """Refuses a part of a checkpoint's config whose targets could run foreign code.
-
-    Allowed targets: the parts of litdiffusion; networks (``torch.nn.Module``) of trusted packages; as ``optimizer`` an
-    optimizer and as ``lr_schedule`` a scheduler of trusted packages; everything in the packages of ``allowed``. Other
-    packages are not even imported.
-
-    Raises:
-        UserError: another target, or an interpolation, which a stored config never holds.
-    """
-    if "${" in str(config):
-        raise UserError(f"{path} of this checkpoint holds an interpolation, which no run writes; do not use the file")
-    for where, target in targets(config, path):
-        refuse_name(str(target), where)
-        package = package_of(str(target))
-        if package in set(allowed):
-            continue
-        if package not in TRUSTED:
-            raise UserError(
-                f"this checkpoint would import {target} ({where}), outside the trusted packages; if you know who wrote "
-                f"it and {package}, allow it by trust={package}"
-            )
-        _check_kind(str(target), where)
-
-
 def package_of(name: str) -> str:
     """The top-level package of a dotted name."""
     return str(name).partition(".")[0]
-
-
-def _check_kind(name: str, path: str) -> None:
-    from hydra.utils import get_object
-    from torch import nn, optim
-
-    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)
-    try:
-        target = get_object(name)
-    except Exception:  # making the part reports the error and its remedy
-        return
-    origin = origin_of(target) or name
-    part = origin.startswith(tuple(f"litdiffusion.{name}." for name in PARTS))
-    rates = optim.lr_scheduler.LRScheduler
-    kind = {"optimizer": optim.Optimizer, "lr_schedule": rates}.get(path.partition(".")[0], nn.Module)
-    known = isinstance(target, type) and issubclass(target, kind) and package_of(origin) in TRUSTED
-    if not part and not known:
-        raise UserError(
-            f"this checkpoint names {name} ({path}), which is neither a part of a model ({', '.join(PARTS)} of "
-            f"litdiffusion) nor a {kind.__name__} of a trusted package; if you know who wrote it, allow it by "
-            f"trust={package_of(name)}"
-        )
 
 
 def _dangerous(name: str) -> bool:

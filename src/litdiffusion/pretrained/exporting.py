@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from litdiffusion.config.keys import Use, decides
+from litdiffusion.config.received import checked_record
 from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.training.checkpoints import read_checkpoint
@@ -31,13 +32,17 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> 
     if any((folder / name).exists() for name in (WEIGHTS, CONFIG)):
         raise UserError(f"{folder} already holds an exported model, which would be overwritten; name another folder")
     content = read_checkpoint(checkpoint)
+    checked_record(content["litdiffusion"], checkpoint)
     prefix, state = f"{PREFIXES[weights]}net.", content["state_dict"]
     # Cloned because safetensors refuses tensors that share memory or are not contiguous.
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     net = {name: value.clone().contiguous() for name, value in own.items()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(_record(content, weights), indent=1)
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"the config of {checkpoint} holds more than plain values; take another file") from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / WEIGHTS, save(net, {"format": "pt", "weights": weights}))
         write_atomically(folder / CONFIG, text.encode())
     except OSError as error:
@@ -65,11 +70,10 @@ def read_export(folder: str | Path, weights: str = "ema") -> dict[str, Any]:
         raise UserError(
             f"{error.filename or folder / WEIGHTS} is missing; take a folder that scripts/export.py wrote"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{folder} holds no intact exported model ({error}); export it again") from error
-    record["value_range"] = record["value_range"] and tuple(record["value_range"])
     return {"litdiffusion": record, "state_dict": {f"{PREFIXES[exported]}net.{k}": v for k, v in net.items()}}
 
 
@@ -77,4 +81,4 @@ def _record(content: dict[str, Any], weights: str) -> dict[str, Any]:
     record = content["litdiffusion"]
     config = {key: value for key, value in record["config"].items() if decides(key, Use.EXPORT)}
     config["derived"] = {**config["derived"], "run_dir": None}
-    return {"format": "litdiffusion 1", "weights": weights, "value_range": record["value_range"], "config": config}
+    return {"format": "litdiffusion 1", "weights": weights, "value_range": record.get("value_range"), "config": config}

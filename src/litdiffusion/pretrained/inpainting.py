@@ -40,7 +40,7 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     images = _is_image_model(cfg, pretrained)
     cfg = _with_defaults(cfg, pretrained, images)
-    data = pretrained.data()
+    data = pretrained.data(cfg.data_root, cfg.data_path)
     problem = (hidden_images if images else fixed_points)(cfg, data)
     denoiser = pretrained.denoiser
     sampler_for(cfg, problem.items, problem.mask).check(denoiser.schedule, denoiser.learned_variance)

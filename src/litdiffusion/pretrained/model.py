@@ -1,7 +1,9 @@
 """Loads a model from a checkpoint; needs neither the data set nor the yamls."""
 
 import copy
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,18 @@ from torch import Tensor, nn
 
 from litdiffusion.build import build_denoiser
 from litdiffusion.codecs import Codec
-from litdiffusion.config.make import make
-from litdiffusion.config.trust import check_checkpoint_config
+from litdiffusion.config.make import make, make_a
+from litdiffusion.config.received import checked_part, checked_record
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser
 from litdiffusion.diffusion.samplers import Draws, Sampler
+from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
+from litdiffusion.measure.quality import Quality
 from litdiffusion.pretrained.exporting import PREFIXES, read_export
 from litdiffusion.pretrained.outputs import device_for
 from litdiffusion.pretrained.progress import draw_samples
+from litdiffusion.pretrained.sizes import check_size, limited_by
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint
 from litdiffusion.training.class_labels import classes_in_turn
@@ -33,7 +38,7 @@ class Pretrained:
     Args:
         path: a checkpoint, or the folder of an exported model.
         weights: "ema" or "raw".
-        trust: further packages that the checkpoint's config may name, see `trust.check_checkpoint_config`.
+        trust: further packages that the checkpoint's config may name, see `checked_part`.
         module: a module like the trained one, for a network that the checkpoint cannot describe. Copies of its parts
             are used instead of those of the config.
 
@@ -51,15 +56,15 @@ class Pretrained:
         if weights not in PREFIXES:
             raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
         content = read_export(path, weights) if Path(path).is_dir() else read_checkpoint(path)
-        record = content["litdiffusion"]
+        settings, self.value_range = checked_record(content["litdiffusion"], path)
+        self._parts: dict[str, Any] = content["litdiffusion"]["config"]
         self._trust = [trust] if isinstance(trust, str) else list(trust)
-        self.config: DictConfig = OmegaConf.create({**record["config"], "compile": False})
-        self.value_range: tuple[float, float] | None = record["value_range"]
+        self.config: DictConfig = OmegaConf.create({**settings, "compile": False})
         self.shape = tuple(self.config.derived.shape)
-        self.num_classes: int = self.config.derived.get("num_classes") or 0
+        self.num_classes: int = self.config.derived.num_classes
         self.codec: Codec
         self.sampler: Sampler
-        self.codec, self.sampler, self.denoiser = self._parts() if module is None else _copies(module)
+        self.codec, self.sampler, self.denoiser = self._made(content) if module is None else _copies(module)
         self.denoiser.eval()
         try:
             self.denoiser.load_state_dict(_with_prefix(content["state_dict"], PREFIXES[weights]))
@@ -68,24 +73,47 @@ class Pretrained:
             owner = "its own config" if module is None else "this module"
             raise UserError(f"the weights of {path} do not fit {owner} ({reason}); take another file") from error
 
-    def _parts(self) -> tuple[Codec, Sampler, Denoiser]:
-        """Makes codec, sampler and denoiser from the stored config."""
-        for part in ("parameterization", "model"):
-            self.check_part(part)
-        return (
-            self.make_part("codec"),
-            self.make_part("sampler"),
-            build_denoiser(self.config, self.make_part("schedule")),
-        )
+    def _made(self, content: dict[str, Any]) -> tuple[Codec, Sampler, Denoiser]:
+        """Makes codec, sampler and denoiser from the stored config, after a look at the shapes of the weights."""
+        for part in ("model", "codec", "schedule", "parameterization", "sampler"):
+            self.config[part] = self.part(part)
+        state = content["state_dict"]
+        check_size(partial(make, self.config.model, "model"), state)
+        schedule = make_a(NoiseSchedule, self.config.schedule, "schedule")
+        sampler = make_a(Sampler, self.config.sampler, "sampler")
+        codec = make_a(Codec, self.config.codec, "codec")
+        with limited_by(state):
+            return codec, sampler, build_denoiser(self.config, schedule)
 
-    def make_part(self, part: str) -> Any:
-        """Makes a part of the stored config, e.g. "data", after `check_part`."""
-        self.check_part(part)
-        return make(self.config[part], part)
+    def part(self, name: str, paths: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """A section of the stored config, if `checked_part` allows it; ``paths`` as there."""
+        if not self.has(name):
+            raise UserError(
+                f"the config of this checkpoint has no {name}: it was trained in a script, or not by litdiffusion; "
+                f"take a checkpoint of train.py"
+            )
+        return checked_part(self._parts[name], name, self._trust, paths)
 
-    def data(self) -> Facts:
-        """Loads the data that the model was trained on."""
-        return facts_of(self.make_part("data"))
+    def has(self, name: str) -> bool:
+        """Whether the stored config has this section."""
+        return bool(self._parts.get(name))
+
+    def data(self, root: str | None = None, path: str | None = None) -> Facts:
+        """Loads the data that the model was trained on.
+
+        Args:
+            root: folder of downloaded data sets; None: ``LITDIFFUSION_DATA``, or ``./data``.
+            path: folder of the images, for a model of a folder of images. A path in the checkpoint is never used.
+        """
+        paths = {"root": _root(root), **({} if path is None else {"path": path})}
+        node = OmegaConf.create(self.part("data", paths))
+        if "path" in self._parts["data"] and "path" not in node:
+            raise UserError("this model was trained on a folder of images; give it by data_path=/my/images")
+        return facts_of(make(node, "data"))
+
+    def metrics(self, root: str | None = None) -> Quality:
+        """The metrics that the model was trained with; they keep what they compute in ``root``, see `data`."""
+        return make(OmegaConf.create(self.part("metrics", {"cache": f"{_root(root)}/metrics"})), "metrics")
 
     def sample(
         self,
@@ -105,15 +133,6 @@ class Pretrained:
     def draws(self, sampler: Sampler, device: torch.device, clip: bool = True, guidance: float | None = None) -> Draws:
         """Draws samples in data space by ``sampler``; for the other arguments see `denoiser_on`."""
         return Draws(sampler, self.denoiser_on(device, clip, guidance), self.shape, self.codec.decode, device)
-
-    def check_part(self, part: str) -> None:
-        """Refuses a part that the stored config lacks, or whose targets are not trusted."""
-        if part not in self.config:
-            raise UserError(
-                f"the config of this checkpoint has no {part}: it was trained in a script, or not by litdiffusion; "
-                f"take a checkpoint of train.py"
-            )
-        check_checkpoint_config(OmegaConf.to_container(self.config[part], resolve=False), part, self._trust)
 
     def denoiser_on(self, device: torch.device, clip: bool, guidance: float | None = None) -> nn.Module:
         """The denoiser on a device, guided by weight ``guidance`` if given; ``clip`` limits x_0 to the data's range."""
@@ -163,6 +182,11 @@ class Pretrained:
 
 def _copies(module: DiffusionModule) -> tuple[Codec, Sampler, Denoiser]:
     return copy.deepcopy((module.codec, module.sampler, module.denoiser))
+
+
+def _root(root: str | None) -> str:
+    """The folder of downloaded data sets."""
+    return root or os.environ.get("LITDIFFUSION_DATA", "./data")
 
 
 def _with_prefix(state: dict[str, Any], prefix: str) -> dict[str, Any]:

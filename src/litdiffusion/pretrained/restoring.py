@@ -31,10 +31,9 @@ def restored_module(
     """
     content = read_checkpoint(path)
     pretrained = Pretrained(path, trust=trust)
-    for part in ("times", "weighting", "objective", "optimizer", "lr_schedule"):
-        if pretrained.config.get(part):
-            pretrained.check_part(part)
-    config = OmegaConf.merge(pretrained.config, settings)
+    parts = {name: pretrained.part(name) for name in ("times", "weighting", "objective", "optimizer")}
+    parts["lr_schedule"] = pretrained.part("lr_schedule") if pretrained.has("lr_schedule") else None
+    config = OmegaConf.merge(pretrained.config, parts, settings)
     schedule = make(config.schedule, "schedule")
     module = build_module(config, pretrained.codec, schedule, pretrained.value_range, kind=kind)
     module.load_state_dict(content["state_dict"], strict=strict)

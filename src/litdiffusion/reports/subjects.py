@@ -46,12 +46,9 @@ def subjects(cfg: DictConfig) -> Iterator[Subject]:
     for path, name in zip(paths, names(paths), strict=True):
         for weights in as_list(cfg.weights):
             pretrained = Pretrained(path, weights, cfg.trust)
-            config = pretrained.config
-            pretrained.check_part("data")
-            metrics = cfg.get("metrics") or config.get("metrics")
-            if not metrics:
+            if not cfg.get("metrics") and not pretrained.has("metrics"):
                 raise UserError(f"{path} was trained with metrics=none; give metrics=vectors, classifier or inception")
-            key = str((OmegaConf.to_container(config.data), OmegaConf.to_container(metrics)))
+            key = str((pretrained.part("data"), cfg.get("metrics") or pretrained.part("metrics")))
             if key not in measures:
                 measures[key] = _make_quality(cfg, pretrained)
             yield Subject(name, path, weights, pretrained, measures[key])
@@ -105,9 +102,8 @@ def check_choices(cfg: DictConfig, folder: Path) -> None:
 
 
 def _make_quality(cfg: DictConfig, pretrained: Pretrained) -> Quality:
-    data = pretrained.data()
-    quality: Quality = make(cfg.metrics, "metrics") if cfg.get("metrics") else pretrained.make_part("metrics")
-    return quality.attach(data)
+    quality: Quality = make(cfg.metrics, "metrics") if cfg.get("metrics") else pretrained.metrics(cfg.data_root)
+    return quality.attach(pretrained.data(cfg.data_root, cfg.data_path))
 
 
 def _make_sampler(name: str, folder: Path) -> Sampler:

@@ -1,7 +1,7 @@
 """Frozen feature nets: features and logits of images, and the name of the net for every table."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,7 @@ class Extractor(ABC):
         return joined(parts)
 
 
+@runtime_checkable
 class Features(Protocol):
     """A kind of features without a data set, as a config names it."""
 

@@ -1,6 +1,7 @@
 """The quality of image samples: distances from real images in the features of a net that suits the data."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
@@ -67,7 +68,7 @@ class ImageQuality(Quality):
     rising = frozenset({"precision", "recall", "density", "coverage", "confidence", "class_accuracy"})
     live = 256
 
-    def __init__(self, features: Features, cache: str, reference: int = 10_000):
+    def __init__(self, features: Features, cache: str | Path, reference: int = 10_000):
         super().__init__()
         if reference < 100:
             raise UserError(f"metrics.reference must be at least 100 real images, got {reference}; 10000 is usual")
