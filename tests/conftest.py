@@ -27,6 +27,8 @@ TINY = [
     "trainer.accelerator=cpu",
     "lr_schedule.warmup_steps=0",
 ]
+BARE_RUN = [*TINY, *UNMEASURED, "callbacks.progress_bar=null", "callbacks.trajectory=null", "callbacks.field=null"]
+BARE_RUN += ["callbacks.final_samples=null", "callbacks.forward_process=null", "logger=none"]
 
 
 @pytest.fixture(autouse=True)
