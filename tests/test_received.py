@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from conftest import BARE_RUN, CONF, composed
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
 
 import litdiffusion
 from litdiffusion.build import Run
@@ -68,6 +70,16 @@ def refusal(path: Path, load: Callable[[Path], Any] = Pretrained) -> str:
 def test_the_checkpoint_itself_is_loaded(altered):
     assert Pretrained(altered()).sample(n=2).shape == (2, 2)
     assert DiffusionModule.load_from_checkpoint(altered()).shape == (2,)
+
+
+def test_a_restored_module_stores_where_its_data_and_metrics_are_from(altered, tmp_path):
+    module, path = DiffusionModule.load_from_checkpoint(altered()), tmp_path / "again.ckpt"
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = L.Trainer(max_steps=1, logger=False, accelerator="cpu", **quiet)
+    trainer.fit(module, DataLoader(torch.randn(16, 2), batch_size=16))
+    trainer.save_checkpoint(path)
+    assert Pretrained(path).section("data") == Pretrained(altered()).section("data")
+    assert Pretrained(path).section("metrics") == Pretrained(altered()).section("metrics")
 
 
 def callables() -> Iterator[str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from litdiffusion.build import build_denoiser
 from litdiffusion.codecs import Codec
 from litdiffusion.config.make import make, make_a
-from litdiffusion.config.received import checked_part, checked_record
+from litdiffusion.config.received import check_plain, checked_part, checked_record
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser
 from litdiffusion.diffusion.samplers import Draws, Sampler
@@ -93,6 +93,11 @@ class Pretrained:
                 f"take a checkpoint of train.py"
             )
         return checked_part(self._parts[name], name, self._trust, paths)
+
+    def section(self, name: str) -> Any:
+        """A section of the stored config as it stands, to be stored again: plain values, of which nothing is made."""
+        check_plain(self._parts[name], name)
+        return self._parts[name]
 
     def has(self, name: str) -> bool:
         """Whether the stored config has this section."""

@@ -33,6 +33,7 @@ def restored_module(
     pretrained = Pretrained(path, trust=trust)
     parts = {name: pretrained.part(name) for name in ("times", "weighting", "objective", "optimizer")}
     parts["lr_schedule"] = pretrained.part("lr_schedule") if pretrained.has("lr_schedule") else None
+    parts |= {name: pretrained.section(name) for name in ("data", "metrics") if pretrained.has(name)}
     config = OmegaConf.merge(pretrained.config, parts, settings)
     schedule = make(config.schedule, "schedule")
     module = build_module(config, pretrained.codec, schedule, pretrained.value_range, kind=kind)
