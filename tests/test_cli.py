@@ -27,7 +27,7 @@ def one_error(status: int, err: str) -> str:
         (["modle=unet"], "there is no group or key modle; did you mean model?"),
         (["trainer.max_step=5"], "there is no group or key trainer.max_step; did you mean trainer.max_steps?"),
         (["experiment=toy_spirale"], "did you mean toy_spiral?"),
-        (["+schedule.stepps=5"], "schedule.stepps is not an argument of linear; did you mean steps?"),
+        (["+schedule.stepps=5"], "schedule.stepps is not an argument of LinearChain; did you mean steps?"),
         (["schedule.steps=1"], "schedule.steps must be at least 2 and whole, got 1"),
         (["schedule.steps=many"], "schedule.steps='many' has the wrong type"),
         (["schedule.beta_end=1.5"], "schedule.beta_end must lie strictly between 0 and 1, got 1.5"),

@@ -14,7 +14,7 @@ from litdiffusion.config.checks import check_disk, format_bytes
 from litdiffusion.config.optimizer import state_per_weight
 from litdiffusion.config.shapes import check_shapes, dummy_forward
 from litdiffusion.diffusion.samplers import Sampler
-from litdiffusion.diffusion.schedules import single
+from litdiffusion.diffusion.schedules import SingleLevel
 from litdiffusion.errors import UserError
 from litdiffusion.nets import MLP, UNet
 
@@ -112,7 +112,7 @@ def test_samplers_and_codecs_are_asked_too(built):
     with pytest.raises(UserError, match=r"the sampler returns shape \(2, 1\), \(2, 2\) is needed"):
         check_shapes(experiment.module, experiment.data)
     with pytest.raises(UserError, match=r"sampler=Halved does not fit this process: .*; take sampler=langevin"):
-        Halved().check(single(0.5))
+        Halved().check(SingleLevel(0.5))
     experiment.module.codec = Halving()
     with pytest.raises(UserError, match=r"the codec's encode returns shape \(1,\), \(2,\) is needed"):
         check_shapes(experiment.module, experiment.data)

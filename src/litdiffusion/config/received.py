@@ -261,25 +261,25 @@ class Settings(BaseModel):
     skip_nonfinite: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
-class Record(BaseModel):
+class Description(BaseModel):
     """What a checkpoint says of its model: the settings above, and the range of the data's values."""
 
     config: Settings
     value_range: tuple[float, float] | None = None
 
 
-def checked_record(record: Any, path: str | Path) -> tuple[dict[str, Any], tuple[float, float] | None]:
-    """The settings and the value range of a checkpoint's record, without any part.
+def checked_description(description: Any, path: str | Path) -> tuple[dict[str, Any], tuple[float, float] | None]:
+    """The settings and the value range of a checkpoint's description, without any part.
 
     Raises:
-        UserError: a record that is malformed or out of range, with its first fault.
+        UserError: a description that is malformed or out of range, with its first fault.
     """
     try:
-        checked = Record.model_validate(record)
+        checked = Description.model_validate(description)
         low, high = checked.value_range or (-1.0, 1.0)
     except (ValidationError, RecursionError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "is nested too deeply"}
-        where = ".".join(map(str, first["loc"])) or "record"
+        where = ".".join(map(str, first["loc"])) or "description"
         raise UserError(f"{path} holds no model: its {where}: {first['msg'].lower()}; take another file") from None
     if not -math.inf < low < high < math.inf:
         raise UserError(f"{path} holds no model: its value_range is {low} to {high}; take another file")

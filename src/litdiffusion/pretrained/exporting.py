@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from litdiffusion.config.keys import Use, decides
-from litdiffusion.config.received import checked_record
+from litdiffusion.config.received import checked_description
 from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.training.checkpoints import read_checkpoint
@@ -32,7 +32,7 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> 
     if any((folder / name).exists() for name in (WEIGHTS, CONFIG)):
         raise UserError(f"{folder} already holds an exported model, which would be overwritten; name another folder")
     content = read_checkpoint(checkpoint)
-    checked_record(content["litdiffusion"], checkpoint)
+    checked_description(content["litdiffusion"], checkpoint)
     prefix, state = f"{PREFIXES[weights]}net.", content["state_dict"]
     # Cloned because safetensors refuses tensors that share memory or are not contiguous.
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

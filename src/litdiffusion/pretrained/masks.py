@@ -1,4 +1,4 @@
-"""Masks for inpainting; a new mask is one class here and one yaml in ``conf/mask``."""
+"""Masks for inpainting; a new mask is one class and one yaml in ``conf/mask``."""
 
 from abc import ABC, abstractmethod
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from litdiffusion.build import build_denoiser
 from litdiffusion.codecs import Codec
 from litdiffusion.config.make import make, make_a
-from litdiffusion.config.received import check_plain, checked_part, checked_record
+from litdiffusion.config.received import check_plain, checked_description, checked_part
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser
 from litdiffusion.diffusion.samplers import Draws, Sampler
@@ -56,7 +56,7 @@ class Pretrained:
         if weights not in PREFIXES:
             raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
         content = read_export(path, weights) if Path(path).is_dir() else read_checkpoint(path)
-        settings, self.value_range = checked_record(content["litdiffusion"], path)
+        settings, self.value_range = checked_description(content["litdiffusion"], path)
         self._parts: dict[str, Any] = content["litdiffusion"]["config"]
         self._trust = [trust] if isinstance(trust, str) else list(trust)
         self.config: DictConfig = OmegaConf.create({**settings, "compile": False})
