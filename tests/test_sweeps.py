@@ -205,6 +205,35 @@ def test_the_table_names_the_best_and_what_went_wrong(tmp_path):
     ]
 
 
+def test_a_damaged_record_costs_one_row_of_the_table(tmp_path):
+    for seed, value in ((1, 0.5), (2, 0.25), (3, 0.75)):
+        job(tmp_path, f"seed-{seed}", "complete", value)
+    (tmp_path / "seed-2/run.json").write_text('{"status": "comp')
+    comparison = compare(tmp_path)
+    assert comparison.varied == ["seed"]
+    assert (comparison.metric, comparison.best.name) == ("quality/x", "seed-1")
+    assert [job.name for job in comparison.unfinished] == ["seed-2"]
+    lines = text(comparison).splitlines()
+    assert lines[3].split() == ["seed-2", "unreadable", "0"]
+    assert lines[-1].startswith("unreadable: seed-2: ")
+    assert "run.json is not the record of a run" in lines[-1]
+    write_files(comparison)
+    assert [row["quality/x"] for row in rows(tmp_path)] == ["0.5", "0.75", ""]
+
+
+def test_a_damaged_record_stops_no_other_job(tmp_path, command):
+    line = ("train.py", "-m", "sweep=my", *SMALL)
+    assert command(*line, "seed=1")[0] == 0
+    (damaged,) = (tmp_path / "outputs/sweeps/my").glob("*/run.json")
+    damaged.write_text("[]")
+    status, _, err = command(*line, "seed=1,2")
+    assert status == 2
+    assert "Traceback" not in err
+    assert "run.json is not the record of a run" in err
+    assert [row["status"] for row in rows(damaged.parent.parent)] == ["complete", "unreadable"]
+    assert damaged.read_text() == "[]"
+
+
 def test_the_table_as_a_command(tmp_path, command):
     job(tmp_path / "s", "seed-1", "complete", 0.5)
     job(tmp_path / "s", "seed-2", "complete", 0.25)

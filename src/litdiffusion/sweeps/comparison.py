@@ -11,6 +11,7 @@ from litdiffusion.runs.files import write_picture
 from litdiffusion.runs.record import RunRecord, is_locked, read_record
 
 DONE = ("complete", "pruned")
+UNREADABLE = "unreadable"
 CSV, PICTURE = "comparison.csv", "comparison.png"
 Cell = str | int | float | None
 
@@ -41,10 +42,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All jobs in a sweep's folder, ordered by the overrides in which they differ."""
+    """All jobs in a sweep's folder, ordered by the overrides in which they differ; unreadable ones last."""
 
     folder: Path
     jobs: Sequence[Job]
+
+    @property
+    def readable(self) -> list[Job]:
+        """The jobs whose record can be read."""
+        return [job for job in self.jobs if job.status != UNREADABLE]
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric that compares the jobs."""
+        return (self.readable or self.jobs)[0].metric
 
     @property
     def rising(self) -> bool:
@@ -53,9 +64,9 @@ class Comparison:
 
     @property
     def varied(self) -> list[str]:
-        """Keys of the overrides in which the jobs differ."""
-        keys = list(dict.fromkeys(key for job in self.jobs for key in job.overrides))
-        return [key for key in keys if len({job.overrides.get(key) for job in self.jobs}) > 1]
+        """Keys of the overrides in which the readable jobs differ."""
+        keys = list(dict.fromkeys(key for job in self.readable for key in job.overrides))
+        return [key for key in keys if len({job.overrides.get(key) for job in self.readable}) > 1]
 
     @property
     def best(self) -> Job | None:
@@ -65,7 +76,7 @@ class Comparison:
 
     @property
     def unfinished(self) -> list[Job]:
-        """Jobs that failed, were stopped or interrupted, or are still running."""
+        """Jobs that failed, were stopped or interrupted, are still running, or cannot be read."""
         return [job for job in self.jobs if job.status not in DONE]
 
     def differing_overrides(self, job: Job) -> str:
@@ -76,7 +87,7 @@ class Comparison:
         """One row per job: overrides, status, metrics (the compared one first), minutes, attempts, error."""
         names = sorted({name for job in self.jobs for name in job.record.metrics})
         keys = list(dict.fromkeys(key for job in self.jobs for key in job.overrides))
-        return [_csv_row(job, keys, names) for job in self.jobs]
+        return [_csv_row(job, self.metric, keys, names) for job in self.jobs]
 
 
 def compare(folder: Path) -> Comparison:
@@ -85,14 +96,23 @@ def compare(folder: Path) -> Comparison:
     Raises:
         UserError: the folder holds no jobs.
     """
-    found = [(path.parent.name, read_record(path.parent)) for path in sorted(folder.glob("*/run.json"))]
-    jobs = [Job(name, record, _status(folder / name, record)) for name, record in found if record is not None]
+    jobs = [_read_job(path.parent) for path in sorted(folder.glob("*/run.json"))]
     if not jobs:
         raise UserError(
             f"{folder} holds no jobs of a sweep; give a folder outputs/sweeps/NAME that -m sweep=NAME wrote"
         )
     varied = Comparison(folder, jobs).varied
-    return Comparison(folder, sorted(jobs, key=lambda job: [_sort_key(job.overrides.get(key)) for key in varied]))
+    ordered = sorted(jobs, key=lambda job: [_sort_key(job.overrides.get(key)) for key in varied])
+    return Comparison(folder, sorted(ordered, key=lambda job: job.status == UNREADABLE))
+
+
+def _read_job(folder: Path) -> Job:
+    """The job in a folder; one whose ``run.json`` is damaged is `UNREADABLE` and has no overrides."""
+    try:
+        record = read_record(folder)
+    except UserError as error:
+        return Job(folder.name, RunRecord("failed", {}, error=str(error)), UNREADABLE)
+    return Job(folder.name, record, _status(folder, record))
 
 
 def text(comparison: Comparison) -> str:
@@ -114,7 +134,7 @@ def write_files(comparison: Comparison) -> list[Path]:
     csv, picture = comparison.folder / CSV, comparison.folder / PICTURE
     write_csv(csv, comparison.rows())
     bars = [Bar(comparison.differing_overrides(job), job.value, job.status) for job in comparison.jobs]
-    write_picture(picture, jobs_picture(bars, comparison.jobs[0].metric, comparison.rising))
+    write_picture(picture, jobs_picture(bars, comparison.metric, comparison.rising))
     return [csv, picture]
 
 
@@ -128,9 +148,9 @@ def _sort_key(value: str | None) -> tuple[float, str]:
         return math.inf, value
 
 
-def _csv_row(job: Job, keys: list[str], names: list[str]) -> dict[str, Cell]:
+def _csv_row(job: Job, metric: str, keys: list[str], names: list[str]) -> dict[str, Cell]:
     record = job.record
-    first = [job.metric, *(name for name in names if name != job.metric)]
+    first = [metric, *(name for name in names if name != metric)]
     return {
         "job": job.name,
         **{key: job.overrides.get(key) for key in keys},
@@ -146,11 +166,13 @@ def _csv_row(job: Job, keys: list[str], names: list[str]) -> dict[str, Cell]:
 def _terminal_row(comparison: Comparison, job: Job) -> dict[str, Cell]:
     """The columns that fit on a terminal."""
     shown = {key: job.overrides.get(key) for key in comparison.varied} or {"job": job.name}
+    if job.status == UNREADABLE:
+        shown = {next(iter(shown)): job.name}
     mark = "best" if job is comparison.best else ""
     return {
         **shown,
         "status": job.status,
-        job.metric: job.value,
+        comparison.metric: job.value,
         "": mark,
         "minutes": float(f"{job.record.minutes:.1f}"),
     }
