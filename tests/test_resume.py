@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import zipfile
@@ -204,6 +205,16 @@ def test_a_full_disk_loses_nothing(whole, stopping, tmp_path, monkeypatch, capfd
     assert {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir()} == before
     assert torture.run_once(tmp_path / "run", QUICK) == 0
     assert torture.fingerprint(tmp_path / "run") == torture.fingerprint(whole)
+
+
+def test_a_file_is_never_written_through_a_link(tmp_path):
+    other, path = tmp_path / "other", tmp_path / "samples.npz"
+    other.write_bytes(b"mine")
+    for link in (path, tmp_path / f".samples.npz.{os.getpid()}.part"):
+        link.symlink_to(other)
+    write_atomically(path, b"samples")
+    assert (path.is_symlink(), path.read_bytes(), other.read_bytes()) == (False, b"samples", b"mine")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["other", "samples.npz"]
 
 
 def test_a_complete_run_is_not_run_again_but_can_be_made_longer(whole, tmp_path, capfd):

@@ -19,6 +19,8 @@ SEAL = len(MARK) + 64
 def write_atomically(path: Path, data: bytes | memoryview, keep: Path | None = None) -> None:
     """Replaces ``path`` by ``data``; a reader sees the old or the new content, never a part of it.
 
+    A link at ``path`` is replaced, the file that it names is not changed.
+
     If ``keep`` is given, the old file is renamed to it first. Between the two renames ``path`` is absent, and ``keep``
     holds the old content.
 
@@ -27,7 +29,8 @@ def write_atomically(path: Path, data: bytes | memoryview, keep: Path | None = N
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with new.open("wb") as file:
+        new.unlink(missing_ok=True)
+        with new.open("xb") as file:  # never through a link that lies there
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
