@@ -207,6 +207,20 @@ def test_a_full_disk_loses_nothing(whole, stopping, tmp_path, monkeypatch, capfd
     assert torture.fingerprint(tmp_path / "run") == torture.fingerprint(whole)
 
 
+@pytest.mark.parametrize("word", ["optimizer.lr=0.02", "trainer.gradient_clip_val=0.3", "seed=7", "ema_decay=0.5"])
+def test_a_checkpoint_of_another_run_is_refused_unless_it_is_named(word, stopping, tmp_path):
+    for name, words in (("a", ()), ("b", (word,))):
+        stopping(20, signal.SIGTERM, "training_step")
+        assert torture.run_once(tmp_path / name, (*QUICK, *words)) == 143
+    shutil.copy(tmp_path / "b/checkpoints/last.ckpt", tmp_path / "a/checkpoints/last.ckpt")
+    with pytest.raises(UserError, match=rf"last\.ckpt was trained with {word}, .* name the checkpoint by ckpt_path"):
+        train(composed(*QUICK), Run(tmp_path / "a"))
+    if word.startswith(("optimizer", "trainer")):
+        path = tmp_path / "b/checkpoints/last.ckpt"
+        train(composed(*QUICK, f"ckpt_path={path}"), Run(tmp_path / "c"))
+        assert read_record(tmp_path / "c").step == 40
+
+
 def test_a_file_is_never_written_through_a_link(tmp_path):
     other, path = tmp_path / "other", tmp_path / "samples.npz"
     other.write_bytes(b"mine")

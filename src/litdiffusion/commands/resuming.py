@@ -8,6 +8,7 @@ import lightning as L
 from litdiffusion.build import Experiment, Run
 from litdiffusion.commands.messages import print_once
 from litdiffusion.config.identity import check_fits, longer, same_length
+from litdiffusion.config.keys import Use
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.runs.record import read_record
 from litdiffusion.training.checkpoints import LAST, newest_checkpoint, read_checkpoint
@@ -49,7 +50,8 @@ def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str,
                 f"(with lr_schedule=constant, since a cosine has decayed to zero)"
             )
     if path is not None:
-        check_fits(read_checkpoint(path), experiment.module, path)
+        own = path.is_relative_to(run.dir)
+        check_fits(read_checkpoint(path), experiment.module, path, Use.RUN if own else Use.MODEL)
     return path
 
 

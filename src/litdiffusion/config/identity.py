@@ -72,8 +72,8 @@ def _limit(key: str, value: Any) -> float:
         raise UserError(f"{key} must be {allowed}, got {value!r}") from error
 
 
-def check_fits(content: dict[str, Any], module: "DiffusionModule", path: str | Path) -> None:
-    """Refuses the checkpoint at ``path`` if it belongs to another model than ``module``.
+def check_fits(content: dict[str, Any], module: "DiffusionModule", path: str | Path, use: Use = Use.MODEL) -> None:
+    """Refuses the checkpoint at ``path`` if it belongs to another model, or run, than ``module``.
 
     A key that only one of the two configs has is no difference, since a script may build a module without a config.
 
@@ -81,17 +81,22 @@ def check_fits(content: dict[str, Any], module: "DiffusionModule", path: str | P
         content: content of the checkpoint, see `read_checkpoint`.
         module: module that will load the checkpoint.
         path: path of the checkpoint, for the message.
+        use: `Use.RUN` for a checkpoint in the run's own folder, `Use.MODEL` for one that ``ckpt_path`` names.
 
     Raises:
-        UserError: a key of the model (`Use.MODEL`) differs, or the names or shapes of the weights do.
+        UserError: a key that decides ``use`` differs, or the names or shapes of the weights do.
     """
-    then, now = content["litdiffusion"].get("config", {}), module.description.get("config", {})
-    for key in [key for key in keys_for(Use.MODEL) if key in then and key in now]:
+    configs = content["litdiffusion"].get("config", {}), module.description.get("config", {})
+    then, now = (_without_folder(config, config.get("derived", {}).get("run_dir")) for config in configs)
+    common = [key for key in now if key in then]
+    for key in sorted(common, key=lambda key: isinstance(now[key], dict)):  # settings first: parts repeat them
         for where, have, need in differences(then[key], now[key], key):
-            if decides(where, Use.MODEL):
+            if decides(where, use):
+                remedy = "start with the overrides it was trained with"
+                own = f"{remedy}, or name the checkpoint by ckpt_path in a new run"
                 raise UserError(
-                    f"{path} was trained with {where}={have}, this run has {where}={need}; start with the overrides it "
-                    f"was trained with"
+                    f"{path} was trained with {where}={have}, this run has {where}={need}; "
+                    f"{own if use is Use.RUN else remedy}"
                 )
     _check_weights(_shapes(content["state_dict"]), _shapes(module.state_dict()), path)
 
@@ -107,6 +112,15 @@ def differences(then: Any, now: Any, where: str = "") -> Iterator[tuple[str, Any
                 yield from differences(then.get(key), now.get(key), f"{where}.{key}" if where else key)
     elif then != now:
         yield where, then, now
+
+
+def _without_folder(value: Any, folder: str | None) -> Any:
+    """The value without the run's folder in its strings, because a run may be moved."""
+    if isinstance(value, dict):
+        return {key: _without_folder(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folder(item, folder) for item in value]
+    return value.replace(folder, "") if folder and isinstance(value, str) else value
 
 
 def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
