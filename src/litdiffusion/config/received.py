@@ -207,7 +207,10 @@ def _located(name: str, path: str, allowed: set[str]) -> Any:
         return get_object(name)
     except Exception as error:  # an import may fail in any way
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}._target_={name} cannot be imported ({reason}); install {package}") from error
+        remedy = f"install {package}"
+        if package == "litdiffusion":
+            remedy = "the checkpoint was written by another version of litdiffusion, use that one"
+        raise UserError(f"{path}._target_={name} cannot be imported ({reason}); {remedy}") from error
 
 
 def _check_class(target: Any, name: str, kind: type, path: str) -> None:
