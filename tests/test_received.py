@@ -514,3 +514,16 @@ def test_an_export_without_range_and_with_other_weights(exported):
     weights = load_file(exported / "model.safetensors")
     save_file({f"{name}x": value for name, value in weights.items()}, exported / "model.safetensors")
     assert "do not fit its own config" in refusal(exported)
+
+
+class Allowed:
+    """What a user's own callback stores in a checkpoint."""
+
+
+def test_what_a_user_allowed_torch_to_load_is_loaded(sent, tmp_path):
+    torch.save({**sent, "callbacks": {"mine": Allowed()}}, tmp_path / "mine.ckpt")
+    assert "test_received.Allowed" in refusal(tmp_path / "mine.ckpt")
+    with torch.serialization.safe_globals([Allowed]):
+        assert Pretrained(tmp_path / "mine.ckpt").shape == (2,)
+    with torch.serialization.safe_globals([(Allowed, "test_received.Allowed")]):
+        assert Pretrained(tmp_path / "mine.ckpt").shape == (2,)

@@ -6,9 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from litdiffusion.errors import UserError
+from litdiffusion.errors import UserError, first_line
 
 LARGEST_PICKLE = 64 * 2**20
 """Bytes of the part that describes the tensors: a checkpoint of ten thousand tensors has three million."""
@@ -45,11 +46,15 @@ def check_archive(path: Path) -> None:
     except UserError:
         raise
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, IndexError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path} cannot be read as a checkpoint ({reason}); it is damaged or was not written by litdiffusion; take "
-            f"another file of the same folder"
-        ) from error
+        raise UserError(damage_message(path, first_line(error)[:120])) from error
+
+
+def damage_message(path: Path, reason: str) -> str:
+    """The message for a file that cannot be read."""
+    return (
+        f"{path} cannot be read as a checkpoint ({reason}); it is damaged or was not written by litdiffusion; take "
+        f"another file of the same folder"
+    )
 
 
 def check_content(content: Any, path: Path) -> None:
@@ -85,10 +90,17 @@ def _check_globals(data: bytes, path: Path) -> None:
         if operation.name not in ("GLOBAL", "INST"):
             continue
         name = str(argument)
-        if name not in GLOBALS and not _is_type_of_torch(name):
+        if name not in GLOBALS | _user_globals() and not _is_type_of_torch(name):
             raise UserError(
                 f"{path} names {name.replace(' ', '.')[:80]}, which no checkpoint does; do not use the file"
             )
+
+
+def _user_globals() -> set[str]:
+    """The names that this process allowed by ``torch.serialization.add_safe_globals``."""
+    entries = torch.serialization.get_safe_globals()
+    names = (e[1] if isinstance(e, tuple) else f"{e.__module__}.{e.__name__}" for e in entries)
+    return {" ".join(name.rsplit(".", 1)) for name in names}
 
 
 def _is_type_of_torch(name: str) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from litdiffusion.errors import UserError, first_line
 from litdiffusion.runs.files import is_sealed, seal_fits
-from litdiffusion.training.archives import check_archive, check_content
+from litdiffusion.training.archives import check_archive, check_content, damage_message
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -40,24 +40,17 @@ def read_file(path: str | Path) -> Any:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; give the path of a .ckpt file, as printed at the end of a run")
     if is_sealed(path) and not seal_fits(path):
-        raise UserError(_damage_message(path, "its checksum does not fit"))
+        raise UserError(damage_message(path, "its checksum does not fit"))
     check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = first_line(error)[:120]
-        raise UserError(_damage_message(path, reason)) from error
+        raise UserError(damage_message(path, reason)) from error
     if isinstance(content, dict) and content.get("sealed") and not is_sealed(path):
-        raise UserError(_damage_message(path, "its checksum is missing"))
+        raise UserError(damage_message(path, "its checksum is missing"))
     check_content(content, path)
     return content
-
-
-def _damage_message(path: Path, reason: str) -> str:
-    return (
-        f"{path} cannot be read as a checkpoint ({reason}); it is damaged or was not written by litdiffusion; take "
-        f"another file of the same folder"
-    )
 
 
 def newest_checkpoint(folder: Path, usable: Callable[[dict[str, Any]], bool]) -> tuple[Path | None, list[str]]:
