@@ -16,8 +16,8 @@ from litdiffusion.training.length import total_steps
 from litdiffusion.training.position import Position
 
 
-def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str, Any]) -> Path | None:
-    """The newest checkpoint of the run with steps left to do, else ``ckpt_path``, else None.
+def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str, Any]) -> tuple[Path | None, int]:
+    """The newest checkpoint of the run with steps left to do, else ``ckpt_path``, else None; and its step.
 
     A checkpoint of the last step is used if the validation and the samples after that step may be missing. A
     checkpoint of a finished run is used only if ``config`` makes the run longer.
@@ -44,15 +44,16 @@ def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str,
         print_once(experiment, f"warning: {line}")
     if path is None and experiment.cfg.ckpt_path is not None:
         path = Path(experiment.cfg.ckpt_path)
-        if length := _finished_length(read_checkpoint(path), trainer):
-            raise UserError(
-                f"{path} has all of its {length}; to continue raise trainer.max_{length.partition(' ')[2]} above that "
-                f"(with lr_schedule=constant, since a cosine has decayed to zero)"
-            )
-    if path is not None:
-        own = path.is_relative_to(run.dir)
-        check_fits(read_checkpoint(path), experiment.module, path, Use.RUN if own else Use.MODEL)
-    return path
+    if path is None:
+        return None, 0
+    content = read_checkpoint(path)
+    if length := _finished_length(content, trainer):
+        raise UserError(
+            f"{path} has all of its {length}; to continue raise trainer.max_{length.partition(' ')[2]} above that "
+            f"(with lr_schedule=constant, since a cosine has decayed to zero)"
+        )
+    check_fits(content, experiment.module, path, Use.RUN if path.is_relative_to(run.dir) else Use.MODEL)
+    return path, content["global_step"]
 
 
 def check_complete(experiment: Experiment, run: Run) -> int:

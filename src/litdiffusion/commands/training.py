@@ -23,7 +23,6 @@ from litdiffusion.errors import Pruned, TrainingError, UserError
 from litdiffusion.runs.dashboards import describe_run, finish
 from litdiffusion.runs.log import keep_rows
 from litdiffusion.runs.record import fresh_folder, read_record
-from litdiffusion.training.checkpoints import read_checkpoint
 
 HARMLESS_WARNINGS = (
     ".*does not have many workers.*",
@@ -66,10 +65,10 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     check_disk(plan.disk, plan.disk_use, run.dir)
     attempt = Attempt(run, config, is_rank_zero)
     with attempt.locked(), experiment.interrupts.listening():
-        start = checkpoint_to_start_from(experiment, run, config)
+        start, step = checkpoint_to_start_from(experiment, run, config)
         try:
             with attempt.recorded(experiment.trainer.world_size):
-                return _run_attempt(experiment, run, attempt, start)
+                return _run_attempt(experiment, run, attempt, start, step)
         except TrainingError as error:
             raise TrainingError(f"{error}. {how_to_continue(run, cfg)}") from error
         except Stopped as stop:
@@ -94,10 +93,10 @@ def _keep_derived(node: Any) -> Any:
     return node.replace("${", "\\${") if isinstance(node, str) and "${derived." in node else node
 
 
-def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None) -> float | None:
-    """Trains from the checkpoint ``start`` and records the result; returns the run's metric."""
+def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None, step: int) -> float | None:
+    """Trains from the checkpoint ``start`` of this step and records the result; returns the run's metric."""
     trainer, metric = experiment.trainer, experiment.cfg.metric
-    step = _begin(experiment, run, attempt, start)
+    _begin(experiment, run, attempt, start, step)
     steps = _fit(experiment, run, start, step)
     numbers = trainer.callback_metrics.items()
     metrics = {name: float(value) for name, value in numbers if not name.startswith("time/")}
@@ -107,9 +106,8 @@ def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Path
     return None if value is None else float(value)
 
 
-def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None) -> int:
-    """Records the attempt, cuts metrics.csv at the step of ``start`` and prints the run; returns that step."""
-    step = 0 if start is None else read_checkpoint(start)["global_step"]
+def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None, step: int) -> None:
+    """Records the attempt, cuts metrics.csv at the step of ``start`` and prints the run."""
     own = start is not None and start.is_relative_to(run.dir)
     if attempt.is_rank_zero:
         keep_rows(run.dir, step if own else 0)
@@ -119,7 +117,6 @@ def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Path | Non
     describe_run(experiment.trainer, experiment.module.description["config"])
     show_config(experiment)
     announce(experiment, run)
-    return step
 
 
 def _fit(experiment: Experiment, run: Run, start: Path | None, step: int) -> int:
