@@ -20,9 +20,9 @@ from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
 from litdiffusion.commands.training import plain_config, train
 from litdiffusion.config.identity import action_for, changes
 from litdiffusion.errors import TrainingError, UserError
-from litdiffusion.runs.files import write_atomically
+from litdiffusion.runs.files import fresh, write_atomically
 from litdiffusion.runs.log import Rows, keep_rows
-from litdiffusion.runs.record import RunRecord, fresh_folder, locked, read_record, write_record
+from litdiffusion.runs.record import RunRecord, locked, read_record, write_record
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import newest_checkpoint, read_checkpoint
 
@@ -257,7 +257,7 @@ def test_resume_false_starts_beside(tmp_path, whole):
     train(cfg, Run(whole))
     assert torture.fingerprint(whole.with_name("run_2")) == torture.fingerprint(whole)
     assert (whole / "run.json").read_bytes() == before
-    assert fresh_folder(whole).name == "run_3"
+    assert fresh(whole).name == "run_3"
 
 
 def test_names_on_the_command_line(command, tmp_path):

@@ -1,5 +1,6 @@
 """Lightning's progress bar over the steps of the whole run."""
 
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -31,6 +32,11 @@ class StepProgress(TQDMProgressBar):
         elif trainer.global_step % self.refresh_rate == 0 or trainer.global_step >= trainer.max_steps:
             self._show()
             self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
+
+    def on_exception(self, *args: Any) -> None:
+        """Ends the bar, so that the error gets a line of its own."""
+        with suppress(TypeError):  # there is no bar yet
+            self.train_progress_bar.close()
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)

@@ -1,20 +1,16 @@
 """One attempt at a run: keeps ``run.json`` up to date during training and at every kind of end."""
 
 import contextlib
-import errno
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from litdiffusion.build import Run
 from litdiffusion.callbacks import Stopped
-from litdiffusion.errors import TrainingError, first_line
+from litdiffusion.commands.failures import known_failure
+from litdiffusion.errors import first_line
 from litdiffusion.runs.files import remove_parts
 from litdiffusion.runs.record import RunRecord, locked, read_record, write_record
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-CONNECTION_LOST = re.compile(r"closed by peer|connection reset|gloo|nccl|socket|broken pipe|timed out", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class Attempt:
         """Records the status of a run that stops or fails inside the block.
 
         Raises:
-            TrainingError: training failed, the disk is full, or another process of the run ended.
+            TrainingError: training failed, a file cannot be written, the data cannot be loaded, or a process ended.
         """
         try:
             yield
@@ -85,24 +81,3 @@ class Attempt:
                 record = read_record(self.run.dir)
                 if record is not None:
                     write_record(self.run.dir, replace(record, status=status, error=error))
-
-
-def lightning_refusal(error: Exception) -> str | None:
-    """The message of an error that Lightning raised, on one line; None for an error raised elsewhere."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
-    return " ".join(str(error).split()) if where.startswith("lightning.") else None
-
-
-def known_failure(error: Exception, world_size: int) -> TrainingError | None:
-    """A one-line error for a failure of the machine or the training; None for a bug of the program."""
-    if isinstance(error, TrainingError):
-        return error
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return TrainingError(f"{error.filename or 'a file'} cannot be written ({error.strerror}); free some space")
-    if world_size > 1 and isinstance(error, RuntimeError) and CONNECTION_LOST.search(str(error)):
-        reason = first_line(error)[:120]
-        return TrainingError(f"another process of this run ended or cannot be reached ({reason})")
-    return None

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from litdiffusion import sweeps
 from litdiffusion.commands.explaining import explain, help_text, one_line
+from litdiffusion.commands.failures import file_failure, told
 from litdiffusion.config import origins, resolvers, words
 from litdiffusion.config.yamls import Yamls
 from litdiffusion.errors import TrainingError, UserError, first_line
@@ -53,10 +54,11 @@ def _run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
             raise
         # Hydra makes the output folder before the job starts.
         _exit_with(error, f"{error.filename} cannot be written ({error.strerror}); set hydra.run.dir=FOLDER")
-    except ValueError as error:  # Hydra's own, e.g. for options that exclude each other
+    except ValueError as error:  # Hydra's own, e.g. for options that exclude each other, or for its log file
         if _JOB_STARTED:
             raise
-        _exit_with(error, one_line(error))
+        cause = file_failure(error.__cause__) if error.__cause__ else None
+        _exit_with(error, cause or one_line(error))
 
 
 @contextmanager
@@ -80,16 +82,20 @@ def job_errors(multirun: bool) -> Iterator[None]:
     _JOB_STARTED.append(True)
     try:
         yield
-    except (UserError, TrainingError, OmegaConfBaseException) as error:
+    except Exception as error:
         line = _error_line(error)
+        if line is None:
+            raise
         if not multirun:
             _exit_with(error, line)
         print(f"error in this job: {line}", file=sys.stderr)
         raise
 
 
-def _error_line(error: Exception) -> str:
-    """The message of an error inside a job, with the yaml that sets the key in the message."""
+def _error_line(error: Exception) -> str | None:
+    """The message of an error inside a job, with the yaml that sets the key in the message; None for a bug."""
+    if not isinstance(error, UserError | TrainingError | OmegaConfBaseException):
+        return told(error)
     text = str(error)
     if isinstance(error, OmegaConfBaseException):
         reason = first_line(error)

@@ -1,7 +1,7 @@
 """Which checkpoint a run starts from, and whether a run is complete."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 
@@ -16,8 +16,24 @@ from litdiffusion.training.length import total_steps
 from litdiffusion.training.position import Position
 
 
-def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str, Any]) -> tuple[Path | None, int]:
-    """The newest checkpoint of the run with steps left to do, else ``ckpt_path``, else None; and its step.
+class Start(NamedTuple):
+    """Where an attempt starts.
+
+    Args:
+        path: checkpoint that it continues from, or None.
+        step: step of that checkpoint.
+        own: whether the run itself wrote it.
+        rows: what it knows of the rows of ``metrics.csv``, see `litdiffusion.runs.log.keep_rows`.
+    """
+
+    path: Path | None = None
+    step: int = 0
+    own: bool = False
+    rows: list[Any] | None = None
+
+
+def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str, Any]) -> Start:
+    """The newest checkpoint of the run with steps left to do, else ``ckpt_path``, else none.
 
     A checkpoint of the last step is used if the validation and the samples after that step may be missing. A
     checkpoint of a finished run is used only if ``config`` makes the run longer.
@@ -45,15 +61,16 @@ def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str,
     if path is None and experiment.cfg.ckpt_path is not None:
         path = Path(experiment.cfg.ckpt_path)
     if path is None:
-        return None, 0
+        return Start()
     content = read_checkpoint(path)
     if length := _finished_length(content, trainer):
         raise UserError(
             f"{path} has all of its {length}; to continue raise trainer.max_{length.partition(' ')[2]} above that "
             f"(with lr_schedule=constant, since a cosine has decayed to zero)"
         )
-    check_fits(content, experiment.module, path, Use.RUN if path.is_relative_to(run.dir) else Use.MODEL)
-    return path, content["global_step"]
+    own = path.is_relative_to(run.dir)
+    check_fits(content, experiment.module, path, Use.RUN if own else Use.MODEL)
+    return Start(path, content["global_step"], own, content["progress"].get("rows") if own else None)
 
 
 def check_complete(experiment: Experiment, run: Run) -> int:

@@ -12,17 +12,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import Stopped
-from litdiffusion.commands.attempts import Attempt, lightning_refusal
+from litdiffusion.commands.attempts import Attempt
+from litdiffusion.commands.failures import data_failure, lightning_refusal
 from litdiffusion.commands.messages import announce, how_to_continue, print_once, report, report_complete, show_config
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
-from litdiffusion.commands.resuming import check_complete, checkpoint_to_start_from
+from litdiffusion.commands.resuming import Start, check_complete, checkpoint_to_start_from
 from litdiffusion.config.checks import check_disk
 from litdiffusion.config.identity import action_for
 from litdiffusion.config.trainer import Quiet
 from litdiffusion.errors import Pruned, TrainingError, UserError
 from litdiffusion.runs.dashboards import describe_run, finish
+from litdiffusion.runs.files import fresh
 from litdiffusion.runs.log import keep_rows
-from litdiffusion.runs.record import fresh_folder, read_record
+from litdiffusion.runs.record import read_record
 
 HARMLESS_WARNINGS = (
     ".*does not have many workers.*",
@@ -55,7 +57,7 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     config = plain_config(cfg)
     is_rank_zero = rank_zero_only.rank == 0
     if is_rank_zero and not cfg.resume and read_record(run.dir) is not None:
-        run = replace(run, dir=fresh_folder(run.dir))
+        run = replace(run, dir=fresh(run.dir))
     if action_for(run.dir, config) == "complete":
         record = read_record(run.dir)
         report_complete(record, cfg.metric, run.dir)
@@ -65,10 +67,10 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     check_disk(plan.disk, plan.disk_use, run.dir)
     attempt = Attempt(run, config, is_rank_zero)
     with attempt.locked(), experiment.interrupts.listening():
-        start, step = checkpoint_to_start_from(experiment, run, config)
+        start = checkpoint_to_start_from(experiment, run, config)
         try:
             with attempt.recorded(experiment.trainer.world_size):
-                return _run_attempt(experiment, run, attempt, start, step)
+                return _run_attempt(experiment, run, attempt, start)
         except TrainingError as error:
             raise TrainingError(f"{error}. {how_to_continue(run, cfg)}") from error
         except Stopped as stop:
@@ -93,11 +95,11 @@ def _keep_derived(node: Any) -> Any:
     return node.replace("${", "\\${") if isinstance(node, str) and "${derived." in node else node
 
 
-def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None, step: int) -> float | None:
-    """Trains from the checkpoint ``start`` of this step and records the result; returns the run's metric."""
+def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Start) -> float | None:
+    """Trains from ``start`` and records the result; returns the run's metric."""
     trainer, metric = experiment.trainer, experiment.cfg.metric
-    _begin(experiment, run, attempt, start, step)
-    steps = _fit(experiment, run, start, step)
+    _begin(experiment, run, attempt, start)
+    steps = _fit(experiment, run, start)
     numbers = trainer.callback_metrics.items()
     metrics = {name: float(value) for name, value in numbers if not name.startswith("time/")}
     attempt.complete(steps, metrics, experiment.cfg.derived.mode)
@@ -106,24 +108,23 @@ def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Path
     return None if value is None else float(value)
 
 
-def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None, step: int) -> None:
+def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Start) -> None:
     """Records the attempt, cuts metrics.csv at the step of ``start`` and prints the run."""
-    own = start is not None and start.is_relative_to(run.dir)
-    if attempt.is_rank_zero:
-        keep_rows(run.dir, step if own else 0)
-    count = attempt.begin(step)
-    if own or count > 1:
-        print_once(experiment, f"resuming {run.dir} from step {step} (attempt {count})")
+    count = attempt.begin(start.step)
+    if start.own or count > 1:
+        print_once(experiment, f"resuming {run.dir} from step {start.step} (attempt {count})")
+    if attempt.is_rank_zero and (line := keep_rows(run.dir, start.step if start.own else 0, start.rows)):
+        print_once(experiment, f"warning: {line}")
     describe_run(experiment.trainer, experiment.module.description["config"])
     show_config(experiment)
     announce(experiment, run)
 
 
-def _fit(experiment: Experiment, run: Run, start: Path | None, step: int) -> int:
+def _fit(experiment: Experiment, run: Run, start: Start) -> int:
     """Runs Lightning's ``fit`` and returns the number of steps; always reports the final status to dashboards."""
     trainer, status = experiment.trainer, "failed"
     try:
-        trainer.fit(experiment.module, experiment.data, ckpt_path=start, weights_only=True)
+        trainer.fit(experiment.module, experiment.data, ckpt_path=start.path, weights_only=True)
         steps = check_complete(experiment, run)
         status = "complete"
         return steps
@@ -133,11 +134,14 @@ def _fit(experiment: Experiment, run: Run, start: Path | None, step: int) -> int
     except Pruned:
         status = "pruned"
         raise
+    except TrainingError:
+        raise
     except Exception as error:
-        line = lightning_refusal(error)
-        if line is None:
+        line = lightning_refusal(error) or data_failure(error)
+        if line is None and not isinstance(error, UserError):
             raise
-        raise (TrainingError if trainer.global_step > step else UserError)(line) from error
+        line = line or str(error)
+        raise (TrainingError if trainer.global_step > start.step else UserError)(line) from error
     finally:
         finish(trainer, status)
 

@@ -7,8 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.config.job_names import check_folder_name, job_folder, job_subdir, sweep_folder
+from litdiffusion.runs.files import fresh
 from litdiffusion.runs.record import FILE as RECORD
-from litdiffusion.runs.record import fresh_folder
 
 _FOLDERS: dict[str, Path] = {}
 
@@ -20,7 +20,7 @@ def run_folder(name: str | None, resume: bool, unnamed: str) -> str:
     check_folder_name("name", name)
     folder = Path("outputs") / str(name)
     # Cached because Hydra calls this several times, also after the folder was made.
-    return str(folder if resume else _FOLDERS.setdefault(str(name), fresh_folder(folder)))
+    return str(folder if resume else _FOLDERS.setdefault(str(name), fresh(folder)))
 
 
 def run_subdir(folder: str | None) -> str:

@@ -1,10 +1,11 @@
 """Files that survive a kill and a power cut: replaced atomically, and with a checksum at the end if sealed."""
 
+import contextlib
 import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,20 +29,45 @@ def write_atomically(path: Path, data: bytes | memoryview, keep: Path | None = N
         OSError: if the disk is full; all files are then unchanged.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with named(path):
+        try:
+            new.unlink(missing_ok=True)
+            with new.open("xb") as file:  # never through a link that lies there
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep is not None and path.exists():
+                os.replace(path, keep)
+            os.replace(new, path)
+        finally:
+            with contextlib.suppress(OSError):  # because the first error says more
+                new.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Puts the file's path into every OSError of the block, because the errors of write() and fsync() name no file."""
     try:
-        new.unlink(missing_ok=True)
-        with new.open("xb") as file:  # never through a link that lies there
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(new, path)
+        yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error  # because write() names no file in its error
-    finally:
-        new.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file or folder to the first free of ``NAME.damaged``, ``NAME.damaged_2``, ...; returns it."""
+    kept = fresh(path.with_name(f"{path.name}.damaged"))
+    path.rename(kept)
+    return kept
+
+
+def fresh(path: Path) -> Path:
+    """``path`` if nothing is there, else the first of ``path_2``, ``path_3``, ... where nothing is."""
+    candidate, number = path, 1
+    while os.path.lexists(candidate):
+        number += 1
+        candidate = path.with_name(f"{path.name}_{number}")
+    return candidate
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -75,11 +101,8 @@ def sync(path: Path) -> None:
     Raises:
         OSError: if the disk is full.
     """
-    with path.open("rb") as file:
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from error
+    with named(path), path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def seal(archive: io.BytesIO) -> None:

@@ -1,6 +1,8 @@
 """A run's folder: its record ``run.json``, its lock, and the name of a new folder. Imports no torch."""
 
+import errno
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -11,6 +13,7 @@ from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_atomically
 
 FILE, LOCK = "run.json", ".lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 Status = Literal["running", "complete", "stopped", "failed", "pruned"]
 
 
@@ -73,29 +76,36 @@ def note_progress(folder: Path, step: int, seconds: float) -> None:
         write_record(folder, replace(record, step=step, minutes=record.minutes + seconds / 60))
 
 
-def fresh_folder(folder: Path) -> Path:
-    """``folder`` if it does not exist, else the first of ``folder_2``, ``folder_3``, ... that does not exist."""
-    candidate, number = folder, 1
-    while candidate.exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}_{number}")
-    return candidate
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Locks a run's folder against other processes; the lock ends with the process, even with a killed one.
 
+    A file system without locks (some network file systems) is warned of, and the block runs without a lock.
+
     Raises:
         UserError: another process holds the lock.
+        OSError: the lock's file cannot be opened.
     """
     from filelock import FileLock, Timeout
 
+    # A soft lock would outlive a killed process, and the same command would then be refused.
+    lock = FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield
+        lock.acquire()
     except Timeout as error:
         raise UserError(f"{folder} is being trained by another process; wait for it, or take another name") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{lock.lock_file}: this file system has no locks ({error.strerror}); two processes that train in this "
+            f"folder at once would spoil each other's files",
+            stacklevel=3,
+        )
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_locked(folder: Path) -> bool:

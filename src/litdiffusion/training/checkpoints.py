@@ -1,5 +1,6 @@
 """Reads checkpoints safely, with a one-line error for a missing, damaged or foreign file."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from litdiffusion.errors import UserError, first_line
-from litdiffusion.runs.files import is_sealed, seal_fits
+from litdiffusion.runs.files import is_sealed, seal_fits, set_aside
 from litdiffusion.training.archives import check_archive, check_content, damage_message
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -38,7 +39,8 @@ def read_file(path: str | Path) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no checkpoint at {path}; give the path of a .ckpt file, as printed at the end of a run")
+        what = f"{path} is a folder" if path.is_dir() else f"no checkpoint at {path}"
+        raise UserError(f"{what}; give the path of a .ckpt file, as printed at the end of a run")
     if is_sealed(path) and not seal_fits(path):
         raise UserError(damage_message(path, "its checksum does not fit"))
     check_archive(path)
@@ -62,13 +64,13 @@ def newest_checkpoint(folder: Path, usable: Callable[[dict[str, Any]], bool]) ->
     lines = []
     best = sorted(folder.glob("best_*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in (folder / LAST, folder / PREVIOUS, *best):
-        if not path.is_file():
+        if not os.path.lexists(path):
             continue
         try:
             content = read_checkpoint(path)
         except UserError as error:
-            path.rename(path.with_name(f"{path.name}.damaged"))
-            lines.append(f"{str(error).partition(';')[0]}; renamed to {path.name}.damaged, an older one is used")
+            reason = str(error).partition(";")[0]
+            lines.append(f"{reason}; renamed to {set_aside(path).name}, an older one is used")
             continue
         if usable(content):
             return path, lines

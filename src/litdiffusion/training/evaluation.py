@@ -56,7 +56,7 @@ class Evaluation(L.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds the losses of a batch to the sums of the epoch, over all loaders."""
         batch = as_batch(batch)
-        x_0, class_label = self.codec.encode(batch.data), self.condition(batch)
+        x_0, class_label = self.encoded(batch, f"validation or test batch {batch_idx}"), self.condition(batch)
         noise = partial(seeded_noise, fold_seed(batch_idx, self.global_rank))
         self._loss_sums += self._sums_by_quartile(self.objective(self.ema.model, x_0, class_label, noise(), offset=0.5))
         if self._exact_output and not self.denoiser.learned_variance:  # the same noise, so that both losses compare
@@ -92,6 +92,22 @@ class Evaluation(L.LightningModule):
         return Draws(
             sampler or self.sampler, self.sampling_denoiser(weights), self.shape, self.codec.decode, self.device
         )
+
+    def encoded(self, batch: Batch, name: str) -> Tensor:
+        """The items of a batch in model space (B, *shape); ``name`` is the batch's name in messages.
+
+        Raises:
+            UserError: an empty batch, or items of another shape.
+        """
+        if not len(batch.data):
+            raise UserError(f"{name} is empty; let the loader leave it out, or return at least one item")
+        x_0 = self.codec.encode(batch.data)
+        if x_0.shape[1:] != self.shape:
+            raise UserError(
+                f"{name} has items of shape {tuple(x_0.shape[1:])}, but the model takes {self.shape}; give all items "
+                f"one shape in the data set or its transform"
+            )
+        return x_0
 
     def condition(self, batch: Batch, count: int | None = None) -> Tensor | None:
         """Class labels of the first ``count`` items, or of all, to condition the net on; None without classes."""

@@ -105,7 +105,7 @@ class DiffusionModule(Evaluation):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = as_batch(batch)
         self.seed_step(batch_idx)
-        x_0 = self.codec.encode(batch.data)
+        x_0 = self.encoded(batch, f"training batch {batch_idx}")
         losses = self.objective(self.denoiser, x_0, self.drop_class(batch), offset=self.time_offset(batch_idx))
         self.train_log.add(losses)
         return losses.mean()
@@ -270,9 +270,9 @@ class DiffusionModule(Evaluation):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        sync_rows(self.trainer)
         checkpoint["litdiffusion"] = self.description
         checkpoint["progress"] = {
+            "rows": sync_rows(self.trainer),
             "position": list(self.progress.position),
             "finished": self.progress.finished,
             **self.train_log.state_dict(),
