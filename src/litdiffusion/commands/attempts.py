@@ -4,11 +4,12 @@ import contextlib
 import errno
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from litdiffusion.build import Run
 from litdiffusion.callbacks import Stopped
+from litdiffusion.config.secrets import masked_text
 from litdiffusion.errors import TrainingError, first_line
 from litdiffusion.runs.files import remove_parts
 from litdiffusion.runs.record import RunRecord, locked, read_record, write_record
@@ -24,6 +25,8 @@ class Attempt:
     run: Run
     config: dict[str, Any]
     is_rank_zero: bool = True
+    texts: dict[str, str] = field(default_factory=dict)
+    """Digests of the config's texts from the environment, see `digests`."""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -42,6 +45,7 @@ class Attempt:
             record,
             status="running",
             config=self.config,
+            environment=self.texts,
             overrides=list(self.run.overrides),
             attempts=record.attempts + 1,
             step=step,
@@ -67,7 +71,7 @@ class Attempt:
             raise
         except Exception as error:
             known = known_failure(error, world_size)
-            self._end("failed", first_line(known or error))
+            self._end("failed", masked_text(first_line(known or error)))
             if known is None:
                 raise
             raise known from error

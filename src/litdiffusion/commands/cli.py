@@ -1,5 +1,6 @@
 """The command line around Hydra: bad input ends in one line and exit status 2. Imports no torch."""
 
+import logging
 import os
 import sys
 import warnings
@@ -10,15 +11,21 @@ from pathlib import Path
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from litdiffusion import sweeps
 from litdiffusion.commands.explaining import explain, help_text, one_line
-from litdiffusion.config import origins, resolvers, words
+from litdiffusion.config import origins, resolvers, secrets, words
+from litdiffusion.config.environment import read_numbers
+from litdiffusion.config.public import remember_secrets
+from litdiffusion.config.secrets import masked_text
 from litdiffusion.config.yamls import Yamls
 from litdiffusion.errors import TrainingError, UserError, first_line
 
 BAD_INPUT, FAILED = 2, 1
+LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")
+"""Loggers that print the overrides of every job."""
 STOPPED = (130, 143)
 """Exit statuses after Ctrl-C and SIGTERM."""
 _JOB_STARTED: list[bool] = []
@@ -30,6 +37,9 @@ def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
     warnings.showwarning = _one_line_warning
     _JOB_STARTED.clear()
     resolvers.forget_folders()
+    secrets.forget()
+    for name in LAUNCHERS:
+        logging.getLogger(name).addFilter(_Masking())
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(config_dir, config_name))
         return
@@ -75,16 +85,21 @@ def _sweep_table_at_end() -> Iterator[None]:
 
 
 @contextmanager
-def job_errors(multirun: bool) -> Iterator[None]:
-    """Prints an error of a Hydra job in one line; a single run then exits, a multirun runs its other jobs."""
+def job(cfg: DictConfig, multirun: bool = False) -> Iterator[None]:
+    """A Hydra job: reads numbers from the environment into ``cfg``, and prints an error in one line without secrets.
+
+    After an error a single run exits, and a multirun runs its other jobs.
+    """
     _JOB_STARTED.append(True)
+    remember_secrets(cfg)
+    read_numbers(cfg)
     try:
         yield
     except (UserError, TrainingError, OmegaConfBaseException) as error:
         line = _error_line(error)
         if not multirun:
             _exit_with(error, line)
-        print(f"error in this job: {line}", file=sys.stderr)
+        print(f"error in this job: {masked_text(line)}", file=sys.stderr)
         raise
 
 
@@ -100,9 +115,17 @@ def _error_line(error: Exception) -> str:
 def _exit_with(error: Exception, line: str) -> None:
     if os.environ.get("LITDIFFUSION_TRACEBACK"):
         raise error
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {masked_text(line)}", file=sys.stderr)
     sys.exit(FAILED if isinstance(error, TrainingError) else BAD_INPUT)
 
 
 def _one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {masked_text(str(message))}", file=sys.stderr)
+
+
+class _Masking(logging.Filter):
+    """Masks secrets in what Hydra prints of a job's overrides."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = masked_text(record.getMessage()), ()
+        return True

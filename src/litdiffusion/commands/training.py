@@ -18,6 +18,7 @@ from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
 from litdiffusion.commands.resuming import check_complete, checkpoint_to_start_from
 from litdiffusion.config.checks import check_disk
 from litdiffusion.config.identity import action_for
+from litdiffusion.config.public import digests, masked_command, public
 from litdiffusion.config.trainer import Quiet
 from litdiffusion.errors import Pruned, TrainingError, UserError
 from litdiffusion.runs.dashboards import describe_run, finish
@@ -52,36 +53,41 @@ def train(cfg: DictConfig, run: Run) -> float | None:
         return _dry_run(cfg, run)
     if cfg.trainer.fast_dev_run:
         return _fast_dev_run(cfg, run)
-    config = plain_config(cfg)
+    composed = _without_derived(cfg)
+    config, texts = public(composed), digests(composed)
     is_rank_zero = rank_zero_only.rank == 0
     if is_rank_zero and not cfg.resume and read_record(run.dir) is not None:
         run = replace(run, dir=fresh_folder(run.dir))
-    if action_for(run.dir, config) == "complete":
+    if action_for(run.dir, config, texts) == "complete":
         record = read_record(run.dir)
         report_complete(record, cfg.metric, run.dir)
         return record.metrics.get(cfg.metric)
     experiment = build(cfg, run)
     plan = make_plan(experiment)
     check_disk(plan.disk, plan.disk_use, run.dir)
-    attempt = Attempt(run, config, is_rank_zero)
+    attempt = Attempt(run, config, is_rank_zero, texts)
     with attempt.locked(), experiment.interrupts.listening():
         start, step = checkpoint_to_start_from(experiment, run, config)
         try:
             with attempt.recorded(experiment.trainer.world_size):
                 return _run_attempt(experiment, run, attempt, start, step)
         except TrainingError as error:
-            raise TrainingError(f"{error}. {how_to_continue(run, cfg)}") from error
+            raise TrainingError(f"{error}. {how_to_continue(run, cfg, config)}") from error
         except Stopped as stop:
-            print_once(experiment, f"stopped by {stop}. {how_to_continue(run, cfg)}")
+            print_once(experiment, f"stopped by {stop}. {how_to_continue(run, cfg, config)}")
             # 0 in other processes, because Lightning's launcher treats any other status of a child as a crash.
             raise SystemExit(128 + stop.signum if is_rank_zero else 0) from None
 
 
 def plain_config(cfg: DictConfig) -> dict[str, Any]:
-    """The composed config, resolved, without ``derived``."""
+    """The composed config as `public` makes it, without ``derived``."""
+    return public(_without_derived(cfg))
+
+
+def _without_derived(cfg: DictConfig) -> DictConfig:
     written = OmegaConf.to_container(cfg, resolve=False)
     written.pop("derived", None)
-    return OmegaConf.to_container(OmegaConf.create(_keep_derived(written)), resolve=True)
+    return OmegaConf.create(_keep_derived(written))
 
 
 def _keep_derived(node: Any) -> Any:
@@ -114,7 +120,8 @@ def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Path | Non
     count = attempt.begin(step)
     if own or count > 1:
         print_once(experiment, f"resuming {run.dir} from step {step} (attempt {count})")
-    describe_run(experiment.trainer, experiment.module.description["config"])
+    with masked_command():  # dashboards record the command line
+        describe_run(experiment.trainer, experiment.module.description["config"])
     show_config(experiment)
     announce(experiment, run)
 

@@ -9,7 +9,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.config import origins, replaced, words
+from litdiffusion.config.secrets import MASK, masked, masked_keys
 from litdiffusion.config.yamls import Yamls
+from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_atomically
 
 
@@ -26,6 +28,8 @@ def complete_config(cfg: DictConfig, config_dir: Path, config_name: str) -> None
     if dropped and os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"dropped arguments of a replaced _target_: {', '.join(dropped)}", flush=True)
         _save_config(cfg)
+    _refuse_mask(cfg)
+    _mask_saved_files()
 
 
 def _add_missing_settings(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> None:
@@ -33,6 +37,24 @@ def _add_missing_settings(cfg: DictConfig, primary: Mapping[str, Any], yamls: Ya
     if any(words.is_saved(path) for path in yamls.chosen[:1]):
         for key in primary.keys() - cfg.keys() - {"defaults", "hydra"}:
             OmegaConf.update(cfg, key, primary[key], force_add=True)
+
+
+def _refuse_mask(cfg: DictConfig) -> None:
+    """Refuses a config that an earlier run saved without its secrets."""
+    if keys := masked_keys(OmegaConf.to_container(cfg, resolve=False)):
+        raise UserError(f"{keys[0]} is {MASK}, which stands for a secret that was not stored; give it again, best as "
+                        f"{keys[0]}='${{oc.env:NAME}}'")  # fmt: skip
+
+
+def _mask_saved_files() -> None:
+    """Removes secrets from the files that Hydra wrote before the job began."""
+    hydra = HydraConfig.get()
+    own = [] if hydra.output_subdir is None else Path(hydra.runtime.output_dir, hydra.output_subdir).glob("*.yaml")
+    for path in [*own, Path(hydra.sweep.dir, "multirun.yaml")]:
+        if path.is_file():
+            written = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+            if (hidden := masked(written)) != written:
+                write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(hidden)).encode())
 
 
 def _save_config(cfg: DictConfig) -> None:

@@ -14,6 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from litdiffusion.config.secrets import masked_text
+
 
 @dataclass(frozen=True)
 class Yamls:
@@ -116,6 +118,11 @@ def groups_of_this_job() -> list[str]:
 def task_overrides() -> list[str]:
     """The overrides of the command line, except Hydra's own; unresolved, since ``${seed}`` has no value there."""
     return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+
+
+def override_dirname() -> str:
+    """Hydra's ``override_dirname``, all overrides in one word, with its references as typed and without secrets."""
+    return masked_text(OmegaConf.to_container(HydraConfig.get().job, resolve=False)["override_dirname"])
 
 
 def groups_in(primary: Mapping[str, Any]) -> list[str]:

@@ -20,7 +20,8 @@ class RunRecord:
 
     Args:
         status: "running" is also the status of a killed run; "pruned" means that a search ended the run early.
-        config: resolved plain values as composed, without ``derived``.
+        config: plain values as composed, without ``derived`` and without secrets.
+        environment: dotted key -> digest of its text, where ``config`` holds a reference to the environment.
         overrides: overrides on the command line.
         metrics: name -> value, at the end.
         minutes: wall time, summed over attempts, each up to its last save.
@@ -43,6 +44,7 @@ class RunRecord:
     error: str | None = None
     failures: int = 0
     better: Literal["min", "max"] = "min"
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 def read_record(folder: Path) -> RunRecord | None:

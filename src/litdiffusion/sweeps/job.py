@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
+from litdiffusion.config.secrets import masked, masked_text
 from litdiffusion.errors import Pruned, UserError, first_line
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.runs.record import RunRecord, is_locked, read_record, write_record
@@ -64,7 +65,7 @@ def _record_failure(cfg: DictConfig, run: "Run", before: RunRecord | None, error
     """Records how the job ended; re-raises an error that concerns the folder instead of the job."""
     run.dir.mkdir(parents=True, exist_ok=True)
     if is_locked(run.dir):
-        print(f"job {run.name}: {first_line(error)}", file=sys.stderr, flush=True)
+        print(f"job {run.name}: {masked_text(first_line(error))}", file=sys.stderr, flush=True)
         return
     record, name = read_record(run.dir), run.name
     refused = record is not None and record == before and record.status != "failed"
@@ -76,7 +77,7 @@ def _record_failure(cfg: DictConfig, run: "Run", before: RunRecord | None, error
     if ended.status == "pruned":
         print(f"job {name}: {error}", flush=True)
         return
-    write_atomically(run.dir / ERROR_FILE, "".join(traceback.format_exception(error)).encode())
+    write_atomically(run.dir / ERROR_FILE, masked_text("".join(traceback.format_exception(error))).encode())
     print(f"job {name} failed: {ended.error} (traceback in {run.dir / ERROR_FILE})", file=sys.stderr, flush=True)
 
 
@@ -84,11 +85,11 @@ def _ended_record(record: RunRecord, error: Exception, begun: bool) -> RunRecord
     if isinstance(error, Pruned):
         return replace(record, status="pruned", error=None, metrics={**record.metrics, error.metric: error.value})
     # The attempt recorded a shorter message, without the advice how to continue.
-    line = record.error if begun and record.error else first_line(error)
+    line = record.error if begun and record.error else masked_text(first_line(error))
     return replace(record, status="failed", error=line, failures=record.failures + 1)
 
 
 def _plain(cfg: DictConfig) -> dict:
     """The composed config without ``derived``, unresolved because the run may have ended before its values exist."""
     plain = OmegaConf.to_container(cfg, resolve=False)
-    return {key: value for key, value in plain.items() if key != "derived"}
+    return masked({key: value for key, value in plain.items() if key != "derived"})
