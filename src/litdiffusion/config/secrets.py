@@ -55,7 +55,7 @@ _KNOWN: set[str] = set()
 
 
 def looks_secret(name: object) -> bool:
-    """Whether a key or a variable is named like a secret, by whole words: ``api_key`` and ``hfToken``, not ``tokens``."""
+    """Whether a key or a variable is named like a secret, by whole words: ``hf_token``, not ``tokens``."""
     words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", str(name))]
     if not words or words[-1] in HARMLESS:
         return False
