@@ -208,7 +208,7 @@ def test_text_from_the_environment_stays_a_reference_and_a_number_is_a_number(ty
 
 
 def test_what_a_checkpoint_is_rebuilt_from_holds_values():
-    words = ["seed='${oc.env:SEED}'", "data.root='${oc.env:ROOT}/sets'", "metric='${oc.env:METRIC}'", "data=mnist"]
+    words = ["seed='${oc.env:SEED}'", "+data.root='${oc.env:ROOT}/sets'", "metric='${oc.env:METRIC}'"]
     config = config_of(*words, SEED="11", ROOT="/there", METRIC="val/loss")
     assert (config["seed"], config["data"]["root"], config["metric"]) == (11, "/there/sets", "val/loss")
 

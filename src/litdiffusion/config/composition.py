@@ -18,8 +18,9 @@ from litdiffusion.runs.files import write_atomically
 def complete_config(cfg: DictConfig, config_dir: Path, config_name: str) -> None:
     """Refuses keys that no part reads (`origins.check_keys`) and drops arguments of a replaced ``_target_``.
 
-    Prints the dropped arguments, see `replaced`.
+    Prints the dropped arguments, see `replaced`. Secrets in Hydra's own files are masked.
     """
+    _mask_saved_files()
     primary = OmegaConf.to_container(OmegaConf.load(config_dir / f"{config_name}.yaml"), resolve=False)
     yamls = Yamls.of_this_job()
     _add_missing_settings(cfg, primary, yamls)
@@ -29,7 +30,6 @@ def complete_config(cfg: DictConfig, config_dir: Path, config_name: str) -> None
         print(f"dropped arguments of a replaced _target_: {', '.join(dropped)}", flush=True)
         _save_config(cfg)
     _refuse_mask(cfg)
-    _mask_saved_files()
 
 
 def _add_missing_settings(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> None:
@@ -42,15 +42,16 @@ def _add_missing_settings(cfg: DictConfig, primary: Mapping[str, Any], yamls: Ya
 def _refuse_mask(cfg: DictConfig) -> None:
     """Refuses a config that an earlier run saved without its secrets."""
     if keys := masked_keys(OmegaConf.to_container(cfg, resolve=False)):
-        raise UserError(f"{keys[0]} is {MASK}, which stands for a secret that was not stored; give it again, best as "
-                        f"{keys[0]}='${{oc.env:NAME}}'")  # fmt: skip
+        raise UserError(
+            f"{keys[0]} is {MASK}, which stands for a secret that was not stored; give it again, best as "
+            f"{keys[0]}='${{oc.env:NAME}}'"
+        )
 
 
 def _mask_saved_files() -> None:
     """Removes secrets from the files that Hydra wrote before the job began."""
-    hydra = HydraConfig.get()
-    own = [] if hydra.output_subdir is None else Path(hydra.runtime.output_dir, hydra.output_subdir).glob("*.yaml")
-    for path in [*own, Path(hydra.sweep.dir, "multirun.yaml")]:
+    folder, multirun = _hydra_folder(), Path(HydraConfig.get().sweep.dir, "multirun.yaml")
+    for path in [*(folder.glob("*.yaml") if folder else ()), multirun]:
         if path.is_file():
             written = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
             if (hidden := masked(written)) != written:
@@ -59,7 +60,20 @@ def _mask_saved_files() -> None:
 
 def _save_config(cfg: DictConfig) -> None:
     """Overwrites the config file that Hydra saved before, because a later command may train from that file."""
+    folder = _hydra_folder()
+    if folder is not None and (folder / "config.yaml").is_file():
+        hidden = masked(OmegaConf.to_container(cfg, resolve=False))
+        write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(hidden)).encode())
+
+
+def _hydra_folder() -> Path | None:
+    """The folder of this attempt's own files of Hydra; None without such files."""
     hydra = HydraConfig.get()
-    path = Path(hydra.runtime.output_dir, hydra.output_subdir or "", "config.yaml")
-    if hydra.output_subdir is not None and path.is_file():
-        write_atomically(path, OmegaConf.to_yaml(cfg).encode())
+    if hydra.output_subdir is None:
+        return None
+    folder = Path(hydra.runtime.output_dir, hydra.output_subdir)
+    if folder.is_dir():
+        return folder
+    # `run_subdir` counts folders, so it already names that of the next attempt.
+    attempts = sorted(folder.parent.glob("attempt_*"), key=lambda path: int(path.name.removeprefix("attempt_")))
+    return attempts[-1] if attempts else folder.parent
