@@ -38,8 +38,8 @@ class Attempt:
         with locked(self.run.dir) if self.is_rank_zero else contextlib.nullcontext():
             yield
 
-    def begin(self, step: int) -> int:
-        """Records that the run starts from ``step``; returns the number of this attempt."""
+    def begin(self, step: int, hardware: dict[str, str | int]) -> int:
+        """Records that the run starts from ``step`` on this ``hardware``; returns the number of this attempt."""
         record = read_record(self.run.dir) or RunRecord("running", self.config)
         now = replace(
             record,
@@ -50,6 +50,7 @@ class Attempt:
             attempts=record.attempts + 1,
             step=step,
             error=None,
+            hardware=[*record.hardware, hardware],
         )
         if self.is_rank_zero:
             for folder in (self.run.dir, self.run.dir / "checkpoints"):

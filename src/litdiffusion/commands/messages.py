@@ -69,6 +69,18 @@ def report_complete(record: RunRecord, metric: str, folder: Path) -> None:
     )
 
 
+def other_hardware(record: RunRecord, hardware: dict[str, str | int]) -> str:
+    """A warning of what differs from the attempt before; empty if nothing does."""
+    before = record.hardware[-1] if record.hardware else {}
+    changed = [f"{name} {before[name]} -> {now}" for name, now in hardware.items() if before.get(name, now) != now]
+    if not changed:
+        return ""
+    return (
+        f"warning: other than in the attempt before: {', '.join(changed)}; the bits may differ from those of a run "
+        f"that was never stopped"
+    )
+
+
 def how_to_continue(run: Run, cfg: DictConfig, config: dict[str, Any]) -> str:
     """The path of the last good checkpoint, the command that continues from it, and what to type for a secret."""
     path = run.dir / "checkpoints" / LAST

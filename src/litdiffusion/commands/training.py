@@ -13,7 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import Stopped
 from litdiffusion.commands.attempts import Attempt, lightning_refusal
-from litdiffusion.commands.messages import announce, how_to_continue, print_once, report, report_complete, show_config
+from litdiffusion.commands.messages import (
+    announce,
+    how_to_continue,
+    other_hardware,
+    print_once,
+    report,
+    report_complete,
+    show_config,
+)
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
 from litdiffusion.commands.resuming import check_complete, checkpoint_to_start_from
 from litdiffusion.config.checks import check_disk
@@ -24,6 +32,7 @@ from litdiffusion.errors import Pruned, TrainingError, UserError
 from litdiffusion.runs.dashboards import describe_run, finish
 from litdiffusion.runs.log import keep_rows
 from litdiffusion.runs.record import fresh_folder, read_record
+from litdiffusion.training.hardware import numerics
 
 HARMLESS_WARNINGS = (
     ".*does not have many workers.*",
@@ -117,7 +126,12 @@ def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Path | Non
     own = start is not None and start.is_relative_to(run.dir)
     if attempt.is_rank_zero:
         keep_rows(run.dir, step if own else 0)
-    count = attempt.begin(step)
+    trainer = experiment.trainer
+    hardware = numerics(trainer.strategy.root_device, trainer.world_size, experiment.cfg.derived.precision)
+    record = read_record(run.dir)
+    count = attempt.begin(step, hardware)
+    if own and record is not None and (line := other_hardware(record, hardware)):
+        print_once(experiment, line)
     if own or count > 1:
         print_once(experiment, f"resuming {run.dir} from step {step} (attempt {count})")
     with masked_command():  # dashboards record the command line

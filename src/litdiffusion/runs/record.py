@@ -21,6 +21,7 @@ class RunRecord:
     Args:
         status: "running" is also the status of a killed run; "pruned" means that a search ended the run early.
         config: plain values as composed, without ``derived`` and without secrets.
+        hardware: for each attempt what its bits depend on: threads, torch, ...
         environment: dotted key -> digest of its text, where ``config`` holds a reference to the environment.
         overrides: overrides on the command line.
         metrics: name -> value, at the end.
@@ -45,6 +46,7 @@ class RunRecord:
     failures: int = 0
     better: Literal["min", "max"] = "min"
     environment: dict[str, str] = field(default_factory=dict)
+    hardware: list[dict[str, str | int]] = field(default_factory=list)
 
 
 def read_record(folder: Path) -> RunRecord | None:
