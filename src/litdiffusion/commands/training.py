@@ -5,10 +5,9 @@ import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import Stopped
@@ -26,7 +25,7 @@ from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
 from litdiffusion.commands.resuming import check_complete, checkpoint_to_start_from
 from litdiffusion.config.checks import check_disk
 from litdiffusion.config.identity import action_for
-from litdiffusion.config.public import digests, masked_command, public
+from litdiffusion.config.public import digests, masked_command, plain_config
 from litdiffusion.config.trainer import Quiet
 from litdiffusion.errors import Pruned, TrainingError, UserError
 from litdiffusion.runs.dashboards import describe_run, finish
@@ -62,8 +61,7 @@ def train(cfg: DictConfig, run: Run) -> float | None:
         return _dry_run(cfg, run)
     if cfg.trainer.fast_dev_run:
         return _fast_dev_run(cfg, run)
-    composed = _without_derived(cfg)
-    config, texts = public(composed), digests(composed)
+    config, texts = plain_config(cfg), digests(cfg)
     is_rank_zero = rank_zero_only.rank == 0
     if is_rank_zero and not cfg.resume and read_record(run.dir) is not None:
         run = replace(run, dir=fresh_folder(run.dir))
@@ -86,26 +84,6 @@ def train(cfg: DictConfig, run: Run) -> float | None:
             print_once(experiment, f"stopped by {stop}. {how_to_continue(run, cfg, config)}")
             # 0 in other processes, because Lightning's launcher treats any other status of a child as a crash.
             raise SystemExit(128 + stop.signum if is_rank_zero else 0) from None
-
-
-def plain_config(cfg: DictConfig) -> dict[str, Any]:
-    """The composed config as `public` makes it, without ``derived``."""
-    return public(_without_derived(cfg))
-
-
-def _without_derived(cfg: DictConfig) -> DictConfig:
-    written = OmegaConf.to_container(cfg, resolve=False)
-    written.pop("derived", None)
-    return OmegaConf.create(_keep_derived(written))
-
-
-def _keep_derived(node: Any) -> Any:
-    """Escapes references to ``derived``, whose values are not known before the run is built."""
-    if isinstance(node, dict):
-        return {key: _keep_derived(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_keep_derived(value) for value in node]
-    return node.replace("${", "\\${") if isinstance(node, str) and "${derived." in node else node
 
 
 def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Path | None, step: int) -> float | None:

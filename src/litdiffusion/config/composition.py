@@ -1,14 +1,16 @@
 """The last steps of composition: missing settings, unknown keys, arguments of a replaced ``_target_``."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from litdiffusion.config import origins, replaced, words
+from litdiffusion.config.environment import read_numbers
 from litdiffusion.config.secrets import MASK, masked, masked_keys
 from litdiffusion.config.yamls import Yamls
 from litdiffusion.errors import UserError
@@ -30,6 +32,17 @@ def complete_config(cfg: DictConfig, config_dir: Path, config_name: str) -> None
         print(f"dropped arguments of a replaced _target_: {', '.join(dropped)}", flush=True)
         _save_config(cfg)
     _refuse_mask(cfg)
+
+
+def composed_again(overrides: Sequence[str]) -> DictConfig:
+    """What the overrides of another job of this command's config compose to, with the yamls as they are now."""
+    cfg = compose(HydraConfig.get().job.config_name, overrides=list(overrides), return_hydra_config=True)
+    hydra = cfg.hydra
+    with open_dict(cfg):
+        del cfg["hydra"]
+    read_numbers(cfg)
+    replaced.drop_former_arguments(cfg, Yamls.of(hydra))
+    return cfg
 
 
 def _add_missing_settings(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> None:

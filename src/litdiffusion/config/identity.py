@@ -28,7 +28,7 @@ def action_for(folder: Path, config: dict[str, Any], texts: Mapping[str, str] | 
         UserError: ``folder`` holds a run of another config; the message has a line for each difference.
     """
     record = read_record(folder)
-    if record is None or (record.status == "failed" and record.step == 0):
+    if record is None or record.starts_afresh:
         return "fresh"
     if lines := changes(record.config, config, record.environment, texts or {}):
         raise UserError(
@@ -45,7 +45,23 @@ def changes(
     texts_then: Mapping[str, str] | None = None,
     texts_now: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """``key: value then -> value now`` for every difference that identifies another run (`Use.RUN`).
+    """``key: value then -> value now`` for every difference that identifies another run (`Use.RUN`)."""
+    found = changed_keys(then, now, texts_then, texts_now, Use.RUN)
+    keys = {*(texts_then or ()), *(texts_now or ())}
+    return [
+        f"{key}: another text in the environment" if key in keys else f"{key}: {_short(old)} -> {_short(new)}"
+        for key, old, new in found
+    ]
+
+
+def changed_keys(
+    then: dict[str, Any],
+    now: dict[str, Any],
+    texts_then: Mapping[str, str] | None,
+    texts_now: Mapping[str, str] | None,
+    use: Use,
+) -> list[tuple[str, Any, Any]]:
+    """(dotted key, value then, value now) for every difference that decides ``use``.
 
     Another secret is no difference. A text from the environment is compared by its digest, also with a typed text.
     """
@@ -54,11 +70,7 @@ def changes(
     old_config, new_config = (
         _comparable(config, keys, texts) for config, texts in ((then, texts_then), (now, texts_now))
     )
-    found = [change for change in differences(old_config, new_config) if decides(change[0], Use.RUN)]
-    return [
-        f"{key}: another text in the environment" if key in keys else f"{key}: {_short(old)} -> {_short(new)}"
-        for key, old, new in found
-    ]
+    return [change for change in differences(old_config, new_config) if decides(change[0], use)]
 
 
 def _comparable(node: Any, keys: Collection[str], texts: Mapping[str, str]) -> dict[str, Any]:

@@ -30,13 +30,33 @@ def public(cfg: DictConfig) -> dict[str, Any]:
     return hidden
 
 
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """The composed config as `public` makes it, without ``derived``."""
+    return public(_without_derived(cfg))
+
+
+def _without_derived(cfg: DictConfig) -> DictConfig:
+    written = OmegaConf.to_container(cfg, resolve=False)
+    written.pop("derived", None)
+    return OmegaConf.create(_keep_derived(written))
+
+
+def _keep_derived(node: Any) -> Any:
+    """Escapes references to ``derived``, whose values are not known before the run is built."""
+    if isinstance(node, dict):
+        return {key: _keep_derived(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_keep_derived(value) for value in node]
+    return node.replace("${", "\\${") if isinstance(node, str) and "${derived." in node else node
+
+
 def digests(cfg: DictConfig) -> dict[str, str]:
     """Dotted key -> digest of its text from the environment, for keys that identify the run; not of secrets.
 
     A digest has 16 bits: enough to notice another value, and too few to guess the value from.
     """
     writer = _Writer()
-    writer.section(cfg)
+    writer.section(_without_derived(cfg))
     return {key: digest(key, text) for key, text in writer.texts.items() if decides(key, Use.RUN)}
 
 

@@ -48,6 +48,11 @@ class RunRecord:
     environment: dict[str, str] = field(default_factory=dict)
     hardware: list[dict[str, str | int]] = field(default_factory=list)
 
+    @property
+    def starts_afresh(self) -> bool:
+        """Whether the run failed before its first save, so that it may start again with any config."""
+        return self.status == "failed" and self.step == 0
+
 
 def read_record(folder: Path) -> RunRecord | None:
     """The record of the run in ``folder``; None if there is none.

@@ -12,6 +12,7 @@ from litdiffusion.config.secrets import masked, masked_text
 from litdiffusion.errors import Pruned, UserError, first_line
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.runs.record import RunRecord, is_locked, read_record, write_record
+from litdiffusion.sweeps.alike import check_alike
 
 if TYPE_CHECKING:
     from litdiffusion.build import Run
@@ -27,7 +28,7 @@ def run_job(cfg: DictConfig, run: "Run", train: Train) -> float | None:
     that another process is training.
 
     Raises:
-        UserError: the folder holds a job of another config.
+        UserError: the folder holds a job of another config, or the job is not like the others of the sweep.
     """
     from litdiffusion.sweeps.search import pruning_callbacks
 
@@ -36,6 +37,8 @@ def run_job(cfg: DictConfig, run: "Run", train: Train) -> float | None:
     if before is not None and (reason := _reason_to_skip(before, cfg.retries)):
         print(f"job {run.name}: {reason}", flush=True)
         return None
+    if before is None or before.starts_afresh:
+        check_alike(cfg, run.dir, run.overrides)
     try:
         return train(cfg, replace(run, extra_callbacks=pruning_callbacks(cfg, run.dir)))
     except Exception as error:  # no exception of a job may stop the other jobs
