@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 
 from litdiffusion.build import Run
+from litdiffusion.commands.messages import how_to_continue
 from litdiffusion.commands.training import plain_config, train
 from litdiffusion.config.environment import read_numbers
 from litdiffusion.config.identity import action_for
@@ -107,8 +108,7 @@ def test_a_run_with_a_secret_is_evaluated_and_its_saved_config_asks_for_the_secr
     line = ("train.py", "-cp", str(run / ".hydra"), "-cn", "config", "name=b")
     status, _, err = command(*line)
     assert (status, err.count("\n")) == (2, 1)
-    assert "logger.mine.api_key is ***" in err
-    assert "give it again" in err
+    assert "logger.mine.api_key holds ***, which stands for a secret that was not stored; give it again" in err
     assert command(*line, f"logger.mine.api_key='{SECRET}'")[0] == 0
     assert SEEN[0] == SECRET
     assert traces(tmp_path, SECRET) == []
@@ -235,6 +235,14 @@ def test_another_text_in_the_environment_is_another_run_and_another_secret_is_no
         start()
     (digest,) = read_record(tmp_path / "run").environment.values()
     assert len(digest) == 4
+
+
+def test_the_command_that_continues_a_run_names_the_secret_to_type_again(tmp_path):
+    cfg = composed(*SMALL, "name=a", "+callbacks.own.token=typed-token")
+    line = how_to_continue(Run(tmp_path), cfg, plain_config(cfg))
+    assert line.endswith("continues from there (type the secret of callbacks.own.token again, which was not stored)")
+    cfg = composed(*SMALL, "name=a", "+callbacks.own.token='${oc.env:HOME}'")
+    assert how_to_continue(Run(tmp_path), cfg, plain_config(cfg)).endswith("continues from there")
 
 
 def test_a_typed_secret_is_compared_masked(tmp_path):

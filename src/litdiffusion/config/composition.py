@@ -56,7 +56,7 @@ def _refuse_mask(cfg: DictConfig) -> None:
     """Refuses a config that an earlier run saved without its secrets."""
     if keys := masked_keys(OmegaConf.to_container(cfg, resolve=False)):
         raise UserError(
-            f"{keys[0]} is {MASK}, which stands for a secret that was not stored; give it again, best as "
+            f"{keys[0]} holds {MASK}, which stands for a secret that was not stored; give it again, best as "
             f"{keys[0]}='${{oc.env:NAME}}'"
         )
 
