@@ -1,12 +1,13 @@
 """The command line around Hydra: bad input ends in one line and exit status 2. Imports no torch."""
 
-import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any, TextIO
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
@@ -24,8 +25,6 @@ from litdiffusion.config.yamls import Yamls
 from litdiffusion.errors import TrainingError, UserError, first_line
 
 BAD_INPUT, FAILED = 2, 1
-LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_joblib_launcher._core")
-"""Loggers that print the overrides of every job."""
 STOPPED = (130, 143)
 """Exit statuses after Ctrl-C and SIGTERM."""
 _JOB_STARTED: list[bool] = []
@@ -35,15 +34,14 @@ def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
     """Runs a Hydra main. Bad input ends in one line on stderr and status 2, a failed run in one line and status 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     warnings.showwarning = _one_line_warning
+    sys.excepthook = _masked_traceback
     _JOB_STARTED.clear()
     resolvers.forget_folders()
     secrets.forget()
-    for name in LAUNCHERS:
-        logging.getLogger(name).addFilter(_Masking())
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(config_dir, config_name))
         return
-    with _sweep_table_at_end():
+    with redirect_stdout(_Masked(sys.stdout)), redirect_stderr(_Masked(sys.stderr)), _sweep_table_at_end():
         _run(main, config_dir, config_name)
 
 
@@ -123,9 +121,18 @@ def _one_line_warning(message, category, filename, lineno, file=None, line=None)
     print(f"warning: {masked_text(str(message))}", file=sys.stderr)
 
 
-class _Masking(logging.Filter):
-    """Masks secrets in what Hydra prints of a job's overrides."""
+def _masked_traceback(kind, error, trace) -> None:
+    print(masked_text("".join(traceback.format_exception(error))), end="", file=sys.stderr)
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = masked_text(record.getMessage()), ()
-        return True
+
+class _Masked:
+    """A stream whose text is masked, because Hydra and argparse repeat the command line on their own."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(masked_text(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
