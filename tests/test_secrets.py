@@ -197,10 +197,10 @@ def config_of(*words: str, **variables: str) -> dict:
 )
 def test_text_from_the_environment_stays_a_reference_and_a_number_is_a_number(typed, text, stored):
     variables = {"X": text, "X_TOKEN": text, "NAME": "X"}
-    for place in ("+callbacks.own.value='{}'", "+callbacks.own.value=['{}']", "+callbacks.own={{value:'{}'}}"):
-        value = config_of(place.format(typed), **variables)["callbacks"]["own"]["value"]
-        assert value == ([stored] if "[" in place else stored)
-        assert type(value) is (list if "[" in place else type(stored))
+    words = [place.format(typed) for place in ("+callbacks.a.b='{}'", "+callbacks.c=['{}']", "+callbacks.d={{e:'{}'}}")]
+    callbacks = config_of(*words, **variables)["callbacks"]
+    values = [callbacks["a"]["b"], callbacks["c"][0], callbacks["d"]["e"]]
+    assert [(value, type(value)) for value in values] == [(stored, type(stored))] * 3
 
 
 def test_what_a_checkpoint_is_rebuilt_from_holds_values():
