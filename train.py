@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 from litdiffusion import sweeps
 from litdiffusion.commands import cli
 from litdiffusion.config.composition import complete_config
-from litdiffusion.config.yamls import task_overrides
+from litdiffusion.config.public import public_words
+from litdiffusion.config.yamls import override_dirname, task_overrides
 
 CONF = Path(__file__).parent / "conf"
 
@@ -18,17 +19,17 @@ CONF = Path(__file__).parent / "conf"
 def main(cfg: DictConfig) -> float | None:
     hydra_cfg = HydraConfig.get()
     multirun = hydra_cfg.mode.name == "MULTIRUN"
-    with cli.job_errors(multirun):
+    with cli.job(cfg, multirun):
         complete_config(cfg, CONF, "train")
         # Imported late because torch and Lightning take seconds: --help and typing errors need neither.
         from litdiffusion.build import Run
         from litdiffusion.commands.training import train
 
         folder = Path(hydra_cfg.runtime.output_dir)
-        overrides = tuple(task_overrides())
+        overrides = tuple(public_words(task_overrides()))
         if cfg.sweep is not None:
             return sweeps.run_job(cfg, Run(folder, sweeps.job_name(overrides), str(cfg.sweep), overrides), train)
-        name = cfg.name or hydra_cfg.job.override_dirname or folder.name
+        name = cfg.name or override_dirname() or folder.name
         group = folder.parent.name if multirun else None
         return train(cfg, Run(folder, name, group, overrides))
 

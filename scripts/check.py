@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from litdiffusion.commands import cli
 from litdiffusion.config.composition import complete_config
+from litdiffusion.config.yamls import override_dirname
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -15,13 +16,13 @@ CONF = Path(__file__).parent.parent / "conf"
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     hydra_cfg = HydraConfig.get()
-    with cli.job_errors(multirun=hydra_cfg.mode.name == "MULTIRUN"):
+    with cli.job(cfg, multirun=hydra_cfg.mode.name == "MULTIRUN"):
         complete_config(cfg, CONF, "train")
         from litdiffusion.build import Run
         from litdiffusion.commands.checking import check
 
         folder = Path(hydra_cfg.runtime.output_dir)
-        print(check(cfg, Run(folder, f"check {hydra_cfg.job.override_dirname}")))
+        print(check(cfg, Run(folder, f"check {override_dirname()}")))
 
 
 if __name__ == "__main__":

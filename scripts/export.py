@@ -13,7 +13,7 @@ CONF = Path(__file__).parent.parent / "conf"
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="export")
 def main(cfg: DictConfig) -> None:
-    with cli.job_errors(multirun=False):
+    with cli.job(cfg):
         for key in ("ckpt", "out"):
             if OmegaConf.is_missing(cfg, key):
                 raise UserError(f"give {key}: python scripts/export.py ckpt=outputs/.../last.ckpt out=my_model")

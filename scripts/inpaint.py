@@ -12,7 +12,7 @@ CONF = Path(__file__).parent.parent / "conf"
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="inpaint")
 def main(cfg: DictConfig) -> None:
-    with cli.job_errors(multirun=False):
+    with cli.job(cfg):
         from litdiffusion.pretrained.inpainting import inpaint_to_files
 
         inpaint_to_files(cfg)

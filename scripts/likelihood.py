@@ -12,7 +12,7 @@ CONF = Path(__file__).parent.parent / "conf"
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="likelihood")
 def main(cfg: DictConfig) -> None:
-    with cli.job_errors(multirun=False):
+    with cli.job(cfg):
         from litdiffusion.reports.likelihood import likelihood_to_files
 
         likelihood_to_files(cfg)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import ROOT, TINY, composed
 
 from litdiffusion.build import Run
@@ -258,6 +259,34 @@ def test_resume_false_starts_beside(tmp_path, whole):
     assert torture.fingerprint(whole.with_name("run_2")) == torture.fingerprint(whole)
     assert (whole / "run.json").read_bytes() == before
     assert fresh(whole).name == "run_3"
+
+
+def test_other_hardware_is_no_refusal_but_a_warning_that_names_it(stopping, tmp_path, capfd):
+    """Convolutions sum in another order with another number of threads: the weights then differ in the last digits."""
+    run = tmp_path / "run"
+    stopping(5)
+    assert torture.run_once(run, (*QUICK, "threads=1")) == 128 + signal.SIGTERM
+    stopping(9)
+    assert torture.run_once(run, (*QUICK, "threads=auto")) == 128 + signal.SIGTERM  # 1 for vectors
+    assert "warning" not in capfd.readouterr().out
+    record = read_record(run)
+    assert [entry["threads"] for entry in record.hardware] == [1, 1]
+    now = record.hardware[-1]
+    assert now["torch"] == torch.__version__
+    other = {
+        "devices": 2,
+        "device": "NVIDIA X",
+        "precision": "bf16-mixed",
+        "cpu_capability": "NO AVX",
+        "torch": "2.4.0",
+    }
+    write_record(run, replace(record, hardware=[*record.hardware, {**now, **other}]))
+    assert torture.run_once(run, (*QUICK, "threads=2")) == 0
+    (line,) = (line for line in capfd.readouterr().out.splitlines() if line.startswith("warning"))
+    changes = ", ".join(f"{name} {value} -> {now[name]}" for name, value in other.items())
+    assert line.startswith(f"warning: other than in the attempt before: threads 1 -> 2, {changes}; the bits may differ")
+    assert [entry["threads"] for entry in read_record(run).hardware] == [1, 1, 1, 2]
+    assert action_for(run, plain_config(composed(*QUICK, "threads=7"))) == "complete"
 
 
 def test_names_on_the_command_line(command, tmp_path):

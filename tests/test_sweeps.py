@@ -150,6 +150,41 @@ def test_checks_are_swept(command):
     assert err.count("check failed: val/loss") == 3  # each job, and the first again at the end
 
 
+def experiment(folder: Path, name: str, lr: float, steps: int = 4) -> None:
+    """An experiment of a user's own, in a folder for ``--config-dir``."""
+    path = folder / "own/experiment" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"# @package _global_\noptimizer: {{lr: {lr}}}\ntrainer: {{max_steps: {steps}}}\n")
+
+
+def test_a_new_job_of_other_yamls_joins_no_sweep_in_silence(command, tmp_path):
+    own = [word for word in SMALL if not word.startswith("trainer.max_steps")]
+    line = ["train.py", "--config-dir", str(tmp_path / "own"), "-m", "sweep=s", *own]
+    experiment(tmp_path, "a", 1e-3)
+    experiment(tmp_path, "b", 1e-3)
+    assert command(*line, "experiment=a", "seed=1")[0] == 0
+    assert command(*line, "experiment=a,b", "seed=1", "ema_decay=0.9", "schedule=cosine")[0] == 0  # further keys
+    folder = tmp_path / "outputs/sweeps/s"
+    before = {path: path.read_bytes() for path in folder.glob("*/run.json")}
+    assert len(before) == 3
+
+    experiment(tmp_path, "a", 2e-3)
+    status, _, err = command(*line, "experiment=a", "seed=2")
+    assert (status, err.count("Traceback")) == (2, 0)
+    assert "this job is not like " in err
+    assert "optimizer.lr is 0.001 there, 0.002 here; restore the yaml, or take another sweep=NAME, or give" in err
+    assert "holds a run of another config" in command(*line, "experiment=a", "seed=1")[2]
+    experiment(tmp_path, "a", 1e-3, steps=3)
+    assert "trainer.max_steps is 4 there, 3 here" in command(*line, "experiment=a", "seed=2")[2]
+    assert len(rows(folder)) == 3
+    assert {path: path.read_bytes() for path in folder.glob("*/run.json")} == before
+
+    experiment(tmp_path, "a", 2e-3)
+    assert command(*line, "experiment=b", "seed=2")[0] == 0  # its own yaml is as it was
+    assert command(*line, "experiment=a", "optimizer.lr=2e-3", "seed=2")[0] == 0  # a column of the table
+    assert sorted(row["optimizer.lr"] for row in rows(folder)) == ["", "", "", "", "0.002"]
+
+
 def test_a_job_by_itself_shares_the_sweeps_folder(command, tmp_path):
     assert command("train.py", "sweep=one", "seed=3", *SMALL)[0] == 0
     status, out, _ = command("train.py", "-m", "sweep=one", "seed=3", *SMALL)

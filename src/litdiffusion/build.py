@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import lightning as L
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from litdiffusion.callbacks import FinalValidation, Interrupts
@@ -14,6 +14,7 @@ from litdiffusion.config import checks, derived
 from litdiffusion.config.make import make, make_a, nodes
 from litdiffusion.config.metrics import make_quality
 from litdiffusion.config.optimizer import lr_schedule_maker, make_optimizer
+from litdiffusion.config.public import public
 from litdiffusion.config.shapes import DummyOutput
 from litdiffusion.config.trainer import make_loggers, make_trainer
 from litdiffusion.data import Facts, facts_of
@@ -117,7 +118,7 @@ def build_module(
         skip_nonfinite=cfg.skip_nonfinite,
         num_classes=cfg.derived.num_classes,
         class_dropout=cfg.class_dropout,
-        description={"config": OmegaConf.to_container(cfg, resolve=True), "value_range": value_range},
+        description={"config": public(cfg), "value_range": value_range},
     )
 
 

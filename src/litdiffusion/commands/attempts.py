@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from litdiffusion.build import Run
 from litdiffusion.callbacks import Stopped
 from litdiffusion.commands.failures import known_failure
+from litdiffusion.config.secrets import masked_text
 from litdiffusion.errors import first_line
 from litdiffusion.runs.files import remove_parts
 from litdiffusion.runs.record import RunRecord, locked, read_record, write_record
@@ -20,6 +21,8 @@ class Attempt:
     run: Run
     config: dict[str, Any]
     is_rank_zero: bool = True
+    texts: dict[str, str] = field(default_factory=dict)
+    """Digests of the config's texts from the environment, see `digests`."""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -31,17 +34,19 @@ class Attempt:
         with locked(self.run.dir) if self.is_rank_zero else contextlib.nullcontext():
             yield
 
-    def begin(self, step: int) -> int:
-        """Records that the run starts from ``step``; returns the number of this attempt."""
+    def begin(self, step: int, hardware: dict[str, str | int]) -> int:
+        """Records that the run starts from ``step`` on this ``hardware``; returns the number of this attempt."""
         record = read_record(self.run.dir) or RunRecord("running", self.config)
         now = replace(
             record,
             status="running",
             config=self.config,
+            environment=self.texts,
             overrides=list(self.run.overrides),
             attempts=record.attempts + 1,
             step=step,
             error=None,
+            hardware=[*record.hardware, hardware],
         )
         if self.is_rank_zero:
             for folder in (self.run.dir, self.run.dir / "checkpoints"):
@@ -63,7 +68,7 @@ class Attempt:
             raise
         except Exception as error:
             known = known_failure(error, world_size)
-            self._end("failed", first_line(known or error))
+            self._end("failed", masked_text(first_line(known or error)))
             if known is None:
                 raise
             raise known from error

@@ -2,20 +2,26 @@
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any, TextIO
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from litdiffusion import sweeps
 from litdiffusion.commands.explaining import explain, help_text, one_line
 from litdiffusion.commands.failures import file_failure, told
-from litdiffusion.config import origins, resolvers, words
+from litdiffusion.config import origins, resolvers, secrets, words
+from litdiffusion.config.environment import read_numbers
+from litdiffusion.config.public import remember_secrets
+from litdiffusion.config.secrets import masked_text
 from litdiffusion.config.yamls import Yamls
 from litdiffusion.errors import TrainingError, UserError, first_line
 
@@ -29,12 +35,14 @@ def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
     """Runs a Hydra main. Bad input ends in one line on stderr and status 2, a failed run in one line and status 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     warnings.showwarning = _one_line_warning
+    sys.excepthook = _masked_traceback
     _JOB_STARTED.clear()
     resolvers.forget_folders()
+    secrets.forget()
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(config_dir, config_name))
         return
-    with _sweep_table_at_end():
+    with redirect_stdout(_Masked(sys.stdout)), redirect_stderr(_Masked(sys.stderr)), _sweep_table_at_end():
         _run(main, config_dir, config_name)
 
 
@@ -77,9 +85,14 @@ def _sweep_table_at_end() -> Iterator[None]:
 
 
 @contextmanager
-def job_errors(multirun: bool) -> Iterator[None]:
-    """Prints an error of a Hydra job in one line; a single run then exits, a multirun runs its other jobs."""
+def job(cfg: DictConfig, multirun: bool = False) -> Iterator[None]:
+    """A Hydra job: reads numbers from the environment into ``cfg``, and prints an error in one line without secrets.
+
+    After an error a single run exits, and a multirun runs its other jobs.
+    """
     _JOB_STARTED.append(True)
+    remember_secrets(cfg)
+    read_numbers(cfg)
     try:
         yield
     except Exception as error:
@@ -88,7 +101,7 @@ def job_errors(multirun: bool) -> Iterator[None]:
             raise
         if not multirun:
             _exit_with(error, line)
-        print(f"error in this job: {line}", file=sys.stderr)
+        print(f"error in this job: {masked_text(line)}", file=sys.stderr)
         raise
 
 
@@ -106,9 +119,26 @@ def _error_line(error: Exception) -> str | None:
 def _exit_with(error: Exception, line: str) -> None:
     if os.environ.get("LITDIFFUSION_TRACEBACK"):
         raise error
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {masked_text(line)}", file=sys.stderr)
     sys.exit(FAILED if isinstance(error, TrainingError) else BAD_INPUT)
 
 
 def _one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {masked_text(str(message))}", file=sys.stderr)
+
+
+def _masked_traceback(kind, error, trace) -> None:
+    print(masked_text("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+
+
+class _Masked:
+    """A stream whose text is masked, because Hydra and argparse repeat the command line on their own."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(masked_text(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

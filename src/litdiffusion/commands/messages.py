@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from litdiffusion.build import Experiment, Run
 from litdiffusion.config import tree
+from litdiffusion.config.secrets import masked_keys
 from litdiffusion.config.yamls import groups_of_this_job
 from litdiffusion.runs.record import RunRecord
 from litdiffusion.training.checkpoints import LAST
@@ -67,10 +69,24 @@ def report_complete(record: RunRecord, metric: str, folder: Path) -> None:
     )
 
 
-def how_to_continue(run: Run, cfg: DictConfig) -> str:
-    """The path of the last good checkpoint, and the command that continues from it."""
+def other_hardware(record: RunRecord, hardware: dict[str, str | int]) -> str:
+    """A warning of what differs from the attempt before; empty if nothing does."""
+    before = record.hardware[-1] if record.hardware else {}
+    changed = [f"{name} {before[name]} -> {now}" for name, now in hardware.items() if before.get(name, now) != now]
+    if not changed:
+        return ""
+    return (
+        f"warning: other than in the attempt before: {', '.join(changed)}; the bits may differ from those of a run "
+        f"that was never stopped"
+    )
+
+
+def how_to_continue(run: Run, cfg: DictConfig, config: dict[str, Any]) -> str:
+    """The path of the last good checkpoint, the command that continues from it, and what to type for a secret."""
     path = run.dir / "checkpoints" / LAST
     kept = f"Last good checkpoint: {path}" if path.is_file() else "No checkpoint was written yet"
+    keys = masked_keys(config)
+    secrets = f" (type the secret of {', '.join(keys)} again, which was not stored)" if keys else ""
     if (cfg.name, cfg.sweep) != (None, None):
-        return f"{kept}; the same command continues from there"
-    return f"{kept}; continue with the same command and hydra.run.dir={run.dir}"
+        return f"{kept}; the same command continues from there{secrets}"
+    return f"{kept}; continue with the same command and hydra.run.dir={run.dir}{secrets}"

@@ -5,26 +5,35 @@ import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import Stopped
 from litdiffusion.commands.attempts import Attempt
 from litdiffusion.commands.failures import data_failure, lightning_refusal
-from litdiffusion.commands.messages import announce, how_to_continue, print_once, report, report_complete, show_config
+from litdiffusion.commands.messages import (
+    announce,
+    how_to_continue,
+    other_hardware,
+    print_once,
+    report,
+    report_complete,
+    show_config,
+)
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
 from litdiffusion.commands.resuming import Start, check_complete, checkpoint_to_start_from
 from litdiffusion.config.checks import check_disk
 from litdiffusion.config.identity import action_for
+from litdiffusion.config.public import digests, masked_command, plain_config
 from litdiffusion.config.trainer import Quiet
 from litdiffusion.errors import Pruned, TrainingError, UserError
 from litdiffusion.runs.dashboards import describe_run, finish
 from litdiffusion.runs.files import fresh
 from litdiffusion.runs.log import keep_rows
 from litdiffusion.runs.record import read_record
+from litdiffusion.training.hardware import numerics
 
 HARMLESS_WARNINGS = (
     ".*does not have many workers.*",
@@ -54,45 +63,29 @@ def train(cfg: DictConfig, run: Run) -> float | None:
         return _dry_run(cfg, run)
     if cfg.trainer.fast_dev_run:
         return _fast_dev_run(cfg, run)
-    config = plain_config(cfg)
+    config, texts = plain_config(cfg), digests(cfg)
     is_rank_zero = rank_zero_only.rank == 0
     if is_rank_zero and not cfg.resume and read_record(run.dir) is not None:
         run = replace(run, dir=fresh(run.dir))
-    if action_for(run.dir, config) == "complete":
+    if action_for(run.dir, config, texts) == "complete":
         record = read_record(run.dir)
         report_complete(record, cfg.metric, run.dir)
         return record.metrics.get(cfg.metric)
     experiment = build(cfg, run)
     plan = make_plan(experiment)
     check_disk(plan.disk, plan.disk_use, run.dir)
-    attempt = Attempt(run, config, is_rank_zero)
+    attempt = Attempt(run, config, is_rank_zero, texts)
     with attempt.locked(), experiment.interrupts.listening():
         start = checkpoint_to_start_from(experiment, run, config)
         try:
             with attempt.recorded(experiment.trainer.world_size):
                 return _run_attempt(experiment, run, attempt, start)
         except TrainingError as error:
-            raise TrainingError(f"{error}. {how_to_continue(run, cfg)}") from error
+            raise TrainingError(f"{error}. {how_to_continue(run, cfg, config)}") from error
         except Stopped as stop:
-            print_once(experiment, f"stopped by {stop}. {how_to_continue(run, cfg)}")
+            print_once(experiment, f"stopped by {stop}. {how_to_continue(run, cfg, config)}")
             # 0 in other processes, because Lightning's launcher treats any other status of a child as a crash.
             raise SystemExit(128 + stop.signum if is_rank_zero else 0) from None
-
-
-def plain_config(cfg: DictConfig) -> dict[str, Any]:
-    """The composed config, resolved, without ``derived``."""
-    written = OmegaConf.to_container(cfg, resolve=False)
-    written.pop("derived", None)
-    return OmegaConf.to_container(OmegaConf.create(_keep_derived(written)), resolve=True)
-
-
-def _keep_derived(node: Any) -> Any:
-    """Escapes references to ``derived``, whose values are not known before the run is built."""
-    if isinstance(node, dict):
-        return {key: _keep_derived(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_keep_derived(value) for value in node]
-    return node.replace("${", "\\${") if isinstance(node, str) and "${derived." in node else node
 
 
 def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Start) -> float | None:
@@ -110,12 +103,18 @@ def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Star
 
 def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Start) -> None:
     """Records the attempt, cuts metrics.csv at the step of ``start`` and prints the run."""
-    count = attempt.begin(start.step)
+    trainer = experiment.trainer
+    hardware = numerics(trainer.strategy.root_device, trainer.world_size, experiment.cfg.derived.precision)
+    record = read_record(run.dir)
+    count = attempt.begin(start.step, hardware)
+    if start.own and record is not None and (line := other_hardware(record, hardware)):
+        print_once(experiment, line)
     if start.own or count > 1:
         print_once(experiment, f"resuming {run.dir} from step {start.step} (attempt {count})")
     if attempt.is_rank_zero and (line := keep_rows(run.dir, start.step if start.own else 0, start.rows)):
         print_once(experiment, f"warning: {line}")
-    describe_run(experiment.trainer, experiment.module.description["config"])
+    with masked_command():  # dashboards record the command line
+        describe_run(experiment.trainer, experiment.module.description["config"])
     show_config(experiment)
     announce(experiment, run)
 

@@ -1,12 +1,14 @@
 """Whether two configs describe the same run, or the same model. Imports no torch."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from litdiffusion.config.keys import Use, decides, keys_for
+from litdiffusion.config.public import digest
+from litdiffusion.config.secrets import masked
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import RunRecord, read_record
 
@@ -16,19 +18,19 @@ if TYPE_CHECKING:
 Action = Literal["fresh", "resume", "complete"]
 
 
-def action_for(folder: Path, config: dict[str, Any]) -> Action:
+def action_for(folder: Path, config: dict[str, Any], texts: Mapping[str, str] | None = None) -> Action:
     """What a command with ``config`` does in ``folder``: start, resume, or nothing because the run is complete.
 
     A run that failed before its first step starts again, with any config. A complete run is resumed if ``config``
-    makes it longer.
+    makes it longer. ``texts`` are the digests of the config's texts from the environment.
 
     Raises:
         UserError: ``folder`` holds a run of another config; the message has a line for each difference.
     """
     record = read_record(folder)
-    if record is None or (record.status == "failed" and record.step == 0):
+    if record is None or record.starts_afresh:
         return "fresh"
-    if lines := changes(record.config, config):
+    if lines := changes(record.config, config, record.environment, texts or {}):
         raise UserError(
             f"{folder} holds a run of another config:\n"
             + "".join(f"  {line}\n" for line in lines)
@@ -37,10 +39,53 @@ def action_for(folder: Path, config: dict[str, Any]) -> Action:
     return "complete" if record.status == "complete" and not longer(record, config) else "resume"
 
 
-def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def changes(
+    then: dict[str, Any],
+    now: dict[str, Any],
+    texts_then: Mapping[str, str] | None = None,
+    texts_now: Mapping[str, str] | None = None,
+) -> list[str]:
     """``key: value then -> value now`` for every difference that identifies another run (`Use.RUN`)."""
-    found = differences(then, now)
-    return [f"{key}: {_short(old)} -> {_short(new)}" for key, old, new in found if decides(key, Use.RUN)]
+    found = changed_keys(then, now, texts_then, texts_now, Use.RUN)
+    keys = {*(texts_then or ()), *(texts_now or ())}
+    return [
+        f"{key}: another text in the environment" if key in keys else f"{key}: {_short(old)} -> {_short(new)}"
+        for key, old, new in found
+    ]
+
+
+def changed_keys(
+    then: dict[str, Any],
+    now: dict[str, Any],
+    texts_then: Mapping[str, str] | None,
+    texts_now: Mapping[str, str] | None,
+    use: Use,
+) -> list[tuple[str, Any, Any]]:
+    """(dotted key, value then, value now) for every difference that decides ``use``.
+
+    Another secret is no difference. A text from the environment is compared by its digest, also with a typed text.
+    """
+    texts_then, texts_now = texts_then or {}, texts_now or {}
+    keys = texts_then.keys() | texts_now.keys()
+    old_config, new_config = (
+        _comparable(config, keys, texts) for config, texts in ((then, texts_then), (now, texts_now))
+    )
+    return [change for change in differences(old_config, new_config) if decides(change[0], use)]
+
+
+def _comparable(node: Any, keys: Collection[str], texts: Mapping[str, str]) -> dict[str, Any]:
+    """A config with masked secrets, and with digests at ``keys``."""
+
+    def replaced(value: Any, path: str) -> Any:
+        if path in keys:
+            return texts.get(path) or (digest(path, value) if isinstance(value, str) else value)
+        if isinstance(value, dict):
+            return {key: replaced(item, f"{path}.{key}".lstrip(".")) for key, item in value.items()}
+        if isinstance(value, list):
+            return [replaced(item, f"{path}.{i}") for i, item in enumerate(value)]
+        return value
+
+    return replaced(masked(node, references=True), "")
 
 
 def longer(record: RunRecord, config: dict[str, Any]) -> bool:
@@ -86,7 +131,7 @@ def check_fits(content: dict[str, Any], module: "DiffusionModule", path: str | P
     Raises:
         UserError: a key that decides ``use`` differs, or the names or shapes of the weights do.
     """
-    configs = content["litdiffusion"].get("config", {}), module.description.get("config", {})
+    configs = masked(content["litdiffusion"].get("config", {})), masked(module.description.get("config", {}))
     then, now = (_without_folder(config, config.get("derived", {}).get("run_dir")) for config in configs)
     common = [key for key in now if key in then]
     for key in sorted(common, key=lambda key: isinstance(now[key], dict)):  # settings first: parts repeat them

@@ -4,7 +4,10 @@ import hashlib
 import re
 from collections.abc import Iterable
 
+from omegaconf import ListConfig, OmegaConf
+
 from litdiffusion.config.keys import relevant
+from litdiffusion.config.public import public_words
 from litdiffusion.errors import UserError
 
 LONGEST = 100
@@ -16,7 +19,7 @@ def job_name(overrides: Iterable[str]) -> str:
     Overrides that do not change the result (see `keys.relevant`) are left out. A name that is too long for a folder,
     or that lost special characters, ends in a digest of the overrides, so that two jobs never share it.
     """
-    words = sorted(word.lstrip("+~") for word in relevant(overrides))
+    words = sorted(word.lstrip("+~") for word in relevant(public_words(_as_typed(overrides))))
     words.sort(
         key=lambda word: "." in word.partition("=")[0]
     )  # groups and seed first, since a long name is cut at the end
@@ -50,6 +53,11 @@ def job_subdir(sweep: object, overrides: Iterable[str], unnamed: object) -> str:
 def job_folder(sweep: object, overrides: Iterable[str], unnamed: str) -> str:
     """The folder of a job that is started without -m (W&B agents, job arrays); the same as with -m."""
     return unnamed if sweep is None else f"{sweep_folder(sweep, unnamed)}/{job_name(overrides)}"
+
+
+def _as_typed(overrides: Iterable[str]) -> list[str]:
+    """The overrides with their references, which a list of OmegaConf's would resolve on access."""
+    return OmegaConf.to_container(overrides, resolve=False) if isinstance(overrides, ListConfig) else list(overrides)
 
 
 def relevant_values(overrides: Iterable[str]) -> dict[str, str]:

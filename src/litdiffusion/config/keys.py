@@ -21,41 +21,44 @@ class Use(Flag):
     """Part of an exported model, which needs the key to sample or to find its data and metrics."""
     JOB = auto()
     """Part of the name of a sweep's job, because the key changes what the job computes."""
+    PLAIN = auto()
+    """Stored as a value even if it is text from the environment, because a checkpoint or a sweep's table reads it."""
 
 
-PART = Use.RUN | Use.MODEL | Use.EXPORT | Use.JOB
+PART = Use.RUN | Use.MODEL | Use.EXPORT | Use.JOB | Use.PLAIN
 TRAINING = Use.RUN | Use.JOB
 
 KEYS: dict[str, Use] = {
     # the model and its process
     **dict.fromkeys(("conditional", "learned_variance", "model", "codec", "schedule", "parameterization"), PART),
     **dict.fromkeys(("class_dropout", "times", "weighting", "objective", "data"), PART),
-    "data.path": Use.RUN | Use.EXPORT | Use.JOB,
-    **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb"), Use.EXPORT),
-    **dict.fromkeys(("seed", "ema_decay"), TRAINING | Use.MODEL | Use.EXPORT),
+    "data.path": Use.RUN | Use.EXPORT | Use.JOB | Use.PLAIN,
+    **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb"), Use.EXPORT | Use.PLAIN),
+    **dict.fromkeys(("seed", "ema_decay"), TRAINING | Use.MODEL | Use.EXPORT | Use.PLAIN),
     # sampling and measuring
-    **dict.fromkeys(("sampler", "clip_samples", "metrics", "recipe"), TRAINING | Use.EXPORT),
-    **dict.fromkeys(("metric", "experiment"), TRAINING),
+    **dict.fromkeys(("sampler", "clip_samples", "metrics", "recipe"), TRAINING | Use.EXPORT | Use.PLAIN),
+    **dict.fromkeys(("metric", "experiment"), TRAINING | Use.PLAIN),
     # training
-    **dict.fromkeys(("optimizer", "lr_schedule", "compile"), TRAINING),
+    **dict.fromkeys(("optimizer", "lr_schedule", "compile"), TRAINING | Use.PLAIN),
     **dict.fromkeys(("trainer", "callbacks"), TRAINING),
-    **dict.fromkeys(("trainer.max_steps", "trainer.max_epochs", "trainer.max_time"), Use.LENGTH | Use.JOB),
+    **dict.fromkeys(("trainer.max_steps", "trainer.max_epochs", "trainer.max_time"), Use.LENGTH | Use.JOB | Use.PLAIN),
     "callbacks.final_samples": Use.JOB,  # measures what the jobs of a sweep are compared by
     **dict.fromkeys(("trainer.callbacks", "skip_nonfinite", "ckpt_path"), Use.JOB),
     # hardware, folders, output, and how often a run saves
     **dict.fromkeys(("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"), Use.NOTHING),
     **dict.fromkeys(("trainer.plugins", "threads", "trainer.default_root_dir"), Use.NOTHING),
     **dict.fromkeys(("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler"), Use.NOTHING),
-    **dict.fromkeys(("trainer.logger", "logger", "tags", "callbacks.progress_bar"), Use.NOTHING),
+    **dict.fromkeys(("trainer.logger", "logger", "callbacks.progress_bar"), Use.NOTHING),
     **dict.fromkeys(("callbacks.trajectory", "callbacks.forward_process", "callbacks.field"), Use.NOTHING),
     **dict.fromkeys(("callbacks.langevin_path", "callbacks.last.every_n_steps", "callbacks.last.minutes"), Use.NOTHING),
     **dict.fromkeys(("save_every", "trusted", "expected", "dry_run"), Use.NOTHING),
     # the name of a run, and how it is started
-    **dict.fromkeys(("name", "resume", "sweep", "retries", "print_config"), Use.NOTHING),
+    **dict.fromkeys(("name", "sweep", "tags"), Use.PLAIN),
+    **dict.fromkeys(("resume", "retries", "print_config"), Use.NOTHING),
     # groups of scripts/inpaint.py, which no run has
     **dict.fromkeys(("inpainting", "mask"), Use.NOTHING),
     # values that are computed from the others
-    "derived": Use.EXPORT,
+    "derived": Use.EXPORT | Use.PLAIN,
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from litdiffusion.config.environment import env
 from litdiffusion.config.job_names import check_folder_name, job_folder, job_subdir, sweep_folder
 from litdiffusion.runs.files import fresh
 from litdiffusion.runs.record import FILE as RECORD
@@ -51,3 +52,4 @@ OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
 OmegaConf.register_new_resolver("job_subdir", job_subdir, replace=True)
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
 OmegaConf.register_new_resolver("fact", fact, replace=True)
+OmegaConf.register_new_resolver("oc.env", env, replace=True)

@@ -4,15 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from litdiffusion.config.public import public
+
 
 def show(cfg: DictConfig, order: Sequence[str] = ()) -> None:
-    """Prints the resolved config: first the single values, then the groups in their ``order``."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    """Prints the config as `public` makes it: first the single values, then the groups in their ``order``."""
+    plain = public(cfg)
     keys = sorted(plain, key=lambda key: order.index(key) if key in order else -1)
     tree = _add_nodes(Tree("config"), {key: plain[key] for key in keys})
     Console(soft_wrap=True, highlight=False).print(tree)

@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+
+from litdiffusion.config.secrets import masked_text
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,18 @@ class Yamls:
     @classmethod
     def of_this_job(cls) -> "Yamls":
         """The yamls of the running Hydra job."""
-        hydra = HydraConfig.get()
+        return cls.of(HydraConfig.get())
+
+    @classmethod
+    def of(cls, hydra: DictConfig) -> "Yamls":
+        """The yamls of the job with this ``hydra`` node."""
         folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
         choices, primary = hydra.runtime.choices, hydra.job.config_name.removesuffix(".yaml")
         order = _group_order(folders, primary)
         groups = sorted(choices, key=lambda group: order.index(group) if group in order else -1)
         names = [primary, *(f"{group}/{choices[group]}" for group in groups)]
         chosen = [file for name in names for file in _with_parents(folders, name)]
-        return cls(folders, chosen, [pair for pair in _override_pairs() if not _is_choice(folders, *pair)])
+        return cls(folders, chosen, [pair for pair in _override_pairs(hydra) if not _is_choice(folders, *pair)])
 
     def layers(self) -> list["Layer"]:
         """The values that were merged, in their order; the command line is the last layer.
@@ -113,9 +119,17 @@ def groups_of_this_job() -> list[str]:
     return _group_order(folders, hydra.job.config_name.removesuffix(".yaml"))
 
 
-def task_overrides() -> list[str]:
-    """The overrides of the command line, except Hydra's own; unresolved, since ``${seed}`` has no value there."""
-    return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+def task_overrides(hydra: DictConfig | None = None) -> list[str]:
+    """The overrides of a job, except Hydra's own; unresolved, since ``${seed}`` has no value there.
+
+    ``hydra`` is the job's node; None: of the running job.
+    """
+    return OmegaConf.to_container((hydra or HydraConfig.get()).overrides.task, resolve=False)
+
+
+def override_dirname() -> str:
+    """Hydra's ``override_dirname``, all overrides in one word, with its references as typed and without secrets."""
+    return masked_text(OmegaConf.to_container(HydraConfig.get().job, resolve=False)["override_dirname"])
 
 
 def groups_in(primary: Mapping[str, Any]) -> list[str]:
@@ -123,9 +137,9 @@ def groups_in(primary: Mapping[str, Any]) -> list[str]:
     return [group for entry in primary.get("defaults") or [] if isinstance(entry, dict) for group in entry]
 
 
-def _override_pairs() -> list[tuple[str, Any]]:
+def _override_pairs(hydra: DictConfig) -> list[tuple[str, Any]]:
     """Key and value of each override."""
-    words = OverridesParser.create().parse_overrides(task_overrides())
+    words = OverridesParser.create().parse_overrides(task_overrides(hydra))
     return [(word.key_or_group, None if word.is_delete() else word.value()) for word in words]
 
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from PIL import Image
 
+from litdiffusion.config.public import masked_command, public
 from litdiffusion.measure.distances import Estimate
 from litdiffusion.reports.subjects import Subject
 from litdiffusion.reports.table import Row
@@ -14,7 +15,8 @@ from litdiffusion.runs.dashboards import wandb_logger
 def show_report(cfg: DictConfig, folder: Path, rows: list[Row], chosen: list[Subject]) -> None:
     """Logs a new W&B run: table, pictures, the best value of the headline metric as summary, ``cfg`` as config."""
     logger = wandb_logger(folder, f"evaluate {chosen[0].name}", job_type="evaluate")
-    logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+    with masked_command():
+        logger.log_hyperparams(public(cfg))
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = [[_plain(row.get(name)) for name in names] for row in rows]
     logger.log_table("quality", columns=names, data=table)

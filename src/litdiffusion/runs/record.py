@@ -23,7 +23,9 @@ class RunRecord:
 
     Args:
         status: "running" is also the status of a killed run; "pruned" means that a search ended the run early.
-        config: resolved plain values as composed, without ``derived``.
+        config: plain values as composed, without ``derived`` and without secrets.
+        hardware: for each attempt what its bits depend on: threads, torch, ...
+        environment: dotted key -> digest of its text, where ``config`` holds a reference to the environment.
         overrides: overrides on the command line.
         metrics: name -> value, at the end.
         minutes: wall time, summed over attempts, each up to its last save.
@@ -46,6 +48,13 @@ class RunRecord:
     error: str | None = None
     failures: int = 0
     better: Literal["min", "max"] = "min"
+    environment: dict[str, str] = field(default_factory=dict)
+    hardware: list[dict[str, str | int]] = field(default_factory=list)
+
+    @property
+    def starts_afresh(self) -> bool:
+        """Whether the run failed before its first save, so that it may start again with any config."""
+        return self.status == "failed" and self.step == 0
 
 
 def read_record(folder: Path) -> RunRecord | None:

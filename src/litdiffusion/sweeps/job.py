@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
+from litdiffusion.config.secrets import masked, masked_text
 from litdiffusion.errors import Pruned, UserError, first_line
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.runs.record import RunRecord, is_locked, read_record, write_record
+from litdiffusion.sweeps.alike import check_alike
 
 if TYPE_CHECKING:
     from litdiffusion.build import Run
@@ -26,7 +28,7 @@ def run_job(cfg: DictConfig, run: "Run", train: Train) -> float | None:
     that another process is training.
 
     Raises:
-        UserError: the folder holds a job of another config.
+        UserError: the folder holds a job of another config, or the job is not like the others of the sweep.
     """
     from litdiffusion.sweeps.search import pruning_callbacks
 
@@ -35,6 +37,8 @@ def run_job(cfg: DictConfig, run: "Run", train: Train) -> float | None:
     if before is not None and (reason := _reason_to_skip(before, cfg.retries)):
         print(f"job {run.name}: {reason}", flush=True)
         return None
+    if before is None or before.starts_afresh:
+        check_alike(cfg, run.dir, run.overrides)
     try:
         return train(cfg, replace(run, extra_callbacks=pruning_callbacks(cfg, run.dir)))
     except Exception as error:  # no exception of a job may stop the other jobs
@@ -64,7 +68,7 @@ def _record_failure(cfg: DictConfig, run: "Run", before: RunRecord | None, error
     """Records how the job ended; re-raises an error that concerns the folder instead of the job."""
     run.dir.mkdir(parents=True, exist_ok=True)
     if is_locked(run.dir):
-        print(f"job {run.name}: {first_line(error)}", file=sys.stderr, flush=True)
+        print(f"job {run.name}: {masked_text(first_line(error))}", file=sys.stderr, flush=True)
         return
     record, name = read_record(run.dir), run.name
     refused = record is not None and record == before and record.status != "failed"
@@ -76,7 +80,7 @@ def _record_failure(cfg: DictConfig, run: "Run", before: RunRecord | None, error
     if ended.status == "pruned":
         print(f"job {name}: {error}", flush=True)
         return
-    write_atomically(run.dir / ERROR_FILE, "".join(traceback.format_exception(error)).encode())
+    write_atomically(run.dir / ERROR_FILE, masked_text("".join(traceback.format_exception(error))).encode())
     print(f"job {name} failed: {ended.error} (traceback in {run.dir / ERROR_FILE})", file=sys.stderr, flush=True)
 
 
@@ -84,11 +88,11 @@ def _ended_record(record: RunRecord, error: Exception, begun: bool) -> RunRecord
     if isinstance(error, Pruned):
         return replace(record, status="pruned", error=None, metrics={**record.metrics, error.metric: error.value})
     # The attempt recorded a shorter message, without the advice how to continue.
-    line = record.error if begun and record.error else first_line(error)
+    line = record.error if begun and record.error else masked_text(first_line(error))
     return replace(record, status="failed", error=line, failures=record.failures + 1)
 
 
 def _plain(cfg: DictConfig) -> dict:
     """The composed config without ``derived``, unresolved because the run may have ended before its values exist."""
     plain = OmegaConf.to_container(cfg, resolve=False)
-    return {key: value for key, value in plain.items() if key != "derived"}
+    return masked({key: value for key, value in plain.items() if key != "derived"})

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from litdiffusion.config.keys import relevant
+from litdiffusion.config.public import public_words
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import read_record
 
@@ -64,7 +65,7 @@ def open_study(
     folder.mkdir(parents=True, exist_ok=True)
     goal = {"min": "minimize", "max": "maximize"}[direction]
     study = optuna.create_study(storage=_storage(folder), study_name=folder.name, load_if_exists=True, direction=goal)
-    then, now = study.user_attrs.get(FIXED), sorted(relevant(fixed))
+    then, now = study.user_attrs.get(FIXED), sorted(relevant(public_words(fixed)))
     if then not in (None, now):
         raise UserError(
             f"the search in {folder} was started with {' '.join(then) or 'no fixed overrides'}, this command has "

@@ -32,6 +32,21 @@ def use_threads(setting: str | int, shape: Sequence[int]) -> None:
     torch.set_num_threads((ALL_THREADS if len(shape) == 3 else 1) if setting == "auto" else int(setting))
 
 
+def numerics(device: torch.device, devices: int, precision: str | int) -> dict[str, str | int]:
+    """What the bits of a training depend on beside its config, as this process uses it: name -> value.
+
+    Equal numerics give equal bits on the CPU. Another value may change the order of sums, and so the last digits.
+    """
+    return {
+        "threads": torch.get_num_threads(),
+        "devices": devices,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": str(precision),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
 def prepared(net: nn.Module, compile: bool) -> nn.Module:
     """The net with 4-D weights in ``channels_last``, the fast layout of convolutions; compiled if ``compile``.
 
