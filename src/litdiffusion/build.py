@@ -22,6 +22,7 @@ from litdiffusion.diffusion.objectives import DenoisingObjective
 from litdiffusion.diffusion.parameterizations import Parameterization
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.diffusion.schedules import NoiseSchedule
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.diffusion.times import TimeSampler
 from litdiffusion.diffusion.weightings import Weighting
 from litdiffusion.measure.quality import Quality
@@ -73,7 +74,7 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     schedule = make_a(NoiseSchedule, cfg.schedule, "schedule")
     quality = make_quality(cfg, facts, required=facts is data)
     cfg = derived.merged(cfg, run.dir, facts, codec, schedule, quality)
-    L.seed_everything(cfg.seed, verbose=False)  # for the initial weights
+    L.seed_everything(fold_seed(cfg.seed, "init") % 2**32, verbose=False)  # for the initial weights
     exact = exact_denoiser(schedule, codec.latent_law(facts.mixture))
     module = build_module(cfg, codec, schedule, facts.value_range, exact)
     interrupts = Interrupts()

@@ -9,6 +9,7 @@ from litdiffusion.diffusion.likelihood.bits import byte_nats, dequantised
 from litdiffusion.diffusion.likelihood.bound import variational_bound
 from litdiffusion.diffusion.likelihood.divergence import Divergence, Exact, Hutchinson
 from litdiffusion.diffusion.likelihood.flow import flow_log_likelihood
+from litdiffusion.diffusion.seeding import fold_seed
 
 EXACT_UP_TO = 16
 """The largest number of coordinates whose divergence is computed exactly by default."""
@@ -55,4 +56,5 @@ def quick_nats(
     variance = "learned" if getattr(denoiser, "learned_variance", False) else "forward"
     decoder = "8bit" if bytes else "gaussian"
     steps = min(steps, schedule.steps or steps)
-    return variational_bound(denoiser, x_0, variance, decoder, class_label, seeded_noise(seed), steps).total
+    noise = seeded_noise(fold_seed(seed, "bound"))
+    return variational_bound(denoiser, x_0, variance, decoder, class_label, noise, steps).total

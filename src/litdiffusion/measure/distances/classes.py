@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.measure.distances.estimate import Estimate, bootstrap, mean_estimate
 
 
@@ -63,7 +64,8 @@ def class_balance(logits: Tensor, data_shares: Tensor, repeats: int = 20, seed: 
     def distance(x: Tensor) -> float:
         return total_variation(class_shares(x, num_classes), data_shares)
 
-    variation, floor = bootstrap(distance, class_labels, repeats, seed), _floor(data_shares, len(class_labels))
+    variation = bootstrap(distance, class_labels, repeats, fold_seed(seed, "class_error"))
+    floor = _floor(data_shares, len(class_labels))
     return ClassBalance(class_shares(class_labels, num_classes), variation, floor, mean_estimate(confidence))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.measure.distances.pairs import checked_pair
 
 Distance = Callable[[Tensor, Tensor], float]
@@ -97,7 +98,7 @@ def share_within(x: Tensor, radius: float) -> float:
 
 def _directions(dimension: int, count: int, seed: int) -> Tensor:
     """``count`` uniform unit vectors, the columns of a float64 matrix (d, count)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(fold_seed(seed, "directions"))
     normal = torch.randn(count, dimension, generator=generator, dtype=torch.float64).T
     return normal / normal.norm(dim=0)
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.measure.distances.estimate import Estimate, bootstrap
 
 
@@ -65,7 +66,7 @@ def frechet_estimate(samples: Tensor, real: Moments, repeats: int = 20, seed: in
     The spread is over sets of n samples; the real moments count as exact. It leaves out the bias at finite n (see
     `frechet_between`).
     """
-    return bootstrap(lambda x: frechet_between(moments(x), real), samples, repeats, seed)
+    return bootstrap(lambda x: frechet_between(moments(x), real), samples, repeats, fold_seed(seed, "frechet"))
 
 
 def _root(covariance: Tensor) -> Tensor:

@@ -106,14 +106,14 @@ class VectorQuality(Quality):
         """n data points (n, d): fresh draws where the data have a law, else training points drawn with replacement."""
         data = self.data
         if hasattr(data, "draw"):
-            return self._noised(data.draw(n, fold_seed(seed, n)), level, seed)
+            return self._noised(data.draw(n, fold_seed(seed, "fresh", n)), level, seed)
         whole = data.training_reference(len(data.train.data))
         # Without replacement two draws of the whole set would be equal, with distance 0.
-        chosen = torch.randint(len(whole), (n,), generator=torch.Generator().manual_seed(fold_seed(seed, n)))
+        chosen = torch.randint(len(whole), (n,), generator=torch.Generator().manual_seed(fold_seed(seed, "fresh", n)))
         return self._noised(whole[chosen], level, seed)
 
     def _noised(self, x: Tensor, level: Level, seed: int) -> Tensor:
-        return x if level.is_clean else diffuse(x, seeded_noise(fold_seed(seed, len(x)))(x), level)
+        return x if level.is_clean else diffuse(x, seeded_noise(fold_seed(seed, "blur", len(x)))(x), level)
 
     def _distance(self, name: str) -> Distance:
         scale = self.data.training_reference(PAIRWISE_POINTS).double().std(dim=0, correction=0).mean().item() or 1.0
