@@ -73,7 +73,8 @@ def noise_floor(
     """The distance of two independent data samples of size n, which is the score of a perfect sampler.
 
     ``draw(n, seed)`` returns n fresh data points. The seeds are 0 .. 2·repeats - 1. The mean falls as O(n^-1/2). The
-    deviation is over the repeats, 0 for one repeat. Report the distance of a model as a multiple of the mean.
+    deviation is over the repeats (with repeats - 1), 0 for one repeat. Report the distance of a model as a multiple of
+    the mean.
 
     Raises:
         ValueError: for fewer than 1 repeat.
@@ -82,7 +83,7 @@ def noise_floor(
         raise ValueError(f"repeats must be at least 1, got {repeats}")
     pairs = [(draw(n, 2 * i), draw(n, 2 * i + 1)) for i in range(repeats)]
     values = torch.tensor([distance(x, y) for x, y in pairs], dtype=torch.float64)
-    return NoiseFloor(float(values.mean()), float(values.std(correction=0)))
+    return NoiseFloor(float(values.mean()), float(values.std()) if repeats > 1 else 0.0)
 
 
 def mode_shares(x: Tensor, centres: Tensor) -> list[float]:

@@ -43,7 +43,9 @@ class VectorQuality(Quality):
     Where the data are a mixture, ``mode_k`` is the weight of each mode, and ``mode_error`` half the sum of the absolute
     errors of these weights.
 
-    Spreads are over sets of samples, or over data draws for one set. They leave out the uncertainty of the floor.
+    Spreads are those of one set, measured over the sets (0.8 to 0.9 of the true one for 5 sets). For a single set they
+    are over single data draws, at most twice the true one: 1.6 to 2.0 times for perfect samples, 1.0 to 1.4 for
+    samples off by a tenth of the data's std. They leave out the uncertainty of the floor.
 
     Args:
         distances: of wasserstein (exact W1 in one dimension, else sliced W2), energy and mmd. wasserstein is required,
