@@ -29,8 +29,8 @@ class Scale(NamedTuple):
 
 
 def scale_of(x: Tensor) -> Scale:
-    """The `Scale` of data (N, C, ...), N >= 1: over the items and, for images, over the pixels of a channel."""
-    rows = x.detach().double().flatten(2).transpose(0, 1).flatten(1) if x.ndim > 1 else x.detach().double()[None]
+    """The `Scale` of data (N, C, ...): over the items and, for images, over the pixels of a channel."""
+    rows = x.detach().double().transpose(0, 1).flatten(1)
     return Scale(rows.mean(dim=1), rows.std(dim=1, correction=0))
 
 

@@ -74,7 +74,7 @@ class GeometricLadder(NoiseLadder):
 
 
 def scaled_sigmas(sigma_min: float, sigma_max: float, sigma_data: float | None) -> tuple[float, float]:
-    """Both ends times ``sigma_data`` (None: unchanged); raises a `UserError` for values out of order or not positive."""
+    """Both ends times ``sigma_data`` (None: unchanged); a `UserError` for values out of order or not positive."""
     if not 0 < sigma_min < sigma_max:
         raise UserError(f"need 0 < schedule.sigma_min < schedule.sigma_max, got {sigma_min} and {sigma_max}")
     if sigma_data is not None and not sigma_data > 0:
