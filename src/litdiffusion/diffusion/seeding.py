@@ -32,6 +32,7 @@ STREAMS = {
     "live_quality": "samples measured during a run, as the seed of `block`",
     "evaluation": "samples of scripts/evaluate.py, as the seed of `block`",
     "block": "a block of samples",
+    "pilot": "pilot chains of the predictor-corrector",
     "fresh": "fresh data that samples are compared with",
     "blur": "noise on these data, where samples end at a noise level",
     "directions": "directions of the sliced Wasserstein distance",
