@@ -155,7 +155,10 @@ def _batches(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> Iterator
 
 
 def _exact_terms(data: Facts, held: HeldOut, total: Term) -> list[Term]:
-    """Nats of the same items under the data's exact density, if it is known, and the model's excess over them."""
+    """Nats of the same items under the data's exact density, if it is known, and the model's excess over them.
+
+    For a perfect model the excess is not 0 but the gap of the method: of the bound, or of the flow's density at t_min.
+    """
     mixture = data.mixture
     if mixture is None or held.class_label is not None:
         return []

@@ -32,7 +32,10 @@ def flow_nats(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> Tensor:
-    """``-log p(x_0)`` (B,) in nats by the probability flow; for ``bytes`` an upper bound on their code length."""
+    """``-log p(x_0)`` (B,) in nats by the probability flow; for ``bytes`` an upper bound on their code length.
+
+    p is the density at the cleanest training time, see `flow_log_likelihood`.
+    """
     x = dequantised(x_0, seed) if bytes else x_0
     log_p = flow_log_likelihood(denoiser, x, class_label, divergence, rtol, atol).log_density
     return byte_nats(log_p, prod(x_0.shape[1:])) if bytes else -log_p

@@ -38,16 +38,13 @@ class NoiseLadder(Chain):
     def prior_std(self) -> float:
         return self.at(1.0).sigma.item()
 
-    @staticmethod
-    def _scales(negative_variance: Tensor) -> tuple[Tensor, Tensor]:
+    def _scales(self, negative_variance: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(negative_variance), (-negative_variance).sqrt()
 
-    @staticmethod
-    def _coordinate(log_snr: Tensor) -> Tensor:
+    def _coordinate(self, log_snr: Tensor) -> Tensor:
         return -(-log_snr).exp()
 
-    @staticmethod
-    def _rates(slope: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    def _rates(self, slope: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(slope), -slope / (2 * level.sigma)
 
 
