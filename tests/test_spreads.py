@@ -1,7 +1,5 @@
 """The spreads that are printed against the true ones: the deviation of a number over 200 small sets of samples."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import Tensor
@@ -70,7 +68,7 @@ FRECHET = {"perfect": (1.0, 0.0, 1.15, 1.6), "near": (1.05, 0.1, 0.95, 1.3), "fa
 
 
 @pytest.mark.parametrize(("scale", "shift", "low", "high"), FRECHET.values(), ids=FRECHET)
-@pytest.mark.parametrize("d", [3, 12])
+@pytest.mark.parametrize("d", [3, pytest.param(12, marks=pytest.mark.slow)])
 def test_the_frechet_spread_is_true_far_from_the_data_and_at_most_sqrt_2_too_large(d, scale, shift, low, high):
     real = Moments(torch.zeros(d).double(), torch.eye(d).double(), 1)
     assert low < ratio([frechet_estimate(scale * normal(400, d, seed) + shift, real) for seed in range(200)]) < high
@@ -103,9 +101,9 @@ BALLS = {
 
 @pytest.mark.parametrize(("name", "measure", "low", "high"), [(name, *row) for name, row in BALLS.items()])
 def test_spreads_at_fixed_balls_are_below_the_true_ones_by_the_stated_factors(name, measure, low, high):
-    """New samples beside the same 100 real points."""
-    real = normal(100, 3, 999)
-    assert low < ratio([getattr(measure(1.2 * normal(100, 3, k), real), name) for k in range(200)]) < high
+    """New samples beside the same 60 real points."""
+    real = normal(60, 3, 999)
+    assert low < ratio([getattr(measure(1.2 * normal(60, 3, k), real), name) for k in range(120)]) < high
 
 
 def test_the_share_of_copies_and_a_mean_have_true_spreads():
@@ -119,8 +117,6 @@ def test_the_share_of_copies_and_a_mean_have_true_spreads():
 def test_distances_of_one_set_have_at_most_twice_their_true_spread(shift, low, high):
     """All repetitions share the 8 fresh draws, whose deviation is known to 27 %."""
     data = GaussianMixture(batch_size=10, val_size=20, size=1000, seed=0)
-    quality = VectorQuality(["wasserstein", "energy"]).attach(data)
-    measure = partial(quality.measure, n=200)
-    found = [measure(data.draw(200, 10_000 + k) + shift) for k in range(200)]
-    for name in ("wasserstein", "energy"):
-        assert low < ratio([each[name] for each in found]) < high
+    quality = VectorQuality(["wasserstein"]).attach(data)
+    found = [quality.measure(data.draw(100, 10_000 + k) + shift)["wasserstein"] for k in range(100)]
+    assert low < ratio(found) < high

@@ -27,11 +27,9 @@ from litdiffusion.errors import UserError
 
 CHAINS = {
     "cosine": CosineChain(50, max_beta=1.0),
-    "cosine, rescaled": CosineChain(50, zero_terminal_snr=True),
     "sigmoid": SigmoidChain(50, max_beta=1.0),
     "linear": LinearChain(50, zero_terminal_snr=True),
-    "scaled_linear": ScaledLinearChain(50, zero_terminal_snr=True),
-    "mnist_source": LinearChain(200, 1e-4, 0.02, zero_terminal_snr=True),
+    "far from noise": LinearChain(50, 1e-3, 0.05, zero_terminal_snr=True),
     "two steps": DiscreteSchedule([0.5, 1.0]),
 }
 LONG = CosineChain(400, max_beta=1.0)
@@ -226,7 +224,7 @@ def test_a_chain_that_keeps_signal_misses_the_mean_and_its_rescaled_table_does_n
     """The table of the MNIST source ends at alpha = 0.36; it starts from the wrong prior, as the paper's figures do."""
     with pytest.warns(UserWarning, match="samples start from the wrong prior"):
         plain = LinearChain(200, 1e-4, 0.02)
-    for schedule, error in ((plain, 0.03), (CHAINS["mnist_source"], 0.0)):
+    for schedule, error in ((plain, 0.03), (LinearChain(200, 1e-4, 0.02, zero_terminal_snr=True), 0.0)):
         mean, _ = moments(Ancestral(variance="forward"), schedule, 0.0, 1.0, draws=400)
         assert abs(mean - MEAN) == pytest.approx(error, abs=0.01)
 
@@ -258,10 +256,9 @@ def test_the_flow_s_density_is_that_of_the_noised_data(schedule):
 # Runs.
 
 
-def test_a_run_trains_samples_and_measures_on_such_a_chain(trained):
+def test_a_run_trains_and_samples_on_such_a_chain(fitted):
     words = ["schedule=cosine", "schedule.max_beta=1.0", "schedule.steps=25", "parameterization=v"]
-    words += ["callbacks.trajectory=null", "callbacks.final_samples.points=100", "metrics.distances=[wasserstein]"]
-    assert (trained(*words) / "pictures" / "samples.png").is_file()
+    assert fitted(*words).module.draw(8, seeded_noise(0)).isfinite().all()
 
 
 @pytest.mark.parametrize("words", [["schedule.zero_terminal_snr=true"], ["schedule=cosine", "schedule.max_beta=1.0"]])
