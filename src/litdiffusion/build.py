@@ -74,7 +74,7 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     quality = make_quality(cfg, facts, required=facts is data)
     scale = derived.latent_scale(facts, codec)
     cfg, schedule = derived.merged(cfg, run.dir, facts, codec, scale, quality)
-    warn_of_scale(scale, schedule.sigma_data, has_range=facts.value_range is not None)
+    warn_of_scale(scale, schedule.sigma_data, has_range=facts.value_range is not None and codec.in_data_space)
     L.seed_everything(fold_seed(cfg.seed, "init") % 2**32, verbose=False)  # for the initial weights
     exact = exact_denoiser(schedule, codec.latent_law(facts.mixture))
     module = build_module(cfg, codec, schedule, facts.value_range, exact)
