@@ -514,7 +514,10 @@ def test_fewer_than_two_steps_are_refused(make, steps):
 
 @pytest.mark.parametrize("beta", [0.0, -0.1, 1.0, 1.5, float("nan")])
 def test_betas_outside_0_and_1_are_refused_with_the_value(beta):
-    with pytest.raises(UserError, match=rf"strictly between 0 and 1, got {beta:.4g} \(1 of 3 outside\); change"):
+    with pytest.raises(
+        UserError,
+        match=rf"strictly between 0 and 1, only the last one may be 1, got {beta:.4g} \(1 of 3 outside\); change",
+    ):
         DiscreteSchedule(torch.tensor([0.1, beta, 0.2]))
 
 
