@@ -1,0 +1,159 @@
+"""One start of ``python train.py ...`` in forked processes, which need not import torch again."""
+
+import atexit
+import contextlib
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .features import LIMIT_S
+
+ROOT = Path(__file__).parents[2]
+TRAIN = ROOT / "train.py"
+Prepare = Callable[[int], contextlib.AbstractContextManager]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process of an attempt ended: its exit status, minus the signal if one killed it, and what it printed."""
+
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+
+class Child:
+    """A forked process of the command."""
+
+    def __init__(self, rank: int, run: Callable[[], int]):
+        (self.out, out_end), (self.err, err_end) = os.pipe(), os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.rank, self.begin, self.ended = rank, time.monotonic(), None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(run, out_end, err_end)
+        self.handle = os.pidfd_open(self.pid)
+        self.texts = {self.out: bytearray(), self.err: bytearray()}
+        for end in (out_end, err_end):
+            os.close(end)
+        for end in self.texts:
+            os.set_blocking(end, False)
+
+    def send(self, signum: int) -> None:
+        """Sends a signal, if the process still runs."""
+        if self.ended is None:
+            signal.pidfd_send_signal(self.handle, signum)
+
+    def poll(self, wait: float) -> Ended | None:
+        """Reads for up to ``wait`` seconds what the process prints; how it ended, or None while it runs."""
+        if self.ended is None:
+            select.select([*self.texts, self.handle], [], [], wait)
+            self._read()
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._read()
+                text = (bytes(self.texts[end]).decode(errors="replace") for end in (self.out, self.err))
+                seconds = time.monotonic() - self.begin
+                self.ended = Ended(os.waitstatus_to_exitcode(status), *text, seconds)
+                for end in (self.out, self.err, self.handle):
+                    os.close(end)
+        return self.ended
+
+    def _read(self) -> None:
+        for end, text in self.texts.items():
+            # Workers of a killed process may hold the pipe open, so its end is not waited for.
+            with contextlib.suppress(BlockingIOError):
+                while block := os.read(end, 1 << 16):
+                    text += block
+
+
+def start_and_wait(
+    words: list[str],
+    folder: Path,
+    processes: int = 1,
+    prepare: Prepare = contextlib.nullcontext,
+) -> list[Ended]:
+    """Runs the command in ``folder`` until all of its processes have ended; how each of them ended.
+
+    Args:
+        words: the command's overrides.
+        folder: the working directory.
+        processes: how many processes train together, as ``torchrun`` would start them.
+        prepare: the context of the process of a rank, inside which the command runs.
+    """
+    port, begin = _free_port(), time.monotonic()
+    children = [Child(k, lambda k=k: _run(k, processes, port, words, folder, prepare)) for k in range(processes)]
+    while running := [child for child in children if child.ended is None]:
+        for child in running:
+            child.poll(0.2 / len(running))
+        if time.monotonic() - begin > LIMIT_S:
+            for child in running:
+                child.send(signal.SIGKILL)
+    return [child.ended for child in children]
+
+
+def _become(run: Callable[[], int], out: int, err: int) -> None:
+    """Makes this forked process the one that runs the command, and ends it."""
+    try:
+        os.setpgid(0, 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.closerange(3, 256)
+        sys.stdout = open(1, "w", closefd=False, buffering=1)  # noqa: SIM115
+        sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # because a shell's background job ignores it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os._exit(run())
+    finally:
+        os._exit(99)
+
+
+def _run(rank: int, processes: int, port: int, words: list[str], folder: Path, prepare: Prepare) -> int:
+    os.chdir(folder)
+    if processes > 1:
+        _join(rank, processes, port)
+    sys.argv, sys.path[0] = [str(TRAIN), *words], str(ROOT)
+    with prepare(rank):
+        status = _exit_status()
+    atexit._run_exitfuncs()  # as Python does; it ends the workers of a loader
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status
+
+
+def _exit_status() -> int:
+    """Runs the command; returns the exit status that Python would have."""
+    try:
+        runpy.run_path(str(TRAIN), run_name="__main__")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException as error:
+        traceback.print_exc()
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def _join(rank: int, processes: int, port: int) -> None:
+    """Sets what ``torchrun`` tells a process."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    told = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "lottery"}
+    os.environ.update({name: str(value) for name, value in told.items()})
+    rank_zero_only.rank = rank  # Lightning read it from the environment when it was imported
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]

@@ -1,0 +1,201 @@
+"""Plays one draw: starts the command, strikes, and starts it again until the run is complete."""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import faults, lines, points
+from .attempts import Ended, start_and_wait
+from .draws import Blow, Draw
+from .lines import Fault
+from .outcome import Snapshot, differences, rows, snapshot
+
+SPARE_ATTEMPTS = 4
+"""How often the command may be started beyond once for each blow."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The undisturbed run: what is left of it, how often each process passed each point, how long it took."""
+
+    left: Snapshot
+    rows: list[dict[str, str]]
+    passes: list[Counter]
+    seconds: float
+
+
+@dataclass
+class Result:
+    """What became of a draw.
+
+    Args:
+        verdict: "equal", "explained" or "failed".
+        reason: what differed, or the line that explains it; empty if the run ended equal.
+        missed: blows whose moment did not come before the run was complete.
+        attempts: how often the command was started.
+        cpu_seconds: of all its processes.
+    """
+
+    verdict: str
+    reason: str = ""
+    missed: int = 0
+    attempts: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+class Trigger:
+    """Strikes the next blow when its moment comes; what it struck is noted in a file first."""
+
+    def __init__(self, blows: list[Blow], reference: Reference, rank: int, hits: Path):
+        self.blows, self.reference, self.rank, self.hits = list(blows), reference, rank, hits
+        self.passed: Counter = Counter()
+        self._wait_for_time()
+
+    def __call__(self, point: str) -> None:
+        self.passed[point] += 1
+        while self.blows and self.blows[0].point == point and self.passed[point] > self._passes_before(self.blows[0]):
+            self._strike()
+
+    def _passes_before(self, blow: Blow) -> int:
+        return int(blow.share * self.reference.passes[self.rank][blow.point])
+
+    def _strike(self) -> None:
+        blow = self.blows.pop(0)
+        handle = os.open(self.hits, os.O_WRONLY | os.O_APPEND)
+        os.write(handle, f"{blow}\n".encode())
+        os.close(handle)
+        self._wait_for_time()
+        faults.strike(blow.fault, blow.amount)
+
+    def _wait_for_time(self) -> None:
+        if self.blows and self.blows[0].point == points.TIME:
+            timer = threading.Timer(self.blows[0].share * self.reference.seconds, self._strike)
+            timer.daemon = True
+            timer.start()
+
+
+@dataclass
+class Hand:
+    """One draw while it is played in the folder ``home``."""
+
+    draw: Draw
+    home: Path
+    images: Path
+    reference: Reference
+    verbose: bool = False
+    attempts: int = 0
+    shift: float = 0.0
+    place: str = "name=run"
+    explained: list[str] = field(default_factory=list)
+    harmed: list[str] = field(default_factory=list)
+    struck: list[Blow] = field(default_factory=list)
+
+    def play(self) -> Result:
+        """Starts the command until the run is complete."""
+        self.home.mkdir(parents=True)
+        self.run, pending = self.home / "outputs" / "run", list(self.draw.blows)
+        try:
+            while self.attempts < len(self.draw.blows) + SPARE_ATTEMPTS:
+                before = len(self.struck)
+                ended = self._start(_armed(pending))
+                if not any(self._react(end) for end in ended):
+                    return self._verdict()
+                self._change_files(self.struck[before:])
+            raise Fault(f"not complete after {self.attempts} attempts: {ended[0].err[-300:]}")
+        except Fault as fault:
+            return Result("failed", str(fault))
+
+    def _start(self, armed: list[Blow]) -> list[Ended]:
+        hits, shift = self.home / "hits", self.shift
+        hits.write_text("")
+
+        @contextlib.contextmanager
+        def prepared(rank: int) -> Iterator[None]:
+            if shift:
+                faults.change_clock(shift)
+            mine = [blow for blow in armed if blow.rank == rank]
+            trigger = Trigger(mine, self.reference, rank, hits)
+            with points.watched(trigger, lines=any(blow.point == points.LINE for blow in mine)):
+                yield
+
+        self.attempts += 1
+        words = [self.place, *self.draw.feature.overrides(self.images)]
+        ended = start_and_wait(words, self.home, self.draw.feature.processes, prepared)
+        new = [blow for line in hits.read_text().splitlines() for blow in armed if str(blow) == line]
+        self.struck += new
+        self._show(f"attempt {self.attempts}: {', '.join(map(str, new)) or 'left alone'}")
+        for rank, end in enumerate(ended):
+            self._show(f"-- process {rank}: status {end.status} after {end.seconds:.1f} s\n{end.out}{end.err}".rstrip())
+        return ended
+
+    def _react(self, end: Ended) -> bool:
+        """Whether the command must be started again; follows the advice of its error if the blows explain it."""
+        struck = {blow.fault for blow in self.struck}
+        line = lines.error_line(end, struck, self.harmed)
+        if line is None:
+            return end.status != 0
+        two = self.draw.feature.processes > 1
+        if (lines.FULL_DISK.match(line) and struck & set(faults.FULL)) or (lines.LOST.match(line) and two and struck):
+            return True  # the next attempt has space, and all of its processes
+        if lines.NO_RECORD.match(line) and "run.json" in self.harmed:
+            (self.run / "run.json").rename(self.home / f"run.json.{self.attempts}")
+        elif lines.LOCKED.match(line) and self.draw.feature.base == "streaming":
+            time.sleep(6)  # a worker of a killed loader notices that after at most 5 s
+        else:
+            raise Fault(f"an error that its faults do not explain: {line[:400]}")
+        self.explained.append(line)
+        return True
+
+    def _change_files(self, new: list[Blow]) -> None:
+        """What happens between this attempt and the next."""
+        for blow in new:
+            if blow.fault == faults.CLOCK:
+                self.shift += faults.shift_of(blow.amount)
+                faults.shift_files(self.home / "outputs", faults.shift_of(blow.amount))
+            elif blow.fault == "move" and self.run.exists():
+                to = self.home / f"moved_{self.attempts}" / "run"
+                faults.move(self.run, to)
+                self.run, self.place = to, f"hydra.run.dir={to}"
+            elif blow.fault in faults.FILES:
+                names = faults.harm(self.run, blow.fault, blow.target, blow.manner, blow.amount)
+                self._show(f"-- {blow.fault}: {names or 'no such file yet'}")
+                self.harmed += names
+
+    def _verdict(self) -> Result:
+        missed = len(self.draw.blows) - len(self.struck)
+        record = self.run / "run.json"
+        if not record.exists() or json.loads(record.read_text())["status"] != "complete":
+            raise Fault("status 0, but the run is not complete")
+        differ = differences(self.reference.left, snapshot(self.run))
+        if "metrics.csv" in self.harmed and "rows of metrics.csv" in differ:
+            self._check_lost_rows(differ.pop("rows of metrics.csv"))
+        if differ:
+            raise Fault("; ".join(f"{part} differs: {how}" for part, how in differ.items())[:1500])
+        return Result("explained" if self.explained else "equal", " | ".join(self.explained), missed)
+
+    def _check_lost_rows(self, how: str) -> None:
+        """Accepts a metrics.csv that was harmed if it has no row that the undisturbed run does not have."""
+        if any(row not in self.reference.rows for row in rows(self.run)):
+            raise Fault(f"rows of metrics.csv differ: {how}")
+        self.explained.append("metrics.csv was harmed and has only the rows since")
+
+    def _show(self, text: str) -> None:
+        if self.verbose:
+            print(text, flush=True)
+
+
+def _armed(pending: list[Blow]) -> list[Blow]:
+    """Takes from ``pending`` the blows of the next attempt: up to the first one that ends it."""
+    armed = []
+    while pending:
+        armed.append(pending.pop(0))
+        if armed[-1].ends_attempt:
+            break
+    return armed
