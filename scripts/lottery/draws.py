@@ -67,8 +67,9 @@ def draw(seed: int) -> Draw:
 
 def _feature(chance: random.Random) -> Feature:
     base = _weighted(chance, features.WEIGHTS)
-    count = 0 if base == "compile" else chance.choice([0, 0, 1, 1, 1, 2])
-    return Feature(base, tuple(sorted(chance.sample(sorted(features.EXTRAS), count))))
+    fitting = [extra for extra in sorted(features.EXTRAS) if Feature(base).fits(extra)]
+    count = min(len(fitting), chance.choice([0, 0, 1, 1, 1, 2]))
+    return Feature(base, tuple(sorted(chance.sample(fitting, count))))
 
 
 def _blow(chance: random.Random, feature: Feature, index: int) -> Blow:
@@ -76,7 +77,8 @@ def _blow(chance: random.Random, feature: Feature, index: int) -> Blow:
     if fault == "full disk" and feature.base in ("streaming", "compile"):
         fault = "full at fsync"  # because workers and compilers also need files elsewhere, which are not full
     kind = chance.random()
-    point = chance.choice(DURING if fault in faults.FILES else sorted(points.POINTS))
+    named = DURING if fault in faults.FILES else sorted(points.POINTS)
+    point = chance.choice([name for name in named if feature.passes(name)])
     point = point if kind < NAMED else points.LINE if kind < NAMED + LINES else points.TIME
     share = chance.random() ** (1 + index)  # later attempts start from a checkpoint and have less before them
     share = 0.3 + 0.7 * share if fault in faults.FILES else share

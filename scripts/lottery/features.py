@@ -8,32 +8,27 @@ QUICK = (
     *("trainer.log_every_n_steps=4", "lr_schedule.warmup_steps=0", "threads=1"),
     *("schedule=cosine", "schedule.steps=20", "sampler.steps=5"),
     *("callbacks.progress_bar=null", "callbacks.field=null", "callbacks.live_likelihood=null"),
-    *("callbacks.forward_process=null", "callbacks.final_samples.steps=5"),
+    "callbacks.forward_process=null",
 )
 """A run of about a second that validates and saves often."""
 TOY = (
-    *("data=moons", "data.size=300", "data.val_size=100", "data.batch_size=25", "model.hidden=8"),
-    *("callbacks.live_quality.samples=50", "callbacks.live_quality.steps=5", "callbacks.final_samples.points=50"),
-    # Off because they depend on the clock, and a resumed run has another one.
-    *("callbacks.live_quality.max_share=null", "callbacks.trajectory=null"),
-)
-PICTURES = (
-    *("callbacks.trajectory.max_share=null", "callbacks.trajectory.points=50", "callbacks.trajectory.shown=2"),
-    *("callbacks.trajectory.chains=1", "callbacks.trajectory.steps=2", "callbacks.final_samples.images=2"),
+    *("data=moons", "data.size=300", "data.val_size=100", "data.batch_size=25", "model.hidden=8", "metrics=none"),
+    *("callbacks.live_quality=null", "callbacks.trajectory=null", "callbacks.final_samples=null"),
 )
 IMAGES = (
-    *("model=unet", "model.base_channels=8", "model.depth=1", "metrics=none", "data.batch_size=8"),
-    *("trainer.max_steps=18", "trainer.val_check_interval=6", "save_every=4", "conditional=true", *PICTURES),
+    *("data=image_folder", "data.image_size=8", "data.channels=1", "data.val_size=16", "data.batch_size=8"),
+    *("model=unet", "model.base_channels=8", "model.depth=1", "metrics=none", "callbacks.trajectory=null"),
+    *("trainer.max_steps=12", "trainer.val_check_interval=4", "save_every=3", "trainer.log_every_n_steps=2"),
+    *("conditional=true", "callbacks.final_samples.images=2"),
 )
 BASES = {
     "toy": TOY,
-    "conditional": (*IMAGES, "data=digits", "data.val_size=1700"),
-    "streaming": (*IMAGES, "data=image_folder", "data.image_size=8", "data.channels=1", "data.val_size=16")
-    + ("data.memory_limit_gb=0", "data.num_workers=2"),
-    "two processes": (*TOY, "callbacks.live_quality=null", "trainer=ddp", "trainer.devices=2"),
-    "compile": (*TOY, "compile=true", "metrics=none"),
+    "conditional": IMAGES,
+    "streaming": (*IMAGES, "data.memory_limit_gb=0", "data.num_workers=2"),
+    "two processes": (*TOY, "trainer=ddp", "trainer.devices=2"),
+    "compile": (*TOY, "compile=true"),
 }
-WEIGHTS = {"toy": 56, "conditional": 14, "streaming": 12, "two processes": 14, "compile": 4}
+WEIGHTS = {"toy": 54, "conditional": 16, "streaming": 12, "two processes": 14, "compile": 4}
 """How often each kind is drawn, in percent. ``compile`` is rare because each of its starts takes several seconds."""
 EXTRAS = {
     "accumulate": ("trainer.accumulate_grad_batches=3",),
@@ -41,7 +36,18 @@ EXTRAS = {
     "variance": ("objective=hybrid", "sampler.variance=learned"),
     "epochs": ("trainer.max_steps=-1", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1", "lr_schedule=constant")
     + ("trainer.val_check_interval=1.0",),
+    "measured": (
+        *("metrics=vectors", "callbacks.live_quality.samples=50", "callbacks.live_quality.steps=5"),
+        # No share of the time, because it depends on the clock, and a resumed run has another one.
+        *("callbacks.live_quality.max_share=null", "callbacks.final_samples.points=50"),
+    ),
+    "pictured": (
+        *("callbacks.trajectory.max_share=null", "callbacks.trajectory.points=50", "callbacks.trajectory.shown=2"),
+        *("callbacks.trajectory.chains=1", "callbacks.trajectory.steps=2"),
+    ),
 }
+OPTIONAL = {"live_quality": "measured", "final_samples": "measured", "trajectory": "pictured"}
+"""Callbacks that a base leaves out, and the extra that puts them back."""
 LIMIT_S = 180
 """Seconds after which an attempt counts as hanging."""
 
@@ -63,8 +69,25 @@ class Feature:
     def overrides(self, images: Path) -> tuple[str, ...]:
         """The overrides; ``images`` is the folder that a streaming run reads."""
         words = (*QUICK, *BASES[self.base], *(word for name in self.extras for word in EXTRAS[name]))
-        words += (f"data.path={images}",) if self.base == "streaming" else ()
-        return tuple({word.partition("=")[0]: word for word in words}.values())  # the last one of a key counts
+        words += (f"data.path={images}",) if self.draws_images else ()
+        kept = {word.partition("=")[0]: word for word in words}  # the last one of a key counts
+        for callback, extra in OPTIONAL.items():
+            if extra in self.extras:
+                kept.pop(f"callbacks.{callback}", None)
+        return tuple(kept.values())
+
+    @property
+    def draws_images(self) -> bool:
+        return self.base in ("conditional", "streaming")
+
+    def passes(self, point: str) -> bool:
+        """Whether a run of this kind passes this named moment."""
+        samples = self.draws_images or "measured" in self.extras
+        return {"picture": samples or "pictured" in self.extras, "last samples": samples}.get(point, True)
+
+    def fits(self, extra: str) -> bool:
+        """Whether this base can have the extra."""
+        return not (self.base == "compile" or (extra == "measured" and self.draws_images))
 
 
 def write_images(folder: Path) -> Path:
