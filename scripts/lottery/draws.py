@@ -8,7 +8,18 @@ from .features import Feature
 
 NAMED, LINES = 0.8, 0.12
 """Shares of the moments that are named points and lines; the others are times."""
-DURING = ("batch start", "checkpoint", "complete", "picture", "rename", "row", "step", "train end", "validation", "line")
+DURING = (
+    "batch start",
+    "checkpoint",
+    "complete",
+    "picture",
+    "rename",
+    "row",
+    "step",
+    "train end",
+    "validation",
+    "line",
+)
 """Points at which files exist that can be harmed."""
 
 

@@ -34,7 +34,12 @@ EXTRAS = {
     "accumulate": ("trainer.accumulate_grad_batches=3",),
     "adaptive": ("times=loss_aware", "times.bins=4", "times.warmup=1"),
     "variance": ("objective=hybrid", "sampler.variance=learned"),
-    "epochs": ("trainer.max_steps=-1", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1", "lr_schedule=constant")
+    "epochs": (
+        "trainer.max_steps=-1",
+        "trainer.max_epochs=3",
+        "trainer.check_val_every_n_epoch=1",
+        "lr_schedule=constant",
+    )
     + ("trainer.val_check_interval=1.0",),
     "measured": (
         *("metrics=vectors", "callbacks.live_quality.samples=50", "callbacks.live_quality.steps=5"),

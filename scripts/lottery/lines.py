@@ -6,7 +6,9 @@ from collections.abc import Collection
 from . import faults
 from .attempts import Ended
 
-NOISE = re.compile(r"^(warning: |-{20,}|distributed_backend=|All distributed processes registered|SIG\w+: stops after|`Trainer\.fit` stopped|\[?[WI]\d{4}|\[W|\[Gloo\]|\s*$)")
+NOISE = re.compile(
+    r"^(warning: |-{20,}|distributed_backend=|All distributed processes registered|SIG\w+: stops after|`Trainer\.fit` stopped|\[?[WI]\d{4}|\[W|\[Gloo\]|\s*$)"
+)
 """Lines on stderr that are no errors."""
 FULL_DISK = re.compile(r"^error: \S.* cannot be written \((No space left on device|File too large)\); free some space")
 NO_RECORD = re.compile(r"^error: \S+run\.json is not the record of a run .*; move it away, or take another name")
