@@ -1,8 +1,8 @@
 """Disturbs runs at drawn moments by drawn faults, each of which must end equal to an undisturbed run.
 
 ``python scripts/torture.py --draws 20 --seed 0`` plays the seeds 0 to 19. A run that was disturbed is started again by
-the same command until it is complete. It must then be equal bit for bit (weights, average, optimizer, rows, pictures), or
-have said in one line on stderr what only its user can mend. A failed draw prints the command that repeats it.
+the same command until it is complete. It must then be equal bit for bit (weights, average, optimizer, rows, pictures),
+or have said in one line on stderr what only its user can mend. A failed draw prints the command that repeats it.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from lottery import points
 from lottery.chunks import Row, play_chunk
 from lottery.draws import draw
 from lottery.table import Table
+
+VERDICTS = ("equal", "explained", "failed")
 
 
 def main() -> int:
@@ -69,7 +71,7 @@ def summary(rows: list[Row]) -> str:
     blows = [blow for row in rows for blow in row["blows"]]
     return "\n".join(
         (
-            f"{count} draws: {verdicts['equal']} equal, {verdicts['explained']} explained, {verdicts['failed']} failed; "
+            f"{count} draws: {', '.join(f'{verdicts[name]} {name}' for name in VERDICTS)}; "
             f"{len(blows)} faults, {missed} of them after the end; {starts} starts, {seconds:.0f} s, {cpu:.0f} CPU s",
             f"kinds of runs: {_counts(name for row in rows for name in row['feature'].split('+'))}",
             f"faults: {_counts(fault for fault, _ in blows)}",

@@ -258,9 +258,8 @@ def main() -> int:
     failed = sum(row["failed"] for row in rows)
     kinds = Counter(row["kind"] for row in rows).most_common()
     figures = ", ".join(f"{count} {kind}" for kind, count in kinds)
-    print(
-        f"{len(rows)} cases: {figures}; {failed} failures; this call took {(time.monotonic() - begin) / 60:.1f} minutes"
-    )
+    minutes = (time.monotonic() - begin) / 60
+    print(f"{len(rows)} cases: {figures}; {failed} failures; this call took {minutes:.1f} minutes")
     return int(failed > 0)
 
 

@@ -35,12 +35,9 @@ EXTRAS = {
     "adaptive": ("times=loss_aware", "times.bins=4", "times.warmup=1"),
     "variance": ("objective=hybrid", "sampler.variance=learned"),
     "epochs": (
-        "trainer.max_steps=-1",
-        "trainer.max_epochs=3",
-        "trainer.check_val_every_n_epoch=1",
-        "lr_schedule=constant",
-    )
-    + ("trainer.val_check_interval=1.0",),
+        *("trainer.max_steps=-1", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1"),
+        *("trainer.val_check_interval=1.0", "lr_schedule=constant"),
+    ),
     "measured": (
         *("metrics=vectors", "callbacks.live_quality.samples=50", "callbacks.live_quality.steps=5"),
         # No share of the time, because it depends on the clock, and a resumed run has another one.

@@ -7,7 +7,9 @@ from . import faults
 from .attempts import Ended
 
 NOISE = re.compile(
-    r"^(warning: |-{20,}|distributed_backend=|All distributed processes registered|SIG\w+: stops after|`Trainer\.fit` stopped|\[?[WI]\d{4}|\[W|\[Gloo\]|\s*$)"
+    r"^(warning: |SIG\w+: stops after|`Trainer\.fit` stopped"  # the project's own, and Lightning's
+    r"|-{20,}|distributed_backend=|All distributed processes registered"  # Lightning's, of several processes
+    r"|\[?[WI]\d{4}|\[W|\[Gloo\]|\s*$)"  # torch's
 )
 """Lines on stderr that are no errors."""
 FULL_DISK = re.compile(r"^error: \S.* cannot be written \((No space left on device|File too large)\); free some space")

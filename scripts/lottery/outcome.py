@@ -16,7 +16,7 @@ Snapshot = dict[str, str]
 
 
 def snapshot(folder: Path) -> Snapshot:
-    """Part of a complete run -> its content or a digest: weights and average, optimizer, rows, pictures, best, files."""
+    """Part of a complete run -> its content or a digest."""
     last = read_checkpoint(folder / "checkpoints" / "last.ckpt")
     best = sorted((folder / "checkpoints").glob("best_*.ckpt"))
     record = json.loads((folder / "run.json").read_text())
