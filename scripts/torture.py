@@ -6,6 +6,7 @@ or have said in one line on stderr what only its user can mend. A failed draw pr
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ from lottery.chunks import Row, play_chunk
 from lottery.draws import draw
 from lottery.table import Table
 
+SCRATCH = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
 VERDICTS = ("equal", "explained", "failed")
 
 
@@ -30,12 +32,13 @@ def main() -> int:
     parser.add_argument("--draw", type=int, help="play the draw of this seed alone, and print all of its output")
     parser.add_argument("--minutes", type=float, help="begin no draw after this time")
     parser.add_argument("--results", type=Path, help="file of results; draws that it holds are not played again")
+    parser.add_argument("--scratch", type=Path, default=SCRATCH, help="folder of the runs; faster in memory")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     points.import_all()
     alone = arguments.draw is not None
     seeds = [arguments.draw] if alone else range(arguments.seed, arguments.seed + arguments.draws)
-    table = Table(Path(tempfile.mkdtemp(prefix="torture-")), verbose=alone)
+    table = Table(Path(tempfile.mkdtemp(prefix="torture-", dir=arguments.scratch)), verbose=alone)
     begin = time.monotonic()
     rows = play_chunk(seeds, lambda seed: play(table, seed), arguments.results, arguments.minutes)
     print(summary(rows), f"this call took {time.monotonic() - begin:.0f} s", sep="\n")
@@ -56,7 +59,7 @@ def play(table: Table, seed: int) -> Row:
     if result.verdict != "equal":
         print(f"{result.verdict}: draw {seed}: {drawn}\n    {result.reason}", flush=True)
     if result.verdict == "failed":
-        print(f"    repeat it by: python scripts/torture.py --draw {seed}", flush=True)
+        print(f"    kept in {table.scratch}; repeat it by: python scripts/torture.py --draw {seed}", flush=True)
     blows = [[blow.fault, blow.point] for blow in drawn.blows]
     return asdict(result) | {"feature": str(drawn.feature), "base": drawn.feature.base, "blows": blows}
 

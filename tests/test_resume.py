@@ -29,13 +29,15 @@ from litdiffusion.training.checkpoints import newest_checkpoint, read_checkpoint
 
 QUICK = (
     *("data=moons", "data.size=600", "data.val_size=200", "data.batch_size=50", "model.hidden=16", "schedule.steps=50"),
+    *("trainer.accelerator=cpu", "trainer.max_steps=40", "trainer.val_check_interval=12"),
     *(
-        "trainer.accelerator=cpu",
-        "trainer.max_steps=40",
-        "trainer.val_check_interval=12",
         "trainer.log_every_n_steps=8",
+        "save_every=4",
+        "lr_schedule.warmup_steps=0",
+        "threads=1",
+        "metrics=none",
+        "callbacks.live_quality=null",
     ),
-    *("save_every=4", "lr_schedule.warmup_steps=0", "threads=1", "metrics=none", "callbacks.live_quality=null"),
     *("callbacks.progress_bar=null", "callbacks.forward_process=null", "callbacks.field=null"),
     *("callbacks.trajectory=null", "callbacks.live_likelihood=null", "callbacks.final_samples=null"),
 )

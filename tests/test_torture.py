@@ -1,6 +1,7 @@
 """The lottery of ``scripts/torture.py`` finds faults, and repeats what it found."""
 
 import os
+import shutil
 
 import pytest
 from lottery.chunks import play_chunk, read_results
@@ -26,7 +27,7 @@ def test_draws_are_a_function_of_the_seed_and_cover_every_kind():
     assert draws == [draw(seed) for seed in range(500)]
     assert {d.feature.base for d in draws} == set(BASES)
     assert {extra for d in draws for extra in d.feature.extras} == set(EXTRAS)
-    assert len({(b.fault, b.point) for d in draws for b in d.blows}) > 200
+    assert len({(b.fault, b.point) for d in draws for b in d.blows}) > 150
 
 
 def test_a_draw_is_repeated_exactly(table):
@@ -37,6 +38,8 @@ def test_a_draw_is_repeated_exactly(table):
 
 
 def _write_in_place(path, data, keep=None):
+    if keep is not None and path.exists():
+        shutil.copy(path, keep)
     with path.open("wb") as file:
         file.write(data[: len(data) // 2])
         file.flush()
@@ -46,7 +49,7 @@ def _write_in_place(path, data, keep=None):
 
 def test_a_file_that_is_written_in_place_is_found(table, monkeypatch):
     monkeypatch.setattr(checkpoint_io, "write_atomically", _write_in_place)
-    result = table.play(Draw(2, Feature("toy"), (blow("SIGKILL", "fsync", 0.6),)))
+    result = table.play(Draw(2, Feature("toy"), (blow("SIGKILL", "fsync", 0.36),)))
     assert result.verdict == "failed"
     assert "a checkpoint was not whole" in result.reason
 

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import logging
 import os
 import runpy
 import select
@@ -111,11 +112,20 @@ def _become(run: Callable[[], int], out: int, err: int) -> None:
         os.closerange(3, 256)
         sys.stdout = open(1, "w", closefd=False, buffering=1)  # noqa: SIM115
         sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+        _log_to_stderr()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # because a shell's background job ignores it
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os._exit(run())
     finally:
         os._exit(99)
+
+
+def _log_to_stderr() -> None:
+    """Points handlers that were made when Lightning was imported at this process's stderr."""
+    for name in (None, *logging.root.manager.loggerDict):
+        for handler in logging.getLogger(name).handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setStream(sys.stderr)
 
 
 def _run(rank: int, processes: int, port: int, words: list[str], folder: Path, prepare: Prepare) -> int:

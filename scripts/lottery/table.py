@@ -35,6 +35,7 @@ class Table:
         """Plays a draw."""
         begin, cpu = time.monotonic(), _cpu_of_children()
         home = self.scratch / f"draw_{draw.seed}"
+        shutil.rmtree(home, ignore_errors=True)
         try:
             hand = Hand(draw, home, self.images, self.reference(draw.feature), self.verbose)
         except Fault as fault:
