@@ -105,6 +105,31 @@ def test_a_signal_stops_between_steps_and_the_same_command_ends_equal(
     assert read_record(tmp_path / "run").metrics == read_record(whole).metrics
 
 
+def test_a_signal_while_the_checkpoint_is_looked_for_stops_the_run_too(tmp_path, monkeypatch, capfd):
+    def looked_for(*_):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("litdiffusion.commands.training.checkpoint_to_start_from", looked_for)
+    assert run_once(tmp_path / "run", QUICK) == 143
+    assert "stopped by SIGTERM. No checkpoint was written yet" in capfd.readouterr().out
+
+
+def test_a_folder_that_cannot_be_synced_is_named(tmp_path, monkeypatch):
+    """The last of the writes that a full disk or a quota can refuse."""
+    honest, calls = os.fsync, []
+
+    def full(handle):
+        calls.append(handle)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        honest(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        write_atomically(tmp_path / "run.json", b"{}")
+    assert error.value.filename == str(tmp_path / "run.json")
+
+
 VARIANTS = {
     "accumulation": ("trainer.accumulate_grad_batches=5", "trainer.val_check_interval=7", "trainer.max_steps=8"),
     "epochs": (
@@ -205,6 +230,34 @@ def test_a_run_goes_on_behind_a_damaged_checkpoint(whole, stopping, tmp_path, ca
     assert "renamed to last.ckpt.damaged, an older one is used" in out
     assert "from step 16 (attempt 2)" in out
     assert fingerprint(tmp_path / "run") == fingerprint(whole)
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_moved_run_keeps_its_best_checkpoints(how, stopping, tmp_path):
+    """Also those of a callback of the user's, whose two best are steps before and after the move."""
+    mine = "{_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: '${derived.run_dir}/mine', monitor: %s}"
+    words = (*QUICK, f"+callbacks.mine={mine % 'val/loss'}", "callbacks.best.mode=max", "+callbacks.best.save_top_k=2")
+    assert run_once(tmp_path / "whole", words) == 0
+    stopping(27)
+    assert run_once(tmp_path / "run", words) == 143
+    there = tmp_path / "elsewhere" / "run"
+    shutil.copytree(tmp_path / "run", there)
+    if how == "moved":
+        shutil.rmtree(tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.ckpt")}
+    assert run_once(there, words) == 0
+    assert fingerprint(there) == fingerprint(tmp_path / "whole")
+    names = [sorted(str(path.relative_to(run)) for path in run.rglob("*.ckpt")) for run in (there, tmp_path / "whole")]
+    assert names[0] == names[1]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_run_that_starts_from_another_one_has_best_checkpoints_of_its_own(whole, tmp_path):
+    first = whole / "checkpoints/previous.ckpt"
+    before = sorted(path.name for path in first.parent.iterdir())
+    train(composed(*QUICK, f"ckpt_path={first}"), Run(tmp_path / "next"))
+    assert [path.name for path in (tmp_path / "next/checkpoints").glob("best_*")] == ["best_step_000040.ckpt"]
+    assert sorted(path.name for path in first.parent.iterdir()) == before
 
 
 def test_a_full_disk_loses_nothing(whole, stopping, tmp_path, monkeypatch, capfd):

@@ -8,11 +8,11 @@ from .attempts import Ended
 
 NOISE = re.compile(
     r"^(warning: |SIG\w+: stops after|`Trainer\.fit` stopped"  # the project's own, and Lightning's
-    r"|-{20,}|distributed_backend=|All distributed processes registered"  # Lightning's, of several processes
+    r"|-{20,}|distributed_backend=|Initializing distributed|All distributed processes"  # its, of several processes
     r"|\[?[WI]\d{4}|\[W|\[Gloo\]|\s*$)"  # torch's
 )
 """Lines on stderr that are no errors."""
-FULL_DISK = re.compile(r"^error: \S.* cannot be written \((No space left on device|File too large)\); free some space")
+FULL_DISK = re.compile(r"^error: /\S+ cannot be written \((No space left on device|File too large)\); free some space")
 NO_RECORD = re.compile(r"^error: \S+run\.json is not the record of a run .*; move it away, or take another name")
 LOST = re.compile(r"^error: another process of this run ended or cannot be reached")
 LOCKED = re.compile(r"^error: \S+ is being trained by another process; wait for it")

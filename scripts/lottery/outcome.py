@@ -25,7 +25,9 @@ def snapshot(folder: Path) -> Snapshot:
         "optimizer": _digest([last["optimizer_states"], last["lr_schedulers"], last["global_step"]]),
         "rows of metrics.csv": repr(rows(folder)),
         "best checkpoint": _digest([read_checkpoint(path)["state_dict"] for path in best]),
-        "record": repr([record[key] for key in ("status", "step", "metrics", "better", "error")]),
+        "record": repr(
+            [record[key] for key in ("status", "step", "better", "error")] + sorted(record["metrics"].items())
+        ),
         "files": " ".join(sorted(_names(folder))),
     }
     pictures = sorted(path for path in (folder / "pictures").rglob("*") if path.is_file())
