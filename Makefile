@@ -22,7 +22,7 @@ slow: $(VENV)/.installed-dev
 
 # Kills runs, damages their files, fills the disk, ends one of two processes, 500 times; continues after an interruption.
 torture: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/torture.py --draws 500 --results torture.jsonl
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/torture.py --draws 500 --results outputs/torture.jsonl
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

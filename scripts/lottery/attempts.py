@@ -30,16 +30,17 @@ class Ended:
     out: str
     err: str
     seconds: float
+    hung: bool = False
 
 
 class Child:
     """A forked process of the command."""
 
-    def __init__(self, rank: int, run: Callable[[], int]):
+    def __init__(self, run: Callable[[], int]):
         (self.out, out_end), (self.err, err_end) = os.pipe(), os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        self.rank, self.begin, self.ended = rank, time.monotonic(), None
+        self.begin, self.ended, self.hung = time.monotonic(), None, False
         self.pid = os.fork()
         if self.pid == 0:
             _become(run, out_end, err_end)
@@ -65,7 +66,7 @@ class Child:
                 self._read()
                 text = (bytes(self.texts[end]).decode(errors="replace") for end in (self.out, self.err))
                 seconds = time.monotonic() - self.begin
-                self.ended = Ended(os.waitstatus_to_exitcode(status), *text, seconds)
+                self.ended = Ended(os.waitstatus_to_exitcode(status), *text, seconds, self.hung)
                 for end in (self.out, self.err, self.handle):
                     os.close(end)
         return self.ended
@@ -93,12 +94,13 @@ def start_and_wait(
         prepare: the context of the process of a rank, inside which the command runs.
     """
     port, begin = _free_port(), time.monotonic()
-    children = [Child(k, lambda k=k: _run(k, processes, port, words, folder, prepare)) for k in range(processes)]
+    children = [Child(lambda k=k: _run(k, processes, port, words, folder, prepare)) for k in range(processes)]
     while running := [child for child in children if child.ended is None]:
         for child in running:
             child.poll(0.2 / len(running))
         if time.monotonic() - begin > LIMIT_S:
             for child in running:
+                child.hung = True
                 child.send(signal.SIGKILL)
     return [child.ended for child in children]
 

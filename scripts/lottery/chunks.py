@@ -46,6 +46,7 @@ def read_results(path: Path | None) -> dict[int, Row]:
 
 def _append(path: Path | None, row: Row) -> None:
     if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
         with path.open("a") as file:
             file.write(("" if whole else "\n") + json.dumps(row) + "\n")

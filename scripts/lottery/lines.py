@@ -34,8 +34,10 @@ def error_line(end: Ended, struck: Collection[str], harmed: Collection[str]) -> 
         harmed: names of the files that were damaged or deleted so far.
 
     Raises:
-        Fault: a traceback, more lines than one, an exit status without a reason, a checkpoint that nobody damaged.
+        Fault: no end, a traceback, more lines than one, a status without a reason, a checkpoint that nobody damaged.
     """
+    if end.hung:
+        raise Fault(f"did not end: {end.out[-300:]} {end.err[-300:]}")
     if "Traceback" in end.out + end.err:
         trace = (end.out + end.err).rpartition("Traceback")[2].strip().splitlines()
         raise Fault(f"traceback: {trace[-1][:300]}")

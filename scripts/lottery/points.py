@@ -6,6 +6,7 @@ while files are read or written. ``time`` is a share of the undisturbed run's wa
 
 import contextlib
 import functools
+import gc
 import importlib
 import os
 import pkgutil
@@ -84,6 +85,7 @@ def import_all() -> None:
             importlib.import_module(module.name)
     for where in POINTS.values():
         importlib.import_module(where.partition(":")[0])
+    gc.freeze()  # because every fork would look through, and so copy, all of the imported objects
 
 
 def _watch(where: str, tick: Callable[[], None], tracer: Callable | None) -> Callable[[], None]:
