@@ -105,7 +105,7 @@ class Hand:
             while self.attempts < len(self.draw.blows) + SPARE_ATTEMPTS:
                 before = len(self.struck)
                 ended = self._start(_armed(pending))
-                if not any(self._react(end) for end in ended):
+                if not any([self._react(end) for end in ended]):
                     return self._verdict()
                 self._change_files(self.struck[before:])
             raise Fault(f"not complete after {self.attempts} attempts: {ended[0].err[-300:]}")
@@ -158,7 +158,7 @@ class Hand:
         for blow in new:
             if blow.fault == faults.CLOCK:
                 self.shift += faults.shift_of(blow.amount)
-                faults.shift_files(self.home / "outputs", faults.shift_of(blow.amount))
+                faults.shift_files(self.run, faults.shift_of(blow.amount))
             elif blow.fault == "move" and self.run.exists():
                 to = self.home / f"moved_{self.attempts}" / "run"
                 faults.move(self.run, to)
