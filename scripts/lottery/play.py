@@ -105,7 +105,8 @@ class Hand:
             while self.attempts < len(self.draw.blows) + SPARE_ATTEMPTS:
                 before = len(self.struck)
                 ended = self._start(_armed(pending))
-                if not any([self._react(end) for end in ended]):
+                again = [self._react(end) for end in ended]
+                if not any(again):
                     return self._verdict()
                 self._change_files(self.struck[before:])
             raise Fault(f"not complete after {self.attempts} attempts: {ended[0].err[-300:]}")
