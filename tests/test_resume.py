@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -112,22 +113,6 @@ def test_a_signal_while_the_checkpoint_is_looked_for_stops_the_run_too(tmp_path,
     monkeypatch.setattr("litdiffusion.commands.training.checkpoint_to_start_from", looked_for)
     assert run_once(tmp_path / "run", QUICK) == 143
     assert "stopped by SIGTERM. No checkpoint was written yet" in capfd.readouterr().out
-
-
-def test_a_folder_that_cannot_be_synced_is_named(tmp_path, monkeypatch):
-    """The last of the writes that a full disk or a quota can refuse."""
-    honest, calls = os.fsync, []
-
-    def full(handle):
-        calls.append(handle)
-        if len(calls) == 2:
-            raise OSError(28, "No space left on device")
-        honest(handle)
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left on device") as error:
-        write_atomically(tmp_path / "run.json", b"{}")
-    assert error.value.filename == str(tmp_path / "run.json")
 
 
 VARIANTS = {
@@ -355,9 +340,27 @@ def test_a_record_survives_and_says_how_a_run_ended(tmp_path):
     assert read_record(tmp_path) == record
     assert json.loads((tmp_path / "run.json").read_text())["wandb_id"] == "abc"
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(UserError, match="is not the record of a run"):
+    with pytest.raises(UserError, match=r"is not the record of a run .* take another name or hydra\.run\.dir$"):
         read_record(tmp_path)
     assert read_record(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("lost", ["run.json", "run.json and last.ckpt"])
+def test_a_run_that_lost_its_record_goes_on_as_its_error_says(lost, whole, stopping, tmp_path):
+    stopping(17)
+    assert run_once(tmp_path / "run", QUICK) == 143
+    (tmp_path / "run/run.json").write_text("{")
+    if "last" in lost:
+        (tmp_path / "run/checkpoints/last.ckpt").unlink()
+    with pytest.raises(UserError, match="is not the record of a run"):
+        train(composed(*QUICK), Run(tmp_path / "run"))
+    (tmp_path / "run/run.json").unlink()
+    with pytest.raises(UserError, match=r"already holds a run but no run\.json") as error:
+        train(composed(*QUICK), Run(tmp_path / "run"))
+    advice = re.search(r"ckpt_path=\S+", str(error.value))[0]
+    assert run_once(tmp_path / "next", (*QUICK, advice)) == 0
+    assert fingerprint(tmp_path / "next")["weights"] == fingerprint(whole)["weights"]
+    assert fingerprint(tmp_path / "next")["optimizer"] == fingerprint(whole)["optimizer"]
 
 
 def test_two_processes_never_train_in_one_folder(tmp_path):

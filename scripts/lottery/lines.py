@@ -13,10 +13,14 @@ NOISE = re.compile(
 )
 """Lines on stderr that are no errors."""
 FULL_DISK = re.compile(r"^error: /\S+ cannot be written \((No space left on device|File too large)\); free some space")
-NO_RECORD = re.compile(r"^error: \S+run\.json is not the record of a run .*; move it away, or take another name")
+NO_RECORD = re.compile(
+    r"^error: \S+ (is not the record of a run .*|already holds a run but no run\.json, and would be overwritten)"
+    r"; take another name or hydra\.run\.dir(, and (ckpt_path=\S+) to continue from there)?"
+)
 LOST = re.compile(r"^error: another process of this run ended or cannot be reached")
 LOCKED = re.compile(r"^error: \S+ is being trained by another process; wait for it")
-SET_ASIDE = re.compile(r"\S+ cannot be read .*renamed to \S+\.damaged, an older one is used")
+ROWS_LOST = re.compile(r"\S+metrics\.csv is not as the run left it at step \d+ \(\d+ of \d+ rows can be read\).*")
+SET_ASIDE = re.compile(r"\S+ cannot be read .*renamed to \S+\.damaged\S*, an older one is used")
 KILLED = {-9: ("SIGKILL", *faults.FILES), -15: ("SIGTERM",), 143: ("SIGTERM",), -2: ("SIGINT",), 130: ("SIGINT",)}
 """Exit status -> the faults that may cause it."""
 

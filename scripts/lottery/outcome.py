@@ -57,7 +57,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def _names(folder: Path) -> list[str]:
     """All files but those of Hydra, and those that a run has set aside because they were damaged."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return [str(name) for name in names if name.parts[0] not in UNCOMPARED and name.suffix != ".damaged"]
+    return [str(name) for name in names if name.parts[0] not in UNCOMPARED and ".damaged" not in name.name]
 
 
 def _digest(value: Any) -> str:

@@ -37,11 +37,11 @@ def write_atomically(path: Path, data: bytes | memoryview, keep: Path | None = N
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(new, path)
-        _sync_folder(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error  # because write() names no file in its error
     finally:
         new.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
