@@ -11,7 +11,6 @@ from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_atomically
 
 FILE, LOCK = "run.json", ".lock"
-CHECKPOINTS = ("last.ckpt", "previous.ckpt")
 Status = Literal["running", "complete", "stopped", "failed", "pruned"]
 
 
@@ -60,6 +59,10 @@ def read_record(folder: Path) -> RunRecord | None:
         return RunRecord(**{key.name: content[key.name] for key in fields(RunRecord) if key.name in content})
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is not the record of a run ({error}); {how_to_leave(folder)}") from error
+
+
+CHECKPOINTS = ("last.ckpt", "previous.ckpt")
+"""The files that a run continues from, in this order."""
 
 
 def how_to_leave(folder: Path) -> str:
