@@ -17,12 +17,9 @@ Snapshot = dict[str, str]
 
 def snapshot(folder: Path) -> Snapshot:
     """Part of a complete run -> its content or a digest."""
-    last = read_checkpoint(folder / "checkpoints" / "last.ckpt")
     best = sorted((folder / "checkpoints").glob("best_*.ckpt"))
     record = json.loads((folder / "run.json").read_text())
-    parts = {
-        "weights": _digest(last["state_dict"]),
-        "optimizer": _digest([last["optimizer_states"], last["lr_schedulers"], last["global_step"]]),
+    parts = state(folder) | {
         "rows of metrics.csv": repr(rows(folder)),
         "best checkpoint": _digest([read_checkpoint(path)["state_dict"] for path in best]),
         "record": repr(
@@ -32,6 +29,15 @@ def snapshot(folder: Path) -> Snapshot:
     }
     pictures = sorted(path for path in (folder / "pictures").rglob("*") if path.is_file())
     return parts | {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures}
+
+
+def state(folder: Path) -> Snapshot:
+    """The parts that the last checkpoint alone holds."""
+    last = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    return {
+        "weights": _digest(last["state_dict"]),
+        "optimizer": _digest([last["optimizer_states"], last["lr_schedulers"], last["global_step"]]),
+    }
 
 
 def fingerprint(folder: Path) -> Snapshot:

@@ -14,7 +14,7 @@ from . import faults, lines, points
 from .attempts import Ended, start_and_wait
 from .draws import Blow, Draw
 from .lines import Fault
-from .outcome import Snapshot, differences, rows, snapshot
+from .outcome import Snapshot, differences, rows, snapshot, state
 
 SPARE_ATTEMPTS = 4
 """How often the command may be started beyond once for each blow."""
@@ -93,8 +93,9 @@ class Hand:
     attempts: int = 0
     shift: float = 0.0
     place: tuple[str, ...] = ("name=run",)
-    elsewhere: bool = False
+    old: Path | None = None
     printed: str = ""
+    finished: bool = False
     explained: list[str] = field(default_factory=list)
     harmed: list[str] = field(default_factory=list)
     struck: list[Blow] = field(default_factory=list)
@@ -150,18 +151,20 @@ class Hand:
             return True  # the next attempt has space, and all of its processes
         if (found := lines.NO_RECORD.match(line)) and "run.json" in self.harmed:
             self._continue_elsewhere(found[3])
+        elif lines.NOTHING_LEFT.match(line) and self.old is not None:
+            self.finished = True
         elif lines.LOCKED.match(line) and self.draw.feature.base == "streaming":
             time.sleep(6)  # a worker of a killed loader notices that after at most 5 s
         else:
             raise Fault(f"an error that its faults do not explain: {line[:400]}")
         self.explained.append(line)
-        return True
+        return not self.finished
 
     def _continue_elsewhere(self, checkpoint: str | None) -> None:
         """Starts a new run under another name, from a checkpoint of the run that lost its record."""
         name = f"run_without_record_{self.attempts}"
-        self.run, self.place = self.home / "outputs" / name, (f"name={name}", *([checkpoint] if checkpoint else []))
-        self.elsewhere = True
+        self.old, self.run = self.run, self.home / "outputs" / name
+        self.place = (f"name={name}", *([checkpoint] if checkpoint else []))
 
     def _change_files(self, new: list[Blow]) -> None:
         """What happens between this attempt and the next."""
@@ -180,17 +183,23 @@ class Hand:
 
     def _verdict(self) -> Result:
         missed = len(self.draw.blows) - len(self.struck)
+        if self.old is not None:  # the new run has the rows, the pictures and the best checkpoint since
+            return self._verdict_on_state(self.old if self.finished else self.run, missed)
         record = self.run / "run.json"
         if not record.exists() or json.loads(record.read_text())["status"] != "complete":
             raise Fault("status 0, but the run is not complete")
         differ = differences(self.reference.left, snapshot(self.run))
-        if self.elsewhere:  # it has the rows, the pictures and the best checkpoint since
-            differ = {part: how for part, how in differ.items() if part in ("weights", "optimizer")}
         if "metrics.csv" in self.harmed and "rows of metrics.csv" in differ:
             self._check_lost_rows(differ.pop("rows of metrics.csv"))
         if differ:
             raise Fault("; ".join(f"{part} differs: {how}" for part, how in differ.items())[:1500])
         return Result("explained" if self.explained else "equal", " | ".join(self.explained), missed)
+
+    def _verdict_on_state(self, run: Path, missed: int) -> Result:
+        found = state(run)
+        if differ := differences({part: self.reference.left[part] for part in found}, found):
+            raise Fault(f"{' and '.join(differ)} differ in the run that goes on from a run without a record")
+        return Result("explained", " | ".join(self.explained), missed)
 
     def _check_lost_rows(self, how: str) -> None:
         """Accepts fewer rows of a metrics.csv that was harmed if that was said and the others are right."""
