@@ -4,6 +4,7 @@ A moment is the n-th time that a point is passed. ``line`` is a point too: every
 while files are read or written. ``time`` is a share of the undisturbed run's wall time, which repeats only roughly.
 """
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -86,6 +87,7 @@ def import_all() -> None:
     for where in POINTS.values():
         importlib.import_module(where.partition(":")[0])
     gc.freeze()  # because every fork would look through, and so copy, all of the imported objects
+    atexit.register(gc.unfreeze)  # or a library reports them as leaks
 
 
 def _watch(where: str, tick: Callable[[], None], tracer: Callable | None) -> Callable[[], None]:
