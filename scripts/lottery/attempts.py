@@ -19,18 +19,29 @@ from .features import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "train.py"
+TOGETHER = b"All distributed processes registered"
+"""What Lightning prints when all processes have come; from then on each must notice by itself that another one died."""
+LAUNCHER_S = 3.0
 Prepare = Callable[[int], contextlib.AbstractContextManager]
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process of an attempt ended: its exit status, minus the signal if one killed it, and what it printed."""
+    """How a process of an attempt ended.
+
+    Args:
+        status: exit status, or minus the signal that killed it.
+        out: what it printed on stdout.
+        err: on stderr.
+        seconds: how long it ran.
+        killed_by: "limit" if it ran too long, "launcher" if it waited for a process that never came, else "".
+    """
 
     status: int
     out: str
     err: str
     seconds: float
-    hung: bool = False
+    killed_by: str = ""
 
 
 class Child:
@@ -40,7 +51,7 @@ class Child:
         (self.out, out_end), (self.err, err_end) = os.pipe(), os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        self.begin, self.ended, self.hung = time.monotonic(), None, False
+        self.begin, self.ended, self.killed_by = time.monotonic(), None, ""
         self.pid = os.fork()
         if self.pid == 0:
             _become(run, out_end, err_end)
@@ -51,10 +62,10 @@ class Child:
         for end in self.texts:
             os.set_blocking(end, False)
 
-    def send(self, signum: int) -> None:
-        """Sends a signal, if the process still runs."""
-        if self.ended is None:
-            signal.pidfd_send_signal(self.handle, signum)
+    def kill(self, by: str) -> None:
+        """Kills the process, see `Ended.killed_by`."""
+        self.killed_by = by
+        signal.pidfd_send_signal(self.handle, signal.SIGKILL)
 
     def poll(self, wait: float) -> Ended | None:
         """Reads for up to ``wait`` seconds what the process prints; how it ended, or None while it runs."""
@@ -66,7 +77,7 @@ class Child:
                 self._read()
                 text = (bytes(self.texts[end]).decode(errors="replace") for end in (self.out, self.err))
                 seconds = time.monotonic() - self.begin
-                self.ended = Ended(os.waitstatus_to_exitcode(status), *text, seconds, self.hung)
+                self.ended = Ended(os.waitstatus_to_exitcode(status), *text, seconds, self.killed_by)
                 for end in (self.out, self.err, self.handle):
                     os.close(end)
         return self.ended
@@ -98,11 +109,23 @@ def start_and_wait(
     while running := [child for child in children if child.ended is None]:
         for child in running:
             child.poll(0.2 / len(running))
-        if time.monotonic() - begin > LIMIT_S:
+        if by := _killer(children, begin):
             for child in running:
-                child.hung = True
-                child.send(signal.SIGKILL)
+                if child.ended is None:
+                    child.kill(by)
     return [child.ended for child in children]
+
+
+def _killer(children: list[Child], begin: float) -> str:
+    """Who kills the rest of an attempt now: "limit", "launcher" or nobody."""
+    now = time.monotonic()
+    if now - begin > LIMIT_S:
+        return "limit"
+    met = any(TOGETHER in text for child in children for text in child.texts.values())
+    lost = [child for child in children if child.ended is not None and child.ended.status != 0]
+    # A process waits half an hour for others to come; launchers such as torchrun kill it when one of them has died.
+    waits = lost and not met and now - (lost[0].begin + lost[0].ended.seconds) > LAUNCHER_S
+    return "launcher" if waits else ""
 
 
 def _become(run: Callable[[], int], out: int, err: int) -> None:

@@ -41,7 +41,7 @@ def error_line(end: Ended, struck: Collection[str], harmed: Collection[str]) -> 
     Raises:
         Fault: no end, a traceback, more lines than one, a status without a reason, a checkpoint that nobody damaged.
     """
-    if end.hung:
+    if end.killed_by == "limit":
         raise Fault(f"did not end: {end.out[-300:]} {end.err[-300:]}")
     if "Traceback" in end.out + end.err:
         trace = (end.out + end.err).rpartition("Traceback")[2].strip().splitlines()
@@ -49,7 +49,7 @@ def error_line(end: Ended, struck: Collection[str], harmed: Collection[str]) -> 
     aside = SET_ASIDE.search(end.out)
     if aside and not any(name.endswith(".ckpt") for name in harmed):
         raise Fault(f"a checkpoint was not whole: {aside[0]}")
-    if end.status == 0:
+    if end.status == 0 or end.killed_by == "launcher":
         return None
     if end.status in KILLED:
         if not set(KILLED[end.status]) & set(struck):
