@@ -7,7 +7,7 @@ from . import faults
 from .attempts import Ended
 
 NOISE = re.compile(
-    r"^(warning: |SIG\w+: stops after|`Trainer\.fit` stopped"  # the project's own, and Lightning's
+    r"^(warning: |SIG\w+: stops after|`Trainer|Loading `|Restor(ing|ed) "  # the project's own, and Lightning's
     r"|-{20,}|distributed_backend=|Initializing distributed|All distributed processes"  # its, of several processes
     r"|\[?[WI]\d{4}|\[W|\[Gloo\]|\s*$)"  # torch's
 )
