@@ -237,6 +237,19 @@ def test_a_moved_run_keeps_its_best_checkpoints(how, stopping, tmp_path):
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_run_that_goes_on_from_its_best_checkpoint_ends_equal(whole, stopping, tmp_path):
+    """Because the others are lost; and it removes the file when a later one is better."""
+    stopping(27)
+    assert run_once(tmp_path / "run", QUICK) == 143
+    for name in ("last.ckpt", "previous.ckpt"):
+        (tmp_path / "run/checkpoints" / name).unlink()
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["best_step_000024.ckpt"]
+    assert run_once(tmp_path / "run", QUICK) == 0
+    assert fingerprint(tmp_path / "run") == fingerprint(whole)
+    names = [sorted(path.name for path in (run / "checkpoints").iterdir()) for run in (tmp_path / "run", whole)]
+    assert names[0] == names[1]
+
+
 def test_a_run_that_starts_from_another_one_has_best_checkpoints_of_its_own(whole, tmp_path):
     first = whole / "checkpoints/previous.ckpt"
     before = sorted(path.name for path in first.parent.iterdir())

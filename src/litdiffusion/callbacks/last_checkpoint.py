@@ -40,14 +40,16 @@ class LastCheckpoint(Checkpoint):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: DiffusionModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the list of the best checkpoints if the run's folder was moved: Lightning would begin a new one."""
-        states, start = checkpoint.get("callbacks", {}), Path(trainer.ckpt_path or "").resolve()
-        for callback in trainer.checkpoint_callbacks if start.is_relative_to(self._run_dir.resolve()) else ():
+        states = checkpoint.get("callbacks", {})
+        for callback in trainer.checkpoint_callbacks if self._continues(trainer) else ():
             if isinstance(callback, ModelCheckpoint) and callback.dirpath and callback.state_key in states:
                 states[callback.state_key] = moved(states[callback.state_key], callback.dirpath)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         self._saved_step = self._finished_step = trainer.global_step
         self._saved_at = time.monotonic()
+        if self._continues(trainer):
+            trainer.ckpt_path = None  # ModelCheckpoint never removes this file, even when it is no longer the best
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: DiffusionModule, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
@@ -76,6 +78,11 @@ class LastCheckpoint(Checkpoint):
         if between and all_processes_stop and step > self._saved_step:
             with contextlib.suppress(OSError):  # report the first error; older files are intact
                 self._save(trainer)
+
+    def _continues(self, trainer: L.Trainer) -> bool:
+        """Whether the run started from a checkpoint of its own."""
+        start = trainer.ckpt_path
+        return start is not None and Path(start).resolve().is_relative_to(self._run_dir.resolve())
 
     def _save(self, trainer: L.Trainer) -> None:
         if trainer.fast_dev_run:
