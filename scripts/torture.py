@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from lottery.draws import draw
 from lottery.table import Table
 
 SCRATCH = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
-VERDICTS = ("equal", "explained", "failed")
+VERDICTS, SUMS = ("equal", "explained", "failed"), ("missed", "attempts", "seconds", "cpu_seconds")
 
 
 def main() -> int:
@@ -67,23 +68,20 @@ def play(table: Table, seed: int) -> Row:
 def summary(rows: list[Row]) -> str:
     """The figures of all draws: verdicts, and how often each kind of run, moment and fault was drawn."""
     verdicts = Counter(row["verdict"] for row in rows)
-    count, missed, starts, seconds, cpu = (
-        sum(values)
-        for values in zip(*((1, r["missed"], r["attempts"], r["seconds"], r["cpu_seconds"]) for r in rows), strict=True)
-    )
+    missed, starts, seconds, cpu = (sum(row[key] for row in rows) for key in SUMS)
     blows = [blow for row in rows for blow in row["blows"]]
     return "\n".join(
         (
-            f"{count} draws: {', '.join(f'{verdicts[name]} {name}' for name in VERDICTS)}; "
+            f"{len(rows)} draws: {', '.join(f'{verdicts[name]} {name}' for name in VERDICTS)}; "
             f"{len(blows)} faults, {missed} of them after the end; {starts} starts, {seconds:.0f} s, {cpu:.0f} CPU s",
-            f"kinds of runs: {_counts(name for row in rows for name in row['feature'].split('+'))}",
+            f"kinds of runs (compile is slow, so rare): {_counts(n for r in rows for n in r['feature'].split('+'))}",
             f"faults: {_counts(fault for fault, _ in blows)}",
             f"moments: {_counts(point for _, point in blows)}",
         )
     )
 
 
-def _counts(names) -> str:
+def _counts(names: Iterable[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in Counter(names).most_common())
 
 

@@ -15,7 +15,8 @@ from .draws import Draw
 from .features import Feature, write_images
 from .lines import Fault
 from .outcome import rows, snapshot
-from .play import Hand, Reference, Result
+from .play import Hand, Result
+from .trigger import Reference
 
 
 class Table:
