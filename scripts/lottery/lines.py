@@ -12,7 +12,10 @@ NOISE = re.compile(
     r"|\[?[WI]\d{4}|\[W|\[Gloo\]|\s*$)"  # torch's
 )
 """Lines on stderr that are no errors."""
-FULL_DISK = re.compile(r"^error: /\S+ cannot be written \((No space left on device|File too large)\); free some space")
+FULL_DISK = re.compile(
+    r"^error: (/\S+|a file in the run's folder) cannot be written "
+    r"\((No space left on device|File too large)\); free some space"
+)
 NO_RECORD = re.compile(
     r"^error: \S+ (is not the record of a run .*|already holds a run but no run\.json, and would be overwritten)"
     r"; take another name or hydra\.run\.dir(, and (ckpt_path=\S+) to continue from there)?"

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from litdiffusion.errors import UserError
+
 from . import faults, lines, points
 from .attempts import Ended, start_and_wait
 from .draws import Blow, Draw
 from .lines import Fault
-from .outcome import differences, rows, snapshot, state
+from .outcome import Snapshot, differences, rows, snapshot, state
 from .trigger import Reference, Trigger
 
 SPARE_ATTEMPTS = 4
@@ -134,7 +136,7 @@ class Hand:
                 to = self.home / f"moved_{self.attempts}" / "run"
                 faults.move(self.run, to)
                 self.run, self.place = to, (f"hydra.run.dir={to}",)
-            elif blow.fault in faults.FILES:
+            elif blow.fault in faults.FILES and not self._is_complete():
                 names = faults.harm(self.run, blow.fault, blow.target, blow.manner, blow.amount)
                 self._show(f"-- {blow.fault}: {names or 'no such file yet'}")
                 self.harmed += names
@@ -143,15 +145,31 @@ class Hand:
         missed = len(self.draw.blows) - len(self.struck)
         if self.old is not None:  # the new run has the rows, the pictures and the best checkpoint since
             return self._verdict_on_state(self.old if self.finished else self.run, missed)
-        record = self.run / "run.json"
-        if not record.exists() or json.loads(record.read_text())["status"] != "complete":
+        if not self._is_complete():
             raise Fault("status 0, but the run is not complete")
-        differ = differences(self.reference.left, snapshot(self.run))
+        differ = differences(self._without_harmed_pictures(self.reference.left), self._left())
         if "metrics.csv" in self.harmed and "rows of metrics.csv" in differ:
             self._check_lost_rows(differ.pop("rows of metrics.csv"))
         if differ:
             raise Fault("; ".join(f"{part} differs: {how}" for part, how in differ.items())[:1500])
         return Result("explained" if self.explained else "equal", " | ".join(self.explained), missed)
+
+    def _is_complete(self) -> bool:
+        try:
+            return json.loads((self.run / "run.json").read_text())["status"] == "complete"
+        except (OSError, ValueError, KeyError):
+            return False
+
+    def _left(self) -> Snapshot:
+        try:
+            return self._without_harmed_pictures(snapshot(self.run))
+        except (UserError, OSError, ValueError) as error:
+            raise Fault(f"the complete run cannot be read: {error}") from error
+
+    def _without_harmed_pictures(self, left: Snapshot) -> Snapshot:
+        """Without pictures that were damaged or deleted: a run does not draw those before its checkpoint again."""
+        files = (name for name in left["files"].split() if Path(name).name not in self.harmed or "pictures" not in name)
+        return {part: how for part, how in left.items() if part not in self.harmed} | {"files": " ".join(files)}
 
     def _verdict_on_state(self, run: Path, missed: int) -> Result:
         found = state(run)
