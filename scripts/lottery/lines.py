@@ -25,8 +25,14 @@ LOCKED = re.compile(r"^error: \S+ is being trained by another process; wait for 
 NOTHING_LEFT = re.compile(r"^error: \S+/last\.ckpt has all of its \d+ (steps|epochs); to continue raise trainer\.max_")
 ROWS_LOST = re.compile(r"\S+metrics\.csv is not as the run left it at step (\d+) \(\d+ of \d+ rows can be read\).*")
 SET_ASIDE = re.compile(r"\S+ cannot be read .*renamed to \S+\.damaged\S*, an older one is used")
-KILLED = {-9: ("SIGKILL", *faults.FILES), -15: ("SIGTERM",), 143: ("SIGTERM",), -2: ("SIGINT",), 130: ("SIGINT",)}
-"""Exit status -> the faults that may cause it."""
+KILLED = {
+    -9: ("SIGKILL", *faults.FILES),
+    -15: ("SIGTERM",),
+    143: ("SIGTERM", "SIGINT"),
+    -2: ("SIGINT",),
+    130: ("SIGINT",),
+}
+"""Exit status -> the faults that may cause it; a process says SIGTERM of any signal that only another one heard."""
 
 
 class Fault(Exception):
