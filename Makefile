@@ -11,16 +11,18 @@ train: $(VENV)/.installed
 test: $(VENV)/.installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
-# Trains the two cheapest experiments whole and compares their numbers with what their yaml states.
+# Trains the two cheapest experiments whole and compares their numbers with what their yaml states. Then disturbs runs for
+# two minutes.
 check: $(VENV)/.installed-dev
 	for name in toy_gaussian_mixture toy_spiral; do $(BIN)/python scripts/check.py experiment=$$name callbacks.progress_bar=null || exit 1; done
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/torture.py --draws 40 --minutes 2
 
 slow: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
-# Kills runs, damages checkpoints, fills the disk, ends one of two processes; prints a line of figures for each.
+# Kills runs, damages their files, fills the disk, ends one of two processes, 500 times; continues after an interruption.
 torture: $(VENV)/.installed-dev
-	for trial in kills damage disk gloo; do OMP_NUM_THREADS=1 $(BIN)/python scripts/torture.py $$trial || exit 1; done
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/torture.py --draws 500 --results outputs/torture.jsonl
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
-"""Trains or refuses random overrides: ``python scripts/torture_configs.py --cases 1000 --seed 0``.
+"""Trains or refuses random overrides: ``python scripts/torture_configs.py --cases 1000 --results FILE``.
 
 Every case runs ``python train.py ...`` in this process with random choices of groups and random values, valid and
 invalid. It must train one step (status 0) or end in one line (status 2, or 1 if the step diverged). A traceback, more
-lines, another status or a timeout is a failure. Failures are printed with their overrides.
+lines, another status or a timeout is a failure. Failures are printed with their overrides. A case is a function of its
+seed; with ``--results`` ten thousand can be run in several calls.
 """
 
 import argparse
@@ -10,7 +11,6 @@ import contextlib
 import io
 import os
 import random
-import re
 import runpy
 import signal
 import sys
@@ -21,6 +21,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from lottery.chunks import Row, play_chunk
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -46,7 +48,7 @@ VALUES = {
     "clip_samples": ["false"],
     "trainer.gradient_clip_val": ["null", "0.1", "1e9"],
     "trainer.accumulate_grad_batches": ["2", "3"],
-    "threads": ["1", "auto", "1000"],
+    "threads": ["1", "auto", "3"],
     "metric": ["val/loss", "train/loss", "val_loss", "quality/energy"],
     "ckpt_path": ["nowhere.ckpt"],
     "skip_nonfinite": ["3"],
@@ -160,18 +162,21 @@ def draw(source: random.Random) -> list[str]:
 
 @contextlib.contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Raises TimeoutError in the block after this many seconds."""
+    """Raises TimeoutError in the block after so many seconds of CPU time, or ten times as many without."""
 
     def stop(signum: int, frame: object) -> None:
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    clocks = {signal.SIGALRM: (signal.ITIMER_REAL, 10 * seconds), signal.SIGPROF: (signal.ITIMER_PROF, seconds)}
+    before = {signum: signal.signal(signum, stop) for signum in clocks}
+    for timer, limit in clocks.values():
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for signum, (timer, _) in clocks.items():
+            signal.setitimer(timer, 0)
+            signal.signal(signum, before[signum])
 
 
 def run(overrides: Sequence[str], folder: Path, limit: int) -> Verdict:
@@ -188,7 +193,7 @@ def run(overrides: Sequence[str], folder: Path, limit: int) -> Verdict:
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         except TimeoutError:
-            return Verdict(f"took more than {limit} s", True, err.getvalue())
+            return Verdict(f"took more than {limit} s of CPU time, or {10 * limit} s", True, err.getvalue())
         except BaseException:  # everything that a user would see as a traceback
             return Verdict("traceback", True, traceback.format_exc(limit=-4))
     return judge(status, out.getvalue(), err.getvalue())
@@ -208,53 +213,56 @@ def judge(status: int, out: str, err: str) -> Verdict:
     return Verdict("refused" if status == 2 else "diverged", False, errors[0])
 
 
-def torture(
-    cases: int, seed: int, limit: int, minutes: float = 1e9, verbose: bool = False
-) -> list[tuple[list[str], Verdict]]:
-    """The verdicts on ``cases`` random cases, or on as many as run within ``minutes``."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    source, results, begin = random.Random(seed), [], time.monotonic()
+@contextlib.contextmanager
+def command_line() -> Iterator[None]:
+    """A scratch folder as the working directory; restores it, ``sys.argv`` and the environment."""
     argv, here, env = sys.argv, os.getcwd(), dict(os.environ)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             os.chdir(scratch)
-            for index in range(cases):
-                if time.monotonic() - begin > 60 * minutes:
-                    break
-                GlobalHydra.instance().clear()
-                overrides = draw(source)
-                verdict = run(overrides, Path(scratch, str(index)), limit)
-                results.append((overrides, verdict))
-                if verbose and verdict.failed:
-                    print(f"case {index}: {verdict.kind}: {' '.join(overrides)}\n{verdict.output}", flush=True)
+            yield
         finally:
             os.chdir(here)
             sys.argv = argv
             os.environ.clear()
             os.environ.update(env)
-    return results
+
+
+def play(seed: int, limit: int) -> Row:
+    """The case of a seed, run in the working directory; prints it if it failed."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    overrides = draw(random.Random(seed))
+    verdict = run(overrides, Path(str(seed)), limit)
+    if verdict.failed:
+        print(f"case {seed}: {verdict.kind}: {' '.join(overrides)}\n{verdict.output}", flush=True)
+    return {**verdict._asdict(), "overrides": overrides}
 
 
 def main() -> int:
     """Prints failures and counts; returns status 1 if there were failures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, default=60, help="time limit of a case in seconds")
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop after this many minutes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first case")
+    parser.add_argument("--limit", type=int, default=60, help="limit of a case in seconds of CPU time")
+    parser.add_argument("--minutes", type=float, help="begin no case after this time")
+    parser.add_argument("--results", type=Path, help="file of results; cases that it holds are not run again")
     parser.add_argument("--show", action="store_true", help="also print the line of every refused case")
     arguments = parser.parse_args()
-    begin = time.monotonic()
-    results = torture(arguments.cases, arguments.seed, arguments.limit, arguments.minutes, verbose=True)
-    kinds = Counter(verdict.kind for _, verdict in results)
+    begin, seeds = time.monotonic(), range(arguments.seed, arguments.seed + arguments.cases)
+    results = arguments.results and arguments.results.absolute()
+    with command_line():
+        rows = play_chunk(seeds, lambda seed: play(seed, arguments.limit), results, arguments.minutes)
     if arguments.show:
-        for overrides, verdict in results:
-            if verdict.kind in ("refused", "diverged"):
-                print(f"{' '.join(overrides)}\n    {verdict.output}")
-    failed = sum(verdict.failed for _, verdict in results)
-    figures = ", ".join(f"{count} {re.sub(chr(10), ' ', kind)}" for kind, count in kinds.most_common())
-    print(f"{len(results)} cases in {(time.monotonic() - begin) / 60:.1f} minutes: {figures}; {failed} failures")
+        for row in rows:
+            if row["kind"] in ("refused", "diverged"):
+                print(f"{' '.join(row['overrides'])}\n    {row['output']}")
+    failed = sum(row["failed"] for row in rows)
+    kinds = Counter(row["kind"] for row in rows).most_common()
+    figures = ", ".join(f"{count} {kind}" for kind, count in kinds)
+    minutes = (time.monotonic() - begin) / 60
+    print(f"{len(rows)} cases: {figures}; {failed} failures; this call took {minutes:.1f} minutes")
     return int(failed > 0)
 
 

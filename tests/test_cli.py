@@ -96,6 +96,16 @@ def test_a_run_prints_where_its_results_lie(command):
     assert "trajectories: 1 pictures" in out
 
 
+def test_a_full_disk_is_told_while_hydra_writes_its_files(command, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")  # without a name, like that of write()
+
+    monkeypatch.setattr("omegaconf.OmegaConf.to_yaml", full)
+    status, _, err = command("train.py", *TINY)
+    line = one_error(status, err)
+    assert "a file in the run's folder cannot be written (No space left on device); free some space" in line
+
+
 def test_a_folder_that_holds_a_run_is_refused(command, tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "metrics.csv").write_text("step\n1\n")

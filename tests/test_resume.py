@@ -1,11 +1,12 @@
 """Nothing is lost: runs that are stopped, killed or damaged end as if they had been left alone."""
 
 import csv
-import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, TINY, composed
+from conftest import TINY, composed
+from lottery.outcome import fingerprint
 
 from litdiffusion.build import Run
 from litdiffusion.callbacks import Interrupts, Stopped
@@ -27,21 +29,39 @@ from litdiffusion.runs.record import RunRecord, locked, read_record, write_recor
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import newest_checkpoint, read_checkpoint
 
-_spec = importlib.util.spec_from_file_location("torture", ROOT / "scripts" / "torture.py")
-torture = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(torture)
 QUICK = (
-    *torture.SMALL,
-    *("metrics=none", "callbacks.final_samples=null", "save_every=4"),
-    *("trainer.max_steps=40", "trainer.val_check_interval=12", "trainer.log_every_n_steps=8"),
+    *("data=moons", "data.size=600", "data.val_size=200", "data.batch_size=50", "model.hidden=16", "schedule.steps=50"),
+    *("trainer.accelerator=cpu", "trainer.max_steps=40", "trainer.val_check_interval=12"),
+    *(
+        "trainer.log_every_n_steps=8",
+        "save_every=4",
+        "lr_schedule.warmup_steps=0",
+        "threads=1",
+        "metrics=none",
+        "callbacks.live_quality=null",
+    ),
+    *("callbacks.progress_bar=null", "callbacks.forward_process=null", "callbacks.field=null"),
+    *("callbacks.trajectory=null", "callbacks.live_likelihood=null", "callbacks.final_samples=null"),
 )
+
+
+def run_once(folder: Path, overrides: tuple[str, ...]) -> int:
+    """Trains in this process like the command line; returns the exit status."""
+    try:
+        train(composed(*overrides), Run(folder, "torture", overrides=overrides))
+    except (UserError, TrainingError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """A run that nobody disturbs."""
     folder = tmp_path_factory.mktemp("whole")
-    assert torture.run_once(folder / "run", QUICK) == 0
+    assert run_once(folder / "run", QUICK) == 0
     return folder / "run"
 
 
@@ -77,14 +97,23 @@ def test_a_signal_stops_between_steps_and_the_same_command_ends_equal(
     step, signum, hook, saved, stopping, whole, tmp_path, capfd
 ):
     stopping(step, signum, hook)
-    assert torture.run_once(tmp_path / "run", QUICK) == 128 + signum
+    assert run_once(tmp_path / "run", QUICK) == 128 + signum
     assert read_record(tmp_path / "run").status == "stopped"
     assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == saved
     assert f"stopped by {signal.Signals(signum).name}. Last good checkpoint" in capfd.readouterr().out
-    assert torture.run_once(tmp_path / "run", QUICK) == 0
+    assert run_once(tmp_path / "run", QUICK) == 0
     assert f"from step {saved} (attempt 2)" in capfd.readouterr().out
-    assert torture.fingerprint(tmp_path / "run") == torture.fingerprint(whole)
+    assert fingerprint(tmp_path / "run") == fingerprint(whole)
     assert read_record(tmp_path / "run").metrics == read_record(whole).metrics
+
+
+def test_a_signal_while_the_checkpoint_is_looked_for_stops_the_run_too(tmp_path, monkeypatch, capfd):
+    def looked_for(*_):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("litdiffusion.commands.training.checkpoint_to_start_from", looked_for)
+    assert run_once(tmp_path / "run", QUICK) == 143
+    assert "stopped by SIGTERM. No checkpoint was written yet" in capfd.readouterr().out
 
 
 VARIANTS = {
@@ -109,8 +138,8 @@ def test_every_kind_of_run_ends_equal_wherever_it_stopped(options, stopping, tmp
     """Inside an epoch, in its last batch, inside a window of accumulated gradients, in a validation."""
     other = any(word.startswith("data=") for word in options)
     words = tuple(word for word in QUICK if not (other and word.startswith(("data", "model")))) + options
-    assert torture.run_once(tmp_path / "whole", words) == 0
-    expected = torture.fingerprint(tmp_path / "whole")
+    assert run_once(tmp_path / "whole", words) == 0
+    expected = fingerprint(tmp_path / "whole")
     steps = read_record(tmp_path / "whole").step
     moments = (
         *((steps // 2, "training_step"), (steps // 3, "optimizer_step"), (steps, "validation_step")),
@@ -119,14 +148,10 @@ def test_every_kind_of_run_ends_equal_wherever_it_stopped(options, stopping, tmp
     for k, (step, hook) in enumerate(moments):
         stopping(step, signal.SIGTERM, hook)
         target = tmp_path / str(k)
-        assert torture.run_once(target, words) == 143
-        assert torture.run_once(target, words) == 0
-        assert torture.fingerprint(target) == expected, (step, hook)
+        assert run_once(target, words) == 143
+        assert run_once(target, words) == 0
+        assert fingerprint(target) == expected, (step, hook)
     assert any((tmp_path / "whole").glob("checkpoints/best_*"))
-
-
-def test_a_run_killed_at_random_moments_ends_equal(tmp_path):
-    assert torture.kills(tmp_path, 2, seed=1, overrides=QUICK)
 
 
 @pytest.mark.parametrize("moment", ["write", "keep", "replace"])
@@ -143,7 +168,7 @@ def test_a_power_cut_while_a_checkpoint_is_written_leaves_a_whole_one(moment, tm
     def cut(*args):
         raise PowerCut
 
-    real, calls = torture.os.replace, []
+    real, calls = os.replace, []
 
     def replace(a, b):
         calls.append(b)
@@ -183,36 +208,77 @@ def test_every_damage_is_noticed_and_the_checkpoint_before_it_used(whole, tmp_pa
 
 def test_a_run_goes_on_behind_a_damaged_checkpoint(whole, stopping, tmp_path, capfd):
     stopping(17)
-    torture.run_once(tmp_path / "run", QUICK)
+    run_once(tmp_path / "run", QUICK)
     last = tmp_path / "run/checkpoints/last.ckpt"
     last.write_bytes(last.read_bytes()[:-100])
-    assert torture.run_once(tmp_path / "run", QUICK) == 0
+    assert run_once(tmp_path / "run", QUICK) == 0
     out = capfd.readouterr().out
     assert "renamed to last.ckpt.damaged, an older one is used" in out
     assert "from step 16 (attempt 2)" in out
-    assert torture.fingerprint(tmp_path / "run") == torture.fingerprint(whole)
+    assert fingerprint(tmp_path / "run") == fingerprint(whole)
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_moved_run_keeps_its_best_checkpoints(how, stopping, tmp_path):
+    """Also those of a callback of the user's, whose two best are steps before and after the move."""
+    mine = "{_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: '${derived.run_dir}/mine', monitor: %s}"
+    words = (*QUICK, f"+callbacks.mine={mine % 'val/loss'}", "callbacks.best.mode=max", "+callbacks.best.save_top_k=2")
+    assert run_once(tmp_path / "whole", words) == 0
+    stopping(27)
+    assert run_once(tmp_path / "run", words) == 143
+    there = tmp_path / "elsewhere" / "run"
+    shutil.copytree(tmp_path / "run", there)
+    if how == "moved":
+        shutil.rmtree(tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.ckpt")}
+    assert run_once(there, words) == 0
+    assert fingerprint(there) == fingerprint(tmp_path / "whole")
+    names = [sorted(str(path.relative_to(run)) for path in run.rglob("*.ckpt")) for run in (there, tmp_path / "whole")]
+    assert names[0] == names[1]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_run_that_goes_on_from_its_best_checkpoint_ends_equal(whole, stopping, tmp_path):
+    """Because the others are lost; and it removes the file when a later one is better."""
+    stopping(27)
+    assert run_once(tmp_path / "run", QUICK) == 143
+    for name in ("last.ckpt", "previous.ckpt"):
+        (tmp_path / "run/checkpoints" / name).unlink()
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["best_step_000024.ckpt"]
+    assert run_once(tmp_path / "run", QUICK) == 0
+    assert fingerprint(tmp_path / "run") == fingerprint(whole)
+    names = [sorted(path.name for path in (run / "checkpoints").iterdir()) for run in (tmp_path / "run", whole)]
+    assert names[0] == names[1]
+
+
+def test_a_run_that_starts_from_another_one_has_best_checkpoints_of_its_own(whole, tmp_path):
+    first = whole / "checkpoints/previous.ckpt"
+    before = sorted(path.name for path in first.parent.iterdir())
+    train(composed(*QUICK, f"ckpt_path={first}"), Run(tmp_path / "next"))
+    assert [path.name for path in (tmp_path / "next/checkpoints").glob("best_*")] == ["best_step_000040.ckpt"]
+    assert sorted(path.name for path in first.parent.iterdir()) == before
 
 
 def test_a_full_disk_loses_nothing(whole, stopping, tmp_path, monkeypatch, capfd):
     stopping(17)
-    torture.run_once(tmp_path / "run", QUICK)
+    run_once(tmp_path / "run", QUICK)
     before = {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr("litdiffusion.runs.files.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
         patch.setattr("litdiffusion.commands.attempts.write_record", lambda *_: None)
         patch.setattr("litdiffusion.commands.training.keep_rows", lambda *_: None)
-        assert torture.run_once(tmp_path / "run", QUICK) == 1
+        assert run_once(tmp_path / "run", QUICK) == 1
     assert "metrics.csv cannot be written (No space left); free some space" in capfd.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").iterdir()} == before
-    assert torture.run_once(tmp_path / "run", QUICK) == 0
-    assert torture.fingerprint(tmp_path / "run") == torture.fingerprint(whole)
+    assert run_once(tmp_path / "run", QUICK) == 0
+    assert fingerprint(tmp_path / "run") == fingerprint(whole)
 
 
 @pytest.mark.parametrize("word", ["optimizer.lr=0.02", "trainer.gradient_clip_val=0.3", "seed=7", "ema_decay=0.5"])
 def test_a_checkpoint_of_another_run_is_refused_unless_it_is_named(word, stopping, tmp_path):
     for name, words in (("a", ()), ("b", (word,))):
         stopping(20, signal.SIGTERM, "training_step")
-        assert torture.run_once(tmp_path / name, (*QUICK, *words)) == 143
+        assert run_once(tmp_path / name, (*QUICK, *words)) == 143
     shutil.copy(tmp_path / "b/checkpoints/last.ckpt", tmp_path / "a/checkpoints/last.ckpt")
     with pytest.raises(UserError, match=rf"last\.ckpt was trained with {word}, .* name the checkpoint by ckpt_path"):
         train(composed(*QUICK), Run(tmp_path / "a"))
@@ -256,7 +322,7 @@ def test_resume_false_starts_beside(tmp_path, whole):
     cfg = composed(*QUICK, "resume=false")
     before = (whole / "run.json").read_bytes()
     train(cfg, Run(whole))
-    assert torture.fingerprint(whole.with_name("run_2")) == torture.fingerprint(whole)
+    assert fingerprint(whole.with_name("run_2")) == fingerprint(whole)
     assert (whole / "run.json").read_bytes() == before
     assert fresh(whole).name == "run_3"
 
@@ -265,9 +331,9 @@ def test_other_hardware_is_no_refusal_but_a_warning_that_names_it(stopping, tmp_
     """Convolutions sum in another order with another number of threads: the weights then differ in the last digits."""
     run = tmp_path / "run"
     stopping(5)
-    assert torture.run_once(run, (*QUICK, "threads=1")) == 128 + signal.SIGTERM
+    assert run_once(run, (*QUICK, "threads=1")) == 128 + signal.SIGTERM
     stopping(9)
-    assert torture.run_once(run, (*QUICK, "threads=auto")) == 128 + signal.SIGTERM  # 1 for vectors
+    assert run_once(run, (*QUICK, "threads=auto")) == 128 + signal.SIGTERM  # 1 for vectors
     assert "warning" not in capfd.readouterr().out
     record = read_record(run)
     assert [entry["threads"] for entry in record.hardware] == [1, 1]
@@ -281,7 +347,7 @@ def test_other_hardware_is_no_refusal_but_a_warning_that_names_it(stopping, tmp_
         "torch": "2.4.0",
     }
     write_record(run, replace(record, hardware=[*record.hardware, {**now, **other}]))
-    assert torture.run_once(run, (*QUICK, "threads=2")) == 0
+    assert run_once(run, (*QUICK, "threads=2")) == 0
     (line,) = (line for line in capfd.readouterr().out.splitlines() if line.startswith("warning"))
     changes = ", ".join(f"{name} {value} -> {now[name]}" for name, value in other.items())
     assert line.startswith(f"warning: other than in the attempt before: threads 1 -> 2, {changes}; the bits may differ")
@@ -316,9 +382,27 @@ def test_a_record_survives_and_says_how_a_run_ended(tmp_path):
     assert read_record(tmp_path) == record
     assert json.loads((tmp_path / "run.json").read_text())["wandb_id"] == "abc"
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(UserError, match="is not the record of a run"):
+    with pytest.raises(UserError, match=r"is not the record of a run .* take another name or hydra\.run\.dir$"):
         read_record(tmp_path)
     assert read_record(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("lost", ["run.json", "run.json and last.ckpt"])
+def test_a_run_that_lost_its_record_goes_on_as_its_error_says(lost, whole, stopping, tmp_path):
+    stopping(17)
+    assert run_once(tmp_path / "run", QUICK) == 143
+    (tmp_path / "run/run.json").write_text("{")
+    if "last" in lost:
+        (tmp_path / "run/checkpoints/last.ckpt").unlink()
+    with pytest.raises(UserError, match="is not the record of a run"):
+        train(composed(*QUICK), Run(tmp_path / "run"))
+    (tmp_path / "run/run.json").unlink()
+    with pytest.raises(UserError, match=r"already holds a run but no run\.json") as error:
+        train(composed(*QUICK), Run(tmp_path / "run"))
+    advice = re.search(r"ckpt_path=\S+", str(error.value))[0]
+    assert run_once(tmp_path / "next", (*QUICK, advice)) == 0
+    assert fingerprint(tmp_path / "next")["weights"] == fingerprint(whole)["weights"]
+    assert fingerprint(tmp_path / "next")["optimizer"] == fingerprint(whole)["optimizer"]
 
 
 def test_two_processes_never_train_in_one_folder(tmp_path):

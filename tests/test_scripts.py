@@ -19,8 +19,8 @@ SHORTEST = {
         ["--rounds", "1", "--steps", "1", "data.batch_size=8"],
         r"(?s)toy .*mlp .*mnist .*bare loop",
     ),
-    "torture": (["damage", "--count", "1"], r"1 of 1 broken checkpoints detected"),
-    "torture_configs": (["--cases", "2"], r"2 cases in .*; 0 failures"),
+    "torture": (["--draws", "1", "--seed", "3"], r"1 draws: 1 equal, 0 explained, 0 failed"),
+    "torture_configs": (["--cases", "2"], r"2 cases: .*; 0 failures"),
     "torture_sweep": (
         ["--kills", "0", "--steps", "4"],
         r"12 rows, 8 complete .*4 failed and kept",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from litdiffusion.callbacks.interrupts import Stopped
 from litdiffusion.errors import TrainingError, UserError
@@ -38,9 +38,18 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps, self.minutes = every_n_steps, minutes
         self._run_dir = run_dir
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: DiffusionModule, checkpoint: dict[str, Any]) -> None:
+        """Keeps the list of the best checkpoints if the run's folder was moved: Lightning would begin a new one."""
+        states = checkpoint.get("callbacks", {})
+        for callback in trainer.checkpoint_callbacks if self._continues(trainer) else ():
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath and callback.state_key in states:
+                states[callback.state_key] = moved(states[callback.state_key], callback.dirpath)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         self._saved_step = self._finished_step = trainer.global_step
         self._saved_at = time.monotonic()
+        if self._continues(trainer):
+            trainer.ckpt_path = None  # ModelCheckpoint never removes this file, even when it is no longer the best
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: DiffusionModule, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
@@ -70,6 +79,11 @@ class LastCheckpoint(Checkpoint):
             with contextlib.suppress(OSError):  # report the first error; older files are intact
                 self._save(trainer)
 
+    def _continues(self, trainer: L.Trainer) -> bool:
+        """Whether the run started from a checkpoint of its own."""
+        start = trainer.ckpt_path
+        return start is not None and Path(start).resolve().is_relative_to(self._run_dir.resolve())
+
     def _save(self, trainer: L.Trainer) -> None:
         if trainer.fast_dev_run:
             return
@@ -83,6 +97,18 @@ class LastCheckpoint(Checkpoint):
         if self.minutes is None or trainer.world_size > 1:
             return False  # because clocks differ, and all processes must save together
         return time.monotonic() - self._saved_at > 60 * self.minutes
+
+
+def moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The state of a ``ModelCheckpoint`` after its files were moved to ``folder``, under their new paths."""
+
+    def place(path: str) -> str:
+        inside = path and Path(path).is_relative_to(state["dirpath"])
+        return str(Path(folder, Path(path).relative_to(state["dirpath"]))) if inside else path
+
+    paths = {key: place(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+    best = {place(path): score for path, score in state["best_k_models"].items()}
+    return {**state, **paths, "best_k_models": best, "dirpath": folder}
 
 
 def validation_follows(trainer: L.Trainer, batch_idx: int) -> bool:

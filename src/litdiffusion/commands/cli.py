@@ -61,7 +61,8 @@ def _run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
         if _JOB_STARTED:
             raise
         # Hydra makes the output folder before the job starts.
-        _exit_with(error, f"{error.filename} cannot be written ({error.strerror}); set hydra.run.dir=FOLDER")
+        name = error.filename or "a file in the run's folder"  # write() names no file in its error
+        _exit_with(error, f"{name} cannot be written ({error.strerror}); free some space, or set hydra.run.dir=FOLDER")
     except ValueError as error:  # Hydra's own, e.g. for options that exclude each other, or for its log file
         if _JOB_STARTED:
             raise

@@ -76,8 +76,8 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     check_disk(plan.disk, plan.disk_use, run.dir)
     attempt = Attempt(run, config, is_rank_zero, texts)
     with attempt.locked(), experiment.interrupts.listening():
-        start = checkpoint_to_start_from(experiment, run, config)
         try:
+            start = checkpoint_to_start_from(experiment, run, config)
             with attempt.recorded(experiment.trainer.world_size):
                 return _run_attempt(experiment, run, attempt, start)
         except TrainingError as error:

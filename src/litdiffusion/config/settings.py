@@ -9,6 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from litdiffusion.data import Facts
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import FILE as RECORD
+from litdiffusion.runs.record import how_to_leave
 
 LARGEST_SEED = 2**32 - 1  # numpy's limit
 
@@ -91,7 +92,7 @@ def check_folder(path: Path) -> None:
     if not os.access(path, os.W_OK):
         raise UserError(f"the folder {path} is not writable; name another one")
     if not (path / RECORD).exists() and ((path / "metrics.csv").exists() or (path / "checkpoints").exists()):
-        raise UserError(f"{path} already holds a run, which would be overwritten; set hydra.run.dir to another folder")
+        raise UserError(f"{path} already holds a run but no {RECORD}, and would be overwritten; {how_to_leave(path)}")
 
 
 def _check_precision(cfg: DictConfig) -> None:

@@ -70,7 +70,17 @@ def read_record(folder: Path) -> RunRecord | None:
         content = json.loads(path.read_text())
         return RunRecord(**{key.name: content[key.name] for key in fields(RunRecord) if key.name in content})
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is not the record of a run ({error}); move it away, or take another name") from error
+        raise UserError(f"{path} is not the record of a run ({error}); {how_to_leave(folder)}") from error
+
+
+CHECKPOINTS = ("last.ckpt", "previous.ckpt")
+"""The files that a run continues from, in this order."""
+
+
+def how_to_leave(folder: Path) -> str:
+    """What to do about a folder whose run cannot be recognised."""
+    last = next((path for name in CHECKPOINTS if (path := folder / "checkpoints" / name).is_file()), None)
+    return f"take another name or hydra.run.dir{f', and ckpt_path={last} to continue from there' if last else ''}"
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

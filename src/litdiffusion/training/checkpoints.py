@@ -11,9 +11,10 @@ from torch import Tensor
 
 from litdiffusion.errors import UserError, first_line
 from litdiffusion.runs.files import is_sealed, seal_fits, set_aside
+from litdiffusion.runs.record import CHECKPOINTS
 from litdiffusion.training.archives import check_archive, check_content, damage_message
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS = CHECKPOINTS
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
