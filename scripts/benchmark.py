@@ -81,6 +81,7 @@ def enlarge(built: Experiment) -> None:
     train = built.data.train
     data = nn.functional.interpolate(train.data.float(), size=28).to(torch.uint8)
     built.data.train = train._replace(data=data)
+    built.module.shape = tuple(data.shape[1:])
 
 
 def framework(length: Length) -> float:

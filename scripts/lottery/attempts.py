@@ -104,6 +104,7 @@ def start_and_wait(
         processes: how many processes train together, as ``torchrun`` would start them.
         prepare: the context of the process of a rank, inside which the command runs.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report loader workers of other runs
     port, begin = _free_port(), time.monotonic()
     children = [Child(lambda k=k: _run(k, processes, port, words, folder, prepare)) for k in range(processes)]
     while running := [child for child in children if child.ended is None]:
@@ -150,7 +151,7 @@ def _log_to_stderr() -> None:
     for name in (None, *logging.root.manager.loggerDict):
         for handler in logging.getLogger(name).handlers:
             if type(handler) is logging.StreamHandler:
-                handler.setStream(sys.stderr)
+                handler.stream = sys.stderr  # setStream would first write to the old one
 
 
 def _run(rank: int, processes: int, port: int, words: list[str], folder: Path, prepare: Prepare) -> int:

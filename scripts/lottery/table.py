@@ -72,7 +72,8 @@ def _undisturbed(feature: Feature, home: Path, images: Path) -> Reference:
 
     ended = start_and_wait(["name=run", *feature.overrides(images)], home, feature.processes, counted)
     if any(end.status for end in ended):
-        raise Fault(f"the undisturbed run of {feature} failed: {' | '.join(end.err[-1000:] for end in ended)}")
+        told = " | ".join(f"{end.status} {end.killed_by} {end.err[-1000:]}" for end in ended)
+        raise Fault(f"the undisturbed run of {feature} failed: {told}")
     passes = [Counter(json.loads((home / f"passes_{rank}.json").read_text())) for rank in range(feature.processes)]
     run = home / "outputs" / "run"
     return Reference(snapshot(run), rows(run), passes, ended[0].seconds)
