@@ -27,7 +27,10 @@ def load(path: Path, **settings):
     """What a yaml describes, with other settings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # some end early on purpose; that warning has its own tests
-        return instantiate(OmegaConf.load(path), **settings)
+        part = OmegaConf.load(path)
+        if "sigma_data" in part:
+            part.sigma_data = 1.0  # measured in a run
+        return instantiate(part, **settings)
 
 
 def presets(group: str) -> dict:

@@ -121,7 +121,7 @@ def test_an_epoch_that_was_cut_goes_on_with_exactly_its_tail(world: int):
 
 def test_batches_over_several_epochs_are_those_of_the_epochs():
     whole = list(chain(*(epoch(number, 103, 10) for number in range(3))))
-    assert [batch.tolist() for batch in shuffled_batches(103, 10, seed=1, count=25)] == whole[:25]
+    assert [batch.tolist() for batch in shuffled_batches(103, 10, fold_seed(1, "epoch"), count=25)] == whole[:25]
 
 
 def test_stripes_cover_everything_once():

@@ -101,7 +101,7 @@ def test_a_row_is_a_direct_computation(checkpoints, command, tmp_path):
     (row, *_), _ = evaluate(command, tmp_path, checkpoints[0], *options)
     pretrained, parts = Pretrained(checkpoints[0], "raw"), []
     for block in range(3):
-        noise = seeded_noise(fold_seed(3, block))
+        noise = seeded_noise(fold_seed(fold_seed(3, "evaluation"), "block", block))
         x = pretrained.denoiser.schedule.prior_std * noise(torch.empty(150, 1))
         parts.append(DDIM(steps=5).sample(pretrained.denoiser, x, noise=noise))
     data = GaussianMixture(batch_size=200, val_size=200, size=1000, seed=0)

@@ -26,6 +26,7 @@ from litdiffusion.diffusion.schedules import (
     NoiseSchedule,
     SingleLevel,
 )
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.plots.density import common_window
 from litdiffusion.plots.field import SHORTEST, arrows
@@ -307,7 +308,12 @@ def test_chain_is_langevin_from_the_origin(built, tmp_path: Path) -> None:
     module = experiment.module
     module.trainer = experiment.trainer
     path = LangevinPath(tmp_path, steps=25, step_size=0.01, keep_every=10, seed=3).path(module)
-    denoiser, noise, x, kept = module.sampling_denoiser("ema"), seeded_noise(3), torch.zeros(1, 2), []
+    denoiser, noise, x, kept = (
+        module.sampling_denoiser("ema"),
+        seeded_noise(fold_seed(3, "langevin_path")),
+        torch.zeros(1, 2),
+        [],
+    )
     level = module.denoiser.schedule.at(1.0)
     with torch.no_grad():
         for step in range(26):

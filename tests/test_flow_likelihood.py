@@ -89,6 +89,21 @@ def test_the_flow_tends_to_the_density_of_the_data_at_the_square_of_the_first_no
     assert biases[1] < 1e-4
 
 
+@every_schedule
+def test_the_data_s_own_density_is_missed_by_the_noise_that_is_left_at_t_min(schedule):
+    """By ratio² / 2 times (Laplacian of p) / p, to the next order in ratio²; the docs have the largest values."""
+    ratio, end, x = schedule.at(schedule.t_min).ratio.item(), schedule.at(1.0), POINTS.clone().requires_grad_()
+    density = LINE.log_density(x).exp()
+    (slope,) = torch.autograd.grad(density.sum(), x, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.sum(), x)
+    found = flow_log_likelihood(
+        LINE.denoiser(schedule), POINTS, None, None, 1e-7, 1e-7, lambda z: LINE.log_density(z, end.alpha, end.sigma)
+    )
+    error, expected = found.log_density - LINE.log_density(POINTS), ratio**2 / 2 * curvature[:, 0] / density.detach()
+    torch.testing.assert_close(error, expected, rtol=100 * ratio**2, atol=3e-6)
+    assert error.abs().max() < 26 * ratio**2 + 3e-6
+
+
 def test_the_flow_s_density_integrates_to_1_in_float32():
     x = torch.linspace(-4, 4, 401)[:, None]
     density = flow_log_likelihood(LINE.denoiser(VP()), x).log_density.exp()

@@ -79,7 +79,7 @@ class Recorder(L.Callback):
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
-        noise = seeded_noise(fold_seed(0, 0))
+        noise = seeded_noise(fold_seed(fold_seed(0, "live_quality"), "block", 0))
         x = pl_module.denoiser.schedule.prior_std * noise(torch.empty(self.count, 1))
         x = Ancestral(steps=25).sample(pl_module.ema.model, x, noise=noise)
         measured = VectorQuality(["wasserstein"]).attach(trainer.datamodule).measure(x)

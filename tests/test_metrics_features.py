@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from litdiffusion.measure.distances import (
     Moments,
-    bootstrap,
     density_coverage,
     frechet_between,
     frechet_distance,
@@ -84,19 +83,10 @@ def test_frechet_agrees_with_torchmetrics() -> None:
     assert frechet_distance(y, x) == pytest.approx(float(metric.compute()), rel=1e-10)
 
 
-def test_the_frechet_spread_is_that_of_fresh_samples() -> None:
-    """Fresh sets of 400 samples against exact real moments; 20 repeats know a deviation to 16 %."""
+def test_the_frechet_distance_of_a_shifted_wide_normal() -> None:
     real = exact_moments(torch.zeros(4), torch.eye(4))
-
-    def samples(seed: int) -> Tensor:
-        return 1.3 * normal(400, 4, seed) + 0.5
-
-    values = torch.tensor([frechet_between(moments(samples(seed)), real) for seed in range(200)])
-    found = frechet_estimate(samples(1000), real)
-    assert found.value == frechet_between(moments(samples(1000)), real)
-    assert found.spread == pytest.approx(float(values.std()), rel=0.5)
-    assert abs(found.value - float(values.mean())) < 4 * float(values.std())
-    assert float(values.mean()) == pytest.approx(4 * 0.25 + 4 * 0.09, rel=0.05)
+    values = [frechet_estimate(1.3 * normal(400, 4, seed) + 0.5, real).value for seed in range(100)]
+    assert sum(values) / 100 == pytest.approx(4 * 0.25 + 4 * 0.09, rel=0.05)
 
 
 def test_the_frechet_bias_falls_as_one_over_n() -> None:
@@ -251,5 +241,3 @@ def test_bad_features_are_refused_with_the_remedy() -> None:
         precision_recall(x, x, k=6)
     with pytest.raises(ValueError, match="k must be from 1 to 5"):
         density_coverage(x, x, k=0)
-    with pytest.raises(ValueError, match="2 items"):
-        bootstrap(lambda z: 0.0, x[:1])

@@ -9,7 +9,6 @@ from scipy.special import erf, gamma, hyp1f1
 from torch import Tensor
 
 from litdiffusion.measure.distances import (
-    bootstrap,
     data_scale,
     energy_distance,
     gaussian_mixture_samples,
@@ -175,23 +174,6 @@ def test_the_mean_of_values_has_its_standard_error() -> None:
     assert found == pytest.approx((3.0, math.sqrt(14 / 3 / 4), 4))
 
 
-@pytest.mark.parametrize("statistic", [lambda x: float(x.mean()), lambda x: float(x.std())])
-def test_the_bootstrap_spread_is_the_sampling_spread(statistic) -> None:
-    """Against 400 fresh samples; 40 repeats know a deviation to 11 %, the 400 to 4 %."""
-    fresh = torch.tensor([statistic(normal(200, 1, seed)) for seed in range(400)]).std()
-    found = bootstrap(statistic, normal(200, 1, 999), repeats=40)
-    assert found.value == statistic(normal(200, 1, 999))
-    assert found.n == 200
-    assert found.spread == pytest.approx(float(fresh), rel=0.4)
-
-
-def test_the_bootstrap_depends_on_its_seed_alone() -> None:
-    x, before = normal(50, 1, 0), torch.random.get_rng_state()
-    spreads = [bootstrap(lambda z: float(z.mean()), x, seed=seed).spread for seed in (0, 0, 1)]
-    assert spreads[0] == spreads[1] != spreads[2]
-    assert torch.equal(before, torch.random.get_rng_state())
-
-
 def test_bad_input_is_refused_with_the_remedy() -> None:
     x = normal(5, 2, 0)
     for distance in (energy_distance, partial(kernel_mmd, scale=1.0)):
@@ -204,7 +186,5 @@ def test_bad_input_is_refused_with_the_remedy() -> None:
             kernel_mmd(x, x, scale)
     with pytest.raises(ValueError, match="n >= 2"):
         mean_estimate(x[:1, 0])
-    with pytest.raises(ValueError, match="2 repeats"):
-        bootstrap(lambda z: 0.0, x, repeats=1)
     with pytest.raises(ValueError, match="m >= 2"):
         gaussian_mixture_samples(x[:1], 3, 0)

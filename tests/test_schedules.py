@@ -272,8 +272,12 @@ BAD = {
     "flow from 1": (lambda: LinearFlow(1.0), "schedule.t_min must lie strictly between 0 and 1, got 1.0; 1e-3"),
     "ve falling": (lambda: VE(2.0, 1.0), "need 0 < schedule.sigma_min < schedule.sigma_max, got 2.0 and 1.0"),
     "edm from 0": (lambda: LinearSigma(0.0, 1.0), "need 0 < schedule.sigma_min < schedule.sigma_max, got 0.0"),
+    "a deviation of 0": (lambda: VE(sigma_data=0.0), "schedule.sigma_data must be positive, got 0.0; it is the data's"),
     "ladder of one": (lambda: GeometricLadder(1), "at least 2 and whole, got 1; take schedule=single"),
-    "ladder falling": (lambda: GeometricLadder(5, 2.0, 1.0), "0 < sigma_min < sigma_max, got 2.0 and 1.0"),
+    "ladder falling": (
+        lambda: GeometricLadder(5, 2.0, 1.0),
+        "schedule.sigma_min < schedule.sigma_max, got 2.0 and 1.0",
+    ),
     "rungs not rising": (
         lambda: NoiseLadder(torch.tensor([1.0, 1.0])),
         r"strictly rising sigmas, got \[1.0, 1.0\]",
@@ -487,7 +491,9 @@ def test_mnist_source_warns_of_the_signal_left_at_its_end():
 def test_every_other_preset_ends_in_pure_noise_without_a_warning(path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        schedule = instantiate(OmegaConf.load(path))
+        schedule = instantiate(
+            OmegaConf.load(path), **({"sigma_data": 2.0} if "sigma_data" in path.read_text() else {})
+        )
     assert schedule.explodes or schedule.at(1.0).alpha <= 0.1
 
 

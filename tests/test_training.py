@@ -213,7 +213,8 @@ def test_every_batch_of_a_step_has_its_own_noise_and_times_and_the_step_is_a_fun
 
     monkeypatch.setattr(DenoisingObjective, "forward", recorded)
     for seed in (0, 99):  # of the process, which must not matter
-        experiment = built("data.batch_size=5", "trainer.max_steps=3", "trainer.accumulate_grad_batches=4")
+        batches = ["data.batch_size=5", "trainer.max_steps=3", "trainer.accumulate_grad_batches=4"]
+        experiment = built(*batches, "schedule=vp")  # on a chain two batches may have a level in common
         torch.manual_seed(seed)
         experiment.trainer.fit(experiment.module, experiment.data)
     first, second = drawn[:12], drawn[12:]
@@ -351,7 +352,8 @@ def test_a_finished_run_can_be_made_longer(trained):
 
 
 def test_learned_variances_train_and_sample(fitted):
-    module = fitted("objective=hybrid", "sampler.variance=learned", "schedule.steps=25", "data=moons").module
+    words = ["objective=hybrid", "sampler.variance=learned", "schedule.steps=25", "data=moons", "trainer.max_steps=60"]
+    module = fitted(*words, "optimizer.lr=0.01", "ema_decay=0").module
     x = module.sampler.sample(module.ema.model, torch.zeros(4, 2))
     assert x.isfinite().all()
     assert module.denoiser.net.layers[-1].out_features == 4
@@ -363,11 +365,11 @@ def test_a_learned_variance_that_nobody_learns_is_refused(built):
 
 
 def test_loss_aware_times_learn_and_are_in_the_checkpoint(trained):
-    options = ["times=loss_aware", "times.bins=4", "times.warmup=1", "schedule.steps=100", "trainer.max_steps=8"]
+    options = ["times=loss_aware", "times.bins=4", "times.warmup=1", "schedule.steps=100", "trainer.max_steps=60"]
     quiet = ["callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null"]
     whole = trained(*options, *quiet, folder="whole")
     state = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     moments = state["objective.times.second_moment"]
-    assert state["objective.times.seen"].sum() == 8 * 512
+    assert state["objective.times.seen"].sum() == 60 * 512
     assert (moments > 0).all()
     assert moments[0] > moments[-1]  # the cleanest quarter is the hardest

@@ -16,12 +16,13 @@ from litdiffusion.config.metrics import make_quality
 from litdiffusion.config.optimizer import lr_schedule_maker, make_optimizer
 from litdiffusion.config.shapes import DummyOutput
 from litdiffusion.config.trainer import make_loggers, make_trainer
-from litdiffusion.data import Facts, facts_of
+from litdiffusion.data import Facts, facts_of, warn_of_scale
 from litdiffusion.diffusion.denoisers import Denoiser, exact_denoiser
 from litdiffusion.diffusion.objectives import DenoisingObjective
 from litdiffusion.diffusion.parameterizations import Parameterization
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.diffusion.schedules import NoiseSchedule
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.diffusion.times import TimeSampler
 from litdiffusion.diffusion.weightings import Weighting
 from litdiffusion.measure.quality import Quality
@@ -70,10 +71,11 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     facts = facts_of(data)
     use_threads(cfg.threads, facts.shape)
     codec = make_a(Codec, cfg.codec, "codec")
-    schedule = make_a(NoiseSchedule, cfg.schedule, "schedule")
     quality = make_quality(cfg, facts, required=facts is data)
-    cfg = derived.merged(cfg, run.dir, facts, codec, schedule, quality)
-    L.seed_everything(cfg.seed, verbose=False)  # for the initial weights
+    scale = derived.latent_scale(facts, codec)
+    cfg, schedule = derived.merged(cfg, run.dir, facts, codec, scale, quality)
+    warn_of_scale(scale, schedule.sigma_data, has_range=facts.value_range is not None)
+    L.seed_everything(fold_seed(cfg.seed, "init") % 2**32, verbose=False)  # for the initial weights
     exact = exact_denoiser(schedule, codec.latent_law(facts.mixture))
     module = build_module(cfg, codec, schedule, facts.value_range, exact)
     interrupts = Interrupts()

@@ -13,6 +13,7 @@ from litdiffusion.callbacks.pictures import evaluating, facts_for, level_titles,
 from litdiffusion.diffusion.gaussian import diffuse, mix, score
 from litdiffusion.diffusion.levels import Level, seeded_noise
 from litdiffusion.diffusion.schedules import NoiseSchedule
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.plots import FieldPanel, field_grids, field_picture
 from litdiffusion.training import DiffusionModule
@@ -88,7 +89,7 @@ class Field(L.Callback):
     @torch.no_grad()
     def panels(self, trainer: L.Trainer, module: DiffusionModule) -> list[FieldPanel]:
         """One panel per level, the cleanest first: noised data, and the learned and the exact field on a grid."""
-        schedule, noise = module.denoiser.schedule, seeded_noise(self.seed)
+        schedule, noise = module.denoiser.schedule, seeded_noise(fold_seed(self.seed, "field"))
         data = module.codec.encode(facts_for(self, trainer).training_reference(self.points).to(module.device)).cpu()
         levels = self._panel_levels(schedule, data.std(dim=0).square().mean().sqrt().item())
         samples = [diffuse(data, noise(data), level) for level in levels]

@@ -16,6 +16,7 @@ from litdiffusion.callbacks.pictures import (
     target_name,
 )
 from litdiffusion.diffusion.samplers import State
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import share_within
 from litdiffusion.measure.quality import Measured, Quality
@@ -116,9 +117,9 @@ class FinalSamples(L.Callback):
         )
 
     def _final_state(self, module: DiffusionModule, count: int, class_label: Tensor | None, facts: Any) -> State:
-        return states_of(
-            module, limited_sampler(module, self.steps), count, self.weights, self.seed + 1, 1, class_label, facts
-        )[-1]
+        seed = fold_seed(self.seed, "final_samples")
+        sampler = limited_sampler(module, self.steps)
+        return states_of(module, sampler, count, self.weights, seed, 1, class_label, facts)[-1]
 
     def _distances_line(self, measured: Measured, rivals: dict[str, Measured], name: str) -> str:
         ratio = measured[self.quality.headline]

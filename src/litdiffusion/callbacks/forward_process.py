@@ -10,6 +10,7 @@ from litdiffusion.callbacks.pictures import display_range, facts_for, level_titl
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import CLEAN, Level, seeded_noise
 from litdiffusion.diffusion.schedules import NoiseSchedule
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.plots import forward_picture
 from litdiffusion.training import DiffusionModule
 
@@ -40,7 +41,7 @@ class ForwardProcess(L.Callback):
         facts = facts_for(self, trainer)
         images = len(facts.shape) == 3
         data = facts.training_reference(self.samples if images else self.points)
-        schedule, noise = pl_module.denoiser.schedule, seeded_noise(0)
+        schedule, noise = pl_module.denoiser.schedule, seeded_noise(fold_seed(0, "forward_process"))
         x_0 = pl_module.codec.encode(data.to(pl_module.device))
         levels = shown_levels(schedule, IMAGE_TIMES if images else VECTOR_TIMES)
         states = [pl_module.codec.decode(diffuse(x_0, noise(x_0), level)).cpu() for level in levels]

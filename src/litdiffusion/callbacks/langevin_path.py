@@ -12,6 +12,7 @@ from litdiffusion.callbacks.pictures import evaluating, facts_for, save_picture
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import seeded_noise
 from litdiffusion.diffusion.samplers import Draws, Langevin
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.plots import path_picture
 from litdiffusion.training import DiffusionModule
@@ -63,7 +64,7 @@ class LangevinPath(L.Callback):
         level = pl_module.denoiser.schedule.at(1.0)
         data = facts_for(self, trainer).reference(self.points)
         data = pl_module.codec.encode(data.to(pl_module.device)).cpu()
-        noised = diffuse(data, seeded_noise(self.seed)(data), level)
+        noised = diffuse(data, seeded_noise(fold_seed(self.seed, "langevin_data"))(data), level)
         title = f"one Langevin chain, step size {self.step_size:g}, σ = {level.sigma.item():.3g}"
         picture = path_picture(noised, self.path(pl_module), title, self.keep_every, "noised data")
         save_picture(trainer, self.run_dir, "langevin_path", picture, "langevin_path.png")
@@ -75,4 +76,5 @@ class LangevinPath(L.Callback):
         keep = range(0, self.steps + 1, self.keep_every)
         with evaluating(module):
             draws = Draws(chain, module.sampling_denoiser(self.weights), module.shape)  # not decoded: model space
-            return torch.cat([state.x.cpu() for state in draws.states_from(start, seeded_noise(self.seed), keep=keep)])
+            noise = seeded_noise(fold_seed(self.seed, "langevin_path"))
+            return torch.cat([state.x.cpu() for state in draws.states_from(start, noise, keep=keep)])

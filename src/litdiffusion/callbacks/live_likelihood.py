@@ -10,6 +10,7 @@ from torch import Tensor
 from litdiffusion.callbacks.pictures import evaluating, facts_for
 from litdiffusion.diffusion.likelihood import are_bytes, bits_per_dimension, quick_nats
 from litdiffusion.diffusion.likelihood.bits import BYTES
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.clock import Budget
@@ -76,7 +77,7 @@ class LiveLikelihood(L.Callback):
                 x_0,
                 bytes,
                 self.steps,
-                self.seed,
+                fold_seed(self.seed, "live_likelihood"),
                 module.condition(facts.val, len(x_0)),
             )
         if nats is None:

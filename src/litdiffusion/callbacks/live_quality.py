@@ -12,6 +12,7 @@ from torch import Tensor
 from litdiffusion.callbacks.pictures import evaluating, facts_for, limited_sampler
 from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.diffusion.samplers import Draws, State
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training import DiffusionModule
@@ -126,7 +127,8 @@ class LiveQuality(L.Callback):
             classes_in_proportion(facts_for(self, trainer).train.class_label, count) if module.num_classes else None
         )
         draws = module.draws(limited_sampler(module, self.steps), self.weights)
-        block = partial(_block, draws, size=size, seed=self.seed, class_labels=class_labels)
+        seed = fold_seed(self.seed, "live_quality")
+        block = partial(_block, draws, size=size, seed=seed, class_labels=class_labels)
         with evaluating(module):
             ends = [block(k * world + trainer.global_rank) for k in range(each)]
         own_blocks = torch.stack([end.x for end in ends])  # (each, size, ...)

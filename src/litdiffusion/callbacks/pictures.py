@@ -16,6 +16,7 @@ from litdiffusion.diffusion.levels import Level, seeded_noise
 from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.diffusion.samplers import Sampler, State
 from litdiffusion.diffusion.schedules import NoiseSchedule
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.runs.dashboards import log_picture
 from litdiffusion.runs.files import write_picture
@@ -153,9 +154,9 @@ def target_name(end: State) -> str:
     return "data" if end.level.is_clean else "noised data"
 
 
-def noised_like(end: State, data: Tensor, seed: int = 1) -> Tensor:
+def noised_like(end: State, data: Tensor) -> Tensor:
     """The data at the noise level where the samples end; unchanged if that is clean."""
-    return data if end.level.is_clean else diffuse(data, seeded_noise(seed)(data), end.level)
+    return data if end.level.is_clean else diffuse(data, seeded_noise(fold_seed(0, "trajectory_data"))(data), end.level)
 
 
 def display_range(facts: Any) -> tuple[float, float]:

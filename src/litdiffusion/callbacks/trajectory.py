@@ -18,6 +18,7 @@ from litdiffusion.callbacks.pictures import (
     target_name,
 )
 from litdiffusion.diffusion.samplers import State
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.plots import trajectory_gif, trajectory_picture
 from litdiffusion.runs.files import write_atomically
@@ -124,8 +125,9 @@ class Trajectory(L.Callback):
 
     def _states(self, trainer: L.Trainer, module: DiffusionModule) -> list[State]:
         count, facts = self.chains if len(module.shape) == 3 else self.points, facts_for(self, trainer)
+        seed = fold_seed(self.seed, "trajectory")
         return states_of(
-            module, limited_sampler(module, self.steps), count, self.weights, self.seed, self.shown, facts=facts
+            module, limited_sampler(module, self.steps), count, self.weights, seed, self.shown, facts=facts
         )
 
     def _animate(self, trainer: L.Trainer, module: DiffusionModule) -> None:

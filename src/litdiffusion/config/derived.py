@@ -8,33 +8,41 @@ from typing import Any
 import lightning as L
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from litdiffusion.codecs import Codec
 from litdiffusion.config.make import make_a
 from litdiffusion.config.metrics import METRICS
 from litdiffusion.config.settings import num_classes_of
-from litdiffusion.data import Facts, facts_of
+from litdiffusion.data import Facts, Scale, facts_of, items_for_scale, scale_of
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training.hardware import precision_for
 
-STD_ITEMS = 2000
 _CACHE: dict[tuple[Callable, str], dict[str, Any]] = {}
 
 
 def merged(
-    cfg: DictConfig, run_dir: Path, facts: Facts, codec: Codec, schedule: NoiseSchedule, quality: Quality | None
-) -> DictConfig:
-    """A read-only copy of ``cfg`` with every value of ``derived``; the only merge after composition."""
-    values = {"run_dir": str(run_dir), **of_data(cfg, facts, codec), **of_schedule(schedule)}
+    cfg: DictConfig, run_dir: Path, facts: Facts, codec: Codec, scale: Scale, quality: Quality | None
+) -> tuple[DictConfig, NoiseSchedule]:
+    """A read-only copy of ``cfg`` with every value of ``derived``, and the noise schedule; the only merge of a run.
+
+    The schedule is made here, after the values that it may need (``sigma_data``) and before those that follow from it.
+    """
+    values = {"run_dir": str(run_dir), **of_data(cfg, facts, codec, scale)}
     values |= {**of_metric(cfg, quality.rising if quality else ()), **of_hardware(cfg, facts)}
     result = OmegaConf.merge(cfg, {"derived": values})
+    schedule = make_a(NoiseSchedule, result.schedule, "schedule")
+    result = OmegaConf.merge(result, {"derived": of_schedule(schedule)})
     OmegaConf.set_readonly(result, True)
-    return result
+    return result, schedule
 
 
-def of_data(cfg: DictConfig, facts: Facts, codec: Codec) -> dict[str, Any]:
+def latent_scale(facts: Facts, codec: Codec) -> Scale:
+    """Mean and deviation of the training data in the codec's latent space."""
+    return scale_of(codec.encode(facts.training_reference(items_for_scale(facts.shape))))
+
+
+def of_data(cfg: DictConfig, facts: Facts, codec: Codec, scale: Scale) -> dict[str, Any]:
     """The values that follow from the data, in the codec's latent space."""
     shape, num_classes = codec.latent_shape(facts.shape), num_classes_of(cfg, facts)
     return {
@@ -42,7 +50,7 @@ def of_data(cfg: DictConfig, facts: Facts, codec: Codec) -> dict[str, Any]:
         "out_channels": shape[0] * (2 if cfg.learned_variance else 1),
         "num_classes": num_classes,
         "num_class_embeds": num_classes + 1 if num_classes else None,
-        "sigma_data": _std(codec.encode(facts.training_reference(STD_ITEMS))),
+        "sigma_data": scale.sigma_data,
     }
 
 
@@ -90,7 +98,8 @@ def look_up(name: str, cfg: DictConfig) -> Any:
 
 def _data(cfg: DictConfig) -> dict[str, Any]:
     facts = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
-    return of_data(cfg, facts, make_a(Codec, cfg.codec, "codec")) | of_hardware(cfg, facts)
+    codec = make_a(Codec, cfg.codec, "codec")
+    return of_data(cfg, facts, codec, latent_scale(facts, codec)) | of_hardware(cfg, facts)
 
 
 def _schedule(cfg: DictConfig) -> dict[str, Any]:
@@ -104,9 +113,3 @@ def _metric(cfg: DictConfig) -> dict[str, Any]:
 def _content(cfg: DictConfig) -> str:
     plain = OmegaConf.to_container(cfg, resolve=False)
     return json.dumps({key: value for key, value in plain.items() if key not in ("derived", "hydra")}, default=str)
-
-
-def _std(x: Tensor) -> float:
-    """Standard deviation of all numbers in ``x``, to four digits against rounding errors; 0 becomes 1."""
-    std = float(f"{x.double().std(correction=0).item():.4g}")
-    return std or 1.0

@@ -6,6 +6,7 @@ from litdiffusion.data.image_folder import ImageFolder
 from litdiffusion.data.images import Digits, TorchvisionImages
 from litdiffusion.data.loaders import EpochLoader, loader
 from litdiffusion.data.order import EpochSampler, InOrderSampler, StripeSampler
+from litdiffusion.data.scale import Scale, items_for_scale, scale_of, warn_of_scale
 from litdiffusion.data.toy_module import (
     Checkerboard,
     GaussianMixture,
@@ -34,6 +35,7 @@ __all__ = [
     "Mixture",
     "Moons",
     "Ramp",
+    "Scale",
     "Spiral",
     "StripeSampler",
     "SwissRoll",
@@ -43,5 +45,8 @@ __all__ = [
     "as_batch",
     "bytes_to_floats",
     "facts_of",
+    "items_for_scale",
     "loader",
+    "scale_of",
+    "warn_of_scale",
 ]

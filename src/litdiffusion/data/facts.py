@@ -17,6 +17,7 @@ from litdiffusion.data.base import DataModule, as_batch, check_finite
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.data.toys import Mixture
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 
 MAX_VECTORS, MAX_IMAGES, MAX_BYTES = 10_000, 2_000, 2**28
@@ -170,9 +171,10 @@ def _val_loader_of(data: L.LightningDataModule) -> Any:
 def _fixed_randomness() -> Iterator[None]:
     """Fixes all seeds inside the block, so that it sees the same items each time; restores the run's random state."""
     with isolate_rng(include_cuda=False):
-        random.seed(0)
-        np.random.seed(0)
-        torch.manual_seed(0)
+        seed = fold_seed(0, "facts") % 2**32
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
         yield
 
 

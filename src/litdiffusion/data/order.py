@@ -8,13 +8,10 @@ from torch.utils.data import DistributedSampler, SequentialSampler
 
 from litdiffusion.diffusion.seeding import fold_seed
 
-# Separates the permutations from noise and data that are drawn with the same run seed.
-_ORDER = int.from_bytes(b"order", "big")
-
 
 def permutation(size: int, seed: int, epoch: int) -> Tensor:
     """The order (size,) of all items in ``epoch``: a pure function of (size, seed, epoch)."""
-    generator = torch.Generator().manual_seed(fold_seed(seed, _ORDER, epoch))
+    generator = torch.Generator().manual_seed(fold_seed(seed, "order", epoch))
     return torch.randperm(size, generator=generator)
 
 
@@ -71,7 +68,7 @@ class EpochSampler(DistributedSampler):
         return iter(indices.split(self.batch_size) if len(indices) else ())
 
     def _remaining_indices(self) -> Tensor:
-        items = permutation(self.size, self.seed, self.epoch)[: len(self) * self.num_replicas]
+        items = permutation(self.size, fold_seed(self.seed, "epoch"), self.epoch)[: len(self) * self.num_replicas]
         return items[self.rank :: self.num_replicas][self.position() * self.batch_size :]
 
 

@@ -12,9 +12,6 @@ from litdiffusion.data.batch import Batch
 from litdiffusion.data.toys import Mixture
 from litdiffusion.diffusion.seeding import fold_seed
 
-# One random stream for each use, separate from the permutations and the noise of the same run seed.
-_TRAIN, _VAL, _DRAW = (int.from_bytes(name, "big") for name in (b"train", b"val", b"draw"))
-
 
 class ToyData(DataModule):
     """``size`` training and ``val_size`` independent validation points of a density, standardised, without classes.
@@ -47,19 +44,19 @@ class ToyData(DataModule):
 
     def read(self) -> tuple[Batch, Batch]:
         """Training and validation points from separate random streams; sets `mean` and `std` of the training points."""
-        raw = self._points_of_stream(self.size, self.seed, _TRAIN)
+        raw = self._points_of_seed(self.size, fold_seed(self.seed, "train"))
         # float64, because a float32 mean of 10 000 points far from 0 is off by more than 1e-5.
         self.mean, self.std = raw.double().mean(0).float(), raw.double().std(0, correction=0).float()
         if not self.standardise:
             self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
         return Batch(self._standardise(raw)), Batch(
-            self._standardise(self._points_of_stream(self.val_size, self.seed, _VAL))
+            self._standardise(self._points_of_seed(self.val_size, fold_seed(self.seed, "val")))
         )
 
     def draw(self, n: int, seed: int) -> Tensor:
         """n fresh standardised points (n, d), a pure function of (n, seed), independent of train and val."""
         self.load()
-        return self._standardise(self._points_of_stream(n, seed, _DRAW))
+        return self._standardise(self._points_of_seed(n, fold_seed(seed, "draw")))
 
     def in_data_units(self, x: Tensor) -> Tensor:
         """Undoes the standardisation of points (n, d): ``mean + std * x``."""
@@ -72,8 +69,8 @@ class ToyData(DataModule):
         own = self.mixture_in_data_units
         return None if own is None else own.standardised(self.mean, self.std)
 
-    def _points_of_stream(self, n: int, seed: int, stream: int) -> Tensor:
-        return self.points(n, torch.Generator().manual_seed(fold_seed(seed, stream)))
+    def _points_of_seed(self, n: int, seed: int) -> Tensor:
+        return self.points(n, torch.Generator().manual_seed(seed))
 
     def _standardise(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std

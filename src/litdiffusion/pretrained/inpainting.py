@@ -15,6 +15,7 @@ from litdiffusion.data import Facts
 from litdiffusion.diffusion.levels import Noise
 from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.diffusion.samplers import Sampler
+from litdiffusion.diffusion.seeding import fold_seed, item_seed
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import wasserstein_1d
 from litdiffusion.plots import trajectory_sheet
@@ -71,8 +72,9 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class
         for start in range(0, count, together):
             items = range(start, min(start + together, count))
             indices = range(items.start * cfg.samples, items.stop * cfg.samples)
+            noise = _noise_per_item([item_seed("inpainting", cfg.seed + i) for i in items])
             part = replace(draws, sampler=sampler_for(cfg, *problem.repeated(items, cfg.samples)))
-            parts.append(part.batch(indices, _noise_per_item([cfg.seed + i for i in items]), repeated_labels).x.cpu())
+            parts.append(part.batch(indices, noise, repeated_labels).x.cpu())
     return torch.cat(parts).unflatten(0, (-1, cfg.samples))
 
 
@@ -108,7 +110,7 @@ def conditional_truth(data: Facts, pool: Tensor, x: float) -> Tensor:
         return pool[(pool[:, 0] - x).abs().topk(max(1, len(pool) // 100), largest=False).indices, 1]
     weights = (mixture.weights.log() - 0.5 * ((x - mixture.means[:, 0]) / mixture.std[0]) ** 2).softmax(0)
     given = mixture._replace(weights=weights, means=mixture.means[:, 1:2], std=mixture.std[1:2])
-    return given.sample(POOL // 10, torch.Generator().manual_seed(0))[:, 0]
+    return given.sample(POOL // 10, torch.Generator().manual_seed(fold_seed(0, "conditional")))[:, 0]
 
 
 def _noise_per_item(seeds: list[int]) -> Noise:

@@ -33,7 +33,7 @@ def hidden_images(cfg: DictConfig, data: Facts) -> Problem:
     height, width = items.shape[2:]
     row, column = ((torch.arange(size) + 0.5) / size for size in (height, width))
     chances = [
-        torch.rand(1, height, width, generator=torch.Generator().manual_seed(fold_seed(cfg.seed, i)))
+        torch.rand(1, height, width, generator=torch.Generator().manual_seed(fold_seed(cfg.seed, "mask", i)))
         for i in range(len(items))
     ]
     hidden = mask.hidden(row[:, None], column, torch.stack(chances))

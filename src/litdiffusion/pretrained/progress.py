@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from litdiffusion.diffusion.levels import per_sample_noise
 from litdiffusion.diffusion.samplers import Draws
+from litdiffusion.diffusion.seeding import item_seed
 
 
 def draw_samples(draws: Draws, n: int, seed: int, batch_size: int, class_labels: Tensor | None) -> Tensor:
@@ -18,7 +19,7 @@ def draw_samples(draws: Draws, n: int, seed: int, batch_size: int, class_labels:
     with progress_bar(draws, n) as draws:
         for start in range(0, n, batch_size):
             indices = range(start, min(start + batch_size, n))
-            noise = per_sample_noise([seed + i for i in indices])
+            noise = per_sample_noise([item_seed("samples", seed + i) for i in indices])
             parts.append(draws.batch(indices, noise, class_labels).x.cpu())
     return torch.cat(parts)
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from litdiffusion.config.settings import require_int
 from litdiffusion.data import Facts
 from litdiffusion.diffusion.denoisers import ClippedDenoiser
-from litdiffusion.diffusion.levels import per_sample_noise
+from litdiffusion.diffusion.levels import Noise, per_sample_noise
 from litdiffusion.diffusion.likelihood import (
     BoundTerms,
     Exact,
@@ -24,6 +24,7 @@ from litdiffusion.diffusion.likelihood import (
     flow_nats,
     variational_bound,
 )
+from litdiffusion.diffusion.seeding import fold_seed, item_seed
 from litdiffusion.errors import UserError
 from litdiffusion.plots.figures import hex_colour, rendered, style_axes
 from litdiffusion.plots.palette import ACCENT, INK
@@ -109,8 +110,12 @@ def _bound(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list
     if cfg.clip and held.bytes:
         denoiser = ClippedDenoiser(denoiser, *pretrained.value_range)
     measure = partial(variational_bound, denoiser, variance=variance, decoder=decoder, steps=cfg.steps)
+
+    def noise_of(start: int, count: int) -> Noise:
+        return per_sample_noise([item_seed("bound_item", cfg.seed + start + i) for i in range(count)])
+
     parts = [
-        measure(x_0, class_label=class_label, noise=per_sample_noise([cfg.seed + start + i for i in range(len(x_0))]))
+        measure(x_0, class_label=class_label, noise=noise_of(start, len(x_0)))
         for start, x_0, class_label in _batches(cfg, pretrained, held)
     ]
     *fields, times = zip(*parts, strict=True)
@@ -124,7 +129,7 @@ def _bound(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list
 def _flow(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list[Term], None]:
     coordinates, nats = prod(pretrained.shape), []
     for start, x_0, class_label in _batches(cfg, pretrained, held):
-        seed = cfg.seed + start
+        seed = fold_seed(cfg.seed, "likelihood", start)
         divergence = divergence_for(coordinates, cfg.probes, seed)
         found = flow_nats(pretrained.denoiser, x_0, held.bytes, divergence, seed, class_label, cfg.rtol, cfg.atol)
         nats.append(found.double().cpu())
@@ -150,7 +155,10 @@ def _batches(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> Iterator
 
 
 def _exact_terms(data: Facts, held: HeldOut, total: Term) -> list[Term]:
-    """Nats of the same items under the data's exact density, if it is known, and the model's excess over them."""
+    """Nats of the same items under the data's exact density, if it is known, and the model's excess over them.
+
+    For a perfect model the excess is not 0 but the gap of the method: of the bound, or of the flow's density at t_min.
+    """
     mixture = data.mixture
     if mixture is None or held.class_label is not None:
         return []

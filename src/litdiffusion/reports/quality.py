@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from litdiffusion.config.settings import require_int
 from litdiffusion.diffusion.levels import Level
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import Estimate
 from litdiffusion.plots import Curve, quality_picture
@@ -114,7 +115,7 @@ def _draw(cfg: DictConfig, subject: Subject, named: NamedSampler) -> Samples:
     begin = time.perf_counter()
     with tqdm(total=n, unit="sample", desc=named.name, mininterval=0.5, leave=False) as bar:
         for index in range(math.ceil(n / size)):
-            end = draws.block(index, size, cfg.seed, class_labels)
+            end = draws.block(index, size, fold_seed(cfg.seed, "evaluation"), class_labels)
             parts.append(end.x.cpu())
             bar.update(len(end.x))
     seconds = time.perf_counter() - begin

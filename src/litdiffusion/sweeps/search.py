@@ -60,6 +60,8 @@ def open_study(
     """
     import optuna
 
+    from litdiffusion.diffusion.seeding import fold_seed  # here, because it imports torch
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     goal = {"min": "minimize", "max": "maximize"}[direction]
@@ -72,8 +74,9 @@ def open_study(
         )
     study.set_user_attr(FIXED, now)
     study.set_user_attr(PRUNER, None if pruner is None else dict(pruner))
-    # Shifted because a sampler with the same seed would propose its first points again in every process.
-    shift = {"seed": sampler["seed"] + len(study.trials)} if sampler.get("seed") is not None else {}
+    # Another one because a sampler with the same seed would propose its first points again in every process.
+    seed = sampler.get("seed")
+    shift = {} if seed is None else {"seed": fold_seed(seed, "search", len(study.trials)) % 2**32}
     study.sampler = instantiate({**sampler, **shift})
     return study
 

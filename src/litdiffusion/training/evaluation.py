@@ -57,7 +57,7 @@ class Evaluation(L.LightningModule):
         """Adds the losses of a batch to the sums of the epoch, over all loaders."""
         batch = as_batch(batch)
         x_0, class_label = self.encoded(batch, f"validation or test batch {batch_idx}"), self.condition(batch)
-        noise = partial(seeded_noise, fold_seed(batch_idx, self.global_rank))
+        noise = partial(seeded_noise, fold_seed(0, "validation", batch_idx, self.global_rank, dataloader_idx))
         self._loss_sums += self._sums_by_quartile(self.objective(self.ema.model, x_0, class_label, noise(), offset=0.5))
         if self._exact_output and not self.denoiser.learned_variance:  # the same noise, so that both losses compare
             self._best_loss_sums += self._sums_by_quartile(
@@ -71,7 +71,7 @@ class Evaluation(L.LightningModule):
         self.on_validation_epoch_start()
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self.validation_step(batch, batch_idx)
+        self.validation_step(batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
         self._log_losses("test")
@@ -79,8 +79,8 @@ class Evaluation(L.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """One sample in data space for each item of the batch; a conditional model draws the item's class."""
         batch = as_batch(batch)
-        batch_seed = fold_seed(self.seed, self.global_rank, batch_idx, dataloader_idx)
-        noise = per_sample_noise([fold_seed(batch_seed, i) for i in range(len(batch.data))])
+        batch_seed = fold_seed(self.seed, "predict", self.global_rank, batch_idx, dataloader_idx)
+        noise = per_sample_noise([batch_seed + i for i in range(len(batch.data))])
         return self.draw(len(batch.data), noise, self.condition(batch))
 
     def draw(self, count: int, noise: Noise, class_label: Tensor | None = None, weights: str = "ema") -> Tensor:

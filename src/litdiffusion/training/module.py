@@ -134,11 +134,11 @@ class DiffusionModule(Evaluation):
 
     def seed_step(self, batch_idx: int) -> None:
         """Makes every random number of a batch a function of (seed, step, micro-batch, rank)."""
-        seed_generators(self.device, fold_seed(self.seed, *self._step_and_micro_batch(batch_idx), self.global_rank))
+        seed_generators(self.device, self._seed_of("step", batch_idx, self.global_rank))
 
     def time_offset(self, batch_idx: int) -> float:
         """Offset of this process's times; the times of all processes together cover their distribution evenly."""
-        shared = fold_seed(self.seed, *self._step_and_micro_batch(batch_idx)) / 2**63
+        shared = self._seed_of("times", batch_idx) / 2**63
         return (self.global_rank + shared) / self.trainer.world_size
 
     def drop_class(self, batch: Batch) -> Tensor | None:
@@ -146,8 +146,9 @@ class DiffusionModule(Evaluation):
         class_label = self.condition(batch)
         return None if class_label is None else with_class_dropout(class_label, self.num_classes, self._class_dropout)
 
-    def _step_and_micro_batch(self, batch_idx: int) -> tuple[int, int]:
-        return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
+    def _seed_of(self, stream: str, batch_idx: int, *position: int) -> int:
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        return fold_seed(self.seed, stream, self.global_step, micro_batch, *position)
 
     def configure_gradient_clipping(
         self,

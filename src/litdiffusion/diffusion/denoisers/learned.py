@@ -44,7 +44,7 @@ class Denoiser(nn.Module):
         self.parameterization = parameterization
         self.learned_variance = learned_variance
         probe = schedule.probe()
-        self._scales_input = not _is_one(parameterization.input_scale(probe))
+        self._scales_input = not _is_one(self._input_scale(probe))
         self._scales_output = not _is_one(parameterization.output_scale(probe))
 
     def output(self, x_t: Tensor, level: Level, class_label: Tensor | None = None) -> Tensor:
@@ -57,12 +57,15 @@ class Denoiser(nn.Module):
         # At least float32, because bfloat16 would round the noise labels 1..1000 to half as many values.
         noise_label_dtype = torch.promote_types(net_dtype, torch.float32)
         noise_label = self.schedule.noise_label(level).to(x_t.device, noise_label_dtype).reshape(-1).expand(len(x_t))
-        x = scaled(self.parameterization.input_scale(level), x_t) if self._scales_input else x_t
+        x = scaled(self._input_scale(level), x_t) if self._scales_input else x_t
         out = self.net(x.to(net_dtype), noise_label, class_label).to(x_t.dtype)
         out, raw = self._halves(out, x_t) if self.learned_variance else (out, None)
         if self._scales_output:
             out = scaled(self.parameterization.output_scale(level), out)
         return out, None if raw is None else (raw + 1) / 2
+
+    def _input_scale(self, level: Level) -> Tensor:
+        return self.parameterization.input_scale(level, self.schedule.sigma_data or 1.0)
 
     def _halves(self, out: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor]:
         if out.shape[1] != 2 * x_t.shape[1]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from litdiffusion.diffusion.likelihood.normals import HALF_BIN
+from litdiffusion.diffusion.seeding import fold_seed
 
 BYTES = (-1.0, 1.0)
 """The value range of bytes, ``k / 127.5 - 1``; pictures show it where the data declare none."""
@@ -35,7 +36,7 @@ def dequantised(x_0: Tensor, seed: int = 0) -> Tensor:
     Source: Theis, van den Oord, Bethge, "A note on the evaluation of generative models", 2015, arXiv 1511.01844,
     section 3.1 (uniform noise, there on the integers).
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(fold_seed(seed, "dequantisation"))
     uniform = torch.rand(x_0.shape, generator=generator, dtype=x_0.dtype).to(x_0.device)
     return x_0 + BIN * (uniform - 0.5)
 

@@ -5,6 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 
 
@@ -50,7 +51,7 @@ class Hutchinson:
 
     def directions(self, x: Tensor) -> Tensor:
         """The probes (probes, B, ...), divided by the square root of their number so that the sum is a mean."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(fold_seed(self.seed, "probes"))
         normal = torch.randn(self.probes, *x.shape, generator=generator, dtype=x.dtype)
         probes = normal if self.law == "normal" else torch.where(normal < 0, -1.0, 1.0).to(x.dtype)
         return (probes / self.probes**0.5).to(x.device)

@@ -40,8 +40,9 @@ def flow_log_likelihood(
     - to the solver's tolerance, the density of samples of this flow: drawn from the prior, moved to t_min and divided
       by alpha;
     - for an exact denoiser and an exact prior, the density of ``x_0 + (sigma / alpha) eps`` at t_min. It differs from
-      ``log p(x_0)`` by ``(sigma / alpha)² / 2 * (Laplacian of p) / p``, which vanishes as t_min -> 0. Data on a grid or
-      a surface have no density: their value grows without bound as t_min -> 0.
+      ``log p(x_0)`` by ``(sigma / alpha)² / 2 * (Laplacian of p) / p``, which vanishes as t_min -> 0: for modes of std
+      0.4 up to 3e-3 nats at the 0.01 of `VP`, `VE` and a chain of 1000 levels, 1e-4 at EDM's 0.002. Data on a grid or a
+      surface have no density: their value grows without bound as t_min -> 0.
 
     N(0, prior_std²) is not exactly the distribution at t = 1. For data of mean m and std s the error of a latent at z
     prior stds is about ``(z² - 1) / 2 * (1 - (alpha² s² + sigma²) / prior_std²) - z alpha m / sigma`` nats per

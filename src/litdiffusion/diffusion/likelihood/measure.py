@@ -9,6 +9,7 @@ from litdiffusion.diffusion.likelihood.bits import byte_nats, dequantised
 from litdiffusion.diffusion.likelihood.bound import variational_bound
 from litdiffusion.diffusion.likelihood.divergence import Divergence, Exact, Hutchinson
 from litdiffusion.diffusion.likelihood.flow import flow_log_likelihood
+from litdiffusion.diffusion.seeding import fold_seed
 
 EXACT_UP_TO = 16
 """The largest number of coordinates whose divergence is computed exactly by default."""
@@ -31,7 +32,10 @@ def flow_nats(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> Tensor:
-    """``-log p(x_0)`` (B,) in nats by the probability flow; for ``bytes`` an upper bound on their code length."""
+    """``-log p(x_0)`` (B,) in nats by the probability flow; for ``bytes`` an upper bound on their code length.
+
+    p is the density at the cleanest training time, see `flow_log_likelihood`.
+    """
     x = dequantised(x_0, seed) if bytes else x_0
     log_p = flow_log_likelihood(denoiser, x, class_label, divergence, rtol, atol).log_density
     return byte_nats(log_p, prod(x_0.shape[1:])) if bytes else -log_p
@@ -55,4 +59,5 @@ def quick_nats(
     variance = "learned" if getattr(denoiser, "learned_variance", False) else "forward"
     decoder = "8bit" if bytes else "gaussian"
     steps = min(steps, schedule.steps or steps)
-    return variational_bound(denoiser, x_0, variance, decoder, class_label, seeded_noise(seed), steps).total
+    noise = seeded_noise(fold_seed(seed, "bound"))
+    return variational_bound(denoiser, x_0, variance, decoder, class_label, noise, steps).total

@@ -46,12 +46,12 @@ class Parameterization(Described, ABC):
         eps = mix(level.alpha / det, out, -a / det, x_t)
         return Prediction(x_0, eps)
 
-    def input_scale(self, level: Level) -> Tensor:
-        """The factor of the net's input x_t: ``1 / sqrt(alpha² + sigma²)``, shaped like ``level.t``.
+    def input_scale(self, level: Level, sigma_data: float = 1.0) -> Tensor:
+        """The factor of the net's input x_t: ``1 / sqrt(alpha² s² + sigma²)``, s = sigma_data, shaped like ``level.t``.
 
-        It gives unit variance for data of unit variance, and is 1 on a variance-preserving schedule.
+        It gives unit variance for data of std s, and for s = 1 is 1 on a variance-preserving schedule.
         """
-        return 1 / level.radius
+        return 1 / torch.hypot(level.alpha * sigma_data, level.sigma)
 
     def output_scale(self, level: Level) -> Tensor:
         """The factor of the net's raw output, shaped like ``level.t``; 1 if targets have one size at all levels."""

@@ -107,8 +107,8 @@ class EDM(Parameterization):
         radius, s = self._radius(level), self.sigma_data
         return level.sigma / (s * radius), -level.alpha * s / radius
 
-    def input_scale(self, level: Level) -> Tensor:
-        return 1 / self._radius(level)
+    def input_scale(self, level: Level, sigma_data: float = 1.0) -> Tensor:
+        return 1 / self._radius(level)  # by its own sigma_data
 
     def _radius(self, level: Level) -> Tensor:
         return ((level.alpha * self.sigma_data) ** 2 + level.sigma**2).sqrt()

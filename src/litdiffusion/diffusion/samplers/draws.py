@@ -74,4 +74,4 @@ class Draws:
         Every split of the blocks over processes therefore gives the same samples, up to the rounding of the device.
         """
         indices = range(index * size, (index + 1) * size)
-        return self.batch(indices, seeded_noise(fold_seed(seed, index)), class_labels)
+        return self.batch(indices, seeded_noise(fold_seed(seed, "block", index)), class_labels)

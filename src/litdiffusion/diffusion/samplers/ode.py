@@ -62,10 +62,13 @@ def in_angle(schedule: NoiseSchedule, level: Level) -> SolverLevel:
 
 
 def default_coordinate(schedule: NoiseSchedule, level: Level) -> SolverLevel:
-    """sigma if alpha = 1 (EDM's choice), time if alpha = 0 at t = 1 (flow matching's), else the angle."""
+    """sigma if alpha = 1 (EDM's choice), time on flow matching's path, where alpha = 0 at t = 1, else the angle.
+
+    Not time on a chain that ends at alpha = 0, because there time has a kink at every level.
+    """
     if schedule.explodes:
         return in_ratio(schedule, level)
-    return (in_time if schedule.loses_signal else in_angle)(schedule, level)
+    return (in_time if schedule.loses_signal and schedule.steps is None else in_angle)(schedule, level)
 
 
 COORDINATES = {"time": in_time, "ratio": in_ratio, "angle": in_angle, "auto": default_coordinate}
@@ -77,7 +80,7 @@ class Euler(Sampler):
     The last step, to clean data, returns the denoiser's x_0. Other coordinates give other methods of order 1. "ratio"
     steps x / alpha over sigma / alpha and equals `DDIM`; so does "time" on the straight path of flow matching, and if
     alpha = 1 and sigma is linear in time. "angle" steps x / r over atan(sigma / alpha). "auto" is "ratio" if alpha = 1,
-    "time" if alpha = 0 at t = 1, else "angle".
+    "time" in continuous time if alpha = 0 at t = 1, else "angle".
 
     Source: the ODE is equation 13 of Song et al., 2020, arXiv 2011.13456.
     """

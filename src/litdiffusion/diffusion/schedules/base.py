@@ -19,6 +19,8 @@ class NoiseSchedule(Described, ABC):
 
     steps: int | None = None
     """Number T of levels of a discrete chain; None for a process in continuous time."""
+    sigma_data: float | None = 1.0
+    """Std of the data that the levels are made for; None: the levels are in the data's own units."""
     preserves_variance: bool = False
     """Whether alpha² + sigma² = 1 at every time."""
 

@@ -25,19 +25,16 @@ class Chain(NoiseSchedule):
         # Plain tensors, not buffers, because modules cast their buffers to the training precision.
         self._tables = {coordinates.device: (coordinates, *self._scales(coordinates))}
 
-    @staticmethod
     @abstractmethod
-    def _scales(coordinate: Tensor) -> tuple[Tensor, Tensor]:
+    def _scales(self, coordinate: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) from c."""
 
-    @staticmethod
     @abstractmethod
-    def _coordinate(log_snr: Tensor) -> Tensor:
+    def _coordinate(self, log_snr: Tensor) -> Tensor:
         """c from log SNR."""
 
-    @staticmethod
     @abstractmethod
-    def _rates(slope: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    def _rates(self, slope: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """``(d alpha / dt, d sigma / dt)`` from ``dc / dt``."""
 
     @property

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.diffusion.schedules.base import NoiseSchedule
+from litdiffusion.diffusion.schedules.ladder import scaled_sigmas
 from litdiffusion.errors import UserError
 
 LARGEST_NOISE_LABEL = 1000.0
@@ -134,16 +135,21 @@ class VE(ContinuousSchedule):
 
     At t = 0, its cleanest level, sigma = sigma_min; the last step of a sampler leads from there to clean data.
 
+    Args:
+        sigma_min, sigma_max: stds of the noise at both ends, in units of ``sigma_data``.
+        sigma_data: std of the data; None: the ends are in the data's own units.
+
     Raises:
-        UserError: unless 0 < sigma_min < sigma_max.
+        UserError: unless 0 < sigma_min < sigma_max and sigma_data > 0.
 
     Source: Song et al., 2020, arXiv 2011.13456, appendix C.
     """
 
     t_min = 0.0
 
-    def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0):
-        self.sigma_min, self.sigma_max = checked_sigmas(sigma_min, sigma_max)
+    def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0, sigma_data: float | None = 1.0):
+        self.sigma_min, self.sigma_max = scaled_sigmas(sigma_min, sigma_max, sigma_data)
+        self.sigma_data = sigma_data
         self._log = math.log(sigma_max / sigma_min)
 
     @property
@@ -164,15 +170,21 @@ class VE(ContinuousSchedule):
 class LinearSigma(ContinuousSchedule):
     """EDM's process: alpha = 1, ``sigma = sigma_max * t``. The noise label is linear in log sigma.
 
+    Args:
+        sigma_min, sigma_max: stds of the noise at both ends, in units of ``sigma_data``.
+        sigma_data: std of the data; None: the ends are in the data's own units, as the source's are, for data of std
+            0.5.
+
     Raises:
-        UserError: unless 0 < sigma_min < sigma_max.
+        UserError: unless 0 < sigma_min < sigma_max and sigma_data > 0.
 
     Source: Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", 2022,
     arXiv 2206.00364, table 1 (its noise label is log(sigma) / 4).
     """
 
-    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0):
-        self.sigma_min, self.sigma_max = checked_sigmas(sigma_min, sigma_max)
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, sigma_data: float | None = 1.0):
+        self.sigma_min, self.sigma_max = scaled_sigmas(sigma_min, sigma_max, sigma_data)
+        self.sigma_data = sigma_data
 
     @property
     def t_min(self) -> float:
@@ -247,10 +259,3 @@ def checked_t_min(t_min: float) -> float:
     if not 0 < t_min < 1:
         raise UserError(f"schedule.t_min must lie strictly between 0 and 1, got {t_min}; 1e-3 to 1e-5 are usual")
     return t_min
-
-
-def checked_sigmas(sigma_min: float, sigma_max: float) -> tuple[float, float]:
-    """Both values; raises a `UserError` unless 0 < sigma_min < sigma_max."""
-    if not 0 < sigma_min < sigma_max:
-        raise UserError(f"need 0 < schedule.sigma_min < schedule.sigma_max, got {sigma_min} and {sigma_max}")
-    return sigma_min, sigma_max

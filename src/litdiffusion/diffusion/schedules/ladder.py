@@ -23,6 +23,8 @@ class NoiseLadder(Chain):
     arXiv 1907.05600, section 3.2.
     """
 
+    sigma_data = None
+
     def __init__(self, sigmas: Tensor | Sequence[float]):
         sigmas = torch.as_tensor(sigmas, dtype=torch.float64)
         if sigmas.ndim != 1 or not len(sigmas) or not (sigmas > 0).all() or not (sigmas.diff() > 0).all():
@@ -36,37 +38,46 @@ class NoiseLadder(Chain):
     def prior_std(self) -> float:
         return self.at(1.0).sigma.item()
 
-    @staticmethod
-    def _scales(negative_variance: Tensor) -> tuple[Tensor, Tensor]:
+    def _scales(self, negative_variance: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(negative_variance), (-negative_variance).sqrt()
 
-    @staticmethod
-    def _coordinate(log_snr: Tensor) -> Tensor:
+    def _coordinate(self, log_snr: Tensor) -> Tensor:
         return -(-log_snr).exp()
 
-    @staticmethod
-    def _rates(slope: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    def _rates(self, slope: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(slope), -slope / (2 * level.sigma)
 
 
 class GeometricLadder(NoiseLadder):
     """L = ``steps`` sigmas, evenly spaced in log sigma, from ``sigma_min`` to ``sigma_max``.
 
+    Both ends are in units of ``sigma_data``, the std of the data; with None they are in the data's own units.
     ``sigma_max`` should be about the largest distance between two data points.
 
     Source: Song, Ermon, 2019, arXiv 1907.05600 (L = 10, 0.01 to 1); how to choose the ends: Song, Ermon, "Improved
     Techniques for Training Score-Based Generative Models", 2020, arXiv 2006.09011, techniques 1 and 2.
     """
 
-    def __init__(self, steps: int = 50, sigma_min: float = 0.01, sigma_max: float = 10.0):
+    def __init__(
+        self, steps: int = 50, sigma_min: float = 0.01, sigma_max: float = 10.0, sigma_data: float | None = 1.0
+    ):
         if not isinstance(steps, int) or steps < 2:
             raise UserError(
                 f"schedule.steps must be at least 2 and whole, got {steps!r}; take schedule=single for one sigma"
             )
-        if not 0 < sigma_min < sigma_max:
-            raise UserError(f"a ladder needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-        ends = torch.tensor([sigma_min, sigma_max], dtype=torch.float64).log()
+        ends = torch.tensor(scaled_sigmas(sigma_min, sigma_max, sigma_data), dtype=torch.float64).log()
+        self.sigma_data = sigma_data
         super().__init__(torch.linspace(*ends.tolist(), steps, dtype=torch.float64).exp())
+
+
+def scaled_sigmas(sigma_min: float, sigma_max: float, sigma_data: float | None) -> tuple[float, float]:
+    """Both ends times ``sigma_data`` (None: unchanged); a `UserError` for values out of order or not positive."""
+    if not 0 < sigma_min < sigma_max:
+        raise UserError(f"need 0 < schedule.sigma_min < schedule.sigma_max, got {sigma_min} and {sigma_max}")
+    if sigma_data is not None and not sigma_data > 0:
+        raise UserError(f"schedule.sigma_data must be positive, got {sigma_data}; it is the data's std, or null")
+    unit = 1.0 if sigma_data is None else sigma_data
+    return sigma_min * unit, sigma_max * unit
 
 
 class SingleLevel(NoiseLadder):

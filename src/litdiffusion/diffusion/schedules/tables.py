@@ -1,6 +1,7 @@
 """The usual beta tables as chains, for any number of steps T >= 2.
 
 The default betas of `LinearChain` need T > 20, those of `ScaledLinearChain` T > 12; shorter chains need others.
+``zero_terminal_snr`` ends any of them at alpha = 0, see `DiscreteSchedule`.
 """
 
 import math
@@ -22,9 +23,15 @@ class LinearChain(DiscreteSchedule):
     Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv 2006.11239, section 4.
     """
 
-    def __init__(self, steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None):
+    def __init__(
+        self,
+        steps: int = 1000,
+        beta_start: float | None = None,
+        beta_end: float | None = None,
+        zero_terminal_snr: bool = False,
+    ):
         start, end = _ends(steps, beta_start, beta_end, 0.1, 20.0)
-        super().__init__(torch.linspace(start, end, steps, dtype=torch.float64))
+        super().__init__(torch.linspace(start, end, steps, dtype=torch.float64), zero_terminal_snr)
 
 
 class ScaledLinearChain(DiscreteSchedule):
@@ -36,40 +43,56 @@ class ScaledLinearChain(DiscreteSchedule):
     (in its published configurations).
     """
 
-    def __init__(self, steps: int = 1000, beta_start: float | None = None, beta_end: float | None = None):
+    def __init__(
+        self,
+        steps: int = 1000,
+        beta_start: float | None = None,
+        beta_end: float | None = None,
+        zero_terminal_snr: bool = False,
+    ):
         start, end = _ends(steps, beta_start, beta_end, 0.85, 12.0)
-        super().__init__(torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2)
+        super().__init__(torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2, zero_terminal_snr)
 
 
 class CosineChain(DiscreteSchedule):
     """``alpha_bar(t) = cos²(pi / 2 * (t + offset) / (1 + offset))``, normalised to 1 at t = 0.
 
-    Betas are at most ``max_beta``.
+    Betas are at most ``max_beta``; with 1 the chain ends at alpha = 0.
 
     Source: Nichol, Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv 2102.09672, equation 17.
     """
 
-    def __init__(self, steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999):
+    def __init__(
+        self, steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999, zero_terminal_snr: bool = False
+    ):
         _check_steps(steps)
-        super().__init__(_betas(lambda t: torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2, steps, max_beta))
+        betas = _betas(lambda t: torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2, steps, max_beta)
+        super().__init__(betas, zero_terminal_snr)
 
 
 class SigmoidChain(DiscreteSchedule):
     """``alpha_bar(t) = 1 / (1 + exp((start + t * (end - start)) / tau))``, rescaled to fall from 1 to 0.
 
-    Betas are at most ``max_beta``.
+    Betas are at most ``max_beta``; with 1 the chain ends at alpha = 0.
 
     Source: Jabri, Fleet, Chen, "Scalable Adaptive Computation for Iterative Generation", 2022, arXiv 2212.11972.
     """
 
     def __init__(
-        self, steps: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
+        self,
+        steps: int = 1000,
+        start: float = -3.0,
+        end: float = 3.0,
+        tau: float = 1.0,
+        max_beta: float = 0.999,
+        zero_terminal_snr: bool = False,
     ):
         _check_steps(steps)
         if not (start < end and tau > 0):
             raise UserError(f"sigmoid needs start < end and tau > 0, got start={start}, end={end}, tau={tau}")
         edge = torch.sigmoid(torch.tensor(-end / tau, dtype=torch.float64))
-        super().__init__(_betas(lambda t: torch.sigmoid(-(t * (end - start) + start) / tau) - edge, steps, max_beta))
+        betas = _betas(lambda t: torch.sigmoid(-(t * (end - start) + start) / tau) - edge, steps, max_beta)
+        super().__init__(betas, zero_terminal_snr)
 
 
 def _betas(alpha_bar: Callable[[Tensor], Tensor], steps: int, max_beta: float) -> Tensor:

@@ -6,7 +6,13 @@ balance. Of both: the copying check. A number with its uncertainty is an `Estima
 """
 
 from litdiffusion.measure.distances.baselines import gaussian_mixture_samples, kernel_density_samples
-from litdiffusion.measure.distances.classes import ClassBalance, class_balance, class_shares, total_variation
+from litdiffusion.measure.distances.classes import (
+    ClassBalance,
+    class_balance,
+    class_shares,
+    share_error,
+    total_variation,
+)
 from litdiffusion.measure.distances.copying import Copying, Nearest, copying_check, nearest
 from litdiffusion.measure.distances.distances import (
     Distance,
@@ -17,7 +23,7 @@ from litdiffusion.measure.distances.distances import (
     sliced_wasserstein,
     wasserstein_1d,
 )
-from litdiffusion.measure.distances.estimate import Estimate, bootstrap, mean_estimate
+from litdiffusion.measure.distances.estimate import Estimate, mean_estimate
 from litdiffusion.measure.distances.frechet import Moments, frechet_between, frechet_distance, frechet_estimate, moments
 from litdiffusion.measure.distances.kernels import data_scale, energy_distance, kernel_mmd
 from litdiffusion.measure.distances.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
@@ -32,7 +38,6 @@ __all__ = [
     "Moments",
     "Nearest",
     "PrecisionRecall",
-    "bootstrap",
     "class_balance",
     "class_shares",
     "copying_check",
@@ -54,6 +59,7 @@ __all__ = [
     "noise_floor",
     "polynomial_mmd2",
     "precision_recall",
+    "share_error",
     "share_within",
     "sliced_wasserstein",
     "total_variation",

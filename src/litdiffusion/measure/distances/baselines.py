@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from litdiffusion.diffusion.seeding import fold_seed
+
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
@@ -29,7 +31,7 @@ def kernel_density_samples(train: Tensor, n: int, seed: int) -> Tensor:
 
     standard, mean, std = _standardised(train)
     model = KernelDensity(kernel="gaussian", bandwidth="scott").fit(standard.numpy())
-    drawn = torch.from_numpy(model.sample(n, random_state=seed))
+    drawn = torch.from_numpy(model.sample(n, random_state=_numpy_seed(seed, "kernel_density")))
     return (mean + std * drawn).to(train)
 
 
@@ -49,9 +51,11 @@ def gaussian_mixture_samples(train: Tensor, n: int, seed: int) -> Tensor:
     """
     standard, mean, std = _standardised(train)
     model = _best_mixture(standard, seed)
+    # Another seed than the fit's, because scikit-learn would start from the same numbers again.
+    model.set_params(random_state=_numpy_seed(seed, "mixture_draws"))
     drawn = torch.from_numpy(model.sample(n)[0])
     # scikit-learn sorts the draws by component; shuffled, the first few are a sample too.
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(fold_seed(seed, "mixture_order")))
     return (mean + std * drawn[order]).to(train)
 
 
@@ -65,8 +69,14 @@ def _best_mixture(standard: Tensor, seed: int) -> "GaussianMixture":
     with warnings.catch_warnings():
         # A mixture that has not converged is still a candidate by its BIC.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        models = [GaussianMixture(k, random_state=seed).fit(standard.numpy()) for k in sizes]
+        start = _numpy_seed(seed, "mixture_fit")
+        models = [GaussianMixture(k, random_state=start).fit(standard.numpy()) for k in sizes]
     return min(models, key=lambda model: model.bic(standard.numpy()))
+
+
+def _numpy_seed(seed: int, stream: str) -> int:
+    """The seed of a stream in the range that numpy allows."""
+    return fold_seed(seed, stream) % 2**32
 
 
 def _standardised(train: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,10 +3,15 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from litdiffusion.measure.distances.estimate import Estimate, bootstrap, mean_estimate
+from litdiffusion.diffusion.seeding import fold_seed
+from litdiffusion.measure.distances.estimate import Estimate, mean_estimate
+
+REPEATS = 1000
+"""Number of histograms behind the spread of an error of shares."""
 
 
 class ClassBalance(NamedTuple):
@@ -36,15 +41,27 @@ def total_variation(p: Tensor, q: Tensor) -> float:
     return float((p.double() - q.to(p.device).double()).abs().sum()) / 2
 
 
-def class_balance(logits: Tensor, data_shares: Tensor, repeats: int = 20, seed: int = 0) -> ClassBalance:
+def share_error(shares: Tensor, data_shares: Tensor, n: int, seed: int = 0) -> Estimate:
+    """The `total_variation` of the shares (K,) of n labels from the data's shares (K,), and its spread.
+
+    The spread is the standard deviation over 1000 histograms of n labels drawn with these shares: labels are counted
+    together, so a share that is too large makes others too small. For shares far from the data's it is right (0.96 to
+    1.07 of the true one). For a perfect sampler it is at most a fifth too large, because the error cannot be negative.
+    """
+    drawn = np.random.default_rng(fold_seed(seed, "class_error")).multinomial(n, shares.double().tolist(), REPEATS) / n
+    errors = np.abs(drawn - data_shares.double().numpy(force=True)).sum(axis=1) / 2
+    return Estimate(total_variation(shares, data_shares), float(errors.std(ddof=1)), n)
+
+
+def class_balance(logits: Tensor, data_shares: Tensor, seed: int = 0) -> ClassBalance:
     """The classes of n >= 2 samples, from a classifier's logits (n, K), compared with the data's shares (K,).
 
     Each sample counts for its most probable class. To pass probabilities p, take ``log p`` as logits. The confidence is
     the mean of the largest softmax probability. ``floor ≈ ½ Σ_k sqrt(2 p_k (1 - p_k) / (pi n))`` is the mean total
     variation of a perfect sampler; the data's shares p_k count as exact.
 
-    The spread of the total variation is by `bootstrap` over samples. The spread of the confidence is its standard
-    error. Both leave out the classifier's own errors.
+    The spread of the total variation is that of `share_error`, the spread of the confidence its standard error. Both
+    leave out the classifier's own errors.
 
     Raises:
         ValueError: for other shapes, non-finite logits, or shares that are not a distribution.
@@ -58,13 +75,10 @@ def class_balance(logits: Tensor, data_shares: Tensor, repeats: int = 20, seed: 
     if probabilities.isnan().any():
         raise ValueError("logits hold NaN or +inf: look at the samples, or at the classifier")
     confidence, class_labels = probabilities.max(dim=1)
-    num_classes = logits.shape[1]
-
-    def distance(x: Tensor) -> float:
-        return total_variation(class_shares(x, num_classes), data_shares)
-
-    variation, floor = bootstrap(distance, class_labels, repeats, seed), _floor(data_shares, len(class_labels))
-    return ClassBalance(class_shares(class_labels, num_classes), variation, floor, mean_estimate(confidence))
+    shares = class_shares(class_labels, logits.shape[1])
+    variation = share_error(shares, data_shares, len(class_labels), seed)
+    floor = _floor(data_shares, len(class_labels))
+    return ClassBalance(shares, variation, floor, mean_estimate(confidence))
 
 
 def _floor(shares: Tensor, n: int) -> float:

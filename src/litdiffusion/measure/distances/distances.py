@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.measure.distances.pairs import checked_pair
 
 Distance = Callable[[Tensor, Tensor], float]
@@ -72,7 +73,8 @@ def noise_floor(
     """The distance of two independent data samples of size n, which is the score of a perfect sampler.
 
     ``draw(n, seed)`` returns n fresh data points. The seeds are 0 .. 2·repeats - 1. The mean falls as O(n^-1/2). The
-    deviation is over the repeats, 0 for one repeat. Report the distance of a model as a multiple of the mean.
+    deviation is over the repeats (with repeats - 1), 0 for one repeat. Report the distance of a model as a multiple of
+    the mean.
 
     Raises:
         ValueError: for fewer than 1 repeat.
@@ -81,7 +83,7 @@ def noise_floor(
         raise ValueError(f"repeats must be at least 1, got {repeats}")
     pairs = [(draw(n, 2 * i), draw(n, 2 * i + 1)) for i in range(repeats)]
     values = torch.tensor([distance(x, y) for x, y in pairs], dtype=torch.float64)
-    return NoiseFloor(float(values.mean()), float(values.std(correction=0)))
+    return NoiseFloor(float(values.mean()), float(values.std()) if repeats > 1 else 0.0)
 
 
 def mode_shares(x: Tensor, centres: Tensor) -> list[float]:
@@ -97,7 +99,7 @@ def share_within(x: Tensor, radius: float) -> float:
 
 def _directions(dimension: int, count: int, seed: int) -> Tensor:
     """``count`` uniform unit vectors, the columns of a float64 matrix (d, count)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(fold_seed(seed, "directions"))
     normal = torch.randn(count, dimension, generator=generator, dtype=torch.float64).T
     return normal / normal.norm(dim=0)
 

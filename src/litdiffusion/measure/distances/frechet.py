@@ -5,7 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from litdiffusion.measure.distances.estimate import Estimate, bootstrap
+from litdiffusion.measure.distances.estimate import Estimate
+
+SINGULAR = 1e-10
+"""Eigenvalues below this share of the largest one count as 0."""
 
 
 class Moments(NamedTuple):
@@ -59,13 +62,29 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     return frechet_between(moments(x), moments(y))
 
 
-def frechet_estimate(samples: Tensor, real: Moments, repeats: int = 20, seed: int = 0) -> Estimate:
-    """The Fréchet distance of sample features (n, d) from real moments, with a spread by `bootstrap`.
+def frechet_estimate(samples: Tensor, real: Moments) -> Estimate:
+    """The Fréchet distance of sample features (n, d) from real moments, with its spread over sets of n samples.
 
-    The spread is over sets of n samples; the real moments count as exact. It leaves out the bias at finite n (see
-    `frechet_between`).
+    The spread is the standard error of the first-order effects ``psi_i`` of single samples on the distance: with
+    ``z_i = x_i - mu`` and the map of the means and covariances of the samples onto the real ones,
+    ``T = C'^1/2 (C'^1/2 C C'^1/2)^-1/2 C'^1/2``, they are ``psi_i = 2 (mu - mu')·z_i + z_i·(I - T) z_i``. It is
+    right far from the real data, and about sqrt(2) too large for perfect samples, where the second order counts: 1.35
+    to 1.5 times the true one, else 1.0 to 1.15 (a bootstrap, which doubles the noise: 1.7 to 3.5, else 1.0 to 1.6). The
+    real moments count as exact. It leaves out the bias at finite n, see `frechet_between`.
     """
-    return bootstrap(lambda x: frechet_between(moments(x), real), samples, repeats, seed)
+    own = moments(samples)
+    effects = _effects(samples.detach().double(), own, real)
+    return Estimate(frechet_between(own, real), float(effects.std()) / len(samples) ** 0.5, len(samples))
+
+
+def _effects(x: Tensor, own: Moments, real: Moments) -> Tensor:
+    """The first-order effect (n,) of each sample on the distance; directions without any variance have none."""
+    root = _root(real.covariance).to(x)
+    values, vectors = torch.linalg.eigh(root @ own.covariance @ root)
+    inverse = torch.where(values > SINGULAR * values.max(), values.clamp(min=1e-300).rsqrt(), 0)
+    onto = root @ (vectors * inverse) @ vectors.T @ root
+    z = x - own.mean
+    return 2 * z @ (own.mean - real.mean.to(x)) + (z * (z - z @ onto)).sum(dim=1)
 
 
 def _root(covariance: Tensor) -> Tensor:

@@ -43,7 +43,10 @@ def precision_recall(samples: Tensor, real: Tensor, k: int = 3) -> PrecisionReca
     recall.
 
     Spreads are standard errors of the two means at fixed balls: over samples for precision, over real points for
-    recall.
+    recall. For precision this is the spread over new samples beside the same real points (0.96 to 1.06 of the true
+    one, measured for 200 samples of normals). For recall, whose balls belong to the samples, it is too small: 0.8 to
+    1.0 of the true one for n = m, 0.5 to 0.6 for m = 4 or 5 n. With new real points as well the factors are 0.75 to 1.0
+    (precision) and 0.5 to 0.9 (recall).
 
     Raises:
         ValueError: unless ``k < n`` and ``k < m``.
@@ -66,7 +69,10 @@ def density_coverage(samples: Tensor, real: Tensor, k: int = 5) -> DensityCovera
     so outlying samples raise neither number.
 
     Spreads are standard errors of the two means at fixed balls: over samples for density, over real points for
-    coverage.
+    coverage. For density this is the spread over new samples beside the same real points (0.96 to 1.04 of the true
+    one, measured as in `precision_recall`). For coverage it is too small, since every new sample covers other points:
+    0.7 to 1.0 of the true one for n = m, 0.5 to 0.9 for m = 4 or 5 n. With new real points as well the factors are 0.6
+    to 0.9 (density) and 0.5 to 0.8 (coverage).
 
     Raises:
         ValueError: unless ``k < m``.

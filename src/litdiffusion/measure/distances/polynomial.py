@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.measure.distances.estimate import Estimate, mean_estimate
 from litdiffusion.measure.distances.pairs import checked_pair
 
@@ -39,7 +40,7 @@ def kernel_distance(x: Tensor, y: Tensor, subsets: int = 10, seed: int = 0) -> E
     size = min(len(x), len(y)) // max(subsets, 1)
     if subsets < 2 or size < 2:
         raise ValueError(f"{subsets} subsets of {size} items: take from 2 to {min(len(x), len(y)) // 2} subsets")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(fold_seed(seed, "subsets"))
     order_x, order_y = (torch.randperm(len(z), generator=generator).to(z.device) for z in (x, y))
     pieces = zip(order_x.split(size)[:subsets], order_y.split(size)[:subsets], strict=True)
     values = torch.tensor([polynomial_mmd2(x[i], y[j]) for i, j in pieces], dtype=torch.float64)

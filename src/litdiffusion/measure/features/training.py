@@ -18,8 +18,6 @@ from litdiffusion.nets.classifier import Classifier
 
 # Each of the cycle's two parts, 30 % and 70 % of the steps, needs a step.
 _FEWEST_STEPS = 10
-# One seed gives three random streams: the weights, the shifts, and the order of the batches.
-_WEIGHTS, _SHIFTS = (int.from_bytes(name, "big") for name in (b"weights", b"shifts"))
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,9 @@ def fit_classifier(
     """
     training = training or ClassifierTraining()
     check_class_labels(len(images), class_labels, num_classes)
-    net = new_classifier(shape, num_classes, training.width, fold_seed(seed, _WEIGHTS))
+    net = new_classifier(shape, num_classes, training.width, fold_seed(seed, "weights"))
     batch_size, steps = _length(len(images), training)
-    generator = torch.Generator().manual_seed(fold_seed(seed, _SHIFTS))
+    generator = torch.Generator().manual_seed(fold_seed(seed, "shifts"))
     optimizer = torch.optim.AdamW(net.parameters(), lr=training.lr, weight_decay=training.weight_decay)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=steps)
     for index in shuffled_batches(len(images), batch_size, seed, steps):
