@@ -70,10 +70,10 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     data = make_a(L.LightningDataModule, cfg.data, "data")
     facts = facts_of(data)
     use_threads(cfg.threads, facts.shape)
-    codec = make_a(Codec, cfg.codec, "codec")
     quality = make_quality(cfg, facts, required=facts is data)
-    scale = derived.latent_scale(facts, codec)
-    cfg, schedule = derived.merged(cfg, run.dir, facts, codec, scale, quality)
+    cfg, codec, scale, schedule = derived.merged(cfg, run.dir, facts, quality)
+    if quality is not None:
+        quality.codec = codec
     warn_of_scale(scale, schedule.sigma_data, has_range=facts.value_range is not None)
     L.seed_everything(fold_seed(cfg.seed, "init") % 2**32, verbose=False)  # for the initial weights
     exact = exact_denoiser(schedule, codec.latent_law(facts.mixture))
@@ -104,9 +104,11 @@ def build_module(
         exact: exact denoiser of the data, if it is known.
         kind: class of the module.
     """
+    clip = codec.latent_range(value_range, tuple(cfg.derived.shape))
+    numbers = clip if clip == value_range else None  # the objective knows a range of numbers only
     return kind(
         build_denoiser(cfg, schedule),
-        build_objective(cfg, schedule, value_range),
+        build_objective(cfg, schedule, numbers),
         shape=tuple(cfg.derived.shape),
         sampler=make_a(Sampler, cfg.sampler, "sampler"),
         codec=codec,
@@ -114,7 +116,7 @@ def build_module(
         lr_schedule=lr_schedule_maker(cfg),
         ema_decay=cfg.ema_decay,
         seed=cfg.seed,
-        clip=value_range if cfg.clip_samples else None,
+        clip=clip if cfg.clip_samples else None,
         exact_denoiser=exact,
         skip_nonfinite=cfg.skip_nonfinite,
         num_classes=cfg.derived.num_classes,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from litdiffusion.callbacks.pictures import evaluating, facts_for, level_titles, save_picture, step_due
+from litdiffusion.codecs import Codec
 from litdiffusion.diffusion.gaussian import diffuse, mix, score
 from litdiffusion.diffusion.levels import Level, seeded_noise
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -100,10 +101,18 @@ class Field(L.Callback):
             )
         exact = module.exact_denoiser
         truths = [None] * len(levels) if exact is None else self._field_on_grids(exact, grids, levels)
-        return [
-            FieldPanel(*row)
-            for row in zip(titles_with_std(schedule, levels), samples, grids, learned, truths, strict=True)
-        ]
+        rows = zip(titles_with_std(schedule, levels), samples, grids, learned, truths, strict=True)
+        return [self._in_data_space(FieldPanel(*row), module.codec) for row in rows]
+
+    def _in_data_space(self, panel: FieldPanel, codec: Codec) -> FieldPanel:
+        """The panel in the units of the data, unless the codec leaves data space."""
+        if not codec.in_data_space:
+            return panel
+        units = codec.units(panel.points)
+        factor = 1 / units if self.kind == "score" else units
+        truth = None if panel.truth is None else factor * panel.truth
+        decoded = codec.decode(panel.density), codec.decode(panel.points)
+        return FieldPanel(panel.title, *decoded, factor * panel.vectors, truth)
 
     def _panel_levels(self, schedule: NoiseSchedule, std: float) -> list[Level]:
         """The levels of the panels without repetitions, the cleanest first."""

@@ -1,11 +1,13 @@
 """The lines that a run prints at its start and at its end."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from litdiffusion.build import Experiment, Run
+from litdiffusion.codecs import Standardise
 from litdiffusion.config import tree
 from litdiffusion.config.yamls import groups_of_this_job
 from litdiffusion.runs.record import RunRecord
@@ -36,6 +38,8 @@ def announce(experiment: Experiment, run: Run) -> None:
         f"parameters, {steps} steps{'' if batch_size is None else f' of {batch_size}'} on {trainer.world_size} x "
         f"{trainer.strategy.root_device.type} in {experiment.cfg.derived.precision}",
     )
+    for line in what_data_are(experiment):
+        print_once(experiment, line)
     if trainer.max_epochs not in (None, -1) and steps == trainer.max_steps:
         print_once(
             experiment,
@@ -43,6 +47,22 @@ def announce(experiment: Experiment, run: Run) -> None:
             f"trainer.max_steps=-1 trains all epochs",
         )
     print_once(experiment, f"run folder: {run.dir}")
+
+
+def what_data_are(experiment: Experiment) -> Iterator[str]:
+    """A line on the classes of the data if they have names, and one on the codec if it standardises."""
+    facts, codec = experiment.facts, experiment.module.codec
+    names = getattr(facts, "class_names", None)
+    if names:
+        yield f"classes: {_listed([f'{i} = {name}' for i, name in enumerate(names)])}"
+    if isinstance(codec, Standardise) and codec.standardises(len(facts.shape)):
+        numbers = zip(codec.mean, codec.std, strict=True)
+        pairs = _listed([f"{mean:.4g} ± {std:.4g}" for mean, std in numbers])
+        yield f"standardised for training (mean ± deviation): {pairs}; results are in the data's units"
+
+
+def _listed(words: list[str], most: int = 8) -> str:
+    return ", ".join(words[:most]) + (f", ... ({len(words)})" if len(words) > most else "")
 
 
 def report(experiment: Experiment, run: Run) -> None:

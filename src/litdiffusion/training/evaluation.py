@@ -101,7 +101,7 @@ class Evaluation(L.LightningModule):
         """
         if not len(batch.data):
             raise UserError(f"{name} is empty; let the loader leave it out, or return at least one item")
-        x_0 = self.codec.encode(batch.data)
+        x_0 = self.codec.encode(batch.data.to(self.device))  # Lightning does not move arrays of NumPy
         if x_0.shape[1:] != self.shape:
             raise UserError(
                 f"{name} has items of shape {tuple(x_0.shape[1:])}, but the model takes {self.shape}; give all items "
