@@ -20,8 +20,8 @@ class LiveLikelihood(L.Callback):
     """Measures ``-log p`` of the same first validation items with the averaged weights, at every validation.
 
     Logs ``likelihood/bits_per_dimension`` for images (per byte) or ``likelihood/nats`` for vectors (per item, in the
-    units of the data). If the data distribution is known, ``likelihood/nats_best`` is its own value. See `quick_nats` for the
-    measurement. Nothing is measured for a codec that leaves data space or for a single noise level. Nothing is
+    units of the data). If the data distribution is known, ``likelihood/nats_best`` is its own value. See `quick_nats`
+    for the measurement. Nothing is measured for a codec that leaves data space or for a single noise level. Nothing is
     measured either while the flow of an untrained net is too stiff to solve, which is warned of once.
 
     Args:

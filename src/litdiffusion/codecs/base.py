@@ -37,7 +37,7 @@ class Codec(Described, nn.Module):
         return None
 
     def latent_range(self, value_range: Range | None, shape: Sequence[int]) -> Range | tuple[Tensor, Tensor] | None:
-        """The range of encoded items, given the data's range and shape: numbers, tensors (1, *shape), or None: unknown."""
+        """The range of encoded items, given the data's range and shape; tensors are (1, *shape). None: unknown."""
         return None
 
     def units(self, item: Tensor) -> Tensor:

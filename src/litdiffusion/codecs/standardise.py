@@ -18,8 +18,8 @@ LOW, HIGH = 0.3, 3.0
 class Standardise(Identity):
     """Model space is ``(x - mean) / std`` in each coordinate of vectors, or each channel of images.
 
-    Samples, pictures, metrics and likelihoods are those of the data, in their own units: `decode` undoes it. The constants
-    are measured once on the training items and are stored with the config in every checkpoint and export.
+    Samples, pictures, metrics and likelihoods are those of the data, in their own units: `decode` undoes it. A run
+    measures the constants once, on its training items; every checkpoint and export holds them in its config.
 
     Args:
         mean, std: of each coordinate or channel (C,); a ``std`` of 0 counts as 1. None: the data are left alone.

@@ -24,20 +24,27 @@ _CACHE: dict[tuple[Callable, str], dict[str, Any]] = {}
 def merged(
     cfg: DictConfig, run_dir: Path, facts: Facts, quality: Quality | None
 ) -> tuple[DictConfig, Codec, Scale, NoiseSchedule]:
-    """A read-only copy of ``cfg`` with every value of ``derived``, codec, latent scale and schedule; a run's only merge.
+    """A read-only copy of ``cfg`` with all of ``derived``, codec, latent scale and schedule; a run's only merge.
 
     Codec and schedule are made here: after the values that they may need (``data_mean``, ``sigma_data``), and before
     those that follow from them.
     """
-    result = OmegaConf.merge(cfg, {"derived": {"run_dir": str(run_dir), **of_scale(facts)}})
+    result = _with_derived(cfg, {"run_dir": str(run_dir), **of_scale(facts)})
     codec = make_a(Codec, result.codec, "codec")
     scale = latent_scale(facts, codec)
     values = {**of_data(cfg, facts, codec, scale), **of_hardware(cfg, facts)}
-    result = OmegaConf.merge(result, {"derived": values | of_metric(cfg, quality.rising if quality else ())})
+    result = _with_derived(result, values | of_metric(cfg, quality.rising if quality else ()))
     schedule = make_a(NoiseSchedule, result.schedule, "schedule")
-    result = OmegaConf.merge(result, {"derived": of_schedule(schedule)})
+    result = _with_derived(result, of_schedule(schedule))
     OmegaConf.set_readonly(result, True)
     return result, codec, scale, schedule
+
+
+def _with_derived(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
+    """A copy of ``cfg`` with these values of ``derived``; a merge would first compute those that it replaces."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    plain["derived"] |= values
+    return OmegaConf.create(plain, flags={"struct": OmegaConf.is_struct(cfg)})
 
 
 def of_scale(facts: Facts) -> dict[str, Any]:

@@ -24,8 +24,7 @@ def as_tensor(x: Any) -> Tensor:
         array = np.asarray(x)
         if array.dtype.kind not in "biuf":
             raise UserError(f"items must be numbers, but the data hold {array.dtype}; convert them to floats")
-        native = array.astype(array.dtype.newbyteorder("="), copy=False)
-        x = torch.from_numpy(np.require(native if _known(native) else native.astype(np.float64), requirements="W"))
+        x = torch.from_numpy(np.require(array.astype(_torch_type(array), copy=False), requirements="W"))
     if x.is_complex():
         raise UserError(f"items must be real numbers, but the data hold {x.dtype}; split them into two coordinates")
     return x
@@ -60,6 +59,8 @@ def as_class_labels(x: Any) -> Any:
     return as_tensor(x) if isinstance(x, np.ndarray) and x.dtype.kind in "biu" else x
 
 
-def _known(array: np.ndarray) -> bool:
-    """Whether torch has the type of this array."""
-    return array.dtype not in (np.uint16, np.uint32, np.uint64) and array.dtype.itemsize <= 8
+def _torch_type(array: np.ndarray) -> np.dtype:
+    """The type of these numbers, or a larger one, that torch computes with."""
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        return np.dtype(np.int64 if array.dtype.itemsize < 8 or array.max(initial=0) < 2**63 else np.float64)
+    return np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")

@@ -62,7 +62,7 @@ def as_batch(batch: Any) -> Batch:
 
 
 def as_part(part: Batch) -> Batch:
-    """Training or validation items as a `DataModule` keeps them, see `as_items`; files to be decoded stay as they are."""
+    """Training or validation items as a `DataModule` keeps them, see `as_items`; files are left as they are."""
     data = as_items(part[0]) if isinstance(part[0], Tensor | np.ndarray) else part[0]
     return Batch(data, *map(as_class_labels, part[1:]))
 
@@ -122,7 +122,7 @@ class DataModule(LightningDataModule):
 
     @abstractmethod
     def read(self) -> tuple[Batch, Batch]:
-        """The training and the validation items: vectors (N, d) or images (N, C, H, W), see `as_items` for their types."""
+        """The training and the validation items: vectors (N, d) or images (N, C, H, W); types as in `as_items`."""
         raise NotImplementedError
 
     def load(self) -> None:

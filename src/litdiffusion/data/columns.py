@@ -28,7 +28,7 @@ class Table(NamedTuple):
 def read_table(path: Path) -> Table:
     """All columns of the file, by its ending; text and numbers as they are.
 
-    Columns without a name are called 0, 1, 2, ...: those of an array, and of a .csv file whose first line holds numbers.
+    Columns without a name are called 0, 1, 2, ...: those of an array, and of a .csv file that begins with a number.
 
     Raises:
         UserError: no such file, another ending, or a file that cannot be read; rows or columns of unequal length.
@@ -113,7 +113,7 @@ def classes(table: Table, path: Path, name: str) -> tuple[np.ndarray, tuple[str,
 
 
 def _csv(path: Path) -> Table:
-    """Fields between commas, semicolons or tabs, or else between spaces; a first line without a number is the header."""
+    """Fields between commas, semicolons or tabs, else spaces; a first line without a number is the header."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -220,12 +220,10 @@ def _is_number(value: object) -> bool:
 
 
 def _class_name(value: object) -> str:
-    """The text of a class label: ``3`` for 3, 3.0 and True's 1."""
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+    """The text of a class label: ``3`` for 3, for 3.0 and for the text of either."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value).strip()
+    is_whole = "." in text and _is_number(text) and float(text).is_integer()
+    return str(int(float(text))) if is_whole else text
 
 
 def _natural(name: str) -> tuple[float, str]:

@@ -94,14 +94,15 @@ class TableData(DataModule):
         return take(data, class_label, train), take(data, class_label, val)
 
     def _in_float32(self, values: np.ndarray, names: Sequence[str]) -> torch.Tensor:
-        """The values (N, d) in float32, which has seven digits; refuses those that lose the differences between rows."""
-        with np.errstate(over="ignore"):
+        """The values (N, d) in float32, which has seven digits; refuses them if these do not tell rows apart."""
+        with np.errstate(over="ignore", invalid="ignore"):
             rounded = values.astype(np.float32)
-        error, std = np.abs(values - rounded).max(axis=0), values.std(axis=0)
-        for i in np.flatnonzero(~(error <= COARSE * std) & (values.min(axis=0) < values.max(axis=0))):
+            error, std = np.abs(values - rounded).max(axis=0), values.std(axis=0)
+        varies = values.min(axis=0) < values.max(axis=0)
+        for i in np.flatnonzero(~np.isfinite(error) | (varies & ~(error <= COARSE * std))):
             name = names[i] if len(names) == values.shape[1] else str(i)
             raise UserError(
-                f"{self.path}, column {name}: its values, about {values[0, i]:.10g} with deviation {std[i]:.3g}, are more "
-                f"than float32 can tell apart; subtract a constant from them, or divide them by one"
+                f"{self.path}, column {name}: float32 cannot tell its values apart, about {values[0, i]:.10g} with "
+                f"deviation {std[i]:.3g}; subtract a constant from them, or divide them by one"
             )
         return torch.from_numpy(rounded)

@@ -108,7 +108,8 @@ class Pretrained:
 
         Args:
             root: folder of downloaded data sets; None: ``LITDIFFUSION_DATA``, or ``./data``.
-            path: the folder of images or the table of a model of one's own data. A path in the checkpoint is never used.
+            path: the folder of images, or the table, of a model of one's own data. A path in the checkpoint is never
+                used.
         """
         paths = {"root": _root(root), **({} if path is None else {"path": path})}
         node = OmegaConf.create(self.part("data", paths))
