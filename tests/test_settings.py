@@ -11,6 +11,7 @@ from omegaconf import OmegaConf, open_dict
 
 from litdiffusion.build import Run
 from litdiffusion.commands.training import train
+from litdiffusion.config.optimizer import make_lr_schedule
 from litdiffusion.errors import UserError
 from litdiffusion.training.position import Position
 from litdiffusion.training.settings import settings_of, take_settings, take_settings_of_trainer
@@ -91,19 +92,22 @@ STEP = {"_target_": f"{RATES}.StepLR", "step_size": 2, "gamma": 0.5}
 BY_EPOCH = {"scheduler": STEP, "interval": "epoch"}
 CHAIN = {"_target_": "test_settings.chained", "gamma": 0.9}
 SEQUENCE = {"_target_": "test_settings.in_sequence", "gamma": 0.9}
-CHANGES = {
+SCHEDULES = {
+    "step": (STEP, {**STEP, "gamma": 0.1, "step_size": 3}),
+    "exponential": (exponential(0.9), exponential(0.5)),
+    "one cycle": (one_cycle(0.01), one_cycle(0.02)),
+    "multiplicative": (by_factor(0.9), by_factor(0.5)),
+    "chain": (CHAIN, {**CHAIN, "gamma": 0.5}),
+    "sequence": (SEQUENCE, {**SEQUENCE, "gamma": 0.5, "milestone": 3}),
+    "another class": (STEP, exponential(0.5)),
+    "none before": (None, STEP),
+    "none now": (STEP, None),
+    "equal": (SEQUENCE, SEQUENCE),
+}
+RUNS = {
     "rate": (["optimizer.lr=1e-2"], None, None),
-    "warm-up": (["lr_schedule=constant", "lr_schedule.warmup_steps=6"], None, None),
     "cosine's end": (["lr_schedule=cosine", "lr_schedule.final=0.5", "lr_schedule.warmup_steps=2"], None, None),
-    "step": ([], STEP, {**STEP, "gamma": 0.1, "step_size": 3}),
-    "exponential": ([], exponential(0.9), exponential(0.5)),
-    "one cycle": ([], one_cycle(0.01), one_cycle(0.02)),
-    "multiplicative": ([], by_factor(0.9), by_factor(0.5)),
-    "chain": ([], CHAIN, {**CHAIN, "gamma": 0.5}),
-    "sequence": ([], SEQUENCE, {**SEQUENCE, "gamma": 0.5, "milestone": 3}),
-    "another class": ([], STEP, exponential(0.5)),
     "by epoch": ([], BY_EPOCH, {**BY_EPOCH, "scheduler": {**STEP, "step_size": 1}}),
-    "none before": ([], {}, STEP),
     "none now": ([], STEP, {}),
 }
 
@@ -125,7 +129,41 @@ def multiplied(optimizer, factor: float):
     return torch.optim.lr_scheduler.MultiplicativeLR(optimizer, lambda step: factor)
 
 
-@pytest.mark.parametrize(("words", "then", "now"), CHANGES.values(), ids=CHANGES)
+def parts(node, lr: float = 1e-3):
+    """An optimizer of one weight and its schedule, as a module makes them."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr)
+    schedule = node and {"scheduler": make_lr_schedule(OmegaConf.create(node), optimizer, 8), "interval": "step"}
+    return optimizer, schedule
+
+
+def moved(made, count: int) -> list[float]:
+    """The rates of so many steps."""
+    found = []
+    for _ in range(count):
+        found.append(made[0].param_groups[0]["lr"])
+        made[0].step()
+        if made[1]:
+            made[1]["scheduler"].step()
+    return found
+
+
+@pytest.mark.parametrize("lr", [1e-3, 5e-3])
+@pytest.mark.parametrize(("then", "now"), SCHEDULES.values(), ids=SCHEDULES)
+def test_a_schedule_gives_the_rates_of_the_new_settings_from_the_checkpoint_on(then, now, lr):
+    old = parts(then)
+    content = {"progress": {"settings": settings_of(old, 8, then)}}
+    moved(old, 4)
+    content |= {"optimizer_states": [old[0].state_dict()]}
+    content["lr_schedulers"] = [old[1]["scheduler"].state_dict()] if then else []
+    take_settings(content, lambda: parts(now, lr), settings_of(parts(now, lr), 8, now), Position(4, 0, 4, 4))
+    new = parts(now, lr)
+    new[0].load_state_dict(content["optimizer_states"][0])
+    if now:
+        new[1]["scheduler"].load_state_dict(content["lr_schedulers"][0])
+    assert moved(new, 4) == moved(parts(now, lr), 8)[4:]
+
+
+@pytest.mark.parametrize(("words", "then", "now"), RUNS.values(), ids=RUNS)
 def test_every_rate_after_the_checkpoint_is_that_of_a_whole_run_of_the_new_config(words, then, now, tmp_path):
     trusted = ["trusted=[test_settings]", "lr_schedule=constant", "lr_schedule.warmup_steps=3"]
     path, _ = run(tmp_path / "then", *trusted, steps=4, node=then)
@@ -136,7 +174,7 @@ def test_every_rate_after_the_checkpoint_is_that_of_a_whole_run_of_the_new_confi
     assert found == {step: expected[step] for step in found}
 
 
-@pytest.mark.parametrize("node", [None, {"_target_": f"{RATES}.OneCycleLR", "max_lr": 0.01}], ids=["cosine", "cycle"])
+@pytest.mark.parametrize("node", [None, one_cycle(0.01)], ids=["cosine", "cycle"])
 def test_a_run_that_is_made_longer_has_the_rates_of_the_long_one(node, tmp_path):
     words = ["lr_schedule=cosine", "lr_schedule.warmup_steps=2"]
     run(tmp_path / "run", *words, steps=4, node=node)
