@@ -14,7 +14,7 @@ from litdiffusion.errors import UserError
 
 VALUES = [
     *("epoch=3-step=40.ckpt", "val{0.25}.ckpt", "é.ckpt", "日本.ckpt", "it's.ckpt", 'say "a".ckpt', "[x].ckpt"),
-    *("a(1).ckpt", "a'b,c.ckpt", "a#b.ckpt", "a;b&c.ckpt", "a=b c.ckpt", "`a`.ckpt", "a\\'b.ckpt", "{a}{b}.ckpt", "!a.ckpt"),
+    *("a(1).ckpt", "a'b,c.ckpt", "a#b.ckpt", "a;b&c.ckpt", "a=b c.ckpt", "`a`.ckpt", "a\\'b.ckpt", "{a}{b}.ckpt"),
 ]  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def test_the_line_that_is_proposed_gives_the_value_as_typed_through_the_shell(va
     (word,) = shlex.split(str(error.value).partition("quote it: ")[2])
     parts = value_of(word).list if multirun and "," in value else [value_of(word)]
     assert ",".join(getattr(part, "text", part) for part in parts) == value
-    assert readable([word]) == [word] or multirun
+    assert readable(["-m"] * multirun + [word])[-1] == word
 
 
 @pytest.mark.parametrize("value", [*VALUES, "a,b", "a\\", '\\"', "a b", "1e3", "null"])

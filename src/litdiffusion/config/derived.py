@@ -114,16 +114,14 @@ def look_up(name: str, cfg: DictConfig) -> Any:
     )  # a ListConfig, because a plain list cannot resolve ${derived.shape.0}
 
 
-def _facts(cfg: DictConfig) -> Facts:
-    return facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
-
-
 def _scale(cfg: DictConfig) -> dict[str, Any]:
-    return of_scale(_facts(cfg))
+    look_up("shape", cfg)  # reads the data once for all of these values
+    return _CACHE[_scale, _content(cfg)]
 
 
 def _data(cfg: DictConfig) -> dict[str, Any]:
-    facts = _facts(cfg)
+    facts = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
+    _CACHE[_scale, _content(cfg)] = of_scale(facts)  # before the codec, which may need it
     codec = make_a(Codec, cfg.codec, "codec")
     return of_data(cfg, facts, codec, latent_scale(facts, codec)) | of_hardware(cfg, facts)
 
