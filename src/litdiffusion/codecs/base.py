@@ -40,6 +40,10 @@ class Codec(Described, nn.Module):
         """The range of encoded items, given the data's range and shape; tensors are (1, *shape). None: unknown."""
         return None
 
+    def summary(self, shape: Sequence[int]) -> str:
+        """A line for the start of a run on items of this shape; empty if there is nothing to say."""
+        return ""
+
     def units(self, item: Tensor) -> Tensor:
         """The derivative of each coordinate of `decode`, shaped like an encoded item (B, *shape), if `in_data_space`.
 

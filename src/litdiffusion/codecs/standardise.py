@@ -13,6 +13,8 @@ from litdiffusion.errors import UserError
 
 LOW, HIGH = 0.3, 3.0
 """Deviations that `Standardise` leaves alone unless it is told to standardise ``always``."""
+SHOWN = 8
+"""Largest number of coordinates whose constants are printed."""
 
 
 class Standardise(Identity):
@@ -71,6 +73,13 @@ class Standardise(Identity):
             return value_range
         low, high = (self.encode(torch.full((1, *shape), end)) for end in value_range)
         return low, high
+
+    def summary(self, shape: Sequence[int]) -> str:
+        if not self.standardises(len(shape)):
+            return ""
+        pairs = [f"{mean:.4g} ± {std:.4g}" for mean, std in zip(self.mean, self.std, strict=True)]
+        listed = ", ".join(pairs[:SHOWN]) + (f", ... ({len(pairs)})" if len(pairs) > SHOWN else "")
+        return f"standardised for training (mean ± deviation): {listed}; results are in the data's units"
 
     def units(self, item: Tensor) -> Tensor:
         return self._constants(item)[1].expand_as(item) if self.standardises(item.ndim - 1) else super().units(item)

@@ -7,12 +7,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from litdiffusion.build import Experiment, Run
-from litdiffusion.codecs import Standardise
 from litdiffusion.config import tree
 from litdiffusion.config.yamls import groups_of_this_job
 from litdiffusion.runs.record import RunRecord
 from litdiffusion.training.checkpoints import LAST
 from litdiffusion.training.length import num_items, total_steps
+
+MOST_CLASSES = 20
+"""Largest number of classes whose names are printed."""
 
 
 def print_once(experiment: Experiment, line: str) -> None:
@@ -51,18 +53,12 @@ def announce(experiment: Experiment, run: Run) -> None:
 
 def what_data_are(experiment: Experiment) -> Iterator[str]:
     """A line on the classes of the data if they have names, and one on the codec if it standardises."""
-    facts, codec = experiment.facts, experiment.module.codec
-    names = getattr(facts, "class_names", None)
+    names = list(getattr(experiment.facts, "class_names", None) or ())
     if names:
-        yield f"classes: {_listed([f'{i} = {name}' for i, name in enumerate(names)])}"
-    if isinstance(codec, Standardise) and codec.standardises(len(facts.shape)):
-        numbers = zip(codec.mean, codec.std, strict=True)
-        pairs = _listed([f"{mean:.4g} ± {std:.4g}" for mean, std in numbers])
-        yield f"standardised for training (mean ± deviation): {pairs}; results are in the data's units"
-
-
-def _listed(words: list[str], most: int = 8) -> str:
-    return ", ".join(words[:most]) + (f", ... ({len(words)})" if len(words) > most else "")
+        shown = [f"{i} = {name}" for i, name in enumerate(names[:MOST_CLASSES])]
+        yield f"classes: {', '.join(shown)}{f', ... ({len(names)})' if len(names) > MOST_CLASSES else ''}"
+    if line := experiment.module.codec.summary(experiment.facts.shape):
+        yield line
 
 
 def report(experiment: Experiment, run: Run) -> None:
