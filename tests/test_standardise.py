@@ -47,6 +47,7 @@ def test_both_directions_in_closed_form_and_in_half_precision():
     assert codec.encode(x.double()).dtype == torch.float64
     assert codec.log_units(x) == pytest.approx(LOG_UNITS)
     torch.testing.assert_close(codec.units(z), torch.tensor(STD).expand(500, 2))
+    assert Standardise([2.0], [4.0]).log_units(x) == pytest.approx(2 * math.log(4))  # one pair for all coordinates
     images = Standardise([1.0, 2.0, 3.0], [2.0, 2.0, 4.0])
     assert images.encode(torch.full((1, 3, 2, 2), 5.0)).mean((0, 2, 3)).tolist() == [2.0, 1.5, 0.5]
     assert images.log_units(torch.zeros(4, 3, 2, 2)) == pytest.approx(4 * math.log(16))
@@ -104,6 +105,8 @@ def test_the_constants_do_not_depend_on_the_order_of_a_sum():
     assert len({(tuple(s.mean.tolist()), tuple(s.std.tolist())) for s in scales}) == 1
     assert scales[0].mean.tolist() == pytest.approx(MEAN, abs=3e-4)
     assert scales[0].std.tolist() == pytest.approx(STD, rel=1e-5)
+    whole = scale_of(x.flatten()[:, None])
+    torch.testing.assert_close(torch.stack(scale_of(x).pooled()), torch.stack(whole))
     assert scale_of(torch.full((9, 2), 7.25)).rounded().mean.tolist() == [7.25, 7.25]
 
 

@@ -24,7 +24,8 @@ class Standardise(Identity):
     measures the constants once, on its training items; every checkpoint and export holds them in its config.
 
     Args:
-        mean, std: of each coordinate or channel (C,); a ``std`` of 0 counts as 1. None: the data are left alone.
+        mean, std: of each coordinate or channel (C,), or one for all (1,); a ``std`` of 0 counts as 1. None: the data
+            are left alone.
         always: false: only vectors are standardised, and only if they are far from mean 0 and deviation 1: in some
             coordinate ``|mean| > std``, or ``std`` outside [0.3, 3].
 
@@ -92,7 +93,7 @@ class Standardise(Identity):
         dtype = torch.promote_types(x.dtype, torch.float32)
         key = (dtype, x.device, x.ndim)
         if key not in self._kept:
-            if x.shape[1] != len(self.mean):
+            if len(self.mean) not in (1, x.shape[1]):
                 raise UserError(
                     f"codec.mean has {len(self.mean)} values, but items have {x.shape[1]} coordinates or channels; "
                     f"leave codec.mean and codec.std to the run, or take codec=identity"

@@ -18,6 +18,8 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training.hardware import precision_for
 
+MOST = 4096
+"""Largest number of coordinates with a mean and a deviation each: more would swell every config."""
 _CACHE: dict[tuple[Callable, str], dict[str, Any]] = {}
 
 
@@ -48,8 +50,9 @@ def _with_derived(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
 
 
 def of_scale(facts: Facts) -> dict[str, Any]:
-    """Mean and deviation of the training data in data space."""
-    scale = scale_of(facts.training_reference(items_for_scale(facts.shape))).rounded()
+    """Mean and deviation of the training data in data space; one pair for all of more than `MOST` coordinates."""
+    scale = scale_of(facts.training_reference(items_for_scale(facts.shape)))
+    scale = (scale.pooled() if len(scale.mean) > MOST else scale).rounded()
     return {"data_mean": scale.mean.tolist(), "data_std": scale.std.tolist()}
 
 

@@ -27,6 +27,11 @@ class Scale(NamedTuple):
         """
         return float(f"{self.std.square().mean().sqrt().item():.4g}") or 1.0
 
+    def pooled(self) -> "Scale":
+        """One mean and one deviation (1,) over all coordinates together."""
+        mean = self.mean.mean(dim=0, keepdim=True)
+        return Scale(mean, (self.std.square() + (self.mean - mean).square()).mean(dim=0, keepdim=True).sqrt())
+
     def rounded(self) -> "Scale":
         """Constants of equal data that are equal on every machine: deviations to five digits, means to 1e-5 of them."""
         std = torch.tensor([float(f"{value:.5g}") for value in self.std.tolist()], dtype=torch.float64)
