@@ -53,7 +53,7 @@ def announce(experiment: Experiment, run: Run) -> None:
 
 def what_data_are(experiment: Experiment) -> Iterator[str]:
     """A line on the classes of the data if they have names, and one on the codec if it standardises."""
-    names = list(getattr(experiment.facts, "class_names", None) or ())
+    names = list(experiment.facts.class_names or ())
     if names:
         shown = [f"{i} = {name}" for i, name in enumerate(names[:MOST_CLASSES])]
         yield f"classes: {', '.join(shown)}{f', ... ({len(names)})' if len(names) > MOST_CLASSES else ''}"
