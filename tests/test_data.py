@@ -653,7 +653,7 @@ def test_each_config_gives_every_argument_of_its_class(path: Path, tmp_path):
     loaded = OmegaConf.load(path)
     config = OmegaConf.create({"seed": 7, **(loaded if whole else {"data": loaded})})
     if OmegaConf.is_missing(config.data, "path"):
-        config.data.path = str(write_csv(tmp_path / "t.csv", points(20)) if path.stem == "table" else tmp_path)
+        config.data.path = str(write_csv(tmp_path / "t.csv", points(300)) if path.stem == "table" else tmp_path)
     arguments = OmegaConf.to_container(config.data, resolve=True)
     target = getattr(litdiffusion.data, arguments.pop("_target_").removeprefix("litdiffusion.data."))
     assert set(arguments) == set(inspect.signature(target.__init__).parameters) - {"self"}
