@@ -108,7 +108,6 @@ RUNS = {
     "rate": (["optimizer.lr=1e-2"], None, None),
     "cosine's end": (["lr_schedule=cosine", "lr_schedule.final=0.5", "lr_schedule.warmup_steps=2"], None, None),
     "by epoch": ([], BY_EPOCH, {**BY_EPOCH, "scheduler": {**STEP, "step_size": 1}}),
-    "none now": ([], STEP, {}),
 }
 
 

@@ -120,7 +120,8 @@ def twins(tmp_path_factory):
     torch.set_num_threads(1)
     settings = [*TINY, *SMALL, "trainer.max_steps=60", "trainer.val_check_interval=30", "optimizer.lr=3e-3"]
     settings += ["callbacks.live_quality.samples=200", "callbacks.live_likelihood.max_share=null"]
-    settings += ["callbacks.live_quality.max_share=null"]
+    settings += ["callbacks.live_quality.max_share=null", "callbacks.trajectory=null", "callbacks.field=null"]
+    settings += ["callbacks.forward_process=null"]
 
     def run(name, path, *more):
         train(composed(*settings, f"data.path={path}", *more), Run(folder / name, name))
