@@ -243,6 +243,12 @@ def test_counts_that_an_optimizer_keeps_among_its_settings_are_restored():
     assert (group["k"], group["weight_decay"]) == (7, 0.5)
 
 
+def test_a_checkpoint_without_settings_is_warned_of():
+    content = {"progress": {}, "optimizer_states": [parts(STEP)[0].state_dict()], "lr_schedulers": []}
+    with pytest.warns(UserWarning, match="does not say how its optimizer was made"):
+        take_settings(content, lambda: parts(STEP), settings_of(parts(STEP), 8, STEP), Position(4, 0, 4, 4))
+
+
 def test_a_loss_scaler_keeps_its_scale_and_takes_its_settings():
     class Trainer:
         callbacks = ()

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import BARE_RUN, TINY, UNMEASURED, composed
+from conftest import BARE_RUN, TINY, TINY_UNET, UNMEASURED, composed
 from omegaconf import OmegaConf
 from tables import MEAN, STD, points, write_csv
 
@@ -18,6 +18,7 @@ from litdiffusion.config.derived import look_up
 from litdiffusion.data import DataModule, Mixture, scale_of
 from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.denoisers import ClippedDenoiser
+from litdiffusion.diffusion.levels import seeded_noise
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.exporting import export
@@ -293,6 +294,26 @@ def test_near_data_and_images_are_left_alone_bit_for_bit():
         assert OmegaConf.to_container(cfg.codec, resolve=True)["mean"] == codec.mean
         x = normal(4, *look_up("shape", cfg))
         assert codec.encode(x) is x
+
+
+def test_images_are_standardised_by_channel_if_asked_and_clipped_in_their_own_range(tmp_path):
+    words = [
+        *TINY,
+        *TINY_UNET,
+        "callbacks=none",
+        "logger=none",
+        "codec=standardise",
+        "schedule.steps=50",
+        "metrics=none",
+    ]
+    experiment = build(composed(*words, "schedule.steps=50"), Run(tmp_path))
+    module = experiment.module
+    z = module.codec.encode(experiment.facts.training_reference(1000))
+    assert (z.mean().item(), z.std().item()) == (pytest.approx(0, abs=0.05), pytest.approx(1, abs=0.05))
+    x = module.draw(4, seeded_noise(0))
+    assert x.min().item() >= -1 - 1e-5
+    assert x.max().item() <= 1 + 1e-5
+    assert x.max().item() - x.min().item() > 1.9
 
 
 def test_clipping_in_the_units_of_the_data():

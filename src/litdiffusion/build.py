@@ -6,7 +6,7 @@ from pathlib import Path
 
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from litdiffusion.callbacks import FinalValidation, Interrupts
 from litdiffusion.codecs import Codec
@@ -105,7 +105,8 @@ def build_module(
         kind: class of the module.
     """
     clip = codec.latent_range(value_range, tuple(cfg.derived.shape))
-    numbers = clip if clip == value_range else None  # the objective knows a range of numbers only
+    # An objective takes bytes for bytes only where they are not standardised.
+    numbers = None if clip is None or isinstance(clip[0], Tensor) else clip
     return kind(
         build_denoiser(cfg, schedule),
         build_objective(cfg, schedule, numbers),

@@ -56,7 +56,11 @@ def take_settings(checkpoint: dict[str, Any], make: Callable[[], Made], now: dic
         at: position of the checkpoint.
     """
     then = checkpoint.get("progress", {}).get("settings")
-    if then is None or not checkpoint.get("optimizer_states"):
+    if not checkpoint.get("optimizer_states"):
+        return
+    if then is None:
+        warnings.warn("the checkpoint does not say how its optimizer was made, so all settings of optimizer and "
+                      "lr_schedule come from it, also those that this config changes", stacklevel=2)  # fmt: skip
         return
     state = checkpoint["optimizer_states"][0]
     if then["optimizer"] != now["optimizer"] or len(then["groups"]) != len(now["groups"]):
