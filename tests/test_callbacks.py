@@ -11,6 +11,7 @@ from PIL import Image
 
 from litdiffusion.callbacks import Trajectory
 from litdiffusion.callbacks.pictures import evenly_spaced, level_titles, noised_like, states_of, target_name
+from litdiffusion.codecs import Identity, Standardise
 from litdiffusion.diffusion.levels import CLEAN, seeded_noise
 from litdiffusion.diffusion.samplers import State
 from litdiffusion.diffusion.schedules import VE, VP, LinearChain, NoiseLadder
@@ -147,9 +148,11 @@ def test_a_walk_that_ends_at_a_noise_level_is_compared_with_data_noised_to_it():
     level = NoiseLadder(torch.tensor([3.0])).at(1.0)
     blurred, clean = State(data, level), State(data, CLEAN)
     assert target_name(blurred) == "noised data"
-    assert noised_like(blurred, data).std().item() == pytest.approx(3.0, rel=0.05)
+    assert noised_like(blurred, data, Identity()).std().item() == pytest.approx(3.0, rel=0.05)
+    far = noised_like(blurred, data + 50.0, Standardise([50.0, 50.0], [10.0, 20.0]))  # noised in model space
+    assert far.std(0).tolist() == pytest.approx([30.0, 60.0], rel=0.05)
     assert target_name(clean) == "data"
-    assert noised_like(clean, data) is data
+    assert noised_like(clean, data, Identity()) is data
 
 
 def test_langevin_samples_are_measured_against_noised_data_and_tell_the_modes_weights(trained, capsys):
@@ -157,6 +160,7 @@ def test_langevin_samples_are_measured_against_noised_data_and_tell_the_modes_we
         "data=two_gaussians",
         "data.size=600",
         "data.standardise=false",
+        "codec=identity",
         "recipe=dsm",
         "schedule.sigma=3",
         "sampler.steps=20",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import CONF, TINY_UNET, composed
 from fakes import write_cifar10, write_mnist, write_pictures
+from tables import points, write_csv
 
 from litdiffusion.config.make import make
 from litdiffusion.diffusion.samplers import Sampler
@@ -39,6 +40,8 @@ def overrides_for(group: str, choice: str, tmp_path: Path, monkeypatch: pytest.M
         write_pictures(tmp_path / "pictures")
         extra = [f"data.path={tmp_path}/pictures", "data.image_size=[12,16]"] if choice == "image_folder" else []
         return [f"data={choice}", *SMALL_NET, "data.val_size=8", *extra]
+    if (group, choice) == ("data", "table"):
+        return ["data=table", f"data.path={write_csv(tmp_path / 't.csv', points(300))}"]
     if (group, choice) == ("model", "unet"):
         return TINY_UNET
     if (group, choice) == ("model", "diffusers_unet"):

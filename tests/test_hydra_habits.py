@@ -310,9 +310,9 @@ def test_the_config_is_printed_as_a_tree_in_the_order_of_the_defaults(command, t
         ("~sed", "did you mean seed?"),
         ("callbacks.mine.x=1", "to append to your config use +callbacks.mine.x=1"),
         ("model.foo=3", "to append to your config use +model.foo=3"),
-        ("seed=1,2", "To sweep over it, add --multirun"),
+        ("seed=1,2", "for a run of each add -m, for a list give 'seed=[1,2]'"),
         ("+seed=3", "Or add a second + to add or override 'seed': '++seed=3'"),
-        ("a=[1", "See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details"),
+        ("a=[1", "a=[1 does not close all of its brackets and quotes"),
     ],
 )
 def test_a_typing_error_is_answered_with_the_name_that_was_meant(word, hint, command):

@@ -99,7 +99,7 @@ class Bad(L.LightningDataModule):
         x = torch.ones(8, 2)
         return {
             "dictionary": lambda: DataLoader([{"x": row} for row in x], batch_size=4),
-            "integers": lambda: DataLoader(x.long(), batch_size=4),
+            "integers": lambda: DataLoader(torch.ones(8, 1, 2, 2).long(), batch_size=4),
             "empty": lambda: DataLoader(x, batch_size=16, drop_last=True),
             "shape": lambda: DataLoader(torch.ones(8, 3), batch_size=4),
             "nan": lambda: DataLoader(x / 0 - x / 0, batch_size=4),
@@ -205,7 +205,7 @@ def test_the_same_through_the_command_line(command, tmp_path, monkeypatch):
     ("kind", "message"),
     [
         ("dictionary", r"a batch must be a tensor"),
-        ("integers", r"items must be floats, or bytes"),
+        ("integers", r"images must be floats or bytes"),
         ("empty", r"the training loader returns no batch"),
         ("shape", r"data\.shape=\(2,\) is declared, but the training loader returns items of \(3,\)"),
         ("nan", r"the training data have 16 values that are NaN"),

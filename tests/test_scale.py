@@ -125,7 +125,7 @@ def test_data_that_a_process_does_not_follow_are_warned_of_in_one_line_with_the_
         warn_of_scale(scale_of(mean + std * normal((500, 2))), made_for, has_range)
     (line,) = [str(warning.message) for warning in caught]
     assert "\n" not in line
-    assert "standardise the data (toys: data.standardise=true), or take recipe=edm, ve or ncsn" in line
+    assert "standardise the data (codec=auto or standardise), or take recipe=edm, ve or ncsn" in line
 
 
 @pytest.mark.parametrize(("std", "mean", "made_for", "has_range"), NOT_WARNED.values(), ids=NOT_WARNED)
@@ -151,7 +151,7 @@ class Wide(DataModule):
 
 @pytest.mark.parametrize(("recipe", "high"), [("edm", 80.0), ("ve", 50.0), ("ncsn", 10.0)])
 def test_a_run_measures_the_deviation_and_its_schedule_follows(built, recipe, high, recwarn):
-    experiment = built(f"recipe={recipe}", "data._target_=test_scale.Wide", "metrics=none")
+    experiment = built(f"recipe={recipe}", "codec=identity", "data._target_=test_scale.Wide", "metrics=none")
     sigma_data = experiment.cfg.derived.sigma_data
     assert sigma_data == pytest.approx(40, rel=0.1)
     assert experiment.module.denoiser.schedule.prior_std == pytest.approx(high * sigma_data)
@@ -162,11 +162,11 @@ def test_a_run_measures_the_deviation_and_its_schedule_follows(built, recipe, hi
 @pytest.mark.parametrize("words", [["recipe=flow"], ["recipe=edm", "+data.mean=500"]], ids=["flow", "edm"])
 def test_a_run_warns_of_data_that_its_process_does_not_follow(built, words):
     with pytest.warns(UserWarning, match="the training data have"):
-        built(*words, "data._target_=test_scale.Wide", "metrics=none")
+        built(*words, "codec=identity", "data._target_=test_scale.Wide", "metrics=none")
 
 
 def test_a_config_alone_knows_its_schedule_too():
-    cfg = composed("recipe=edm", "data=two_gaussians", "data.standardise=false")
+    cfg = composed("recipe=edm", "data=two_gaussians", "data.standardise=false", "codec=identity")
     assert cfg.schedule.sigma_data == cfg.derived.sigma_data == look_up("sigma_data", cfg)
     assert cfg.schedule.sigma_data == pytest.approx(((400 * 2 / 9 + 1 + 2 / 9 + 1) / 2) ** 0.5, rel=0.03)
     assert composed("recipe=edm", "data=spiral").derived.sigma_data == 1.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import lightning as L
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from litdiffusion.callbacks import FinalValidation, Interrupts
 from litdiffusion.codecs import Codec
@@ -71,10 +71,10 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     data = make_a(L.LightningDataModule, cfg.data, "data")
     facts = facts_of(data)
     use_threads(cfg.threads, facts.shape)
-    codec = make_a(Codec, cfg.codec, "codec")
     quality = make_quality(cfg, facts, required=facts is data)
-    scale = derived.latent_scale(facts, codec)
-    cfg, schedule = derived.merged(cfg, run.dir, facts, codec, scale, quality)
+    cfg, codec, scale, schedule = derived.merged(cfg, run.dir, facts, quality)
+    if quality is not None:
+        quality.codec = codec
     warn_of_scale(scale, schedule.sigma_data, has_range=facts.value_range is not None and codec.in_data_space)
     L.seed_everything(fold_seed(cfg.seed, "init") % 2**32, verbose=False)  # for the initial weights
     exact = exact_denoiser(schedule, codec.latent_law(facts.mixture))
@@ -105,9 +105,12 @@ def build_module(
         exact: exact denoiser of the data, if it is known.
         kind: class of the module.
     """
+    clip = codec.latent_range(value_range, tuple(cfg.derived.shape))
+    # An objective takes bytes for bytes only where they are not standardised.
+    numbers = None if clip is None or isinstance(clip[0], Tensor) else clip
     return kind(
         build_denoiser(cfg, schedule),
-        build_objective(cfg, schedule, value_range),
+        build_objective(cfg, schedule, numbers),
         shape=tuple(cfg.derived.shape),
         sampler=make_a(Sampler, cfg.sampler, "sampler"),
         codec=codec,
@@ -115,7 +118,7 @@ def build_module(
         lr_schedule=lr_schedule_maker(cfg),
         ema_decay=cfg.ema_decay,
         seed=cfg.seed,
-        clip=value_range if cfg.clip_samples else None,
+        clip=clip if cfg.clip_samples else None,
         exact_denoiser=exact,
         skip_nonfinite=cfg.skip_nonfinite,
         num_classes=cfg.derived.num_classes,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from litdiffusion.callbacks.pictures import evaluating, facts_for, level_titles, save_picture, step_due
+from litdiffusion.codecs import Identity
 from litdiffusion.diffusion.gaussian import diffuse, mix, score
 from litdiffusion.diffusion.levels import Level, seeded_noise
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -92,18 +93,23 @@ class Field(L.Callback):
         schedule, noise = module.denoiser.schedule, seeded_noise(fold_seed(self.seed, "field"))
         data = module.codec.encode(facts_for(self, trainer).training_reference(self.points).to(module.device)).cpu()
         levels = self._panel_levels(schedule, data.std(dim=0).square().mean().sqrt().item())
-        samples = [diffuse(data, noise(data), level) for level in levels]
-        grids = field_grids(samples, self.arrows if len(data[0]) == 2 else POINTS_1D)
+        shown = module.codec if module.codec.in_data_space else Identity()  # a latent space has its own units
+        samples = [shown.decode(diffuse(data, noise(data), level)) for level in levels]
+        places = field_grids(samples, self.arrows if len(data[0]) == 2 else POINTS_1D)
+        grids = [shown.encode(place.to(data.dtype)) for place in places]
         with evaluating(module):
             learned = self._field_on_grids(
-                module.sampling_denoiser(self.weights), [grid.to(module.device, data.dtype) for grid in grids], levels
+                module.sampling_denoiser(self.weights), [grid.to(module.device) for grid in grids], levels
             )
         exact = module.exact_denoiser
         truths = [None] * len(levels) if exact is None else self._field_on_grids(exact, grids, levels)
-        return [
-            FieldPanel(*row)
-            for row in zip(titles_with_std(schedule, levels), samples, grids, learned, truths, strict=True)
-        ]
+        titles, units = titles_with_std(schedule, levels), shown.units(places[0])
+        fields = [[self._in_units(x, units) for x in xs] for xs in (learned, truths)]
+        return [FieldPanel(*row) for row in zip(titles, samples, places, *fields, strict=True)]
+
+    def _in_units(self, field: Tensor | None, units: Tensor) -> Tensor | None:
+        """A field in model space as one in data space, see `Codec.units`."""
+        return None if field is None else field / units if self.kind == "score" else field * units
 
     def _panel_levels(self, schedule: NoiseSchedule, std: float) -> list[Level]:
         """The levels of the panels without repetitions, the cleanest first."""

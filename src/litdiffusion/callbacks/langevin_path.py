@@ -29,7 +29,7 @@ class LangevinPath(L.Callback):
     Args:
         run_dir: the run's folder.
         steps: number of steps of the chain, each one network call for a single point.
-        step_size: h, in squared units of the data.
+        step_size: h, in squared units of model space, where the chain begins at the origin.
         keep_every: every n-th state is shown.
         points: number of noised data points.
         weights: "ema" or "raw".
@@ -66,7 +66,10 @@ class LangevinPath(L.Callback):
         data = pl_module.codec.encode(data.to(pl_module.device)).cpu()
         noised = diffuse(data, seeded_noise(fold_seed(self.seed, "langevin_data"))(data), level)
         title = f"one Langevin chain, step size {self.step_size:g}, σ = {level.sigma.item():.3g}"
-        picture = path_picture(noised, self.path(pl_module), title, self.keep_every, "noised data")
+        path, codec = self.path(pl_module), pl_module.codec
+        if codec.in_data_space:
+            noised, path = codec.decode(noised), codec.decode(path)
+        picture = path_picture(noised, path, title, self.keep_every, "noised data")
         save_picture(trainer, self.run_dir, "langevin_path", picture, "langevin_path.png")
 
     def path(self, module: DiffusionModule) -> Tensor:

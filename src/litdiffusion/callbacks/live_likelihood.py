@@ -19,9 +19,9 @@ from litdiffusion.training.clock import Budget
 class LiveLikelihood(L.Callback):
     """Measures ``-log p`` of the same first validation items with the averaged weights, at every validation.
 
-    Logs ``likelihood/bits_per_dimension`` for images (per byte) or ``likelihood/nats`` for vectors (per item, in model
-    space). If the data distribution is known, ``likelihood/nats_best`` is its own value. See `quick_nats` for the
-    measurement. Nothing is measured for a codec other than the identity or for a single noise level. Nothing is
+    Logs ``likelihood/bits_per_dimension`` for images (per byte) or ``likelihood/nats`` for vectors (per item, in the
+    units of the data). If the data distribution is known, ``likelihood/nats_best`` is its own value. See `quick_nats`
+    for the measurement. Nothing is measured for a codec that leaves data space or for a single noise level. Nothing is
     measured either while the flow of an untrained net is too stiff to solve, which is warned of once.
 
     Args:
@@ -69,7 +69,8 @@ class LiveLikelihood(L.Callback):
     @torch.no_grad()
     def _values(self, trainer: L.Trainer, module: DiffusionModule) -> dict[str, float]:
         facts = facts_for(self, trainer)
-        x_0 = facts.reference(self.items).to(module.device)
+        items = facts.reference(self.items).to(module.device)
+        x_0, log_units = module.codec.encode(items), module.codec.log_units(items)
         bytes = facts.value_range == BYTES and are_bytes(x_0)
         with evaluating(module):
             nats = quick_nats(
@@ -84,7 +85,7 @@ class LiveLikelihood(L.Callback):
             return {}
         if bytes:
             return {"likelihood/bits_per_dimension": bits_per_dimension(nats.mean(), x_0[0].numel()).item()}
-        return {"likelihood/nats": nats.mean().item(), **self._best_nats(facts, x_0.cpu())}
+        return {"likelihood/nats": nats.mean().item() + log_units, **self._best_nats(facts, items.cpu())}
 
     def _best_nats(self, facts: Any, x_0: Tensor) -> dict[str, float]:
         mixture = facts.mixture

@@ -10,6 +10,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from litdiffusion.codecs import Codec
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import Level, seeded_noise
@@ -154,9 +155,12 @@ def target_name(end: State) -> str:
     return "data" if end.level.is_clean else "noised data"
 
 
-def noised_like(end: State, data: Tensor) -> Tensor:
+def noised_like(end: State, data: Tensor, codec: Codec) -> Tensor:
     """The data at the noise level where the samples end; unchanged if that is clean."""
-    return data if end.level.is_clean else diffuse(data, seeded_noise(fold_seed(0, "trajectory_data"))(data), end.level)
+    if end.level.is_clean:
+        return data
+    x_0 = codec.encode(data)
+    return codec.decode(diffuse(x_0, seeded_noise(fold_seed(0, "trajectory_data"))(x_0), end.level))
 
 
 def display_range(facts: Any) -> tuple[float, float]:

@@ -115,7 +115,7 @@ class Trajectory(L.Callback):
             picture = trajectory_picture(
                 [state.x for state in states],
                 panel_titles(module.denoiser.schedule, states),
-                self._target(trainer),
+                self._target(trainer, module),
                 f"reverse process after {step} steps",
                 display_range(facts_for(self, trainer)),
                 data_title=target_name(states[-1]),
@@ -136,7 +136,7 @@ class Trajectory(L.Callback):
         names = panel_titles(module.denoiser.schedule, self.states)
         name = target_name(self.states[-1])
         limits = display_range(facts_for(self, trainer))
-        write_atomically(path, trajectory_gif(xs, names, self._target(trainer), limits, data_title=name))
+        write_atomically(path, trajectory_gif(xs, names, self._target(trainer, module), limits, data_title=name))
 
-    def _target(self, trainer: L.Trainer) -> Tensor:
-        return noised_like(self.states[-1], facts_for(self, trainer).reference(self.points))
+    def _target(self, trainer: L.Trainer, module: DiffusionModule) -> Tensor:
+        return noised_like(self.states[-1], facts_for(self, trainer).reference(self.points), module.codec)

@@ -2,5 +2,6 @@
 
 from litdiffusion.codecs.base import Codec
 from litdiffusion.codecs.identity import Identity
+from litdiffusion.codecs.standardise import Standardise
 
-__all__ = ["Codec", "Identity"]
+__all__ = ["Codec", "Identity", "Standardise"]

@@ -8,12 +8,17 @@ from torch import Tensor, nn
 
 from litdiffusion.parts.described import Described
 
+Range = tuple[float, float]
+
 
 class Codec(Described, nn.Module):
     """Maps data to model space, in which the diffusion runs, and back: (B, *shape) <-> (B, *latent_shape(shape))."""
 
     in_data_space: bool = False
-    """Whether model space is data space: likelihoods are then those of the data, and inpainting can fix pixels."""
+    """Whether model space is data space, or another unit and origin of each coordinate.
+
+    Likelihoods are then those of the data, inpainting can fix coordinates, and fields are shown in data space.
+    """
 
     @abstractmethod
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
@@ -30,3 +35,23 @@ class Codec(Described, nn.Module):
     def latent_law(self, law: Any) -> Any:
         """The distribution of encoded data in closed form, given the data's distribution ``law``; None if unknown."""
         return None
+
+    def latent_range(self, value_range: Range | None, shape: Sequence[int]) -> Range | tuple[Tensor, Tensor] | None:
+        """The range of encoded items, given the data's range and shape; tensors are (1, *shape). None: unknown."""
+        return None
+
+    def summary(self, shape: Sequence[int]) -> str:
+        """A line for the start of a run on items of this shape; empty if there is nothing to say."""
+        return ""
+
+    def units(self, item: Tensor) -> Tensor:
+        """The derivative of each coordinate of `decode`, shaped like an encoded item (B, *shape), if `in_data_space`.
+
+        A velocity in data space is ``units`` times that in model space, a score is divided by it, and
+        ``-log p(data) = -log p(latent) + sum log units``.
+        """
+        return item.new_ones(item.shape)
+
+    def log_units(self, item: Tensor) -> float:
+        """``sum log units`` of one item: what a density in model space lacks of one in data space, in nats."""
+        return self.units(item[:1]).double().log().sum().item()

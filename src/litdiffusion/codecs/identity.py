@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from litdiffusion.codecs.base import Codec
+from litdiffusion.codecs.base import Codec, Range
 
 
 class Identity(Codec):
@@ -24,3 +24,6 @@ class Identity(Codec):
 
     def latent_law(self, law: Any) -> Any:
         return law
+
+    def latent_range(self, value_range: Range | None, shape: Sequence[int]) -> Range | tuple[Tensor, Tensor] | None:
+        return value_range

@@ -1,6 +1,7 @@
 """Hydra's composition errors in one line, with the nearest known name, and the help text. Imports no torch."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from string import Template
@@ -50,9 +51,16 @@ def explain(error: Exception, config_dir: Path, config_name: str) -> str:
         return line + _yaml_mentioning(choice, config_dir)
     unknown = re.search(r"Could not (?:override|delete)(?: from config\.)? '(.+?)'", text)
     known = _known_keys(config_dir, config_name) if unknown else []
+    if unknown is not None and (typed := _typed_group(unknown.group(1))):
+        return f"{typed} sets a key that {unknown.group(1)} does not have; to add it type {shlex.quote('+' + typed)}"
     if unknown is None or unknown.group(1) in known or "Did you mean" in text:
         return one_line(error)
     return _unknown_key(unknown.group(1), known, text) + _yaml_mentioning(unknown.group(1), config_dir)
+
+
+def _typed_group(key: str) -> str | None:
+    """The argument ``key={...}`` of the command line, or None."""
+    return next((word for word in sys.argv[1:] if word.startswith(f"{key}={{")), None)
 
 
 def _unknown_key(key: str, known: list[str], text: str) -> str:

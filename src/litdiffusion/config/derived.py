@@ -18,23 +18,42 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training.hardware import precision_for
 
+MOST = 4096
+"""Largest number of coordinates with a mean and a deviation each: more would swell every config."""
 _CACHE: dict[tuple[Callable, str], dict[str, Any]] = {}
 
 
 def merged(
-    cfg: DictConfig, run_dir: Path, facts: Facts, codec: Codec, scale: Scale, quality: Quality | None
-) -> tuple[DictConfig, NoiseSchedule]:
-    """A read-only copy of ``cfg`` with every value of ``derived``, and the noise schedule; the only merge of a run.
+    cfg: DictConfig, run_dir: Path, facts: Facts, quality: Quality | None
+) -> tuple[DictConfig, Codec, Scale, NoiseSchedule]:
+    """A read-only copy of ``cfg`` with all of ``derived``, codec, latent scale and schedule; a run's only merge.
 
-    The schedule is made here, after the values that it may need (``sigma_data``) and before those that follow from it.
+    Codec and schedule are made here: after the values that they may need (``data_mean``, ``sigma_data``), and before
+    those that follow from them.
     """
-    values = {"run_dir": str(run_dir), **of_data(cfg, facts, codec, scale)}
-    values |= {**of_metric(cfg, quality.rising if quality else ()), **of_hardware(cfg, facts)}
-    result = OmegaConf.merge(cfg, {"derived": values})
+    result = _with_derived(cfg, {"run_dir": str(run_dir), **of_scale(facts)})
+    codec = make_a(Codec, result.codec, "codec")
+    scale = latent_scale(facts, codec)
+    values = {**of_data(cfg, facts, codec, scale), **of_hardware(cfg, facts)}
+    result = _with_derived(result, values | of_metric(cfg, quality.rising if quality else ()))
     schedule = make_a(NoiseSchedule, result.schedule, "schedule")
-    result = OmegaConf.merge(result, {"derived": of_schedule(schedule)})
+    result = _with_derived(result, of_schedule(schedule))
     OmegaConf.set_readonly(result, True)
-    return result, schedule
+    return result, codec, scale, schedule
+
+
+def _with_derived(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
+    """A copy of ``cfg`` with these values of ``derived``; a merge would first compute those that it replaces."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    plain["derived"] |= values
+    return OmegaConf.create(plain, flags={"struct": OmegaConf.is_struct(cfg)})
+
+
+def of_scale(facts: Facts) -> dict[str, Any]:
+    """Mean and deviation of the training data in data space; one pair for all of more than `MOST` coordinates."""
+    scale = scale_of(facts.training_reference(items_for_scale(facts.shape)))
+    scale = (scale.pooled() if len(scale.mean) > MOST else scale).rounded()
+    return {"data_mean": scale.mean.tolist(), "data_std": scale.std.tolist()}
 
 
 def latent_scale(facts: Facts, codec: Codec) -> Scale:
@@ -86,7 +105,9 @@ def look_up(name: str, cfg: DictConfig) -> Any:
 
     The result is cached by the content of the config.
     """
-    compute = {"noise_label_range": _schedule, "monitor": _metric, "mode": _metric}.get(name, _data)
+    special = {"noise_label_range": _schedule, "monitor": _metric, "mode": _metric}
+    special |= dict.fromkeys(("data_mean", "data_std"), _scale)
+    compute = special.get(name, _data)
     key = compute, _content(cfg)
     if key not in _CACHE:
         _CACHE[key] = compute(cfg)
@@ -96,8 +117,14 @@ def look_up(name: str, cfg: DictConfig) -> Any:
     )  # a ListConfig, because a plain list cannot resolve ${derived.shape.0}
 
 
+def _scale(cfg: DictConfig) -> dict[str, Any]:
+    look_up("shape", cfg)  # reads the data once for all of these values
+    return _CACHE[_scale, _content(cfg)]
+
+
 def _data(cfg: DictConfig) -> dict[str, Any]:
     facts = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
+    _CACHE[_scale, _content(cfg)] = of_scale(facts)  # before the codec, which may need it
     codec = make_a(Codec, cfg.codec, "codec")
     return of_data(cfg, facts, codec, latent_scale(facts, codec)) | of_hardware(cfg, facts)
 

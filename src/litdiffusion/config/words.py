@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from litdiffusion.config.origins import OPTIONAL
+from litdiffusion.config.quoting import readable
 from litdiffusion.errors import UserError
 
 DRY_RUN_OVERRIDES = ("hydra.output_subdir=null", "hydra/job_logging=none")
@@ -24,10 +25,10 @@ def hydra_arguments(arguments: Sequence[str], script: Path, config_dir: Path, co
     """The arguments in the form that Hydra accepts.
 
     Raises:
-        UserError: a group that every run needs is set to null.
+        UserError: a group that every run needs is set to null, or a value that needs quotes, see `quoting`.
     """
     primary = yaml.safe_load((config_dir / f"{config_name}.yaml").read_text())
-    words = _mark_new_keys([_replace_null(word, config_dir, primary) for word in arguments])
+    words = readable(_mark_new_keys([_replace_null(word, config_dir, primary) for word in arguments]))
     if "dry_run=true" in (word.lower() for word in words):
         words += [word for word in DRY_RUN_OVERRIDES if word not in words]
     if is_saved(config_file(words, script)):

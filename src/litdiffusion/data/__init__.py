@@ -1,12 +1,14 @@
-"""Data sets as Lightning data modules: toy densities, small image sets, folders of pictures."""
+"""Data sets as Lightning data modules: toy densities, small image sets, folders of pictures, tables of vectors."""
 
-from litdiffusion.data.base import DataModule, as_batch, bytes_to_floats
+from litdiffusion.data.arrays import bytes_to_floats
+from litdiffusion.data.base import DataModule, as_batch
 from litdiffusion.data.facts import Facts, LoaderFacts, facts_of
 from litdiffusion.data.image_folder import ImageFolder
 from litdiffusion.data.images import Digits, TorchvisionImages
 from litdiffusion.data.loaders import EpochLoader, loader
 from litdiffusion.data.order import EpochSampler, InOrderSampler, StripeSampler
 from litdiffusion.data.scale import Scale, items_for_scale, scale_of, warn_of_scale
+from litdiffusion.data.table import TableData
 from litdiffusion.data.toy_module import (
     Checkerboard,
     GaussianMixture,
@@ -39,6 +41,7 @@ __all__ = [
     "Spiral",
     "StripeSampler",
     "SwissRoll",
+    "TableData",
     "TorchvisionImages",
     "ToyData",
     "TwoGaussians",

@@ -4,11 +4,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
+from litdiffusion.data.arrays import as_class_labels, as_items, bytes_to_floats
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.data.loaders import Sliceable, loader
@@ -41,30 +43,28 @@ def hold_out(size: int, val_size: int) -> tuple[Tensor, Tensor]:
     return order[val_size:], order[:val_size]
 
 
-def bytes_to_floats(x: Tensor) -> Tensor:
-    """Data in data space: uint8 becomes ``x / 127.5 - 1`` in [-1, 1], in the default dtype; floats are unchanged."""
-    return (x.float() / 127.5 - 1).to(torch.get_default_dtype()) if x.dtype == torch.uint8 else x
-
-
 def as_batch(batch: Any) -> Batch:
-    """A `Batch` in data space and the default dtype, from a loader's tensor x, pair (x, class label) or `Batch`.
+    """A `Batch` in data space and the default dtype, from a loader's items x, pair (x, class label) or `Batch`.
+
+    x and the class labels are tensors or arrays of any numeric type, see `as_items`.
 
     Raises:
-        UserError: for any other type, or items that are neither floats nor bytes.
+        UserError: for any other type, and for images of integers that are not bytes.
     """
-    parts = (batch,) if isinstance(batch, Tensor) else tuple(batch) if isinstance(batch, Sequence) else ()
-    if not (1 <= len(parts) <= 2 and isinstance(parts[0], Tensor)):
+    arrays = Tensor | np.ndarray
+    parts = (batch,) if isinstance(batch, arrays) else tuple(batch) if isinstance(batch, Sequence) else ()
+    if not (1 <= len(parts) <= 2 and isinstance(parts[0], arrays)):
         raise UserError(
             f"a batch must be a tensor (B, ...) or a pair (tensor, class labels), but the loader returns "
             f"{type(batch).__name__}; let its collate_fn or its data set return one of these"
         )
-    data = bytes_to_floats(parts[0])
-    if not data.is_floating_point():
-        raise UserError(
-            f"items must be floats, or bytes (uint8) of images, but the loader returns {data.dtype}; convert them in "
-            f"the data set or its transform"
-        )
-    return Batch(data.to(torch.get_default_dtype()), *parts[1:])
+    return Batch(bytes_to_floats(as_items(parts[0])), *map(as_class_labels, parts[1:]))
+
+
+def as_part(part: Batch) -> Batch:
+    """Training or validation items as a `DataModule` keeps them, see `as_items`; files are left as they are."""
+    data = as_items(part[0]) if isinstance(part[0], Tensor | np.ndarray) else part[0]
+    return Batch(data, *map(as_class_labels, part[1:]))
 
 
 def check_finite(part: str, data: Sliceable) -> None:
@@ -94,6 +94,8 @@ class DataModule(LightningDataModule):
     """Shape of one item in data space: (2,) for points, (1, 28, 28) for images."""
     num_classes: int = 0
     """Number of classes; 0 for data without class labels."""
+    class_names: tuple[str, ...] | None = None
+    """The name of each class; None if they have none."""
     value_range: tuple[float, float] | None = None
     """Closed interval of data space that contains the data, (-1, 1) for images; None if unbounded."""
     mixture: Mixture | None = None
@@ -120,7 +122,7 @@ class DataModule(LightningDataModule):
 
     @abstractmethod
     def read(self) -> tuple[Batch, Batch]:
-        """The training and the validation items: uint8 images (N, C, H, W) or float32 vectors (N, d)."""
+        """The training and the validation items: vectors (N, d) or images (N, C, H, W); types as in `as_items`."""
         raise NotImplementedError
 
     def load(self) -> None:
@@ -130,7 +132,7 @@ class DataModule(LightningDataModule):
             UserError: for bad data, or sizes that do not fit the data.
         """
         if not self._loaded:
-            self.train, self.val = self.read()
+            self.train, self.val = map(as_part, self.read())
             check_finite("training", self.train.data)
             check_finite("validation", self.val.data)
             self._loaded = True

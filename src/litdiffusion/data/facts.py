@@ -2,7 +2,7 @@
 
 import random
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -31,6 +31,7 @@ class Facts(Protocol):
 
     shape: tuple[int, ...]
     num_classes: int
+    class_names: Sequence[str] | None
     value_range: tuple[float, float] | None
     complete: bool
     mixture: Mixture | None
@@ -85,7 +86,7 @@ def facts_of(data: Any, val: Any = None) -> Facts:
 class LoaderFacts:
     """The facts about data that are known by their loaders: declared attributes, else inferred from the first batches.
 
-    ``shape``, ``num_classes`` and ``value_range`` are read from ``declared`` if it has these attributes. Otherwise the
+    ``shape``, ``num_classes``, ``class_names`` and ``value_range`` are read from ``declared`` if it has them. Else the
     shape is that of the first item, the number of classes is one more than the largest class label seen, and images
     whose values lie in [0, 1] or [-1, 1] have that range. A warning lists the result. Up to 10 000 vectors or 2 000
     images of each part are kept.
@@ -117,6 +118,7 @@ class LoaderFacts:
                 f"{tuple(first.shape[1:])}; declare that shape, or none"
             )
         self.value_range: tuple[float, float] | None = getattr(declared, "value_range", None) or _range_of(first)
+        self.class_names: Sequence[str] | None = getattr(declared, "class_names", None)
         self.num_classes: int = getattr(declared, "num_classes", None) or _num_classes_of(self.train.class_label)
         self._warn_of_guesses()
 

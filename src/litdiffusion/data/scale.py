@@ -27,6 +27,18 @@ class Scale(NamedTuple):
         """
         return float(f"{self.std.square().mean().sqrt().item():.4g}") or 1.0
 
+    def pooled(self) -> "Scale":
+        """One mean and one deviation (1,) over all coordinates together."""
+        mean = self.mean.mean(dim=0, keepdim=True)
+        return Scale(mean, (self.std.square() + (self.mean - mean).square()).mean(dim=0, keepdim=True).sqrt())
+
+    def rounded(self) -> "Scale":
+        """Constants of equal data that are equal on every machine: deviations to five digits, means to 1e-5 of them."""
+        std = torch.tensor([float(f"{value:.5g}") for value in self.std.tolist()], dtype=torch.float64)
+        unit = torch.where(std > 0, 10.0 ** (std.clamp(min=1e-300).log10().floor() - 5), 1.0)
+        tidy = [float(f"{value:.15g}") for value in ((self.mean / unit).round() * unit).tolist()]
+        return Scale(torch.where(std > 0, torch.tensor(tidy, dtype=torch.float64), self.mean), std)
+
 
 def scale_of(x: Tensor) -> Scale:
     """The `Scale` of data (N, C, ...): over the items and, for images, over the pixels of a channel."""
@@ -59,6 +71,6 @@ def warn_of_scale(scale: Scale, made_for: float | None, has_range: bool) -> None
     if found:
         warnings.warn(
             f"the training data {', and '.join(found)}, so samples may miss scale or mean; standardise the data "
-            f"(toys: data.standardise=true), or take recipe=edm, ve or ncsn, which follow the deviation",
+            f"(codec=auto or standardise), or take recipe=edm, ve or ncsn, which follow the deviation",
             stacklevel=2,
         )

@@ -65,7 +65,8 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class
     ``class_labels`` (n,) are the items' classes, for a conditional model.
     """
     together, count = max(1, cfg.batch_size // cfg.samples), len(problem.items)
-    sampler, device = sampler_for(cfg, problem.items, problem.mask), device_for(cfg.device)
+    encoded = problem._replace(items=pretrained.codec.encode(problem.items))
+    sampler, device = sampler_for(cfg, encoded.items, encoded.mask), device_for(cfg.device)
     repeated_labels = None if class_labels is None else class_labels.repeat_interleave(cfg.samples)
     parts = []
     with progress_bar(pretrained.draws(sampler, device, cfg.clip), count * cfg.samples) as draws:
@@ -73,9 +74,10 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class
             items = range(start, min(start + together, count))
             indices = range(items.start * cfg.samples, items.stop * cfg.samples)
             noise = _noise_per_item([item_seed("inpainting", cfg.seed + i) for i in items])
-            part = replace(draws, sampler=sampler_for(cfg, *problem.repeated(items, cfg.samples)))
+            part = replace(draws, sampler=sampler_for(cfg, *encoded.repeated(items, cfg.samples)))
             parts.append(part.batch(indices, noise, repeated_labels).x.cpu())
-    return torch.cat(parts).unflatten(0, (-1, cfg.samples))
+    samples = torch.cat(parts).unflatten(0, (-1, cfg.samples))
+    return torch.where(problem.mask[:, None], problem.items[:, None], samples)  # because decoding rounds
 
 
 def sampler_for(cfg: DictConfig, known: Tensor, mask: Tensor) -> Sampler:

@@ -108,12 +108,13 @@ class Pretrained:
 
         Args:
             root: folder of downloaded data sets; None: ``LITDIFFUSION_DATA``, or ``./data``.
-            path: folder of the images, for a model of a folder of images. A path in the checkpoint is never used.
+            path: the folder of images, or the table, of a model of one's own data. A path in the checkpoint is never
+                used.
         """
         paths = {"root": _root(root), **({} if path is None else {"path": path})}
         node = OmegaConf.create(self.part("data", paths))
         if "path" in self._parts["data"] and "path" not in node:
-            raise UserError("this model was trained on a folder of images; give it by data_path=/my/images")
+            raise UserError("this model was trained on files of your own; give their path by data_path=/my/data")
         return facts_of(make(node, "data"))
 
     def metrics(self, root: str | None = None) -> Quality:
@@ -145,7 +146,8 @@ class Pretrained:
         if guidance is not None:
             self._check_guidance(guidance)
             denoiser = GuidedDenoiser(denoiser, guidance)
-        return ClippedDenoiser(denoiser, *self.value_range) if clip and self.value_range is not None else denoiser
+        clip_range = self.codec.latent_range(self.value_range, self.shape) if clip else None
+        return denoiser if clip_range is None else ClippedDenoiser(denoiser, *clip_range)
 
     def class_labels(self, n: int, class_label: int | Sequence[int] | None = None) -> Tensor | None:
         """The class labels (n,) of n samples: ``class_label`` repeated in turn, by default all classes in turn.

@@ -53,12 +53,14 @@ class HeldOut(NamedTuple):
     """Held-out items in model space (n, ...), whether they are bytes, and a sentence about their units.
 
     ``class_label`` (n,) holds the class labels for a conditional model, whose likelihood is that of x given its class.
+    ``log_units`` is what a density in model space lacks of one in data space, in nats per item, see `Codec.log_units`.
     """
 
     x_0: Tensor
     bytes: bool
     units: str
     class_label: Tensor | None = None
+    log_units: float = 0.0
 
 
 def likelihood_to_files(cfg: DictConfig) -> Path:
@@ -72,7 +74,10 @@ def likelihood_to_files(cfg: DictConfig) -> Path:
     held = _held_out(data, pretrained, cfg.n)._replace(class_label=pretrained.class_labels_of(data, cfg.n))
     folder = folder_for(cfg, "likelihood", "likelihood.csv")
     rows, terms = METHODS[cfg.method](cfg, pretrained, held)
-    rows += _exact_terms(data, held, rows[-1])
+    if held.log_units:
+        shift = Term("units of the data", torch.full_like(rows[-1].nats, held.log_units))
+        rows += [shift, Term(f"{rows[-1].name}, in them", rows[-1].nats + held.log_units)]
+    rows += _exact_terms(data, rows[-1], cfg.n) if held.class_label is None else []
     _write_table(rows, held, cfg, pretrained, folder)
     if terms is not None:
         _write_steps(terms, folder)
@@ -95,19 +100,22 @@ def _held_out(data: Facts, pretrained: Pretrained, n: int) -> HeldOut:
         x_0 = pretrained.codec.encode(data.reference(n))
     if not pretrained.codec.in_data_space:
         return HeldOut(x_0, False, "a density of the codec's latents, not of the data")
+    if log_units := pretrained.codec.log_units(x_0):
+        return HeldOut(x_0, False, "a density of the data in their own units", log_units=log_units)
     if data.value_range is not None and are_bytes(x_0):
         return HeldOut(x_0, True, "bits per dimension: per byte of the data; 8 without a model")
     shift = getattr(data, "std", torch.ones(1)).log().sum().item()
-    return HeldOut(
-        x_0, False, f"a density of the standardised data; add {shift:.4f} nats for the density in the data's own units"
-    )
+    units = "a density of the data in their own units"
+    if shift:  # a toy is a set of standardised points
+        units = f"a density of the standardised data; add {shift:.4f} nats for the density in the data's own units"
+    return HeldOut(x_0, False, units)
 
 
 def _bound(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> tuple[list[Term], BoundTerms]:
     denoiser: nn.Module = pretrained.denoiser
     variance = cfg.variance or ("learned" if denoiser.learned_variance else "forward")
     decoder = "8bit" if held.bytes else "gaussian"
-    if cfg.clip and held.bytes:
+    if cfg.clip and held.bytes:  # bytes are not standardised
         denoiser = ClippedDenoiser(denoiser, *pretrained.value_range)
     measure = partial(variational_bound, denoiser, variance=variance, decoder=decoder, steps=cfg.steps)
 
@@ -154,15 +162,15 @@ def _batches(cfg: DictConfig, pretrained: Pretrained, held: HeldOut) -> Iterator
             bar.update(len(batch))
 
 
-def _exact_terms(data: Facts, held: HeldOut, total: Term) -> list[Term]:
+def _exact_terms(data: Facts, total: Term, n: int) -> list[Term]:
     """Nats of the same items under the data's exact density, if it is known, and the model's excess over them.
 
     For a perfect model the excess is not 0 but the gap of the method: of the bound, or of the flow's density at t_min.
     """
     mixture = data.mixture
-    if mixture is None or held.class_label is not None:
+    if mixture is None:
         return []
-    truth = -mixture.log_density(held.x_0).double()
+    truth = -mixture.log_density(data.reference(n)).double()
     return [Term("exact density of the data", truth), Term("excess of the model", total.nats - truth)]
 
 

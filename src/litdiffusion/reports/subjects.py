@@ -49,8 +49,10 @@ def subjects(cfg: DictConfig) -> Iterator[Subject]:
             if not cfg.get("metrics") and not pretrained.has("metrics"):
                 raise UserError(f"{path} was trained with metrics=none; give metrics=vectors, classifier or inception")
             key = str((pretrained.part("data"), cfg.get("metrics") or pretrained.part("metrics")))
+            key += str(pretrained.config.codec)
             if key not in measures:
                 measures[key] = _make_quality(cfg, pretrained)
+                measures[key].codec = pretrained.codec
             yield Subject(name, path, weights, pretrained, measures[key])
 
 

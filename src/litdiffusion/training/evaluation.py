@@ -101,7 +101,9 @@ class Evaluation(L.LightningModule):
         """
         if not len(batch.data):
             raise UserError(f"{name} is empty; let the loader leave it out, or return at least one item")
-        x_0 = self.codec.encode(batch.data)
+        data = batch.data.to(self.device)  # Lightning does not move arrays of NumPy
+        misshapen = self.codec.in_data_space and data.shape[1:] != self.shape
+        x_0 = data if misshapen else self.codec.encode(data)
         if x_0.shape[1:] != self.shape:
             raise UserError(
                 f"{name} has items of shape {tuple(x_0.shape[1:])}, but the model takes {self.shape}; give all items "

@@ -24,6 +24,7 @@ from litdiffusion.training.evaluation import Evaluation
 from litdiffusion.training.guard import Health, diagnosis
 from litdiffusion.training.optimizers import NetAdamW
 from litdiffusion.training.position import Position, Progress, rewind
+from litdiffusion.training.settings import Made, settings_of, take_settings, take_settings_of_trainer
 from litdiffusion.training.train_log import TrainLog
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
@@ -97,6 +98,8 @@ class DiffusionModule(Evaluation):
         self._clip, self._class_dropout = clip, class_dropout
         self._lr: float | None = None
         self._is_set_up = False
+        self._settings: dict[str, Any] | None = None
+        self._restored: dict[str, Any] | None = None
         # In a list, so that torch does not train, move or save it.
         self._exact_output = [] if exact_denoiser is None else [ExactOutput(exact_denoiser, denoiser.parameterization)]
 
@@ -111,14 +114,26 @@ class DiffusionModule(Evaluation):
         return losses.mean()
 
     def configure_optimizers(self) -> Any:
+        optimizer, schedule = made = self._make_optimizer()
+        typed = self.description.get("config", {}).get("lr_schedule")
+        self._settings = settings_of(made, self.trainer.estimated_stepping_batches, typed)
+        self._take_settings()
+        return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _make_optimizer(self) -> Made:
         optimizer = self._optimizer(self.denoiser)
         for group in optimizer.param_groups if self._lr is not None else ():
             group["lr"] = self._lr
         if self._lr_schedule is None:
-            return optimizer
+            return optimizer, None
         schedule = self._lr_schedule(optimizer, self.trainer.estimated_stepping_batches)
-        schedule = schedule if isinstance(schedule, Mapping) else {"scheduler": schedule, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return optimizer, schedule if isinstance(schedule, Mapping) else {"scheduler": schedule, "interval": "step"}
+
+    def _take_settings(self) -> None:
+        """Puts the settings of this config into the checkpoint that is being restored, once both exist."""
+        if self._restored is not None and self._settings is not None:
+            take_settings(self._restored, self._make_optimizer, self._settings, self.progress.position)
+            self._restored = None
 
     @property
     def lr(self) -> float | None:
@@ -216,6 +231,8 @@ class DiffusionModule(Evaluation):
 
     def setup(self, stage: str) -> None:
         self._is_set_up = True
+        if stage == "fit":
+            self._settings = self._restored = None
 
     # The log
 
@@ -276,12 +293,13 @@ class DiffusionModule(Evaluation):
             "rows": sync_rows(self.trainer),
             "position": list(self.progress.position),
             "finished": self.progress.finished,
+            "settings": self._settings,
             **self.train_log.state_dict(),
             **self.health.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the losses that are not logged yet, and sets Lightning's counters to this step."""
+        """Restores losses that are not logged yet; sets Lightning's counters, and the settings of this config."""
         progress = checkpoint.get("progress")
         if progress is None:
             return
@@ -290,6 +308,9 @@ class DiffusionModule(Evaluation):
         self.progress.position = Position(*progress["position"])
         if "loops" in checkpoint:
             rewind(checkpoint["loops"]["fit_loop"], self.progress.position, self.trainer.max_steps != -1)
+            take_settings_of_trainer(checkpoint, self.trainer)
+            self._restored = checkpoint
+            self._take_settings()  # some strategies make the optimizer first, others restore first
 
     @classmethod
     def load_from_checkpoint(

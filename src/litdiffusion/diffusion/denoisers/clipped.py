@@ -16,9 +16,10 @@ class ClippedDenoiser(DenoiserWrapper):
     Saharia et al., "Photorealistic Text-to-Image Diffusion Models", 2022, arXiv 2205.11487, section 2.3.
     """
 
-    def __init__(self, denoiser: nn.Module, low: float, high: float):
+    def __init__(self, denoiser: nn.Module, low: float | Tensor, high: float | Tensor):
         super().__init__(denoiser)
         self.low, self.high = low, high
 
     def correct(self, prediction: Prediction, x_t: Tensor, level: Level, class_label: Tensor | None) -> Prediction:
-        return with_x_0(prediction, prediction.x_0.clamp(self.low, self.high), x_t, level)
+        ends = (end.to(x_t) if isinstance(end, Tensor) else end for end in (self.low, self.high))
+        return with_x_0(prediction, prediction.x_0.clamp(*ends), x_t, level)

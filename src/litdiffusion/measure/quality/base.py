@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from litdiffusion.codecs import Codec, Identity
 from litdiffusion.data import DataModule
 from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.measure.distances import Copying, Estimate
@@ -31,7 +32,11 @@ class Quality(ABC):
     live: ClassVar[int]
     """The number of samples for a measurement during training."""
 
+    codec: Codec
+    """The codec of the run; data are noised in its model space."""
+
     def __init__(self) -> None:
+        self.codec = Identity()
         self._data: DataModule | None = None
 
     @property

@@ -115,7 +115,10 @@ class VectorQuality(Quality):
         return self._noised(whole[chosen], level, seed)
 
     def _noised(self, x: Tensor, level: Level, seed: int) -> Tensor:
-        return x if level.is_clean else diffuse(x, seeded_noise(fold_seed(seed, "blur", len(x)))(x), level)
+        if level.is_clean:
+            return x
+        x_0, noise = self.codec.encode(x), seeded_noise(fold_seed(seed, "blur", len(x)))
+        return self.codec.decode(diffuse(x_0, noise(x_0), level))
 
     def _distance(self, name: str) -> Distance:
         scale = self.data.training_reference(PAIRWISE_POINTS).double().std(dim=0, correction=0).mean().item() or 1.0
