@@ -8,9 +8,10 @@ from typing import Any
 from litdiffusion.build import Run
 from litdiffusion.callbacks import Stopped
 from litdiffusion.commands.failures import known_failure
+from litdiffusion.data.identity import Identity
 from litdiffusion.errors import first_line
 from litdiffusion.runs.files import remove_parts
-from litdiffusion.runs.record import RunRecord, locked, read_record, write_record
+from litdiffusion.runs.record import RunRecord, locked, read_record, write_data_rows, write_record
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Attempt:
         with locked(self.run.dir) if self.is_rank_zero else contextlib.nullcontext():
             yield
 
-    def begin(self, step: int) -> int:
-        """Records that the run starts from ``step``; returns the number of this attempt."""
+    def begin(self, step: int, data: Identity | None = None) -> int:
+        """Records that the run starts from ``step`` with these data; returns the number of this attempt."""
         record = read_record(self.run.dir) or RunRecord("running", self.config)
         now = replace(
             record,
@@ -42,10 +43,13 @@ class Attempt:
             attempts=record.attempts + 1,
             step=step,
             error=None,
+            data=None if data is None else data.record(),
         )
         if self.is_rank_zero:
             for folder in (self.run.dir, self.run.dir / "checkpoints"):
                 remove_parts(folder)
+            if data is not None and data.rows:
+                write_data_rows(self.run.dir, data.listed())
             write_record(self.run.dir, now)
         return now.attempts
 

@@ -16,10 +16,11 @@ from litdiffusion.commands.attempts import Attempt
 from litdiffusion.commands.failures import data_failure, lightning_refusal
 from litdiffusion.commands.messages import announce, how_to_continue, print_once, report, report_complete, show_config
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
-from litdiffusion.commands.resuming import Start, check_complete, checkpoint_to_start_from
+from litdiffusion.commands.resuming import Start, check_complete, checkpoint_to_start_from, same_data
 from litdiffusion.config.checks import check_disk
 from litdiffusion.config.identity import action_for
 from litdiffusion.config.trainer import Quiet
+from litdiffusion.data.identity import Identity
 from litdiffusion.errors import Pruned, TrainingError, UserError
 from litdiffusion.runs.dashboards import describe_run, finish
 from litdiffusion.runs.files import fresh
@@ -68,9 +69,10 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     attempt = Attempt(run, config, is_rank_zero)
     with attempt.locked(), experiment.interrupts.listening():
         start = checkpoint_to_start_from(experiment, run, config)
+        data = same_data(experiment, run) if start.own else experiment.facts.identity()
         try:
             with attempt.recorded(experiment.trainer.world_size):
-                return _run_attempt(experiment, run, attempt, start)
+                return _run_attempt(experiment, run, attempt, start, data)
         except TrainingError as error:
             raise TrainingError(f"{error}. {how_to_continue(run, cfg)}") from error
         except Stopped as stop:
@@ -95,10 +97,10 @@ def _keep_derived(node: Any) -> Any:
     return node.replace("${", "\\${") if isinstance(node, str) and "${derived." in node else node
 
 
-def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Start) -> float | None:
+def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Start, data: Identity) -> float | None:
     """Trains from ``start`` and records the result; returns the run's metric."""
     trainer, metric = experiment.trainer, experiment.cfg.metric
-    _begin(experiment, run, attempt, start)
+    _begin(experiment, run, attempt, start, data)
     steps = _fit(experiment, run, start)
     numbers = trainer.callback_metrics.items()
     metrics = {name: float(value) for name, value in numbers if not name.startswith("time/")}
@@ -108,9 +110,9 @@ def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Star
     return None if value is None else float(value)
 
 
-def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Start) -> None:
+def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Start, data: Identity) -> None:
     """Records the attempt, cuts metrics.csv at the step of ``start`` and prints the run."""
-    count = attempt.begin(start.step)
+    count = attempt.begin(start.step, data)
     if start.own or count > 1:
         print_once(experiment, f"resuming {run.dir} from step {start.step} (attempt {count})")
     if attempt.is_rank_zero and (line := keep_rows(run.dir, start.step if start.own else 0, start.rows)):

@@ -51,7 +51,7 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("callbacks.langevin_path", "callbacks.last.every_n_steps", "callbacks.last.minutes"), Use.NOTHING),
     **dict.fromkeys(("save_every", "trusted", "expected", "dry_run"), Use.NOTHING),
     # the name of a run, and how it is started
-    **dict.fromkeys(("name", "resume", "sweep", "retries", "print_config"), Use.NOTHING),
+    **dict.fromkeys(("name", "resume", "allow_changed_data", "sweep", "retries", "print_config"), Use.NOTHING),
     # groups of scripts/inpaint.py, which no run has
     **dict.fromkeys(("inpainting", "mask"), Use.NOTHING),
     # values that are computed from the others

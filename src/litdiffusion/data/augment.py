@@ -1,5 +1,6 @@
 """Augmentation of training images on their device: random horizontal flips and small shifts."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -44,8 +45,8 @@ def _reflected(shift: Tensor, size: int) -> Tensor:
     return (size - 1) - ((size - 1) - index).abs()
 
 
-def augment_of(settings: Mapping[str, Any] | None, shape: tuple[int, ...]) -> Augment | None:
-    """The augmentation of ``data.augment`` for images of ``shape``; None if it changes nothing.
+def augment_of(settings: Mapping[str, Any] | None, shape: tuple[int, ...] | None = None) -> Augment | None:
+    """The augmentation of ``data.augment`` for images of ``shape``, if it is known; None if it changes nothing.
 
     Raises:
         UserError: an unknown setting, or a value out of range.
@@ -56,7 +57,7 @@ def augment_of(settings: Mapping[str, Any] | None, shape: tuple[int, ...]) -> Au
     found = Augment(**{name: value for name, value in settings.items() if value is not None})
     if not isinstance(found.flip, bool):
         raise UserError(f"data.augment.flip={found.flip}: must be true or false")
-    most = min(shape[1:]) - 1 if len(shape) == 3 else 0
+    most = sys.maxsize if shape is None else min(shape[1:]) - 1 if len(shape) == 3 else 0
     if isinstance(found.shift, bool) or not isinstance(found.shift, int) or not 0 <= found.shift <= most:
         raise UserError(f"data.augment.shift={found.shift}: must be a whole number of pixels from 0 to {most}")
     return found if found.flip or found.shift else None

@@ -163,6 +163,10 @@ class DataModule(LightningDataModule):
         sizes = len(self.train.data), len(self.val.data)
         return Identity("items", *sizes, self.fingerprint(), tuple(self.class_names))
 
+    def repeatable(self) -> bool:
+        """Whether another reading gives the same items: `read` must do so."""
+        return True
+
     def test(self) -> Batch:
         """The official test split with its class labels, or the validation items if the data set has no test split."""
         self.load()

@@ -1,5 +1,6 @@
 """Facts about the data of a run: this project's data modules declare them; for other data they are inferred."""
 
+import copy
 import random
 import warnings
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -57,6 +58,8 @@ class Facts(Protocol):
 
     def identity(self) -> Identity: ...
 
+    def repeatable(self) -> bool: ...
+
 
 def facts_of(data: Any, val: Any = None) -> Facts:
     """The facts about ``data``: ``data`` itself, loaded, if it is a `DataModule`; else its `LoaderFacts`.
@@ -109,6 +112,7 @@ class LoaderFacts:
 
     def __init__(self, train: Any, val: Any = None, declared: Any = None):
         self.name: str = type(train if declared is None else declared).__name__.lower()
+        self._loaders = train, val
         with _fixed_randomness():
             train_part = _first_items(train, "training")
             val_part = train_part if val is None else _first_items(val, "validation")
@@ -184,6 +188,14 @@ class LoaderFacts:
             rows = [tensor_digest({"x": x}) + f" {label}" for x, label in zip(part.data, labels, strict=True)]
             digests += sorted(rows) if self.complete else rows
         return Identity.of_rows("items", *self._counts, digests, self.class_names).without_rows()
+
+    def repeatable(self) -> bool:
+        """Whether another reading gives the same kept items; a loader may draw them from an own random source."""
+        with _fixed_randomness():
+            parts = [_first_items(loader, "repeated").items for loader in self._loaders if loader is not None]
+        again = copy.copy(self)
+        again.train, again.val = parts[0], parts[-1]
+        return again.identity().digest == self.identity().digest
 
 
 class FirstItems(NamedTuple):

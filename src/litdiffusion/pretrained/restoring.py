@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from litdiffusion.build import build_module
 from litdiffusion.config.make import make
+from litdiffusion.data.augment import augment_of
 from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint
@@ -36,7 +37,9 @@ def restored_module(
     parts |= {name: pretrained.section(name) for name in ("data", "metrics") if pretrained.has(name)}
     config = OmegaConf.merge(pretrained.config, parts, settings)
     schedule = make(config.schedule, "schedule")
-    module = build_module(config, pretrained.codec, schedule, pretrained.value_range, kind=kind)
+    augment = augment_of(parts.get("data", {}).get("augment"))
+    of_data = {"class_names": pretrained.class_names, "augment": augment}
+    module = build_module(config, pretrained.codec, schedule, pretrained.value_range, kind=kind, **of_data)
     module.load_state_dict(content["state_dict"], strict=strict)
     module.on_load_checkpoint({key: value for key, value in content.items() if key != "loops"})
     return module.eval()
