@@ -655,12 +655,8 @@ def test_each_config_gives_every_argument_of_its_class(path: Path):
     if "path" in config.data:
         config.data.path = "."
     if OmegaConf.is_missing(config.data, "name"):
-        config.data |= {
-            "name": "FakeData",
-            "options": {"size": 4, "image_size": [3, 8, 8]},
-            "val_size": 2,
-            "batch_size": 2,
-        }
+        small = {"options": {"size": 4, "image_size": [3, 8, 8]}, "val_size": 2, "batch_size": 2}
+        config.data.update({"name": "FakeData", **small})
     arguments = OmegaConf.to_container(config.data, resolve=True)
     target = getattr(litdiffusion.data, arguments.pop("_target_").removeprefix("litdiffusion.data."))
     assert set(arguments) == set(inspect.signature(target.__init__).parameters) - {"self"}

@@ -29,7 +29,7 @@ MAX_WIDTH, MAX_HEIGHT = 2340, 1600
 
 
 def to_pixels(images: Tensor, value_range: Range, size: tuple[int, int] | None = None) -> Tensor:
-    """Images (n, C, H, W), C = 1, 3 or 4, as uint8 (n, 3, H', W'), clipped to the range and scaled to ``size`` = (H', W').
+    """Images (n, C, H, W), C = 1, 3 or 4, as uint8 (n, 3, H', W'), clipped to the range and scaled to ``size``.
 
     Enlarging repeats pixels by an integer factor; shrinking averages them. Values that are not finite become pink.
     Images with alpha (C = 4) are laid on a chequered ground.

@@ -51,11 +51,7 @@ def write_checks(folder: Path, subject: Subject, samples: Tensor, class_labels: 
 
 def _by_class(samples: Tensor, class_labels: Tensor, class_names: Sequence[str]) -> tuple[Tensor, int, list[str]]:
     """Samples of the first ten classes, one column each, with the number of columns and the classes' names."""
-    classes = class_labels.unique()[:COLUMNS]
-    rows = min(COLUMNS, *((class_labels[: len(samples)] == k).sum().item() for k in classes))
-    if not rows:
-        return samples[:SHOWN], COLUMNS, []
-    chosen = torch.stack(
-        [(class_labels[: len(samples)] == k).nonzero().flatten()[:rows] for k in classes], dim=1
-    ).flatten()
-    return samples[chosen], len(classes), class_captions(class_labels[chosen], class_names)
+    places = [(class_labels[: len(samples)] == k).nonzero().flatten() for k in class_labels.unique()[:COLUMNS]]
+    rows = min(COLUMNS, *map(len, places))
+    chosen = torch.stack([place[:rows] for place in places], dim=1).flatten()
+    return samples[chosen], len(places), class_captions(class_labels[chosen], class_names)
