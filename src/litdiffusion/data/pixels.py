@@ -1,6 +1,7 @@
 """How the values of a picture become bytes: their range, transparency, size and channels."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -225,14 +226,30 @@ def _values(image: Any, kind: str) -> np.ndarray:
 
 
 def _deep_png(image: Any) -> np.ndarray:
-    """The 16-bit values (H, W, C) of a PNG whose high bytes alone Pillow would read."""
-    from torchvision.io import ImageReadMode, decode_image
+    """The 16-bit values (H, W, C) of a PNG whose high bytes alone Pillow would read.
 
+    Grey with alpha has four bytes a pixel, read as four channels. Colours are read twice: in the order of bytes that
+    the file does not have, what Pillow takes for the high byte is the low one.
+    """
     position = image.fp.tell()
     image.fp.seek(0)
-    content = torch.frombuffer(bytearray(image.fp.read()), dtype=torch.uint8)
+    content = image.fp.read()
     image.fp.seek(position)
-    return decode_image(content, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+    raw = image.tile[0][3]
+    if raw == "LA;16B":
+        return _unpacked(content, "RGBA").reshape(*image.size[::-1], 2, 2) @ np.array([256, 1], np.uint16)
+    high, low = (_unpacked(content, raw[:-1] + order).astype(np.uint16) for order in "BL")
+    return 256 * high + low
+
+
+def _unpacked(content: bytes, raw: str) -> np.ndarray:
+    """The bytes (H, W, C) of a file, unpacked as if its pixels were stored in the form ``raw``."""
+    from PIL import Image
+
+    with Image.open(BytesIO(content)) as image:
+        codec, extents, offset, _ = image.tile[0]
+        image.tile = [(codec, extents, offset, raw)]
+        return np.asarray(image)
 
 
 def _num_colours(values: np.ndarray) -> int:
