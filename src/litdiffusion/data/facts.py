@@ -112,7 +112,7 @@ class LoaderFacts:
 
     def __init__(self, train: Any, val: Any = None, declared: Any = None):
         self.name: str = type(train if declared is None else declared).__name__.lower()
-        self._loaders = train, val
+        self._loaders, self._declared = (train, val), declared
         with _fixed_randomness():
             train_part = _first_items(train, "training")
             val_part = train_part if val is None else _first_items(val, "validation")
@@ -190,9 +190,13 @@ class LoaderFacts:
         return Identity.of_rows("items", *self._counts, digests, self.class_names).without_rows()
 
     def repeatable(self) -> bool:
-        """Whether another reading gives the same kept items; a loader may draw them from an own random source."""
+        """Whether another reading gives the same kept items; a data module may draw them from an own random source."""
+        loaders = self._loaders
+        if isinstance(self._declared, L.LightningDataModule):
+            self._declared.setup("fit")
+            loaders = self._declared.train_dataloader(), _val_loader_of(self._declared)
         with _fixed_randomness():
-            parts = [_first_items(loader, "repeated").items for loader in self._loaders if loader is not None]
+            parts = [_first_items(loader, "repeated").items for loader in loaders if loader is not None]
         again = copy.copy(self)
         again.train, again.val = parts[0], parts[-1]
         return again.identity().digest == self.identity().digest
