@@ -39,6 +39,9 @@ def overrides_for(group: str, choice: str, tmp_path: Path, monkeypatch: pytest.M
         write_pictures(tmp_path / "pictures")
         extra = [f"data.path={tmp_path}/pictures", "data.image_size=[12,16]"] if choice == "image_folder" else []
         return [f"data={choice}", *SMALL_NET, "data.val_size=8", *extra]
+    if (group, choice) == ("data", "torchvision"):
+        fake = "data.options={size: 40, image_size: [3, 8, 8]}"
+        return ["data=torchvision", "data.name=FakeData", fake, *SMALL_NET, "data.val_size=8"]
     if (group, choice) == ("model", "unet"):
         return TINY_UNET
     if (group, choice) == ("model", "diffusers_unet"):

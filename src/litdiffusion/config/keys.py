@@ -30,6 +30,7 @@ KEYS: dict[str, Use] = {
     # the model and its process
     **dict.fromkeys(("conditional", "learned_variance", "model", "codec", "schedule", "parameterization"), PART),
     **dict.fromkeys(("class_dropout", "times", "weighting", "objective", "data"), PART),
+    "data.augment": TRAINING | Use.EXPORT,
     "data.path": Use.RUN | Use.EXPORT | Use.JOB,
     **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb"), Use.EXPORT),
     **dict.fromkeys(("seed", "ema_decay"), TRAINING | Use.MODEL | Use.EXPORT),

@@ -25,9 +25,9 @@ class Augment(NamedTuple):
     flip: bool = False
     shift: int = 0
 
-    def __call__(self, x: Tensor, *position: int) -> Tensor:
-        """The changed images, on the device of ``x``: a pure function of ``x`` and ``position`` (seed, step, ...)."""
-        generator = torch.Generator().manual_seed(fold_seed(*position, _AUGMENT))
+    def __call__(self, x: Tensor, seed: int, *position: int) -> Tensor:
+        """The changed images, on the device of ``x``: a function of ``x``, the seed and the position (step, ...)."""
+        generator = torch.Generator().manual_seed(fold_seed(seed, _AUGMENT, *position))
         flipped = torch.rand(len(x), generator=generator) < 0.5
         moved = torch.randint(-self.shift, self.shift + 1, (2, len(x), 1), generator=generator).to(x.device)
         if self.flip:

@@ -150,8 +150,8 @@ class DiffusionModule(Evaluation):
             return batch
         if batch.data.ndim != 4:
             raise UserError(f"augment takes images (B, C, H, W), not items {tuple(batch.data.shape[1:])}; leave it out")
-        position = self.seed, *self._step_and_micro_batch(batch_idx), self.global_rank
-        return batch._replace(data=self.augment(batch.data, *position))
+        position = *self._step_and_micro_batch(batch_idx), self.global_rank
+        return batch._replace(data=self.augment(batch.data, self.seed, *position))
 
     def time_offset(self, batch_idx: int) -> float:
         """Offset of this process's times; the times of all processes together cover their distribution evenly."""
