@@ -52,7 +52,7 @@ def remove(pictures: Path) -> None:
     (pictures / "a" / "4.bmp").unlink()
 
 
-def change(pictures: Path) -> None:
+def alter(pictures: Path) -> None:
     write(pictures / "b" / "5.bmp", 199)
 
 
@@ -67,7 +67,7 @@ def rename_class(pictures: Path) -> None:
 CHANGES = {
     add: ["24 -> 25 images", "a/new.bmp is new"],
     remove: ["24 -> 23 images", "a/4.bmp is gone"],
-    change: ["b/5.bmp is changed"],
+    alter: ["b/5.bmp is changed"],
     rename: ["a/4.bmp is gone", "a/44.bmp is new"],
     rename_class: ["b/1.bmp is gone (and 11 more)", "class 1 was b, is c"],
 }
