@@ -156,6 +156,41 @@ def test_values_beyond_the_given_range_and_values_that_are_no_numbers_are_refuse
             folder(tmp_path, value_range=wrong)
 
 
+def test_bytes_are_not_darkened_by_the_range_of_deeper_files(tmp_path: Path):
+    save(np.rint(4000 * RAMP).astype(np.uint16), tmp_path / "a.tif")
+    save(np.rint(255 * RAMP).astype(np.uint8), tmp_path / "b.tif")
+    assert "b.tif is an 8-bit picture, which cannot fill data.value_range=[0,4095]" in refusal(
+        folder(tmp_path, value_range=[0, 4095])
+    )
+    save(np.rint(65535 * RAMP).astype(np.uint16), tmp_path / "a.tif")
+    both = values(folder(tmp_path))  # each in its own range, which is known
+    assert torch.equal(both[0], both[1])
+
+
+def test_colour_of_16_bits_outside_png_is_read_by_its_high_bytes_or_refused(tmp_path: Path):
+    def tiff(name: str, array: np.ndarray) -> None:
+        """A little-endian TIFF of 16-bit colour, which Pillow cannot write."""
+        height, width, _ = array.shape
+        pixels = array.astype("<u2").tobytes()
+        bits, start = 8, 14
+        entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, bits), (259, 3, 1, 1), (262, 3, 1, 2)]
+        entries += [(273, 4, 1, start), (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(pixels)), (284, 3, 1, 1)]
+        directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+        head = b"II*\0" + struct.pack("<I", start + len(pixels)) + struct.pack("<3H", 16, 16, 16)
+        (tmp_path / name).write_bytes(head + pixels + directory + b"\0\0\0\0")
+
+    colours = np.stack([np.roll(RAMP, k) for k in range(3)], axis=2)
+    for name in ("a.tif", "b.tif"):
+        tiff(name, np.rint(65535 * colours))
+    for given in (None, [0, 65535]):
+        found = values(folder(tmp_path, channels=3, value_range=given))
+        assert np.abs(found[0].permute(1, 2, 0).numpy() - 255 * colours).max() <= 1
+    assert "save it as PNG of 16 bits" in refusal(folder(tmp_path, channels=3, value_range=[0, 4095]))
+    for name in ("a.tif", "b.tif"):
+        tiff(name, np.rint(4095 * colours))
+    assert "only the high bytes of such files can be read; save them as PNG" in refusal(folder(tmp_path, channels=3))
+
+
 def test_netpbm_files_declare_their_range(tmp_path: Path):
     array = np.rint(1000 * RAMP).astype(">u2")
     for name in "ab":
@@ -181,6 +216,7 @@ NEARLY[0, 0, 0, :5] = 1
 CONSTANT = {
     "images of one value": (torch.zeros(5, 1, 4, 4, dtype=torch.uint8), "every value is -1"),
     "nearly one value": (NEARLY, "99.84 % of the values are 0"),
+    "masks in bytes": (torch.randint(0, 2, (9, 1, 4, 4), dtype=torch.uint8), "all values lie from -1 to -0.9922"),
     "a constant channel": (torch.stack((torch.rand(9, 4, 4), torch.ones(9, 4, 4)), 1), "channel 1 of 2 has the one"),
     "vectors of one value": (torch.full((9, 2), 3.0), "every value is 3"),
     "a constant coordinate": (torch.stack((torch.rand(9), torch.full((9,), 2.0)), 1), "coordinate 1 of 2 has the one"),

@@ -1,6 +1,8 @@
 """``derived``: values that one part declares for others, computed here for runs and for notebooks."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,8 @@ def look_up(name: str, cfg: DictConfig) -> Any:
 
 
 def _data(cfg: DictConfig) -> dict[str, Any]:
-    facts = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
+    with contextlib.redirect_stdout(sys.stderr):  # because a config that is printed goes to stdout
+        facts = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
     return of_data(cfg, facts, make_a(Codec, cfg.codec, "codec")) | of_hardware(cfg, facts)
 
 

@@ -51,6 +51,8 @@ def augment_of(settings: Mapping[str, Any] | None, shape: tuple[int, ...] | None
     Raises:
         UserError: an unknown setting, or a value out of range.
     """
+    if not isinstance(settings, Mapping | None):
+        raise UserError(f"data.augment={settings!r}: must be {{flip: true, shift: 4}}, or null")
     settings = dict(settings or {})
     for name in settings.keys() - Augment._fields:
         raise UserError(f"data.augment.{name} is unknown{nearest(name, list(Augment._fields))} (flip, shift)")

@@ -11,6 +11,8 @@ LOOKED_AT, NUMBERS = 2_000, 2**22
 """Largest number of items, and of numbers in them, that are looked at."""
 ALMOST = 0.99
 """Share of equal values from which data count as nearly constant."""
+NARROW = 2 / 16
+"""Width of the values of images, of the 2 from -1 to 1, up to which they are hardly visible."""
 NAMES_SHOWN = 20
 """How many class names a line lists."""
 
@@ -18,7 +20,7 @@ NAMES_SHOWN = 20
 def constant_problem(data: Tensor) -> str | None:
     """What is constant in items (N, C, ...) in data space, in a few words; None if they vary.
 
-    In this order: one value is all of the numbers or at least 99 % of them; a coordinate of vectors or a channel of
+    In this order: one value is all of the numbers or at least 99 % of them; images hardly vary; a coordinate of vectors or a channel of
     images has one value only.
     """
     if not data.numel():
@@ -30,6 +32,9 @@ def constant_problem(data: Tensor) -> str | None:
         return f"every value is {values:.4g}"
     if share >= ALMOST:
         return f"{100 * share:.2f} % of the values are {values:.4g}"
+    low, high = x.min().item(), x.max().item()
+    if x.ndim == 4 and high - low <= NARROW:
+        return f"all values lie from {low:.4g} to {high:.4g}"
     if x.ndim < 2:
         return None
     parts = x.transpose(0, 1).flatten(1)

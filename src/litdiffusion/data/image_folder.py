@@ -211,7 +211,8 @@ class ImageFolder(DataModule):
     def _ranges(self, files: list[str], headers: list[Header]) -> dict[str, pixels.Range]:
         """The range of each kind of file, from its values or from ``data.value_range``."""
         if self.file_range is not None:
-            return dict.fromkeys((*Pixels().ranges, pixels.INTEGER, pixels.FLOAT), self.file_range)
+            ranges = dict.fromkeys((*Pixels().ranges, pixels.INTEGER, pixels.FLOAT), self.file_range)
+            return ranges | ({pixels.HIGH_BYTE: (0, 255)} if self.file_range == (0, 65535) else {})
         ranges = dict(Pixels().ranges)
         for kind in sorted({header.kind for header in headers} - {BYTE}):
             chosen = [file for file, header in zip(files, headers, strict=True) if header.kind == kind]

@@ -12,7 +12,7 @@ from torch import Tensor
 from litdiffusion.errors import UserError
 
 Range = tuple[float, float]
-BYTE, HIGH_BYTE, INTEGER, DECLARED, FLOAT = "8-bit", "16-bit colour", "integer", "netpbm", "float"
+BYTE, HIGH_BYTE, INTEGER, DECLARED, FLOAT = "8-bit", "8-bit reading of 16-bit colour", "integer", "netpbm", "float"
 """Kinds of values in a file. 16-bit colour outside PNG is read by its high bytes; netpbm files declare their range."""
 SCALES = (1, 15, 255, 1023, 4095, 16383, 65535)
 """Usual largest values, by which a question names the likely range."""
@@ -191,6 +191,10 @@ def _as_bytes(image: Any, pixels: Pixels, name: str) -> Any:
     low, high = pixels.ranges[kind]
     if kind in (BYTE, HIGH_BYTE) and (low, high) == (0, 255):
         return image
+    if kind == HIGH_BYTE or (kind == BYTE and high > 255):
+        # Scaled by that range it would be nearly black.
+        remedy = "save it as PNG of 16 bits" if kind == HIGH_BYTE else "convert it, or move it to a set of its own"
+        raise UserError(f"{name} is an {kind} picture, which cannot fill data.value_range=[{low:g},{high:g}]; {remedy}")
     values = _values(image, kind)
     colours, alpha = _colours(values), values[..., _num_colours(values) :]
     smallest, largest = _extrema(colours, name)
