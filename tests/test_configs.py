@@ -42,6 +42,9 @@ def overrides_for(group: str, choice: str, tmp_path: Path, monkeypatch: pytest.M
         return [f"data={choice}", *SMALL_NET, "data.val_size=8", *extra]
     if (group, choice) == ("data", "table"):
         return ["data=table", f"data.path={write_csv(tmp_path / 't.csv', points(300))}"]
+    if (group, choice) == ("data", "torchvision"):
+        fake = "data.options={size: 40, image_size: [3, 8, 8]}"
+        return ["data=torchvision", "data.name=FakeData", fake, *SMALL_NET, "data.val_size=8"]
     if (group, choice) == ("model", "unet"):
         return TINY_UNET
     if (group, choice) == ("model", "diffusers_unet"):

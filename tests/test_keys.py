@@ -37,7 +37,7 @@ def test_every_key_of_the_config_has_a_row(config):
 
 
 def test_every_row_is_of_a_key_that_exists(config):
-    own = {"data.root", "data.path", "data.num_workers", "data.memory_limit_gb"}  # of image sets
+    own = {"data.augment", "data.root", "data.path", "data.num_workers", "data.memory_limit_gb"}  # of image sets
     own |= {"callbacks.langevin_path"}  # of an experiment
     for key in KEYS.keys() - own:
         assert key in groups() or OmegaConf.select(OmegaConf.create(config), key, default="absent") != "absent", key

@@ -103,7 +103,7 @@ def test_pixels_clip_average_and_flag_what_is_not_finite() -> None:
     halves = torch.tensor([[-1.0, 1.0], [-1.0, 1.0]])[None, None]
     assert to_pixels(halves, (-1.0, 1.0), (1, 1)).flatten().tolist() == [128] * 3
     with pytest.raises(ValueError, match="decode latents"):
-        to_pixels(torch.zeros(2, 4, 8, 8), (-1.0, 1.0))
+        to_pixels(torch.zeros(2, 5, 8, 8), (-1.0, 1.0))
 
 
 def test_image_grid_fills_rows_first_with_two_pixels_between() -> None:

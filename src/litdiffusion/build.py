@@ -1,5 +1,6 @@
 """The composition root: builds every object of a run from the config, in the order in which data flow through them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from litdiffusion.config.optimizer import lr_schedule_maker, make_optimizer
 from litdiffusion.config.public import public
 from litdiffusion.config.shapes import DummyOutput
 from litdiffusion.config.trainer import make_loggers, make_trainer
-from litdiffusion.data import Facts, facts_of, warn_of_scale
+from litdiffusion.data import Augment, Facts, facts_of, warn_of_scale
 from litdiffusion.diffusion.denoisers import Denoiser, exact_denoiser
 from litdiffusion.diffusion.objectives import DenoisingObjective
 from litdiffusion.diffusion.parameterizations import Parameterization
@@ -78,7 +79,8 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     warn_of_scale(scale, schedule.sigma_data, has_range=facts.value_range is not None and codec.in_data_space)
     L.seed_everything(fold_seed(cfg.seed, "init") % 2**32, verbose=False)  # for the initial weights
     exact = exact_denoiser(schedule, codec.latent_law(facts.mixture))
-    module = build_module(cfg, codec, schedule, facts.value_range, exact)
+    of_data = {"class_names": facts.class_names, "augment": facts.augment}
+    module = build_module(cfg, codec, schedule, facts.value_range, exact, **of_data)
     interrupts = Interrupts()
     callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.extra_callbacks, FinalValidation()]
     context = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
@@ -95,6 +97,8 @@ def build_module(
     value_range: tuple[float, float] | None,
     exact: nn.Module | None = None,
     kind: type[DiffusionModule] = DiffusionModule,
+    class_names: Sequence[str] = (),
+    augment: Augment | None = None,
 ) -> DiffusionModule:
     """Builds the Lightning module from a config whose ``derived`` is filled in.
 
@@ -104,6 +108,8 @@ def build_module(
         value_range: smallest and largest value of the data, or None.
         exact: exact denoiser of the data, if it is known.
         kind: class of the module.
+        class_names: names of the classes of the data.
+        augment: random changes of training images, or None.
     """
     clip = codec.latent_range(value_range, tuple(cfg.derived.shape))
     # An objective takes bytes for bytes only where they are not standardised.
@@ -123,6 +129,8 @@ def build_module(
         skip_nonfinite=cfg.skip_nonfinite,
         num_classes=cfg.derived.num_classes,
         class_dropout=cfg.class_dropout,
+        class_names=class_names,
+        augment=augment,
         description={"config": public(cfg), "value_range": value_range},
     )
 

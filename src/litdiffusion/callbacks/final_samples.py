@@ -23,7 +23,7 @@ from litdiffusion.measure.quality import Measured, Quality
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.class_labels import classes_in_proportion, grid_columns
+from litdiffusion.training.class_labels import class_captions, classes_in_proportion, classes_in_turn, grid_columns
 from litdiffusion.training.evaluation import check_weights
 
 
@@ -88,7 +88,8 @@ class FinalSamples(L.Callback):
     def _image_grid(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
         facts = facts_for(self, trainer)
         samples = self._final_state(module, self.images, None, facts).x
-        return image_grid(samples, grid_columns(len(samples), module.num_classes), display_range(facts))
+        captions = class_captions(classes_in_turn(len(samples), module.num_classes), module.class_names)
+        return image_grid(samples, grid_columns(len(samples), module.num_classes), display_range(facts), captions)
 
     def _comparison(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
         facts = facts_for(self, trainer)

@@ -19,10 +19,11 @@ from litdiffusion.diffusion.samplers import Sampler, State
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
+from litdiffusion.plots.images import in_rows
 from litdiffusion.runs.dashboards import log_picture
 from litdiffusion.runs.files import write_picture
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.class_labels import classes_in_turn
+from litdiffusion.training.class_labels import class_captions, classes_in_turn
 from litdiffusion.training.guard import sample_problem
 
 MIN_REFERENCE, MAX_RANDOM_SHARE = 64, 0.01
@@ -52,6 +53,13 @@ def states_of(
     if facts is not None:
         warn_of_broken_samples(module, states[-1], weights, facts)
     return states
+
+
+def classes_note(module: DiffusionModule, count: int) -> str:
+    """What a title says of the classes of ``count`` images, which come in turn; empty for other data."""
+    images = module.class_names and len(module.shape) == 3
+    captions = class_captions(classes_in_turn(count, module.num_classes), module.class_names) if images else []
+    return f"; classes {in_rows(captions)}" if captions else ""
 
 
 def warn_of_broken_samples(module: DiffusionModule, end: State, weights: str, facts: Any) -> None:

@@ -7,6 +7,7 @@ import lightning as L
 from torch import Tensor
 
 from litdiffusion.callbacks.pictures import (
+    classes_note,
     display_range,
     facts_for,
     limited_sampler,
@@ -116,7 +117,7 @@ class Trajectory(L.Callback):
                 [state.x for state in states],
                 panel_titles(module.denoiser.schedule, states),
                 self._target(trainer, module),
-                f"reverse process after {step} steps",
+                f"reverse process after {step} steps{classes_note(module, len(states[-1].x))}",
                 display_range(facts_for(self, trainer)),
                 data_title=target_name(states[-1]),
             )

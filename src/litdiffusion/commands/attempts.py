@@ -9,9 +9,10 @@ from litdiffusion.build import Run
 from litdiffusion.callbacks import Stopped
 from litdiffusion.commands.failures import known_failure
 from litdiffusion.config.secrets import masked_text
+from litdiffusion.data.identity import Identity
 from litdiffusion.errors import first_line
 from litdiffusion.runs.files import remove_parts
-from litdiffusion.runs.record import RunRecord, locked, read_record, write_record
+from litdiffusion.runs.record import RunRecord, locked, read_record, write_data_rows, write_record
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Attempt:
         with locked(self.run.dir) if self.is_rank_zero else contextlib.nullcontext():
             yield
 
-    def begin(self, step: int, hardware: dict[str, str | int]) -> int:
-        """Records that the run starts from ``step`` on this ``hardware``; returns the number of this attempt."""
+    def begin(self, step: int, hardware: dict[str, str | int], data: Identity | None = None) -> int:
+        """Records that the run starts from ``step`` on this ``hardware`` with these data; returns its number."""
         record = read_record(self.run.dir) or RunRecord("running", self.config)
         now = replace(
             record,
@@ -47,10 +48,13 @@ class Attempt:
             step=step,
             error=None,
             hardware=[*record.hardware, hardware],
+            data=None if data is None else data.record(),
         )
         if self.is_rank_zero:
             for folder in (self.run.dir, self.run.dir / "checkpoints"):
                 remove_parts(folder)
+            if data is not None and data.rows:
+                write_data_rows(self.run.dir, data.listed())
             write_record(self.run.dir, now)
         return now.attempts
 

@@ -1,7 +1,6 @@
 """The lines that a run prints at its start and at its end."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,6 @@ from litdiffusion.config.yamls import groups_of_this_job
 from litdiffusion.runs.record import RunRecord
 from litdiffusion.training.checkpoints import LAST
 from litdiffusion.training.length import num_items, total_steps
-
-MOST_CLASSES = 20
-"""Largest number of classes whose names are printed."""
 
 
 def print_once(experiment: Experiment, line: str) -> None:
@@ -42,7 +38,7 @@ def announce(experiment: Experiment, run: Run) -> None:
         f"parameters, {steps} steps{'' if batch_size is None else f' of {batch_size}'} on {trainer.world_size} x "
         f"{trainer.strategy.root_device.type} in {experiment.cfg.derived.precision}",
     )
-    for line in what_data_are(experiment):
+    if line := experiment.module.codec.summary(experiment.facts.shape):
         print_once(experiment, line)
     if trainer.max_epochs not in (None, -1) and steps == trainer.max_steps:
         print_once(
@@ -51,16 +47,6 @@ def announce(experiment: Experiment, run: Run) -> None:
             f"trainer.max_steps=-1 trains all epochs",
         )
     print_once(experiment, f"run folder: {run.dir}")
-
-
-def what_data_are(experiment: Experiment) -> Iterator[str]:
-    """A line on the classes of the data if they have names, and one on the codec if it standardises."""
-    names = list(experiment.facts.class_names or ())
-    if names:
-        shown = [f"{i} = {name}" for i, name in enumerate(names[:MOST_CLASSES])]
-        yield f"classes: {', '.join(shown)}{f', ... ({len(names)})' if len(names) > MOST_CLASSES else ''}"
-    if line := experiment.module.codec.summary(experiment.facts.shape):
-        yield line
 
 
 def report(experiment: Experiment, run: Run) -> None:

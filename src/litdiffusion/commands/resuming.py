@@ -9,8 +9,9 @@ from litdiffusion.build import Experiment, Run
 from litdiffusion.commands.messages import print_once
 from litdiffusion.config.identity import check_fits, longer, same_length
 from litdiffusion.config.keys import Use
+from litdiffusion.data.identity import Identity, change, rows_of
 from litdiffusion.errors import TrainingError, UserError
-from litdiffusion.runs.record import read_record
+from litdiffusion.runs.record import read_data_rows, read_record
 from litdiffusion.training.checkpoints import LAST, newest_checkpoint, read_checkpoint
 from litdiffusion.training.length import total_steps
 from litdiffusion.training.position import Position
@@ -71,6 +72,38 @@ def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str,
     own = path.is_relative_to(run.dir)
     check_fits(content, experiment.module, path, Use.RUN if own else Use.MODEL)
     return Start(path, content["global_step"], own, content["progress"].get("rows") if own else None)
+
+
+def same_data(experiment: Experiment, run: Run) -> Identity:
+    """What identifies the data, if they are those that the run in ``run.dir`` recorded when it was started.
+
+    Data that differ at every reading cannot be compared; that is warned of. So are changed data that
+    ``allow_changed_data=true`` accepts.
+
+    Raises:
+        UserError: the data have changed since.
+    """
+    now, record = experiment.facts.identity(), read_record(run.dir)
+    if record is None or record.data is None:
+        return now
+    changed = change(record.data, rows_of(read_data_rows(run.dir)), now)
+    if changed is None:
+        return now
+    what = f"the data of {run.dir} have changed since it was started: {changed}"
+    if experiment.cfg.allow_changed_data:
+        print_once(experiment, f"warning: {what}; it goes on with them (allow_changed_data=true)")
+    elif not experiment.facts.repeatable():
+        print_once(
+            experiment,
+            f"warning: {experiment.facts.name} gives other items at every reading, so a change of the data cannot be "
+            f"noticed; seed it for a run that can be repeated",
+        )
+    else:
+        raise UserError(
+            f"{what}; restore them, start a new run beside it by resume=false, or go on with the changed data by "
+            f"allow_changed_data=true"
+        )
+    return now
 
 
 def check_complete(experiment: Experiment, run: Run) -> int:

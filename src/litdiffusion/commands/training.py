@@ -23,11 +23,12 @@ from litdiffusion.commands.messages import (
     show_config,
 )
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
-from litdiffusion.commands.resuming import Start, check_complete, checkpoint_to_start_from
+from litdiffusion.commands.resuming import Start, check_complete, checkpoint_to_start_from, same_data
 from litdiffusion.config.checks import check_disk
 from litdiffusion.config.identity import action_for
 from litdiffusion.config.public import digests, masked_command, plain_config
 from litdiffusion.config.trainer import Quiet
+from litdiffusion.data.identity import Identity
 from litdiffusion.errors import Pruned, TrainingError, UserError
 from litdiffusion.runs.dashboards import describe_run, finish
 from litdiffusion.runs.files import fresh
@@ -78,8 +79,9 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     with attempt.locked(), experiment.interrupts.listening():
         try:
             start = checkpoint_to_start_from(experiment, run, config)
+            data = same_data(experiment, run) if start.own else experiment.facts.identity()
             with attempt.recorded(experiment.trainer.world_size):
-                return _run_attempt(experiment, run, attempt, start)
+                return _run_attempt(experiment, run, attempt, start, data)
         except TrainingError as error:
             raise TrainingError(f"{error}. {how_to_continue(run, cfg, config)}") from error
         except Stopped as stop:
@@ -88,10 +90,10 @@ def train(cfg: DictConfig, run: Run) -> float | None:
             raise SystemExit(128 + stop.signum if is_rank_zero else 0) from None
 
 
-def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Start) -> float | None:
+def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Start, data: Identity) -> float | None:
     """Trains from ``start`` and records the result; returns the run's metric."""
     trainer, metric = experiment.trainer, experiment.cfg.metric
-    _begin(experiment, run, attempt, start)
+    _begin(experiment, run, attempt, start, data)
     steps = _fit(experiment, run, start)
     numbers = trainer.callback_metrics.items()
     metrics = {name: float(value) for name, value in numbers if not name.startswith("time/")}
@@ -101,12 +103,12 @@ def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Star
     return None if value is None else float(value)
 
 
-def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Start) -> None:
+def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Start, data: Identity) -> None:
     """Records the attempt, cuts metrics.csv at the step of ``start`` and prints the run."""
     trainer = experiment.trainer
     hardware = numerics(trainer.strategy.root_device, trainer.world_size, experiment.cfg.derived.precision)
     record = read_record(run.dir)
-    count = attempt.begin(start.step, hardware)
+    count = attempt.begin(start.step, hardware, data)
     if start.own and record is not None and (line := other_hardware(record, hardware)):
         print_once(experiment, line)
     if start.own or count > 1:

@@ -1,6 +1,8 @@
 """``derived``: values that one part declares for others, computed here for runs and for notebooks."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -123,7 +125,8 @@ def _scale(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _data(cfg: DictConfig) -> dict[str, Any]:
-    facts = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
+    with contextlib.redirect_stdout(sys.stderr):  # because a config that is printed goes to stdout
+        facts = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
     _CACHE[_scale, _content(cfg)] = of_scale(facts)  # before the codec, which may need it
     codec = make_a(Codec, cfg.codec, "codec")
     return of_data(cfg, facts, codec, latent_scale(facts, codec)) | of_hardware(cfg, facts)

@@ -154,7 +154,9 @@ def differences(then: Any, now: Any, where: str = "") -> Iterator[tuple[str, Any
     if isinstance(then, dict) and isinstance(now, dict):
         for key in sorted(then.keys() | now.keys()):
             if key in then or now[key]:
-                yield from differences(then.get(key), now.get(key), f"{where}.{key}" if where else key)
+                nested = key not in then and isinstance(now[key], dict)  # its own values may all be switched off
+                before = {} if nested else then.get(key)
+                yield from differences(before, now.get(key), f"{where}.{key}" if where else key)
     elif then != now:
         yield where, then, now
 

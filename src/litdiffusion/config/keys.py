@@ -32,6 +32,7 @@ KEYS: dict[str, Use] = {
     # the model and its process
     **dict.fromkeys(("conditional", "learned_variance", "model", "codec", "schedule", "parameterization"), PART),
     **dict.fromkeys(("class_dropout", "times", "weighting", "objective", "data"), PART),
+    "data.augment": TRAINING | Use.EXPORT | Use.PLAIN,
     "data.path": Use.RUN | Use.EXPORT | Use.JOB | Use.PLAIN,
     **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb"), Use.EXPORT | Use.PLAIN),
     **dict.fromkeys(("seed", "ema_decay"), TRAINING | Use.MODEL | Use.EXPORT | Use.PLAIN),
@@ -54,7 +55,7 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("save_every", "trusted", "expected", "dry_run"), Use.NOTHING),
     # the name of a run, and how it is started
     **dict.fromkeys(("name", "sweep", "tags"), Use.PLAIN),
-    **dict.fromkeys(("resume", "retries", "print_config"), Use.NOTHING),
+    **dict.fromkeys(("resume", "allow_changed_data", "retries", "print_config"), Use.NOTHING),
     # groups of scripts/inpaint.py, which no run has
     **dict.fromkeys(("inpainting", "mask"), Use.NOTHING),
     # values that are computed from the others

@@ -10,9 +10,9 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from litdiffusion.config.trust import origin_of, package_of, refuse_name
 from litdiffusion.errors import UserError
@@ -37,6 +37,8 @@ IMPORTED = {"litdiffusion": ("litdiffusion.",), "torch": ("torch.nn.", "torch.op
 """Where the names of these classes are looked up, if that is another place: nothing else is imported."""
 DEEPEST, LONGEST = 20, 100_000
 """Bounds on the nesting of a section and on the number of its values and characters."""
+LONGEST_NAME = 255
+"""Bound on the characters in the name of a class, as that of a folder."""
 LARGEST = {"model": 10**6, "schedule": 10**6, "sampler": 10**6, "times": 10**6, "data": 10**8}
 """Section -> bound on its whole numbers, which may be lengths of tables there; 2**32 for others and for seeds."""
 
@@ -244,6 +246,16 @@ def _is_path(hint: Any) -> bool:
     return any(issubclass(kind, Path) for kind in _classes_in(hint))
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("holds characters that cannot be printed")
+    return name
+
+
+ClassName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(_printable)]
+"""The name of a class: a short text that can be printed."""
+
+
 class _Derived(BaseModel):
     """Facts about the data that a model needs."""
 
@@ -269,10 +281,19 @@ class Description(BaseModel):
 
     config: Settings
     value_range: tuple[float, float] | None = None
+    class_names: Annotated[list[ClassName], Field(max_length=LONGEST)] = []
 
 
-def checked_description(description: Any, path: str | Path) -> tuple[dict[str, Any], tuple[float, float] | None]:
-    """The settings and the value range of a checkpoint's description, without any part.
+class Described(NamedTuple):
+    """What a checkpoint's description says without any part: settings, value range, and names of the classes."""
+
+    settings: dict[str, Any]
+    value_range: tuple[float, float] | None
+    class_names: list[str]
+
+
+def checked_description(description: Any, path: str | Path) -> Described:
+    """The settings, the value range and the class names of a checkpoint's description.
 
     Raises:
         UserError: a description that is malformed or out of range, with its first fault.
@@ -286,4 +307,7 @@ def checked_description(description: Any, path: str | Path) -> tuple[dict[str, A
         raise UserError(f"{path} holds no model: its {where}: {first['msg'].lower()}; take another file") from None
     if not -math.inf < low < high < math.inf:
         raise UserError(f"{path} holds no model: its value_range is {low} to {high}; take another file")
-    return checked.config.model_dump(), checked.value_range
+    names, count = checked.class_names, checked.config.derived.num_classes
+    if names and len(names) != count:
+        raise UserError(f"{path} holds no model: {len(names)} class_names for {count} classes; take another file")
+    return Described(checked.config.model_dump(), checked.value_range, names)

@@ -42,7 +42,16 @@ def check_settings(cfg: DictConfig) -> None:
     threads = cfg.threads
     _require("threads", threads, threads == "auto" or (_is_int(threads) and threads > 0), "auto or a positive number")
     require_int(cfg, "skip_nonfinite", 0)
-    for key in ("clip_samples", "compile", "conditional", "dry_run", "learned_variance", "print_config", "resume"):
+    for key in (
+        "allow_changed_data",
+        "clip_samples",
+        "compile",
+        "conditional",
+        "dry_run",
+        "learned_variance",
+        "print_config",
+        "resume",
+    ):
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
     trusted = cfg.trusted
     _require("trusted", trusted, _is_list_of_words(trusted), "a list of packages, trusted=[mynets]")
@@ -65,6 +74,8 @@ def num_classes_of(cfg: DictConfig, facts: Facts) -> int:
     if not cfg.conditional:
         return 0
     class_label, num_classes = facts.train.class_label, facts.num_classes
+    if class_label is None and facts.why_no_classes:
+        raise UserError(f"conditional=true needs classes, but there are none: {facts.why_no_classes}")
     if class_label is None or num_classes < 1:
         raise UserError(
             "conditional=true needs labelled data, these data have no classes; take data=digits, mnist or another "

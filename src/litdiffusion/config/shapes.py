@@ -36,7 +36,10 @@ def check_shapes(module: DiffusionModule, facts: Facts) -> DummyOutput:
     channels = module.shape[0] * (2 if module.denoiser.learned_variance else 1)
     output = dummy_forward(module.denoiser.net, module.shape, module.num_classes)
     needed = (DUMMY_ITEMS, channels, *module.shape[1:])
-    _require("the net", output.shape, needed, "set out_channels: ${derived.out_channels}")
+    remedy = "set out_channels: ${derived.out_channels}"
+    if output.shape[2:] != needed[2:]:
+        remedy = size_remedy(module.denoiser.net, module.shape, module.num_classes) or "return the size of x"
+    _require("the net", output.shape, needed, remedy)
     _check_sampler(module.sampler, module.denoiser.schedule, module.shape)
     return output
 
@@ -61,11 +64,41 @@ def dummy_forward(net: nn.Module, shape: Sequence[int], num_classes: int = 0) ->
             raise
         except Exception as error:
             reason = first_line(error)
+            remedy = size_remedy(net, shape, num_classes) or "set shape: ${derived.shape} in its yaml"
             raise UserError(
                 f"the net fails on x {(DUMMY_ITEMS, *shape)}, noise_label ({DUMMY_ITEMS},) and class_label "
-                f"{f'({DUMMY_ITEMS},)' if num_classes else None}: {reason}; set shape: ${{derived.shape}} in its yaml, "
-                f"or take a net made for such data"
+                f"{f'({DUMMY_ITEMS},)' if num_classes else None}: {reason}; {remedy}, or take a net made for such data"
             ) from error
+
+
+def size_remedy(net: nn.Module, shape: Sequence[int], num_classes: int = 0) -> str:
+    """The nearest sizes of images that the net can take, below and above; empty if none near is found.
+
+    Sides that are multiples of 2, 4, 8, ... are tried, because a net that halves its input needs them.
+    """
+    if len(shape) != 3:
+        return ""
+    channels, *sides = shape
+    factors = [2**k for k in range(1, 8) if 2**k <= 2 * max(sides)]
+    below = (tuple(max(side // factor, 1) * factor for side in sides) for factor in factors)
+    above = (tuple(-(-side // factor) * factor for side in sides) for factor in factors)
+    found = dict.fromkeys(
+        next((s for s in sizes if _takes(net, (channels, *s), num_classes)), None) for sizes in (below, above)
+    )
+    names = [f"{height}x{width}" for height, width in sorted(size for size in found if size is not None)]
+    if not names:
+        return ""
+    height, width = next(size for size in found if size is not None)
+    setting = f"data.image_size={height if height == width else f'[{height},{width}]'}"
+    return f"sizes (height x width) that work: {' and '.join(names)}, e.g. {setting} where the data can be resized"
+
+
+def _takes(net: nn.Module, shape: Sequence[int], num_classes: int) -> bool:
+    """Whether the net returns images of the shape's size on the meta device."""
+    try:
+        return _call(net, shape, num_classes, torch.device("meta")).shape[2:] == tuple(shape[1:])
+    except Exception:  # a net may fail in any way
+        return False
 
 
 def _call(net: nn.Module, shape: Sequence[int], num_classes: int, device: torch.device) -> DummyOutput:

@@ -1,6 +1,7 @@
 """Data sets as Lightning data modules: toy densities, small image sets, folders of pictures, tables of vectors."""
 
 from litdiffusion.data.arrays import bytes_to_floats
+from litdiffusion.data.augment import Augment
 from litdiffusion.data.base import DataModule, as_batch
 from litdiffusion.data.facts import Facts, LoaderFacts, facts_of
 from litdiffusion.data.image_folder import ImageFolder
@@ -9,6 +10,7 @@ from litdiffusion.data.loaders import EpochLoader, loader
 from litdiffusion.data.order import EpochSampler, InOrderSampler, StripeSampler
 from litdiffusion.data.scale import Scale, items_for_scale, scale_of, warn_of_scale
 from litdiffusion.data.table import TableData
+from litdiffusion.data.torchvision_sets import TorchvisionSet
 from litdiffusion.data.toy_module import (
     Checkerboard,
     GaussianMixture,
@@ -24,6 +26,7 @@ from litdiffusion.diffusion.likelihood.bits import BYTES
 
 __all__ = [
     "BYTES",
+    "Augment",
     "Checkerboard",
     "DataModule",
     "Digits",
@@ -43,6 +46,7 @@ __all__ = [
     "SwissRoll",
     "TableData",
     "TorchvisionImages",
+    "TorchvisionSet",
     "ToyData",
     "TwoGaussians",
     "as_batch",

@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
 from litdiffusion.data.arrays import as_class_labels, as_items, bytes_to_floats
+from litdiffusion.data.augment import Augment
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.digest import tensor_digest
+from litdiffusion.data.health import LOOKED_AT, class_line, say, warn_of_constant
+from litdiffusion.data.identity import Identity
 from litdiffusion.data.loaders import Sliceable, loader
 from litdiffusion.data.order import EpochSampler, InOrderSampler, StripeSampler
 from litdiffusion.data.toys import Mixture
@@ -20,6 +23,8 @@ from litdiffusion.errors import UserError
 
 # A constant, because runs with different seeds are compared on the same validation items.
 _HOLD_OUT_SEED = 20_201
+DECODED = 64
+"""How many items of a set that is decoded on access are looked at for constant values."""
 
 
 def check_at_least(name: str, value: float, minimum: float) -> None:
@@ -94,8 +99,12 @@ class DataModule(LightningDataModule):
     """Shape of one item in data space: (2,) for points, (1, 28, 28) for images."""
     num_classes: int = 0
     """Number of classes; 0 for data without class labels."""
-    class_names: tuple[str, ...] | None = None
-    """The name of each class; None if they have none."""
+    class_names: Sequence[str] = ()
+    """Names of the classes in the order of their class labels; empty if they have none."""
+    why_no_classes: str | None = None
+    """Why data that look as if they had classes have none, with the remedy; else None."""
+    augment: Augment | None = None
+    """Random changes of training batches; None: no changes."""
     value_range: tuple[float, float] | None = None
     """Closed interval of data space that contains the data, (-1, 1) for images; None if unbounded."""
     mixture: Mixture | None = None
@@ -136,7 +145,27 @@ class DataModule(LightningDataModule):
             check_finite("training", self.train.data)
             check_finite("validation", self.val.data)
             self._loaded = True
+            say(self.notes())
+            count = LOOKED_AT if isinstance(self.train.data, Tensor) else DECODED
+            warn_of_constant(self.name, self._first_items(self.train, count))
         self._check_batch_size()
+
+    def notes(self) -> list[str]:
+        """Lines about what was read, which are printed once: a set with named classes says which number has which."""
+        noun = "images" if len(self.train.data.shape) == 4 else "items"
+        count = len(self.train.data) + len(self.val.data)
+        lines = [class_line(count, noun, self.class_names)] if self.class_names else []
+        return [*lines, f"no classes: {self.why_no_classes}"] if self.why_no_classes else lines
+
+    def identity(self) -> Identity:
+        """What identifies the data of a run: counts and `fingerprint`."""
+        self.load()
+        sizes = len(self.train.data), len(self.val.data)
+        return Identity("items", *sizes, self.fingerprint(), tuple(self.class_names))
+
+    def repeatable(self) -> bool:
+        """Whether another reading gives the same items: `read` must do so."""
+        return True
 
     def test(self) -> Batch:
         """The official test split with its class labels, or the validation items if the data set has no test split."""

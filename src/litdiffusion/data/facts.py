@@ -1,8 +1,9 @@
 """Facts about the data of a run: this project's data modules declare them; for other data they are inferred."""
 
+import copy
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -13,9 +14,12 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from litdiffusion.data.augment import Augment
 from litdiffusion.data.base import DataModule, as_batch, check_finite
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.digest import tensor_digest
+from litdiffusion.data.health import class_line, say, warn_of_constant
+from litdiffusion.data.identity import Identity
 from litdiffusion.data.toys import Mixture
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
@@ -31,7 +35,9 @@ class Facts(Protocol):
 
     shape: tuple[int, ...]
     num_classes: int
-    class_names: Sequence[str] | None
+    class_names: Sequence[str]
+    why_no_classes: str | None
+    augment: Augment | None
     value_range: tuple[float, float] | None
     complete: bool
     mixture: Mixture | None
@@ -50,6 +56,10 @@ class Facts(Protocol):
     def test(self) -> Batch: ...
 
     def fingerprint(self) -> str: ...
+
+    def identity(self) -> Identity: ...
+
+    def repeatable(self) -> bool: ...
 
 
 def facts_of(data: Any, val: Any = None) -> Facts:
@@ -86,10 +96,10 @@ def facts_of(data: Any, val: Any = None) -> Facts:
 class LoaderFacts:
     """The facts about data that are known by their loaders: declared attributes, else inferred from the first batches.
 
-    ``shape``, ``num_classes``, ``class_names`` and ``value_range`` are read from ``declared`` if it has them. Else the
-    shape is that of the first item, the number of classes is one more than the largest class label seen, and images
-    whose values lie in [0, 1] or [-1, 1] have that range. A warning lists the result. Up to 10 000 vectors or 2 000
-    images of each part are kept.
+    ``shape``, ``num_classes``, ``class_names``, ``augment`` and ``value_range`` are read from ``declared`` if it has
+    these attributes. Otherwise the shape is that of the first item, the number of classes is one more than the largest
+    class label seen, and images whose values lie in [0, 1] or [-1, 1] have that range. A warning lists the result. Up
+    to 10 000 vectors or 2 000 images of each part are kept.
 
     Args:
         train: loader of the training items.
@@ -99,9 +109,11 @@ class LoaderFacts:
 
     mixture = None
     """The distribution of such data is unknown."""
+    why_no_classes = None
 
     def __init__(self, train: Any, val: Any = None, declared: Any = None):
         self.name: str = type(train if declared is None else declared).__name__.lower()
+        self._loaders, self._declared = (train, val), declared
         with _fixed_randomness():
             train_part = _first_items(train, "training")
             val_part = train_part if val is None else _first_items(val, "validation")
@@ -118,9 +130,20 @@ class LoaderFacts:
                 f"{tuple(first.shape[1:])}; declare that shape, or none"
             )
         self.value_range: tuple[float, float] | None = getattr(declared, "value_range", None) or _range_of(first)
-        self.class_names: Sequence[str] | None = getattr(declared, "class_names", None)
         self.num_classes: int = getattr(declared, "num_classes", None) or _num_classes_of(self.train.class_label)
+        self.class_names = _class_names_of(declared)
+        if self.class_names and len(self.class_names) < self.num_classes:
+            raise UserError(
+                f"{self.name} declares {len(self.class_names)} class_names for {self.num_classes} classes; name all"
+            )
+        if self.train.class_label is not None:
+            self.num_classes = len(self.class_names) or self.num_classes
+        self.augment: Augment | None = getattr(declared, "augment", None)
+        self._counts = [_length_of(loader, part) for loader, part in ((train, self.train), (val, self.val))]
         self._warn_of_guesses()
+        warn_of_constant(self.name, first)
+        if self.class_names:
+            say([class_line(self._counts[0] + (0 if val is None else self._counts[1]), "items", self.class_names)])
 
     def _warn_of_guesses(self) -> None:
         span = "any value" if self.value_range is None else "values in [{:g}, {:g}]".format(*self.value_range)
@@ -154,6 +177,30 @@ class LoaderFacts:
     def fingerprint(self) -> str:
         """64 hex digits that change with any kept item."""
         return tensor_digest({"train": self.train.data, "val": self.val.data})
+
+    def identity(self) -> Identity:
+        """What identifies the data of a run: counts, and a digest of the kept items with their class labels.
+
+        The order counts only if the loaders have more items than are kept, because a loader may shuffle them anew.
+        """
+        digests = []
+        for part in (self.train, self.val):
+            labels = part.class_label if part.class_label is not None else [None] * len(part.data)
+            rows = [tensor_digest({"x": x}) + f" {label}" for x, label in zip(part.data, labels, strict=True)]
+            digests += sorted(rows) if self.complete else rows
+        return Identity.of_rows("items", *self._counts, digests, self.class_names).without_rows()
+
+    def repeatable(self) -> bool:
+        """Whether another reading gives the same kept items; a data module may draw them from an own random source."""
+        loaders = self._loaders
+        if isinstance(self._declared, L.LightningDataModule):
+            self._declared.setup("fit")
+            loaders = self._declared.train_dataloader(), _val_loader_of(self._declared)
+        with _fixed_randomness():
+            parts = [_first_items(loader, "repeated").items for loader in loaders if loader is not None]
+        again = copy.copy(self)
+        again.train, again.val = parts[0], parts[-1]
+        return again.identity().digest == self.identity().digest
 
 
 class FirstItems(NamedTuple):
@@ -225,6 +272,24 @@ def _range_of(x: Tensor) -> tuple[float, float] | None:
         return None
     low, high = x.min().item(), x.max().item()
     return next((ends for ends in RANGES if ends[0] <= low and high <= ends[1]), None)
+
+
+def _class_names_of(declared: Any) -> tuple[str, ...]:
+    """The class names that a data module declares, by that name; else none."""
+    names = getattr(declared, "class_names", None) or ()
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"data.class_names={names!r}: must be a list of texts, one for each class")
+    return tuple(names)
+
+
+def _length_of(loader: Any, part: Batch) -> int:
+    """Number of items of a loader's data set; of the kept items if it has no length."""
+    first = loader[0] if isinstance(loader, list | tuple) and loader else loader
+    items = getattr(first, "dataset", None)
+    try:
+        return len(items) if isinstance(items, Sized) else len(part.data)
+    except TypeError:  # an iterable data set inherits a length that raises
+        return len(part.data)
 
 
 def _num_classes_of(class_label: Tensor | None) -> int:

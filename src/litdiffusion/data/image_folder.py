@@ -3,52 +3,39 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from litdiffusion.data import pixels
+from litdiffusion.data.augment import augment_of
 from litdiffusion.data.base import DataModule, check_at_least, hold_out
 from litdiffusion.data.batch import Batch
+from litdiffusion.data.changes import changes
+from litdiffusion.data.folders import Listing, counted, list_pictures
+from litdiffusion.data.identity import Identity
+from litdiffusion.data.pixels import BYTE, Header, Pixels, decode
 from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.errors import UserError
 
-EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"))
-
-
-def decode(path: str, shape: tuple[int, ...]) -> Tensor:
-    """One picture as uint8 ``shape`` = (C, H, W): turned upright, resized to cover H x W, centre-cropped.
-
-    16-bit grey values are reduced to 8 bits.
-
-    Raises:
-        UserError: for a file that cannot be read; the message names it.
-    """
-    from PIL import Image, ImageOps
-
-    channels, height, width = shape
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):
-                # Pillow would clip everything above 255 to white.
-                image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
-            image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (width, height), Image.LANCZOS)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read the image {path} ({error}); repair or remove it") from error
-    return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1).contiguous()
+LOOKED_AT = 256
+"""How many pictures of a set that is too large for memory are looked at to decide how values become bytes."""
+DARKEST = 15
+"""A set of bytes whose largest value is at most this leaves a doubt about its range."""
 
 
 class ImageFiles:
     """N image files that are indexed like a uint8 tensor (N, C, H, W) and decoded on access."""
 
-    def __init__(self, paths: Sequence[str], shape: tuple[int, ...]) -> None:
-        self.paths, self.item_shape = list(paths), shape
+    def __init__(self, paths: Sequence[str], shape: tuple[int, ...], pixels: Pixels | None = None) -> None:
+        self.paths, self.item_shape, self.pixels = list(paths), shape, pixels or Pixels()
 
     @property
     def shape(self) -> torch.Size:
@@ -60,13 +47,13 @@ class ImageFiles:
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """The images ``index`` (B,), decoded, as uint8 (B, C, H, W); ``dim`` is always 0."""
-        return torch.stack([decode(self.paths[i], self.item_shape) for i in index.tolist()])
+        return torch.stack([decode(self.paths[i], self.item_shape, self.pixels) for i in index.tolist()])
 
     def decode_all(self) -> Tensor:
         """All images (N, C, H, W), decoded by threads: Pillow releases the interpreter lock while it decodes."""
         images = torch.empty(self.shape, dtype=torch.uint8)
         with ThreadPoolExecutor() as pool:
-            tasks = [pool.submit(decode, path, self.item_shape) for path in self.paths]
+            tasks = [pool.submit(decode, path, self.item_shape, self.pixels) for path in self.paths]
             try:
                 for image, task in zip(images, tasks, strict=True):
                     image.copy_(task.result())
@@ -77,15 +64,28 @@ class ImageFiles:
 
 
 class ImageFolder(DataModule):
-    """All pictures below ``path``, cropped to ``image_size`` (side, or [height, width]), see `decode`.
+    """All pictures below ``path``, cropped to ``image_size`` (side, or [height, width]), see `pixels.fitted`.
 
-    If every picture lies in a first-level subfolder, these subfolders are the classes, in alphabetical order; otherwise
-    the set has no classes. A set of up to ``memory_limit_gb`` (10⁹ bytes, decoded) is decoded once. A larger set is
-    decoded during training by ``num_workers`` processes, with the same batches. Validation items are held out of the
-    folder.
+    Links are followed. If every picture lies in a first-level subfolder, these subfolders are the classes, in
+    alphabetical order with numbers as numbers; otherwise the set has no classes. A set of up to ``memory_limit_gb``
+    (10⁹ bytes, decoded) is decoded once. A larger set is decoded during training by ``num_workers`` processes, with the
+    same batches. Validation items are held out of the folder.
+
+    Args:
+        path: folder of the images.
+        image_size: side in pixels, or [height, width].
+        channels: 1 for grey, 3 for colour, 4 for colour with alpha.
+        value_range: smallest and largest value that the files may hold, [0, 4095] for 12 bits; None: found from the
+            values of the set, see `pixels.known_range`.
+        background: colour under transparent pixels, see `pixels.colour_of`; None: white.
+        augment: changes of training images, see `Augment`.
+        batch_size, val_size, seed: see `DataModule`.
+        memory_limit_gb: size of the largest set that is kept in memory.
+        num_workers: number of processes that decode a larger set.
 
     Raises:
-        UserError: for a missing or empty folder, sizes out of range, or an unreadable picture.
+        UserError: for a missing or empty folder, sizes out of range, an unreadable picture, or values whose range
+            cannot be known.
     """
 
     value_range = BYTES
@@ -96,6 +96,9 @@ class ImageFolder(DataModule):
         path: str | Path,
         image_size: int | Sequence[int],
         channels: int = 3,
+        value_range: Sequence[float] | None = None,
+        background: str | Sequence[int] | None = None,
+        augment: Mapping[str, Any] | None = None,
         batch_size: int,
         val_size: int = 2_000,
         seed: int,
@@ -106,29 +109,35 @@ class ImageFolder(DataModule):
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if len(size) != 2 or not all(isinstance(side, int) and side >= 1 for side in size):
             raise UserError(f"data.image_size={image_size}: must be a side or [height, width], each at least 1")
-        if channels not in (1, 3):
-            raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
+        if channels not in (1, 3, 4):
+            raise UserError(f"data.channels={channels}: must be 1 (grey), 3 (RGB) or 4 (RGB with alpha)")
         check_at_least("memory_limit_gb", memory_limit_gb, 0)
         check_at_least("num_workers", num_workers, 0)
         self.path, self.shape = Path(path).expanduser(), (channels, *size)
         self.memory_limit_gb, self.requested_workers = memory_limit_gb, num_workers
+        self.file_range, self.background = pixels.checked_range(value_range), pixels.colour_of(background)
+        self.augment = augment_of(augment, self.shape)
+        self._notes: list[str] = []
 
     @cached_property
+    def listing(self) -> Listing:
+        """The pictures below ``path``, see `list_pictures`."""
+        return list_pictures(self.path)
+
+    @property
     def paths(self) -> list[Path]:
         """Paths of the pictures relative to ``path``, sorted, without hidden files."""
-        if not self.path.is_dir():
-            raise UserError(f"data.path={self.path}: no such folder; set data.path to a folder of images")
-        found = (file.relative_to(self.path) for file in self.path.rglob("*") if file.suffix.lower() in EXTENSIONS)
-        visible = sorted(file for file in found if not any(part.startswith(".") for part in file.parts))
-        if not visible:
-            raise UserError(f"data.path={self.path}: no images ({', '.join(sorted(EXTENSIONS))}) in this folder")
-        return visible
+        return self.listing.paths
 
-    @cached_property
+    @property
     def class_names(self) -> list[str]:
         """Names of the first-level subfolders if every picture lies in one, else an empty list."""
-        nested = all(len(file.parts) > 1 for file in self.paths)
-        return sorted({file.parts[0] for file in self.paths}) if nested else []
+        return self.listing.class_names
+
+    @property
+    def why_no_classes(self) -> str | None:
+        """Why a folder with subfolders has no classes, with the remedy; else None."""
+        return self.listing.why_no_classes
 
     @property
     def name(self) -> str:
@@ -145,26 +154,104 @@ class ImageFolder(DataModule):
         """Number of worker processes; 0 if the images are decoded already."""
         return 0 if self.in_memory else self.requested_workers
 
-    def read(self) -> tuple[Batch, Batch]:
-        """Training and validation items: uint8 tensors, or `ImageFiles` if the decoded set exceeds the memory limit."""
-        train, val = hold_out(len(self.paths), self.val_size)
-        return self._batch_of(train), self._batch_of(val)
-
     @property
     def in_memory(self) -> bool:
         """Whether the decoded set is within the memory limit."""
         return len(self.paths) * prod(self.shape) <= self.memory_limit_gb * 1e9
 
+    def read(self) -> tuple[Batch, Batch]:
+        """Training and validation items: uint8 tensors, or `ImageFiles` if the decoded set exceeds the memory limit."""
+        train, val = hold_out(len(self.paths), self.val_size)
+        seen = self._files(self.paths if self.in_memory else _evenly(self.paths, LOOKED_AT))
+        with ThreadPoolExecutor() as pool:
+            headers = list(pool.map(pixels.header, seen))
+        self._pixels = Pixels(self._ranges(seen, headers), self.background)
+        looked_at = "" if self.in_memory else f" of the {len(headers)} looked at"
+        self._notes = [*self.listing.notes, *changes(headers, self.shape, self._pixels, looked_at)]
+        parts = self._batch_of(train), self._batch_of(val)
+        if self.file_range is None:
+            self._check_bytes([part.data for part in parts], seen, headers)
+        return parts
+
+    def notes(self) -> list[str]:
+        """The counts and classes, what was left out and how pictures became bytes."""
+        counts = [] if self.class_names else [f"{counted(len(self.paths), 'image')} without classes"]
+        return [*counts, *super().notes(), *self._notes]
+
+    def identity(self) -> Identity:
+        """Names, sizes in bytes and, for a decoded set, checksums of the pictures, in their order."""
+        self.load()
+        checksums = dict.fromkeys(range(len(self.paths)), "")
+        if self.in_memory:
+            for index, part in zip(hold_out(len(self.paths), self.val_size), (self.train, self.val), strict=True):
+                checksums |= {i: f"{zlib.crc32(x.numpy()):08x}" for i, x in zip(index.tolist(), part.data, strict=True)}
+        rows = [f"{path.as_posix()}\t{self._size(path)}\t{checksums[i]}" for i, path in enumerate(self.paths)]
+        return Identity.of_rows("images", len(self.train.data), len(self.val.data), rows, self.class_names)
+
     def _digest(self) -> str:
         if self.in_memory:
             return super()._digest()
         # File names and sizes, because the decoded images do not fit in memory.
-        files = [(file.as_posix(), (self.path / file).stat().st_size) for file in self.paths]
+        files = [(file.as_posix(), self._size(file)) for file in self.paths]
         return hashlib.sha256(json.dumps([files, self.shape, self.val_size]).encode()).hexdigest()
+
+    def _size(self, path: Path) -> int:
+        return (self.path / path).stat().st_size
+
+    def _files(self, paths: Sequence[Path]) -> list[str]:
+        return [str(self.path / path) for path in paths]
 
     def _batch_of(self, index: Tensor) -> Batch:
         paths = [self.paths[i] for i in index.tolist()]
         class_index = {name: i for i, name in enumerate(self.class_names)}
         class_label = torch.tensor([class_index[file.parts[0]] for file in paths]) if class_index else None
-        files = ImageFiles([str(self.path / file) for file in paths], self.shape)
+        files = ImageFiles(self._files(paths), self.shape, self._pixels)
         return Batch(files.decode_all() if self.in_memory else files, class_label)
+
+    def _ranges(self, files: list[str], headers: list[Header]) -> dict[str, pixels.Range]:
+        """The range of each kind of file, from its values or from ``data.value_range``."""
+        if self.file_range is not None:
+            ranges = dict.fromkeys((*Pixels().ranges, pixels.INTEGER, pixels.FLOAT), self.file_range)
+            return ranges | ({pixels.HIGH_BYTE: (0, 255)} if self.file_range == (0, 65535) else {})
+        ranges = dict(Pixels().ranges)
+        for kind in sorted({header.kind for header in headers} - {BYTE}):
+            chosen = [file for file, header in zip(files, headers, strict=True) if header.kind == kind]
+            ranges[kind] = self._range_of(kind, chosen)
+        return ranges
+
+    def _range_of(self, kind: str, files: list[str]) -> pixels.Range:
+        with ThreadPoolExecutor() as pool:
+            ends = list(pool.map(pixels.extrema, files))
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+        found = pixels.known_range(kind, low, high)
+        if found is None:
+            first = Path(files[0]).relative_to(self.path)
+            remedy = f"set data.value_range={pixels.likely_range(low, high)}, the smallest and largest possible value"
+            if kind == pixels.HIGH_BYTE:
+                remedy = "only the high bytes of such files can be read; save them as PNG"
+            raise UserError(
+                f"data.path={self.path}: {counted(len(files), 'picture')} ({kind}, first {first}) "
+                f"{'has' if len(files) == 1 else 'have'} values from {low:g} to {high:g}, which leaves their range "
+                f"unknown; {remedy}"
+            )
+        return found
+
+    def _check_bytes(self, parts: list[Any], files: list[str], headers: list[Header]) -> None:
+        """Refuses bytes that are nearly black, such as masks of 0 and 1, because their range cannot be known."""
+        decoded = parts if self.in_memory else [decode(file, self.shape, self._pixels)[None] for file in files]
+        chosen = [file for file, header in zip(files, headers, strict=True) if header.kind == BYTE and not header.alpha]
+        if len(chosen) < len(files) or not 0 < max(int(part[:, :3].max()) for part in decoded) <= DARKEST:
+            return
+        with ThreadPoolExecutor() as pool:
+            high = max(high for _, high in pool.map(pixels.extrema, chosen))
+        if high <= DARKEST:
+            raise UserError(
+                f"data.path={self.path}: all values lie from 0 to {high:g} of 255, which leaves their range unknown; "
+                f"set data.value_range={pixels.likely_range(0, high)} to spread them, or [0,255] to keep them"
+            )
+
+
+def _evenly(paths: Sequence[Path], count: int) -> list[Path]:
+    """At most ``count`` of the paths, evenly spaced."""
+    stride = max(1, -(-len(paths) // count))
+    return list(paths[::stride])

@@ -4,12 +4,14 @@ import lzma
 import pickle
 import tarfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from litdiffusion.data.augment import augment_of
 from litdiffusion.data.base import DataModule, hold_out
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.files import (
@@ -25,8 +27,7 @@ from litdiffusion.errors import UserError
 
 _SHAPES = {"MNIST": (1, 28, 28), "FashionMNIST": (1, 28, 28), "KMNIST": (1, 28, 28), "CIFAR10": (3, 32, 32)}
 
-# Exceptions of torchvision and its unpackers for a missing network or a damaged file.
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     RuntimeError,
     ValueError,
@@ -39,6 +40,7 @@ _UNREADABLE = (
     tarfile.TarError,
     pickle.UnpicklingError,
 )
+"""Exceptions of torchvision and its unpackers for a missing network or a damaged file."""
 
 
 class TorchvisionImages(DataModule):
@@ -55,12 +57,22 @@ class TorchvisionImages(DataModule):
     num_classes = 10
     value_range = BYTES
 
-    def __init__(self, *, dataset: str, root: str | Path, batch_size: int, val_size: int = 2_000, seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        dataset: str,
+        root: str | Path,
+        augment: Mapping[str, Any] | None = None,
+        batch_size: int,
+        val_size: int = 2_000,
+        seed: int,
+    ) -> None:
         super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
         if dataset not in _SHAPES:
             raise UserError(f"data.dataset={dataset}: must be one of {', '.join(_SHAPES)}")
         self.dataset, self.root = dataset, Path(root).expanduser()
         self.shape = _SHAPES[dataset]
+        self.augment = augment_of(augment, self.shape)
 
     def read(self) -> tuple[Batch, Batch]:
         """The official training split, divided into training items and ``val_size`` validation items."""
@@ -87,8 +99,9 @@ class TorchvisionImages(DataModule):
         try:
             with short_socket_timeout():
                 part = dataset_class(self.root, train=train, download=True)
+            self.class_names = class_names_of(part)
             return self._as_batch(part)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             _, found, _ = problems(dataset_class, self.root)
             raise unusable_files_error(dataset_class, folder, found, last_line(error)) from error
 
@@ -112,8 +125,11 @@ class Digits(DataModule):
     num_classes = 10
     value_range = BYTES
 
-    def __init__(self, *, batch_size: int, val_size: int = 297, seed: int) -> None:
+    def __init__(
+        self, *, augment: Mapping[str, Any] | None = None, batch_size: int, val_size: int = 297, seed: int
+    ) -> None:
         super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
+        self.augment = augment_of(augment, self.shape)
 
     def read(self) -> tuple[Batch, Batch]:
         """Training and validation items; pixel values 0..16 are scaled to 0..255."""
@@ -122,6 +138,13 @@ class Digits(DataModule):
         images, class_label = load_digits(return_X_y=True)
         data = torch.from_numpy(np.rint(images * (255 / 16)).astype(np.uint8)).reshape(-1, *self.shape)
         return split_off_validation(Batch(data, torch.from_numpy(class_label).long()), self.val_size)
+
+
+def class_names_of(part: Any) -> tuple[str, ...]:
+    """The names of a torchvision set's classes, the first of several names of a class; empty if it has none."""
+    names = getattr(part, "classes", None) or getattr(part, "categories", None) or ()
+    first = [name[0] if isinstance(name, tuple | list) and name else name for name in names]
+    return tuple(first) if all(isinstance(name, str) for name in first) else ()
 
 
 def split_off_validation(everything: Batch, val_size: int) -> tuple[Batch, Batch]:

@@ -70,7 +70,7 @@ class TableData(DataModule):
     def num_classes(self) -> int:
         """Number of classes; reads the table."""
         self.load()
-        return len(self.class_names or ())
+        return len(self.class_names)
 
     def read(self) -> tuple[Batch, Batch]:
         """Training and validation rows, float32 (N, d), with class labels if there is a ``label_column``."""

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from litdiffusion.data import toys
 from litdiffusion.data.base import DataModule, check_at_least
 from litdiffusion.data.batch import Batch
+from litdiffusion.data.identity import Identity
 from litdiffusion.data.toys import Mixture
 from litdiffusion.diffusion.seeding import fold_seed
 
@@ -52,6 +53,15 @@ class ToyData(DataModule):
         return Batch(self._standardise(raw)), Batch(
             self._standardise(self._points_of_seed(self.val_size, fold_seed(self.seed, "val")))
         )
+
+    def identity(self) -> Identity:
+        """Counts, settings, and moments to three digits, because the last digits differ between machines."""
+        self.load()
+        x = self.train.data.double()
+        moments = [self.mean.double(), self.std.double(), x.abs().mean(0), (x**3).mean(0)]
+        rounded = [[round(value, 3) + 0.0 for value in moment.tolist()] for moment in moments]
+        settings = type(self).__qualname__, self.shape, self.seed, self.standardise, rounded
+        return Identity.of_rows("items", self.size, self.val_size, [repr(settings)]).without_rows()
 
     def draw(self, n: int, seed: int) -> Tensor:
         """n fresh standardised points (n, d), a pure function of (n, seed), independent of train and val."""

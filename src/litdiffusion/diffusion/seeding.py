@@ -17,6 +17,7 @@ STREAMS = {
     "order": "permutation of an epoch",
     "step": "noise, dropout of classes and of the net in a training step",
     "times": "offset of the times of a training step",
+    "augment": "flips and shifts of training images",
     "validation": "noise of a batch of validation, the same in every run",
     "predict": "samples of Trainer.predict",
     "facts": "random transforms while the facts about other data are inferred",

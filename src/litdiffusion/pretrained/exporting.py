@@ -81,4 +81,5 @@ def _record(content: dict[str, Any], weights: str) -> dict[str, Any]:
     record = content["litdiffusion"]
     config = {key: value for key, value in record["config"].items() if decides(key, Use.EXPORT)}
     config["derived"] = {**config["derived"], "run_dir": None}
-    return {"format": "litdiffusion 1", "weights": weights, "value_range": record.get("value_range"), "config": config}
+    facts = {key: record[key] for key in ("value_range", "class_names") if key in record}
+    return {"format": "litdiffusion 1", "weights": weights, **facts, "config": config}

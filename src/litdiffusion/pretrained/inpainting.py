@@ -20,12 +20,14 @@ from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import wasserstein_1d
 from litdiffusion.plots import trajectory_sheet
 from litdiffusion.plots.conditionals import Conditional, conditional_picture
+from litdiffusion.plots.images import in_rows
 from litdiffusion.plots.palette import DENSITY
 from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.pretrained.problems import Problem, check_values, fixed_points, hidden_images
 from litdiffusion.pretrained.progress import progress_bar
 from litdiffusion.runs.files import write_arrays, write_picture
+from litdiffusion.training.class_labels import class_captions
 
 STEPS = 50
 """Default number of transitions; a shorter chain has fewer."""
@@ -47,12 +49,14 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     sampler_for(cfg, problem.items, problem.mask).check(denoiser.schedule, denoiser.learned_variance)
     folder = folder_for(cfg, "inpainting", "inpainting.npz")
     begin = time.perf_counter()
-    class_labels = pretrained.class_labels_of(data, len(problem.items)) if images else None
+    class_labels = pretrained.class_labels_of(data, len(problem.items), cfg.class_label) if images else None
     samples = inpaintings(cfg, pretrained, problem, class_labels)
     seconds = time.perf_counter() - begin
     write_arrays(folder / "inpainting.npz", items=problem.items, mask=problem.mask, samples=samples)
     times = "once" if cfg.resample == 1 else f"{cfg.resample} times"
     title = f"{problem.title}: {cfg.steps} transitions, each taken {times}"
+    if captions := class_captions(class_labels, pretrained.class_names):
+        title += f"; classes {in_rows(captions)}"
     picture = (image_picture if images else point_picture)(problem, samples, data, title)
     write_picture(folder / "inpainting.png", picture)
     print(f"{samples.shape[0]} x {samples.shape[1]} inpaintings in {seconds:.1f} s: {folder}")
@@ -89,6 +93,8 @@ def image_picture(problem: Problem, samples: Tensor, data: Facts, title: str) ->
     """One row per image: the image, its known part, and its inpaintings; ``samples`` is (n, samples, C, H, W)."""
     low, high = data.value_range or BYTES
     veil = low + (high - low) * torch.tensor(DENSITY[2]).view(3, 1, 1) / 255
+    if problem.items.shape[1] == 4:  # an opaque veil
+        veil = torch.cat((veil, torch.full((1, 1, 1), high)))
     shown = samples[:, :MOST].unbind(1)
     states = [problem.items, torch.where(problem.mask, problem.items, veil), *shown]
     titles = ["held out", "given", *(f"drawn {k + 1}" for k in range(len(shown)))]
@@ -157,6 +163,10 @@ def _is_image_model(cfg: DictConfig, pretrained: Pretrained) -> bool:
     if pretrained.shape == (1,):
         raise UserError("inpainting needs images or points of at least 2 coordinates; this checkpoint's data have 1")
     images = len(pretrained.shape) == 3
+    if cfg.class_label is not None:
+        if not images:
+            raise UserError("class_label does not apply to inpainting of points; leave it out")
+        pretrained.class_labels(1, cfg.class_label)
     key = "x" if images else "mask"
     if cfg.get(key) is not None:
         raise UserError(f"{key} does not apply to data of shape {pretrained.shape}; leave it out")

@@ -27,13 +27,17 @@ from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.pretrained.sizes import check_size, limited_by
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint
-from litdiffusion.training.class_labels import classes_in_turn
+from litdiffusion.training.class_labels import class_called, classes_in_turn
+
+ClassChoice = int | str | Sequence[int | str] | None
+"""Classes to draw: a number, a name, several of them in turn, or None for all classes in turn."""
 
 
 class Pretrained:
     """A model from a checkpoint, ready to sample: denoiser with the chosen weights, sampler and codec.
 
-    ``shape`` is the shape of one sample in model space; ``num_classes`` is 0 unless the model is conditional.
+    ``shape`` is the shape of one sample in model space; ``num_classes`` is 0 unless the model is conditional, and
+    ``class_names`` are the names of its classes, if the data had some.
 
     Args:
         path: a checkpoint, or the folder of an exported model.
@@ -56,7 +60,7 @@ class Pretrained:
         if weights not in PREFIXES:
             raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
         content = read_export(path, weights) if Path(path).is_dir() else read_checkpoint(path)
-        settings, self.value_range = checked_description(content["litdiffusion"], path)
+        settings, self.value_range, self.class_names = checked_description(content["litdiffusion"], path)
         self._parts: dict[str, Any] = content["litdiffusion"]["config"]
         self._trust = [trust] if isinstance(trust, str) else list(trust)
         self.config: DictConfig = OmegaConf.create({**settings, "compile": False})
@@ -125,7 +129,7 @@ class Pretrained:
         self,
         n: int,
         seed: int = 0,
-        class_label: int | Sequence[int] | None = None,
+        class_label: ClassChoice = None,
         *,
         clip: bool = True,
         guidance: float | None = None,
@@ -149,8 +153,10 @@ class Pretrained:
         clip_range = self.codec.latent_range(self.value_range, self.shape) if clip else None
         return denoiser if clip_range is None else ClippedDenoiser(denoiser, *clip_range)
 
-    def class_labels(self, n: int, class_label: int | Sequence[int] | None = None) -> Tensor | None:
+    def class_labels(self, n: int, class_label: ClassChoice = None) -> Tensor | None:
         """The class labels (n,) of n samples: ``class_label`` repeated in turn, by default all classes in turn.
+
+        Classes are given by their numbers or their names, one or several, see `class_called`.
 
         Returns None for an unconditional model.
 
@@ -163,17 +169,20 @@ class Pretrained:
             raise UserError(
                 f"class_label={class_label} needs a model that was trained with conditional=true; leave it out"
             )
-        classes = (
-            list(class_label)
-            if isinstance(class_label, (Sequence, ListConfig)) and not isinstance(class_label, str)
-            else [class_label]
-        )
-        if not classes or not all(type(k) is int and 0 <= k < self.num_classes for k in classes):
-            raise UserError(f"class_label must be whole numbers from 0 to {self.num_classes - 1}, got {class_label}")
+        several = isinstance(class_label, (Sequence, ListConfig)) and not isinstance(class_label, str)
+        chosen = list(class_label) if several else [class_label]
+        if not chosen:
+            raise UserError("class_label=[] names no class; leave it out for all classes in turn")
+        classes = [class_called(k, self.class_names, self.num_classes) for k in chosen]
         return torch.tensor(classes)[torch.arange(n) % len(classes)]
 
-    def class_labels_of(self, data: Facts, n: int) -> Tensor | None:
-        """Class labels of the first n validation items, as in `DataModule.reference`; None without classes."""
+    def class_labels_of(self, data: Facts, n: int, class_label: ClassChoice = None) -> Tensor | None:
+        """Class labels of the first n validation items, as in `DataModule.reference`; None without classes.
+
+        With ``class_label`` they are those that `class_labels` gives, whatever the items are.
+        """
+        if class_label is not None:
+            return self.class_labels(min(n, len(data.reference(n))), class_label)
         return data.val.class_label[:n] if self.num_classes else None
 
     def _check_guidance(self, weight: float) -> None:

@@ -1,6 +1,6 @@
 """Restores a Lightning module with all of its weights from a checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from litdiffusion.build import build_module
 from litdiffusion.config.make import make
+from litdiffusion.data.augment import augment_of
 from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint
@@ -34,9 +35,12 @@ def restored_module(
     parts = {name: pretrained.part(name) for name in ("times", "weighting", "objective", "optimizer")}
     parts["lr_schedule"] = pretrained.part("lr_schedule") if pretrained.has("lr_schedule") else None
     parts |= {name: pretrained.section(name) for name in ("data", "metrics") if pretrained.has(name)}
+    data = parts.get("data")
     config = OmegaConf.merge(pretrained.config, parts, settings)
     schedule = make(config.schedule, "schedule")
-    module = build_module(config, pretrained.codec, schedule, pretrained.value_range, kind=kind)
+    augment = augment_of(data.get("augment") if isinstance(data, Mapping) else None)
+    of_data = {"class_names": pretrained.class_names, "augment": augment}
+    module = build_module(config, pretrained.codec, schedule, pretrained.value_range, kind=kind, **of_data)
     module.load_state_dict(content["state_dict"], strict=strict)
     module.on_load_checkpoint({key: value for key, value in content.items() if key != "loops"})
     return module.eval()

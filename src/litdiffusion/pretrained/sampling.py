@@ -17,7 +17,7 @@ from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.runs.files import write_arrays, write_picture
-from litdiffusion.training.class_labels import grid_columns
+from litdiffusion.training.class_labels import class_captions, grid_columns
 
 
 def sample_to_files(cfg: DictConfig) -> Path:
@@ -48,11 +48,14 @@ def _sampler(cfg: DictConfig, pretrained: Pretrained) -> Sampler:
 
 def _write(folder: Path, samples: Tensor, class_labels: Tensor | None, cfg: DictConfig, pretrained: Pretrained) -> None:
     beside = {} if class_labels is None else {"class_labels": class_labels.numpy()}
+    if class_labels is not None and pretrained.class_names:
+        beside["class_names"] = np.array(pretrained.class_names)
     write_arrays(folder / "samples.npz", samples=samples.numpy(), seeds=np.arange(cfg.n) + cfg.seed, **beside)
     if samples.ndim == 4:
         shown = samples[:400]
         side = grid_columns(len(shown), 0 if class_labels is None else len(class_labels.unique()))
-        picture = image_grid(shown, side, pretrained.value_range or BYTES)
+        captions = class_captions(class_labels, pretrained.class_names)[: len(shown)]
+        picture = image_grid(shown, side, pretrained.value_range or BYTES, captions)
     else:
         picture = comparison_picture({"samples": samples})
     write_picture(folder / "samples.png", picture)

@@ -71,7 +71,9 @@ def likelihood_to_files(cfg: DictConfig) -> Path:
     _check(cfg)
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     data = pretrained.data(cfg.data_root, cfg.data_path)
-    held = _held_out(data, pretrained, cfg.n)._replace(class_label=pretrained.class_labels_of(data, cfg.n))
+    held = _held_out(data, pretrained, cfg.n)._replace(
+        class_label=pretrained.class_labels_of(data, cfg.n, cfg.class_label)
+    )
     folder = folder_for(cfg, "likelihood", "likelihood.csv")
     rows, terms = METHODS[cfg.method](cfg, pretrained, held)
     if held.log_units:

@@ -1,7 +1,9 @@
 """Pictures for the first row of an evaluation: its samples, and their nearest training images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from litdiffusion.diffusion.likelihood.bits import BYTES
@@ -9,11 +11,12 @@ from litdiffusion.plots import comparison_picture, image_grid, pairs_picture
 from litdiffusion.reports.subjects import Subject
 from litdiffusion.reports.table import Row
 from litdiffusion.runs.files import write_picture
+from litdiffusion.training.class_labels import class_captions
 
-SHOWN, PAIRS = 100, 20
+SHOWN, PAIRS, COLUMNS = 100, 20, 10
 
 
-def write_checks(folder: Path, subject: Subject, samples: Tensor) -> Row:
+def write_checks(folder: Path, subject: Subject, samples: Tensor, class_labels: Tensor | None = None) -> Row:
     """Writes ``samples.png``, and for images ``nearest.png``; returns the share of copied training images."""
     if samples.ndim != 4:
         sets = {"data": subject.quality.data.reference(len(samples)), "samples": samples}
@@ -21,7 +24,10 @@ def write_checks(folder: Path, subject: Subject, samples: Tensor) -> Row:
         return {}
     limits = subject.pretrained.value_range or BYTES
     shown = samples[:SHOWN]
-    write_picture(folder / "samples.png", image_grid(shown, max(1, round(len(shown) ** 0.5)), limits))
+    columns, captions = max(1, round(len(shown) ** 0.5)), []
+    if class_labels is not None:
+        shown, columns, captions = _by_class(samples, class_labels, subject.pretrained.class_names)
+    write_picture(folder / "samples.png", image_grid(shown, columns, limits, captions))
     found = subject.quality.copying(samples)
     if found is None:
         return {}
@@ -41,3 +47,11 @@ def write_checks(folder: Path, subject: Subject, samples: Tensor) -> Row:
         flush=True,
     )
     return {"copies": found.share}
+
+
+def _by_class(samples: Tensor, class_labels: Tensor, class_names: Sequence[str]) -> tuple[Tensor, int, list[str]]:
+    """Samples of the first ten classes, one column each, with the number of columns and the classes' names."""
+    places = [(class_labels[: len(samples)] == k).nonzero().flatten() for k in class_labels.unique()[:COLUMNS]]
+    rows = min(COLUMNS, *map(len, places))
+    chosen = torch.stack([place[:rows] for place in places], dim=1).flatten()
+    return samples[chosen], len(places), class_captions(class_labels[chosen], class_names)

@@ -77,7 +77,7 @@ def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path) 
             row = _measure_row(cfg, subject, named, samples)
             finite = subject.quality.headline in row
             if finite and number == index == 0:
-                row |= write_checks(folder, subject, samples.x)
+                row |= write_checks(folder, subject, samples.x, samples.class_labels)
             if finite and cfg.accuracy and index == 0:
                 row |= accuracy_numbers(subject, samples.x, samples.class_labels)
             yield row

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_atomically
 
-FILE, LOCK = "run.json", ".lock"
+FILE, DATA_FILE, LOCK = "run.json", "data.z", ".lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 Status = Literal["running", "complete", "stopped", "failed", "pruned"]
 
@@ -34,6 +34,7 @@ class RunRecord:
         wandb_id: id of the W&B run, or None.
         error: one line, for a failed run.
         failures: how often the run failed, for a job of a sweep.
+        data: what identified the data at the last start, see `litdiffusion.data.identity.Identity`; None: unknown.
         better: whether ``config["metric"]`` is better small ("min") or large ("max"); set at the end.
     """
 
@@ -50,6 +51,7 @@ class RunRecord:
     better: Literal["min", "max"] = "min"
     environment: dict[str, str] = field(default_factory=dict)
     hardware: list[dict[str, str | int]] = field(default_factory=list)
+    data: dict[str, Any] | None = None
 
     @property
     def starts_afresh(self) -> bool:
@@ -86,6 +88,17 @@ def how_to_leave(folder: Path) -> str:
 def write_record(folder: Path, record: RunRecord) -> None:
     """Replaces the record of the run in ``folder`` atomically."""
     write_atomically(folder / FILE, json.dumps(asdict(record), indent=1).encode())
+
+
+def write_data_rows(folder: Path, content: bytes) -> None:
+    """Keeps the names of the data's files beside the record, since the record is written at every save."""
+    write_atomically(folder / DATA_FILE, content)
+
+
+def read_data_rows(folder: Path) -> bytes:
+    """What `write_data_rows` wrote; empty if there is none."""
+    path = folder / DATA_FILE
+    return path.read_bytes() if path.is_file() else b""
 
 
 def note_progress(folder: Path, step: int, seconds: float) -> None:

@@ -1,11 +1,15 @@
 """Class labels of a batch: checked, dropped for classifier-free guidance, and chosen for samples."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from litdiffusion.errors import UserError
+from litdiffusion.errors import UserError, nearest
 
 GOLDEN = (5**0.5 - 1) / 2
+NAMES_SHOWN = 12
+"""How many class names a message or a title lists."""
 
 
 def checked_class_labels(class_label: Tensor | None, num_classes: int) -> Tensor:
@@ -27,6 +31,55 @@ def checked_class_labels(class_label: Tensor | None, num_classes: int) -> Tensor
             f"{class_label.max()}; declare num_classes in the data module (num_classes= of DiffusionModule)"
         )
     return class_label.long()
+
+
+def checked_class_names(class_names: Sequence[str], num_classes: int) -> list[str]:
+    """The names of the classes of a conditional model, one for each; empty for a model without classes.
+
+    Raises:
+        UserError: another number of names than classes.
+    """
+    if class_names and num_classes and len(class_names) != num_classes:
+        raise UserError(f"class_names has {len(class_names)} names for {num_classes} classes; give one for each class")
+    return list(class_names) if num_classes else []
+
+
+def class_called(name: int | str, class_names: Sequence[str], num_classes: int) -> int:
+    """The class label of a name or a number, as ``class_label=cat`` or ``class_label=3`` gives it.
+
+    Raises:
+        UserError: an unknown name, a number out of range, or a number that is also the name of another class.
+    """
+    names = list(class_names)
+    if isinstance(name, str):
+        if name in names:
+            return names.index(name)
+        folded = [known.casefold() for known in names]
+        if folded.count(name.casefold()) == 1:
+            return folded.index(name.casefold())
+    is_number = type(name) is int and 0 <= name < num_classes
+    named = names.index(str(name)) if type(name) is int and str(name) in names else None
+    if is_number and named not in (None, name):
+        raise UserError(
+            f"class_label={name} is the number of class {names[name]} and the name of class number {named}; give the "
+            f"name as a text: class_label=\"'{names[name]}'\" or class_label=\"'{name}'\""
+        )
+    if named is not None:
+        return named
+    if is_number:
+        return name
+    allowed = f"whole numbers from 0 to {num_classes - 1}"
+    if names:
+        shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+        allowed += f" or names of classes ({shown})"
+    raise UserError(f"class_label must be {allowed}, got {name}{nearest(str(name), names)}")
+
+
+def class_captions(class_label: Tensor | None, class_names: Sequence[str]) -> list[str]:
+    """The name of each item's class, its number if the classes have no names; empty without classes."""
+    if class_label is None:
+        return []
+    return [class_names[k] if class_names else str(k) for k in class_label.tolist()]
 
 
 def with_class_dropout(class_label: Tensor, num_classes: int, share: float) -> Tensor:

@@ -40,6 +40,7 @@ class Evaluation(L.LightningModule):
     shape: tuple[int, ...]
     seed: int
     num_classes: int
+    class_names: list[str]
     clock: Clock
     _clip: tuple[float, float] | None
     _exact_output: list[ExactOutput]

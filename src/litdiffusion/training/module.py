@@ -1,22 +1,24 @@
 """Training of a denoiser, as Lightning hooks."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from litdiffusion.codecs import Codec, Identity
+from litdiffusion.data.augment import Augment
 from litdiffusion.data.base import as_batch
 from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.denoisers import Denoiser, ExactOutput
 from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.diffusion.samplers import Ancestral, Sampler
 from litdiffusion.diffusion.seeding import fold_seed, seed_generators
+from litdiffusion.errors import UserError
 from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.runs.log import sync_rows
-from litdiffusion.training.class_labels import with_class_dropout
+from litdiffusion.training.class_labels import checked_class_names, with_class_dropout
 from litdiffusion.training.clock import Clock
 from litdiffusion.training.description import description_of
 from litdiffusion.training.ema import EMA
@@ -52,6 +54,8 @@ class DiffusionModule(Evaluation):
         num_classes: number of classes of a conditional model; 0: class labels are not used.
         class_dropout: share of training items whose class is dropped, so that the net also learns p(x).
         exact_denoiser: exact denoiser of the data, if known: its loss is the smallest that can be reached.
+        class_names: names of the classes of a conditional model, for pictures and scripts; empty: they have none.
+        augment: random changes of training images, the same in every run with this seed; None: no changes.
         skip_nonfinite: how many steps without a finite gradient are skipped before the run stops.
         description: plain values stored in every checkpoint, enough to rebuild the module; None: made from the
             constructor arguments that the parts store, see `description_of`.
@@ -72,6 +76,8 @@ class DiffusionModule(Evaluation):
         num_classes: int = 0,
         class_dropout: float = 0.1,
         exact_denoiser: nn.Module | None = None,
+        class_names: Sequence[str] = (),
+        augment: Augment | None = None,
         skip_nonfinite: int = 0,
         description: dict[str, Any] | None = None,
     ):
@@ -85,11 +91,13 @@ class DiffusionModule(Evaluation):
         self.sampler.check(denoiser.schedule, denoiser.learned_variance)
         self.shape = tuple(shape)
         self.seed = seed
-        self.num_classes = num_classes
+        self.num_classes, self.class_names = num_classes, checked_class_names(class_names, num_classes)
+        self.augment = augment
         parts = {"codec": self.codec, "sampler": self.sampler, "optimizer": optimizer, "lr_schedule": lr_schedule}
         parts |= {"ema_decay": ema_decay, "seed": seed, "class_dropout": class_dropout}
         parts["skip_nonfinite"] = skip_nonfinite
-        self.description = description or description_of(denoiser, objective, clip, self.shape, num_classes, parts)
+        described = description or description_of(denoiser, objective, clip, self.shape, num_classes, parts)
+        self.description = described | ({"class_names": self.class_names} if self.class_names else {})
         self.clock = Clock()
         self.health = Health(skip_nonfinite)
         self.train_log = TrainLog(self.clock)
@@ -108,7 +116,7 @@ class DiffusionModule(Evaluation):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = as_batch(batch)
         self.seed_step(batch_idx)
-        x_0 = self.encoded(batch, f"training batch {batch_idx}")
+        x_0 = self.encoded(self.augmented(batch, batch_idx), f"training batch {batch_idx}")
         losses = self.objective(self.denoiser, x_0, self.drop_class(batch), offset=self.time_offset(batch_idx))
         self.train_log.add(losses)
         return losses.mean()
@@ -151,6 +159,15 @@ class DiffusionModule(Evaluation):
         """Makes every random number of a batch a function of (seed, step, micro-batch, rank)."""
         seed_generators(self.device, self._seed_of("step", batch_idx, self.global_rank))
 
+    def augmented(self, batch: Batch, batch_idx: int) -> Batch:
+        """The batch with its images randomly changed: a function of (seed, step, micro-batch, rank)."""
+        if self.augment is None:
+            return batch
+        if batch.data.ndim != 4:
+            raise UserError(f"augment takes images (B, C, H, W), not items {tuple(batch.data.shape[1:])}; leave it out")
+        position = *self._step_and_micro_batch(batch_idx), self.global_rank
+        return batch._replace(data=self.augment(batch.data, self.seed, *position))
+
     def time_offset(self, batch_idx: int) -> float:
         """Offset of this process's times; the times of all processes together cover their distribution evenly."""
         shared = self._seed_of("times", batch_idx) / 2**63
@@ -162,8 +179,10 @@ class DiffusionModule(Evaluation):
         return None if class_label is None else with_class_dropout(class_label, self.num_classes, self._class_dropout)
 
     def _seed_of(self, stream: str, batch_idx: int, *position: int) -> int:
-        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
-        return fold_seed(self.seed, stream, self.global_step, micro_batch, *position)
+        return fold_seed(self.seed, stream, *self._step_and_micro_batch(batch_idx), *position)
+
+    def _step_and_micro_batch(self, batch_idx: int) -> tuple[int, int]:
+        return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
 
     def configure_gradient_clipping(
         self,

@@ -42,6 +42,10 @@ class InceptionFeatures:
             raise UserError(
                 f"Inception takes images, but the items of {data.name} have shape {tuple(data.shape)}; set metrics=none"
             )
+        if data.shape[0] not in (1, 3):
+            raise UserError(
+                f"Inception takes 1 or 3 channels, but the images of {data.name} have {data.shape[0]}: {_INSTEAD}"
+            )
         if find_spec("torch_fidelity") is None:
             raise UserError(f"Inception features need a package: pip install 'torch-fidelity>=0.3', {_INSTEAD}")
         path = self.path()

@@ -1,0 +1,173 @@
+"""Names of classes: from the data through checkpoint and export to pictures, scripts and messages."""
+
+import json
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from conftest import BARE_RUN, composed
+from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
+
+from litdiffusion.build import Run
+from litdiffusion.commands.training import train
+from litdiffusion.config.received import LONGEST_NAME, checked_description
+from litdiffusion.data import facts_of
+from litdiffusion.errors import UserError
+from litdiffusion.plots import image_grid
+from litdiffusion.plots.images import in_rows
+from litdiffusion.pretrained import Pretrained
+from litdiffusion.pretrained.exporting import export
+from litdiffusion.training import DiffusionModule
+from litdiffusion.training.checkpoints import read_checkpoint
+from litdiffusion.training.class_labels import class_called
+
+NAMES = ["bird", "cat", "dog"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("animals") / "set"
+    random = np.random.default_rng(0)
+    for k in range(30):
+        path = root / NAMES[k % 3] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8), np.uint8)).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pictures: Path, tmp_path_factory) -> Path:
+    """A conditional run on three classes."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    net = [
+        "model=unet",
+        "model.base_channels=8",
+        "model.depth=1",
+        "schedule=cosine",
+        "schedule.steps=6",
+        "callbacks.final_samples.images=6",
+    ]
+    data = ["data=image_folder", f"data.path={pictures}", "data.image_size=8", "data.channels=1", "data.batch_size=4"]
+    callbacks = [word for word in BARE_RUN if "trajectory" not in word and "final_samples" not in word]
+    cfg = composed(*callbacks, *net, *data, "data.val_size=6", "metrics=none", "conditional=true")
+    train(cfg, Run(folder, "run"))
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_checkpoint_and_export_hold_the_names(checkpoint: Path, tmp_path: Path):
+    assert read_checkpoint(checkpoint)["litdiffusion"]["class_names"] == NAMES
+    folder = export(checkpoint, tmp_path / "model")
+    assert json.loads((folder / "config.json").read_text())["class_names"] == NAMES
+    for path in (checkpoint, folder):
+        pretrained = Pretrained(path)
+        assert pretrained.class_names == NAMES
+        assert pretrained.class_labels(5, ["dog", "bird"]).tolist() == [2, 0, 2, 0, 2]
+        assert pretrained.class_labels(3, "CAT").tolist() == [1, 1, 1]
+        assert torch.equal(pretrained.sample(2, class_label="cat"), pretrained.sample(2, class_label=1))
+    restored = DiffusionModule.load_from_checkpoint(checkpoint)
+    assert restored.class_names == restored.description["class_names"] == NAMES
+
+
+def test_every_script_takes_names(checkpoint: Path, pictures: Path, tmp_path: Path, command):
+    common = [f"ckpt={checkpoint}"]
+    for label, expected in (("cat", [1] * 4), ("[cat,2]", [1, 2, 1, 2])):
+        out = tmp_path / f"samples{label}"
+        status, _, err = command("scripts/sample.py", *common, "n=4", f"class_label={label}", f"out='{out}'")
+        assert status == 0, err
+        with np.load(out / "samples.npz") as content:
+            assert content["class_labels"].tolist() == expected
+            assert content["class_names"].tolist() == NAMES
+    common.append(f"data_path={pictures}")
+    nats = {}
+    for label in ("cat", "null"):
+        status, out, err = command(
+            "scripts/likelihood.py", *common, "n=4", f"class_label={label}", f"out={tmp_path}/l{label}"
+        )
+        assert status == 0, err
+        nats[label] = (tmp_path / f"l{label}" / "likelihood.csv").read_text()
+    assert nats["cat"] != nats["null"]
+    drawn = {}
+    for label in ("dog", "null"):
+        few = ["n=2", "samples=1", "steps=2", "resample=1"]
+        status, _, err = command(
+            "scripts/inpaint.py", *common, *few, f"class_label={label}", f"out={tmp_path}/i{label}"
+        )
+        assert status == 0, err
+        with np.load(tmp_path / f"i{label}" / "inpainting.npz") as content:
+            drawn[label] = content["samples"]
+    assert not np.array_equal(drawn["dog"], drawn["null"])
+    for script in ("sample", "likelihood", "inpaint"):
+        status, _, err = command(f"scripts/{script}.py", *common[: 1 if script == "sample" else 2], "class_label=dgo")
+        assert status != 0
+        assert "names of classes (bird, cat, dog), got dgo; did you mean dog?" in err
+        assert err.count("\n") == 1
+
+
+def test_a_number_that_names_another_class_is_not_guessed():
+    assert class_called(1, ["0", "1", "2"], 3) == 1
+    assert class_called("2", ["1", "2", "3"], 3) == 1
+    assert class_called(30, ["10", "20", "30"], 3) == 2
+    with pytest.raises(UserError, match="number of class 2 and the name of class number 0"):
+        class_called(1, ["1", "2", "3"], 3)
+    with pytest.raises(UserError, match="whole numbers from 0 to 2, got 3"):
+        class_called(3, [], 3)
+    for wrong in (True, 1.0, None, -1):
+        with pytest.raises(UserError, match="class_label must be"):
+            class_called(wrong, NAMES, 3)
+
+
+def test_names_of_a_strange_checkpoint_are_short_plain_texts(checkpoint: Path):
+    description = read_checkpoint(checkpoint)["litdiffusion"]
+    for wrong in (
+        ["a", "b"],
+        ["a", "b", 3],
+        ["a", "b", {"_target_": "os.system"}],
+        ["a", "b", "\x1b[2J"],
+        ["a", "b", "line\nline"],
+        ["a", "b", ""],
+        ["a", "b", "x" * (LONGEST_NAME + 1)],
+        "abc",
+    ):
+        with pytest.raises(UserError, match="holds no model"):
+            checked_description(description | {"class_names": wrong}, "x.ckpt")
+    without = {key: value for key, value in description.items() if key != "class_names"}
+    assert checked_description(without, "x.ckpt").class_names == []
+
+
+def test_pictures_show_the_names():
+    images = torch.zeros(6, 1, 8, 8)
+    plain, named = image_grid(images, 3), image_grid(images, 3, captions=NAMES * 2)
+    assert named.height > plain.height
+    assert named.tobytes() != image_grid(images, 3, captions=["bird", "cat", "fox"] * 2).tobytes()
+    assert in_rows(NAMES * 2) == "in turn: bird, cat, dog"
+    assert in_rows(["cat", "dog", "dog"]) == "row by row: cat, dog, dog"
+    mixed = image_grid(images, 2, captions=NAMES * 2)  # two columns cannot have one class each
+    assert mixed.tobytes() != image_grid(images, 2, captions=["bird", "cat", "fox"] * 2).tobytes()
+
+
+def test_the_run_itself_shows_them(checkpoint: Path):
+    pictures = checkpoint.parents[1] / "pictures"
+    with Image.open(pictures / "samples.png") as found:
+        assert found.height > 2 * found.width / 3 + 40  # two rows of three, and the names above them
+    assert (pictures / "trajectory_step_000004.png").is_file()
+
+
+def test_names_that_a_module_declares_are_taken_and_checked(capsys):
+    class Foreign(L.LightningDataModule):
+        class_names = NAMES
+
+        def train_dataloader(self) -> DataLoader:
+            return DataLoader(TensorDataset(torch.rand(20, 2), torch.arange(20) % 3), batch_size=5)
+
+    facts = facts_of(Foreign())
+    assert (facts.class_names, facts.num_classes) == (tuple(NAMES), 3)
+    assert "20 items in 3 classes: 0 = bird, 1 = cat, 2 = dog" in capsys.readouterr().out
+    Foreign.class_names = NAMES[:2]
+    with pytest.raises(UserError, match="declares 2 class_names for 3 classes"):
+        facts_of(Foreign())
+    Foreign.class_names = "abc"
+    with pytest.raises(UserError, match="must be a list of texts"):
+        facts_of(Foreign())
