@@ -499,6 +499,17 @@ def test_a_lost_process_and_a_full_disk_are_told_in_one_line():
     assert isinstance(known_failure(TrainingError("known"), 1), TrainingError)
 
 
+def test_a_run_that_another_process_has_made_longer_goes_on_from_its_end(whole, tmp_path, capfd):
+    """The first of several processes writes the new length into the record before the others start."""
+    shutil.copytree(whole, tmp_path / "run")
+    words = (*QUICK, "trainer.max_steps=48")
+    record = read_record(tmp_path / "run")
+    config = plain_config(composed(*words))
+    write_record(tmp_path / "run", replace(record, status="running", config=config))
+    assert run_once(tmp_path / "run", words) == 0
+    assert "from step 40 (attempt 2)" in capfd.readouterr().out
+
+
 def test_a_shorter_length_never_touches_a_run(whole, tmp_path):
     """Neither a complete run, nor a stopped one that already has more steps than the new length."""
     files = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}

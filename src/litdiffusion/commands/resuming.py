@@ -43,18 +43,17 @@ def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str,
         UserError: the checkpoint belongs to another model or process, ``ckpt_path`` has no steps or epochs left, or the
             run was started with another length and is already longer than ``config`` allows.
     """
-    trainer, record = experiment.trainer, read_record(run.dir)
-    prolonged = record is not None and longer(record, config)
-    changed = record is not None and not same_length(record, config)
+    trainer = experiment.trainer
 
     def usable(content: dict[str, Any]) -> bool:
-        length = _finished_length(content, trainer)
-        if length is not None and changed:
+        # Not the record's config, which another process or attempt may have made longer already.
+        then, length = content["litdiffusion"].get("config", {}), _finished_length(content, trainer)
+        if length is not None and not same_length(then, config):
             raise UserError(
                 f"{run.dir} already has {length}; raise trainer.max_{length.partition(' ')[2]} above that to continue "
                 f"it, or give resume=false to start a new run beside it"
             )
-        return length is None and (prolonged or not content["progress"]["finished"])
+        return length is None and (longer(then, config) or not content["progress"]["finished"])
 
     path, lines = newest_checkpoint(run.dir / "checkpoints", usable)
     for line in lines:

@@ -10,7 +10,7 @@ from litdiffusion.config.keys import Use, decides, keys_for
 from litdiffusion.config.public import digest
 from litdiffusion.config.secrets import masked
 from litdiffusion.errors import UserError
-from litdiffusion.runs.record import RunRecord, read_record
+from litdiffusion.runs.record import read_record
 
 if TYPE_CHECKING:
     from litdiffusion.training import DiffusionModule
@@ -36,7 +36,7 @@ def action_for(folder: Path, config: dict[str, Any], texts: Mapping[str, str] | 
             + "".join(f"  {line}\n" for line in lines)
             + "take the same overrides to resume it, resume=false to start a new run beside it, or another name"
         )
-    return "complete" if record.status == "complete" and not longer(record, config) else "resume"
+    return "complete" if record.status == "complete" and not longer(record.config, config) else "resume"
 
 
 def changes(
@@ -88,14 +88,14 @@ def _comparable(node: Any, keys: Collection[str], texts: Mapping[str, str]) -> d
     return replaced(masked(node, references=True), "")
 
 
-def longer(record: RunRecord, config: dict[str, Any]) -> bool:
-    """Whether ``config`` sets more steps, epochs or time than the run of ``record`` had."""
-    return any(now > then for now, then in zip(_lengths(config), _lengths(record.config), strict=True))
+def longer(then: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether the config ``now`` sets more steps, epochs or time than the config ``then``."""
+    return any(new > old for new, old in zip(_lengths(now), _lengths(then), strict=True))
 
 
-def same_length(record: RunRecord, config: dict[str, Any]) -> bool:
-    """Whether ``config`` sets as many steps, epochs and time as the run of ``record`` had."""
-    return _lengths(config) == _lengths(record.config)
+def same_length(then: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether two configs set as many steps, epochs and time."""
+    return _lengths(now) == _lengths(then)
 
 
 def _lengths(config: dict[str, Any]) -> list[float]:
