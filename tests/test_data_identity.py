@@ -17,6 +17,7 @@ from litdiffusion.data import Digits, ImageFolder, Moons, facts_of
 from litdiffusion.data.identity import Identity, change, rows_of
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import read_record
+from litdiffusion.training.checkpoints import read_checkpoint
 
 CUT = ["trainer.max_steps=2", "metrics=none"]
 LONGER = ["trainer.max_steps=4", "metrics=none"]
@@ -191,3 +192,22 @@ def test_labels_order_and_seed_belong_to_the_identity():
     assert Moons(seed=0, **moons).identity().digest != Moons(seed=1, **moons).identity().digest
     digits = Digits(batch_size=4, seed=0)
     assert digits.identity().digest == digits.fingerprint()
+
+
+def test_a_run_that_goes_on_with_changed_data_keeps_what_it_has_measured(tmp_path):
+    """The weights belong to the constants of the codec and to sigma_data; other data must not change these."""
+    table, x = tmp_path / "points.csv", np.random.default_rng(0).normal((100, -50), (30, 5), (60, 2))
+    words = ["data=table", f"data.path={table}", "data.batch_size=10", "recipe=edm"]
+    np.savetxt(table, x)
+    run(tmp_path / "run", *CUT, *words)
+    before = read_record(tmp_path / "run").measured
+    np.savetxt(table, 2 * x + 7)
+    with pytest.raises(UserError, match="have changed since it was started: as many items"):
+        run(tmp_path / "run", *LONGER, *words)
+    run(tmp_path / "run", *LONGER, "allow_changed_data=true", *words)
+    codec = read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["litdiffusion"]["config"]["codec"]
+    assert codec["mean"] == before["data_mean"] == pytest.approx(x.mean(axis=0).tolist(), rel=0.1)
+    assert read_record(tmp_path / "run").measured == before
+    run(tmp_path / "new", *CUT, *words)
+    after = read_record(tmp_path / "new").measured["data_mean"]
+    assert after == pytest.approx((2 * x + 7).mean(axis=0).tolist(), rel=0.1)

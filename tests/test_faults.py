@@ -265,7 +265,7 @@ class Odd(L.LightningDataModule):
         ("text", 0, "but the loader returns str"),
     ],
 )
-@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("part", ["train", pytest.param("val", marks=pytest.mark.slow)])
 def test_a_fault_of_the_data_is_one_line_and_the_run_goes_on_once_it_is_mended(
     command, tmp_path, fault, workers, said, part
 ):

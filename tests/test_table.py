@@ -52,7 +52,7 @@ def test_every_way_to_write_a_csv_gives_the_same_rows(tmp_path, text):
     path.write_bytes(text.encode())
     data = table(path)
     assert torch.equal(rows_of(data), EXPECTED)
-    assert (data.shape, data.num_classes, data.class_names, data.name) == ((2,), 0, None, "points")
+    assert (data.shape, data.num_classes, data.class_names, data.name) == ((2,), 0, (), "points")
     assert (len(data.train.data), len(data.val.data), data.train.data.dtype) == (15, 5, torch.float32)
 
 

@@ -1,9 +1,10 @@
 """The composition root: builds every object of a run from the config, in the order in which data flow through them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from omegaconf import DictConfig
@@ -43,6 +44,8 @@ class Run:
     overrides: tuple[str, ...] = ()
     extra_callbacks: tuple[L.Callback, ...] = ()
     """Callbacks in addition to those of the config, e.g. the pruning of a search."""
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    """What an earlier attempt measured on the data, see `derived.MEASURED`; a resumed run keeps it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     facts = facts_of(data)
     use_threads(cfg.threads, facts.shape)
     quality = make_quality(cfg, facts, required=facts is data)
-    cfg, codec, scale, schedule = derived.merged(cfg, run.dir, facts, quality)
+    cfg, codec, scale, schedule = derived.merged(cfg, run.dir, facts, quality, run.measured)
     if quality is not None:
         quality.codec = codec
     warn_of_scale(scale, schedule.sigma_data, has_range=facts.value_range is not None and codec.in_data_space)

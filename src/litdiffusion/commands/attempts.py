@@ -35,8 +35,17 @@ class Attempt:
         with locked(self.run.dir) if self.is_rank_zero else contextlib.nullcontext():
             yield
 
-    def begin(self, step: int, hardware: dict[str, str | int], data: Identity | None = None) -> int:
-        """Records that the run starts from ``step`` on this ``hardware`` with these data; returns its number."""
+    def begin(
+        self,
+        step: int,
+        hardware: dict[str, str | int],
+        data: Identity | None = None,
+        measured: dict[str, Any] | None = None,
+    ) -> int:
+        """Records that the run starts from ``step`` on this ``hardware`` with these data; returns the attempt's number.
+
+        ``measured`` is what the run keeps of the data, see `derived.MEASURED`.
+        """
         record = read_record(self.run.dir) or RunRecord("running", self.config)
         now = replace(
             record,
@@ -49,6 +58,7 @@ class Attempt:
             error=None,
             hardware=[*record.hardware, hardware],
             data=None if data is None else data.record(),
+            measured=measured or {},
         )
         if self.is_rank_zero:
             for folder in (self.run.dir, self.run.dir / "checkpoints"):

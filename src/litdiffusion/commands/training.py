@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
@@ -25,6 +26,7 @@ from litdiffusion.commands.messages import (
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
 from litdiffusion.commands.resuming import Start, check_complete, checkpoint_to_start_from, same_data
 from litdiffusion.config.checks import check_disk
+from litdiffusion.config.derived import MEASURED
 from litdiffusion.config.identity import action_for
 from litdiffusion.config.public import digests, masked_command, plain_config
 from litdiffusion.config.trainer import Quiet
@@ -72,7 +74,7 @@ def train(cfg: DictConfig, run: Run) -> float | None:
         record = read_record(run.dir)
         report_complete(record, cfg.metric, run.dir)
         return record.metrics.get(cfg.metric)
-    experiment = build(cfg, run)
+    experiment = build(cfg, replace(run, measured=_measured_before(run)))
     plan = make_plan(experiment)
     check_disk(plan.disk, plan.disk_use, run.dir)
     attempt = Attempt(run, config, is_rank_zero, texts)
@@ -88,6 +90,12 @@ def train(cfg: DictConfig, run: Run) -> float | None:
             print_once(experiment, f"stopped by {stop}. {how_to_continue(run, cfg, config)}")
             # 0 in other processes, because Lightning's launcher treats any other status of a child as a crash.
             raise SystemExit(128 + stop.signum if is_rank_zero else 0) from None
+
+
+def _measured_before(run: Run) -> dict[str, Any]:
+    """What the run has measured on its data, if it has a checkpoint to continue from: its weights belong to that."""
+    record = read_record(run.dir)
+    return record.measured if record is not None and any((run.dir / "checkpoints").glob("*.ckpt")) else {}
 
 
 def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Start, data: Identity) -> float | None:
@@ -108,7 +116,8 @@ def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Start, dat
     trainer = experiment.trainer
     hardware = numerics(trainer.strategy.root_device, trainer.world_size, experiment.cfg.derived.precision)
     record = read_record(run.dir)
-    count = attempt.begin(start.step, hardware, data)
+    measured = {key: experiment.module.description["config"]["derived"][key] for key in MEASURED}
+    count = attempt.begin(start.step, hardware, data, measured)
     if start.own and record is not None and (line := other_hardware(record, hardware)):
         print_once(experiment, line)
     if start.own or count > 1:

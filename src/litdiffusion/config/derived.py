@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,31 @@ from litdiffusion.training.hardware import precision_for
 
 MOST = 4096
 """Largest number of coordinates with a mean and a deviation each: more would swell every config."""
+MEASURED = ("data_mean", "data_std", "sigma_data")
+"""The values of ``derived`` that are measured on training items."""
 _CACHE: dict[tuple[Callable, str], dict[str, Any]] = {}
 
 
 def merged(
-    cfg: DictConfig, run_dir: Path, facts: Facts, quality: Quality | None
+    cfg: DictConfig, run_dir: Path, facts: Facts, quality: Quality | None, measured: Mapping[str, Any] | None = None
 ) -> tuple[DictConfig, Codec, Scale, NoiseSchedule]:
     """A read-only copy of ``cfg`` with all of ``derived``, codec, latent scale and schedule; a run's only merge.
 
     Codec and schedule are made here: after the values that they may need (``data_mean``, ``sigma_data``), and before
     those that follow from them.
+
+    Args:
+        cfg: the composed config.
+        run_dir: the run's folder.
+        facts: the facts about the data.
+        quality: the metrics, if there are any.
+        measured: what an earlier attempt measured on the data (`MEASURED`), which a resumed run keeps.
     """
-    result = _with_derived(cfg, {"run_dir": str(run_dir), **of_scale(facts)})
+    measured = measured or {}
+    result = _with_derived(cfg, {"run_dir": str(run_dir), **of_scale(facts), **measured})
     codec = make_a(Codec, result.codec, "codec")
     scale = latent_scale(facts, codec)
-    values = {**of_data(cfg, facts, codec, scale), **of_hardware(cfg, facts)}
+    values = {**of_data(cfg, facts, codec, scale), **of_hardware(cfg, facts), **measured}
     result = _with_derived(result, values | of_metric(cfg, quality.rising if quality else ()))
     schedule = make_a(NoiseSchedule, result.schedule, "schedule")
     result = _with_derived(result, of_schedule(schedule))

@@ -35,6 +35,7 @@ class RunRecord:
         error: one line, for a failed run.
         failures: how often the run failed, for a job of a sweep.
         data: what identified the data at the last start, see `litdiffusion.data.identity.Identity`; None: unknown.
+        measured: what the run keeps of its data, see `litdiffusion.config.derived.MEASURED`.
         better: whether ``config["metric"]`` is better small ("min") or large ("max"); set at the end.
     """
 
@@ -52,6 +53,7 @@ class RunRecord:
     environment: dict[str, str] = field(default_factory=dict)
     hardware: list[dict[str, str | int]] = field(default_factory=list)
     data: dict[str, Any] | None = None
+    measured: dict[str, Any] = field(default_factory=dict)
 
     @property
     def starts_afresh(self) -> bool:
