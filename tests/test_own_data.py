@@ -147,7 +147,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "overrides", "settings"), KINDS.values(), ids=KINDS)
+ALIKE = ("labelled vectors", "images", "labelled images")
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides", "settings"),
+    [pytest.param(*case, id=name, marks=[pytest.mark.slow] * (name in ALIKE)) for name, case in KINDS.items()],
+)
 def test_data_of_ones_own_train_and_all_callbacks_draw(kind, overrides, settings, ran):
     folder, lines = ran(kind, *overrides, **settings)
     pictures = {path.name for path in (folder / "pictures").iterdir()}

@@ -133,7 +133,14 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+PLAYED = ("accumulation", "epochs", "half epochs", "one batch")
+"""Variants that the lottery of ``make check`` plays too, or that hardly differ from these."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(words, id=name, marks=[pytest.mark.slow] * (name in PLAYED)) for name, words in VARIANTS.items()],
+)
 def test_every_kind_of_run_ends_equal_wherever_it_stopped(options, stopping, tmp_path):
     """Inside an epoch, in its last batch, inside a window of accumulated gradients, in a validation."""
     other = any(word.startswith("data=") for word in options)

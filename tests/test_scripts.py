@@ -34,7 +34,7 @@ def test_every_script_is_run_by_a_test():
         assert f"scripts/{name}.py" in (ROOT / "tests" / f"{test}.py").read_text()
 
 
-@pytest.mark.parametrize("name", SHORTEST)
+@pytest.mark.parametrize("name", [pytest.param(k, marks=[pytest.mark.slow] * (k == "torture_sweep")) for k in SHORTEST])
 def test_a_script_runs_in_its_shortest_form(name, command):
     arguments, pattern = SHORTEST[name]
     status, out, err = command(f"scripts/{name}.py", *arguments)
