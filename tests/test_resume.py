@@ -506,6 +506,18 @@ def test_a_lost_process_and_a_full_disk_are_told_in_one_line():
     assert isinstance(known_failure(TrainingError("known"), 1), TrainingError)
 
 
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-100])])
+def test_a_best_checkpoint_that_is_damaged_or_gone_is_told_and_another_takes_its_place(stopping, tmp_path, harm, capfd):
+    stopping(30)
+    assert run_once(tmp_path / "run", QUICK) == 143
+    (lost,) = (tmp_path / "run/checkpoints").glob("best_*.ckpt")
+    harm(lost)
+    assert run_once(tmp_path / "run", QUICK) == 0
+    assert f"warning: {lost}, the best checkpoint so far, is damaged or gone" in capfd.readouterr().out
+    (best,) = (tmp_path / "run/checkpoints").glob("best_*.ckpt")
+    assert read_checkpoint(best)["global_step"] > 24
+
+
 def test_a_run_that_another_process_has_made_longer_goes_on_from_its_end(whole, tmp_path, capfd):
     """The first of several processes writes the new length into the record before the others start."""
     shutil.copytree(whole, tmp_path / "run")

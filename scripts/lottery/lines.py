@@ -24,6 +24,7 @@ LOST = re.compile(r"^error: another process of this run ended or cannot be reach
 LOCKED = re.compile(r"^error: \S+ is being trained by another process; wait for it")
 NOTHING_LEFT = re.compile(r"^error: \S+/last\.ckpt has all of its \d+ (steps|epochs); to continue raise trainer\.max_")
 ROWS_LOST = re.compile(r"\S+metrics\.csv is not as the run left it at step (\d+) \(\d+ of \d+ rows can be read\).*")
+BEST_LOST = re.compile(r"\S+best_\S+\.ckpt, the best checkpoint so far, is damaged or gone; .*")
 SET_ASIDE = re.compile(r"\S+ cannot be read .*renamed to \S+\.damaged\S*, an older one is used")
 KILLED = {
     -9: ("SIGKILL", *faults.FILES),

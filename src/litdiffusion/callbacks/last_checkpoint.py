@@ -1,18 +1,21 @@
 """The checkpoint that an interrupted run continues from."""
 
 import contextlib
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from litdiffusion.callbacks.interrupts import Stopped
 from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.runs.files import set_aside
 from litdiffusion.runs.record import note_progress
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.checkpoints import LAST
+from litdiffusion.training.checkpoints import LAST, is_intact
 
 
 class LastCheckpoint(Checkpoint):
@@ -39,11 +42,14 @@ class LastCheckpoint(Checkpoint):
         self._run_dir = run_dir
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: DiffusionModule, checkpoint: dict[str, Any]) -> None:
-        """Keeps the list of the best checkpoints if the run's folder was moved: Lightning would begin a new one."""
+        """Keeps the list of the best checkpoints if the run's folder was moved: Lightning would begin a new one.
+
+        A file of the list that is damaged or gone is told, and leaves the list, so that another one can take its place.
+        """
         states = checkpoint.get("callbacks", {})
         for callback in trainer.checkpoint_callbacks if self._continues(trainer) else ():
             if isinstance(callback, ModelCheckpoint) and callback.dirpath and callback.state_key in states:
-                states[callback.state_key] = moved(states[callback.state_key], callback.dirpath)
+                states[callback.state_key] = _intact(moved(states[callback.state_key], callback.dirpath))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         self._saved_step = self._finished_step = trainer.global_step
@@ -109,6 +115,27 @@ def moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
     paths = {key: place(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
     best = {place(path): score for path, score in state["best_k_models"].items()}
     return {**state, **paths, "best_k_models": best, "dirpath": folder}
+
+
+def _intact(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a ``ModelCheckpoint`` without files that are damaged or gone."""
+    best = {path: score for path, score in state["best_k_models"].items() if is_intact(Path(path))}
+    if len(best) == len(state["best_k_models"]):
+        return state
+    for path in sorted(state["best_k_models"].keys() - best.keys()):
+        _tell_lost(Path(path))
+    paths = {key: state[key] if state[key] in best else "" for key in ("best_model_path", "kth_best_model_path")}
+    return {**state, **paths, "best_k_models": best}
+
+
+@rank_zero_only
+def _tell_lost(path: Path) -> None:
+    if os.path.lexists(path):
+        set_aside(path)
+    print(
+        f"warning: {path}, the best checkpoint so far, is damaged or gone; the best one from here on is kept",
+        flush=True,
+    )
 
 
 def validation_follows(trainer: L.Trainer, batch_idx: int) -> bool:

@@ -1,8 +1,8 @@
 """``derived``: values that one part declares for others, computed here for runs and for notebooks."""
 
 import contextlib
+import io
 import json
-import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def _scale(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _data(cfg: DictConfig) -> dict[str, Any]:
-    with contextlib.redirect_stdout(sys.stderr):  # because a config that is printed goes to stdout
+    with contextlib.redirect_stdout(io.StringIO()):  # a run says itself what it has read
         facts = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
     _CACHE[_scale, _content(cfg)] = of_scale(facts)  # before the codec, which may need it
     codec = make_a(Codec, cfg.codec, "codec")

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ def read_file(path: str | Path) -> Any:
         raise UserError(damage_message(path, "its checksum is missing"))
     check_content(content, path)
     return content
+
+
+def is_intact(path: Path) -> bool:
+    """Whether the file is there, and its checksum fits if it has one."""
+    return path.is_file() and (seal_fits(path) or not is_sealed(path)) and zipfile.is_zipfile(path)
 
 
 def newest_checkpoint(folder: Path, usable: Callable[[dict[str, Any]], bool]) -> tuple[Path | None, list[str]]:
