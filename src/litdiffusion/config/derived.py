@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from litdiffusion.codecs import Codec
 from litdiffusion.config.make import make_a
@@ -43,9 +44,10 @@ def merged(
         measured: what an earlier attempt measured on the data (`MEASURED`), which a resumed run keeps.
     """
     measured = measured or {}
-    result = _with_derived(cfg, {"run_dir": str(run_dir), **of_scale(facts), **measured})
+    items = facts.training_reference(items_for_scale(facts.shape))
+    result = _with_derived(cfg, {"run_dir": str(run_dir), **of_scale(items), **measured})
     codec = make_a(Codec, result.codec, "codec")
-    scale = latent_scale(facts, codec)
+    scale = scale_of(codec.encode(items))
     values = {**of_data(cfg, facts, codec, scale), **of_hardware(cfg, facts), **measured}
     result = _with_derived(result, values | of_metric(cfg, quality.rising if quality else ()))
     schedule = make_a(NoiseSchedule, result.schedule, "schedule")
@@ -61,16 +63,11 @@ def _with_derived(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
     return OmegaConf.create(plain, flags={"struct": OmegaConf.is_struct(cfg)})
 
 
-def of_scale(facts: Facts) -> dict[str, Any]:
-    """Mean and deviation of the training data in data space; one pair for all of more than `MOST` coordinates."""
-    scale = scale_of(facts.training_reference(items_for_scale(facts.shape)))
+def of_scale(items: Tensor) -> dict[str, Any]:
+    """Mean and deviation of training items in data space; one pair for all of more than `MOST` coordinates."""
+    scale = scale_of(items)
     scale = (scale.pooled() if len(scale.mean) > MOST else scale).rounded()
     return {"data_mean": scale.mean.tolist(), "data_std": scale.std.tolist()}
-
-
-def latent_scale(facts: Facts, codec: Codec) -> Scale:
-    """Mean and deviation of the training data in the codec's latent space."""
-    return scale_of(codec.encode(facts.training_reference(items_for_scale(facts.shape))))
 
 
 def of_data(cfg: DictConfig, facts: Facts, codec: Codec, scale: Scale) -> dict[str, Any]:
@@ -137,9 +134,10 @@ def _scale(cfg: DictConfig) -> dict[str, Any]:
 def _data(cfg: DictConfig) -> dict[str, Any]:
     with contextlib.redirect_stdout(io.StringIO()):  # a run says itself what it has read
         facts = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
-    _CACHE[_scale, _content(cfg)] = of_scale(facts)  # before the codec, which may need it
+        items = facts.training_reference(items_for_scale(facts.shape))
+    _CACHE[_scale, _content(cfg)] = of_scale(items)  # before the codec, which may need it
     codec = make_a(Codec, cfg.codec, "codec")
-    return of_data(cfg, facts, codec, latent_scale(facts, codec)) | of_hardware(cfg, facts)
+    return of_data(cfg, facts, codec, scale_of(codec.encode(items))) | of_hardware(cfg, facts)
 
 
 def _schedule(cfg: DictConfig) -> dict[str, Any]:
