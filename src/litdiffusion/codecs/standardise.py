@@ -12,7 +12,7 @@ from litdiffusion.codecs.identity import Identity
 from litdiffusion.errors import UserError
 
 LOW, HIGH = 0.3, 3.0
-"""Deviations that `Standardise` leaves alone unless it is told to standardise ``always``."""
+"""Deviations, in units of the one that a process is made for, that may stay as they are."""
 SHOWN = 8
 """Largest number of coordinates whose constants are printed."""
 

@@ -10,7 +10,7 @@ from litdiffusion.errors import TrainingError, UserError, first_line
 
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "cannot be written ({}); free some space"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "cannot be read or written ({}); allow it"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "cannot be read or written ({}); change its permissions"),
     **dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.EEXIST), "cannot be written ({}); move it away"),
     **dict.fromkeys((errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG), "cannot be written ({}); move it away"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "cannot be opened ({}); allow more open files: ulimit -n 4096"),

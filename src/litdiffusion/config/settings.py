@@ -12,11 +12,35 @@ from litdiffusion.runs.record import FILE as RECORD
 from litdiffusion.runs.record import how_to_leave
 
 LARGEST_SEED = 2**32 - 1  # numpy's limit
+SWITCHES = (
+    *("allow_changed_data", "clip_samples", "compile", "conditional"),
+    *("dry_run", "learned_variance", "print_config", "resume"),
+)
 
 
 def check_settings(cfg: DictConfig) -> None:
     """Refuses values of the wrong type or out of range, and names the allowed range."""
+    _check_length(cfg)
+    _check_intervals(cfg)
     require_int(cfg, "seed", 0)
+    _require("seed", cfg.seed, cfg.seed <= LARGEST_SEED, f"at most {LARGEST_SEED}")
+    _require("metric", cfg.metric, isinstance(cfg.metric, str), "the name of a number, such as val/loss")
+    path = cfg.ckpt_path
+    _require("ckpt_path", path, path is None or isinstance(path, str), "the path of a checkpoint, or null")
+    for key, usual in (("ema_decay", "0.999 is usual, 0 is none"), ("class_dropout", "0.1 is usual")):
+        value = cfg[key]
+        _require(key, value, _is_number(value) and 0 <= value < 1, f"a number in [0, 1); {usual}")
+    threads = cfg.threads
+    _require("threads", threads, threads == "auto" or (_is_int(threads) and threads > 0), "auto or a positive number")
+    require_int(cfg, "skip_nonfinite", 0)
+    for key in SWITCHES:
+        _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
+    _require("trusted", cfg.trusted, _is_list_of_words(cfg.trusted), "a list of packages, trusted=[mynets]")
+    _require("tags", cfg.tags, _is_list_of_words(cfg.tags), "a list of words, tags=[trial]")
+    _check_precision(cfg)
+
+
+def _check_length(cfg: DictConfig) -> None:
     steps = cfg.trainer.max_steps
     fits = _is_int(steps) and (steps == -1 or steps > 0)
     _require(
@@ -25,38 +49,15 @@ def check_settings(cfg: DictConfig) -> None:
     epochs = cfg.trainer.max_epochs
     fits = epochs is None or (_is_int(epochs) and epochs >= -1)
     _require("trainer.max_epochs", epochs, fits, "a whole number, or null; -1 has no limit")
+
+
+def _check_intervals(cfg: DictConfig) -> None:
     require_int(cfg, "trainer.accumulate_grad_batches", 1)
     if cfg.save_every is not None:
         require_int(cfg, "save_every", 1)
     for name in cfg.get("callbacks") or ():
         if OmegaConf.select(cfg, f"callbacks.{name}.every_n_steps") is not None:
             require_int(cfg, f"callbacks.{name}.every_n_steps", 1)
-    _require("seed", cfg.seed, cfg.seed <= LARGEST_SEED, f"at most {LARGEST_SEED}")
-    _require("metric", cfg.metric, isinstance(cfg.metric, str), "the name of a number, such as val/loss")
-    path = cfg.ckpt_path
-    _require("ckpt_path", path, path is None or isinstance(path, str), "the path of a checkpoint, or null")
-    decay = cfg.ema_decay
-    _require("ema_decay", decay, _is_number(decay) and 0 <= decay < 1, "a number in [0, 1); 0.999 is usual, 0 is none")
-    hidden = cfg.class_dropout
-    _require("class_dropout", hidden, _is_number(hidden) and 0 <= hidden < 1, "a number in [0, 1); 0.1 is usual")
-    threads = cfg.threads
-    _require("threads", threads, threads == "auto" or (_is_int(threads) and threads > 0), "auto or a positive number")
-    require_int(cfg, "skip_nonfinite", 0)
-    for key in (
-        "allow_changed_data",
-        "clip_samples",
-        "compile",
-        "conditional",
-        "dry_run",
-        "learned_variance",
-        "print_config",
-        "resume",
-    ):
-        _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
-    trusted = cfg.trusted
-    _require("trusted", trusted, _is_list_of_words(trusted), "a list of packages, trusted=[mynets]")
-    _require("tags", cfg.tags, _is_list_of_words(cfg.tags), "a list of words, tags=[trial]")
-    _check_precision(cfg)
 
 
 def require_int(cfg: DictConfig, key: str, least: int) -> None:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from litdiffusion.codecs.standardise import HIGH, LOW
+
 FEWEST_ITEMS, NUMBERS = 2000, 1_500_000
 """Items that are measured: so many, or more while they are smaller than so many numbers together."""
-LOW, HIGH = 0.3, 3.0
-"""Deviations, in units of the one that a process is made for, that need no warning."""
 
 
 class Scale(NamedTuple):

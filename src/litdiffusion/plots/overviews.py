@@ -80,7 +80,7 @@ def _sheet_note(window: Window, line: str) -> str:
 
 
 def _interval(window: Window, axis: int = 0) -> str:
-    return "[{:.2g}, {:.2g}]".format(*window.limits(axis))
+    return "[{:.3g}, {:.3g}]".format(*window.limits(axis))
 
 
 def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
