@@ -163,13 +163,13 @@ def test_thinned_titles_keep_both_ends_and_never_overlap(count: int, pitch: floa
 def test_histogram_is_a_density() -> None:
     """It integrates to one, and its bins hold the normal law's mass, 0.2 at most: n = 50 000 errs by .002."""
     sample = normal(50_000, 1)
-    window = common_window([], sample)._replace(half=8.0, centre=torch.zeros(1, dtype=torch.float64))
+    window = common_window([], sample)._replace(half=torch.tensor([8.0]), centre=torch.zeros(1, dtype=torch.float64))
     density = histogram(sample, window, 32)
     assert float(density.sum()) * 16 / 32 == pytest.approx(1.0, abs=1e-12)
     middles = (torch.arange(32, dtype=torch.float64) + 0.5) / 2 - 8
     mass = torch.special.ndtr(middles + 0.25) - torch.special.ndtr(middles - 0.25)
     assert float((density / 2 - mass).abs().max()) < 0.01
-    inner = histogram(sample, window._replace(half=1.0), 10)
+    inner = histogram(sample, window._replace(half=torch.tensor([1.0])), 10)
     assert float(inner.sum()) / 5 == pytest.approx(0.683, abs=0.01)
 
 
@@ -219,8 +219,21 @@ def test_wide_states_get_wider_axes_and_say_so() -> None:
     factors = [widening(state, window) for state in states]
     assert factors[1] == 1
     assert 32 <= factors[0] <= 128
-    assert window.half < 6
-    assert common_window([2 * data], data).half > common_window([data], data).half
+    assert float(window.half[0]) < 6
+    assert float(common_window([2 * data], data).half[0]) > float(common_window([data], data).half[0])
+
+
+def test_axes_of_unequal_units_have_their_own_scales_and_say_so() -> None:
+    """Metres beside prices: on one scale the points would be a line; up to 4 times as wide they share it."""
+    points = normal(2000, 2) * torch.tensor([1.0, 500.0]) + torch.tensor([0.0, 9000.0])
+    window = common_window([3 * points - 2 * points.mean(dim=0)], points)
+    assert not window.equal
+    shares = density_image(points, window, bins=40) > 1e-4
+    assert shares.any(dim=0).sum() == pytest.approx(int(shares.any(dim=1).sum()), abs=4)  # as wide as it is high
+    assert common_window([], normal(2000, 2) * torch.tensor([1.0, 3.0])).equal
+    assert common_window([], points * torch.tensor([0.0, 1.0])).equal  # a constant coordinate has no scale of its own
+    across, up = plots.field_grid(points, 6).std(dim=0)
+    assert float(up / across) == pytest.approx(float(window.half[1] / window.half[0]), rel=1e-6)
 
 
 def test_points_that_are_not_finite_count_as_outside() -> None:
@@ -229,7 +242,7 @@ def test_points_that_are_not_finite_count_as_outside() -> None:
     broken[:250] = torch.nan
     window = common_window([broken], sample)
     assert float(density_image(broken, window).sum()) == pytest.approx(0.75, abs=0.01)
-    assert float(histogram(broken, window, 20).sum()) * 2 * window.half / 20 == pytest.approx(0.75, abs=0.01)
+    assert float(histogram(broken, window, 20).sum()) * 2 * float(window.half[0]) / 20 == pytest.approx(0.75, abs=0.01)
     with pytest.raises(ValueError, match="finite"):
         common_window([sample], sample * torch.nan)
 

@@ -51,7 +51,11 @@ def test_the_readme_is_short():
     assert {command.split()[0] for command in COMMANDS} == {"make", "python", "eval"}
 
 
-@pytest.mark.parametrize("line", [command for command in COMMANDS if command.startswith("python train.py")])
+TRAINING = [command for command in COMMANDS if command.startswith("python train.py")]
+SWEEPS = {command: [pytest.mark.slow] for command in TRAINING if " -m " in command}  # test_sweeps runs smaller ones
+
+
+@pytest.mark.parametrize("line", [pytest.param(command, marks=SWEEPS.get(command, [])) for command in TRAINING])
 def test_training_commands(line, command, trained, tmp_path, monkeypatch):
     monkeypatch.setenv("LITDIFFUSION_DATA", str(tmp_path / "data"))
     write_mnist(tmp_path / "data", train=2100, test=40)

@@ -105,7 +105,8 @@ class Field(L.Callback):
         truths = [None] * len(levels) if exact is None else self._field_on_grids(exact, grids, levels)
         titles, units = titles_with_std(schedule, levels), shown.units(places[0])
         fields = [[self._in_units(x, units) for x in xs] for xs in (learned, truths)]
-        return [FieldPanel(*row) for row in zip(titles, samples, places, *fields, strict=True)]
+        rows = zip(titles, samples, places, *fields, strict=True)
+        return [FieldPanel(*row, gradient=self.kind == "score") for row in rows]
 
     def _in_units(self, field: Tensor | None, units: Tensor) -> Tensor | None:
         """A field in model space as one in data space, see `Codec.units`."""

@@ -38,7 +38,7 @@ def conditional_picture(data: Tensor, slices: list[Conditional], title: str = ""
 
     points = data[:, :2]
     window = common_window([], points)
-    line = Window(window.centre[1:], window.half)
+    line = Window(window.centre[1:], window.half[1:])
     width = LEFT + SIDE + len(slices) * (GAP + SLICE) + GAP
     figure = Figure((width, ABOVE + SIDE + BELOW), dpi=DPI)
     plane = axes_at(figure, LEFT, BELOW, SIDE, SIDE)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from litdiffusion.plots.density import density_image, finite, histogram
+from litdiffusion.plots.density import Window, density_image, finite, histogram
 from litdiffusion.plots.figures import DPI, axes_at, hex_colour, rendered, set_figure_title, show_density, style_axes
 from litdiffusion.plots.grids import window_of
 from litdiffusion.plots.palette import ACCENT, DENSITY, FAINT, INK, TRUTH, Colour
@@ -38,6 +38,7 @@ class FieldPanel(NamedTuple):
     """One noise level: points of its density (n, d), and a field (m, d) at ``points`` (m, d), d = 1 or 2.
 
     The points are a `field_grid`, and set the region that is shown. ``truth`` (m, d) is the exact field, if known.
+    ``gradient`` tells a gradient (per unit of x) from a velocity (units of x), which differ where axes do.
     """
 
     title: str
@@ -45,6 +46,7 @@ class FieldPanel(NamedTuple):
     points: Tensor
     vectors: Tensor
     truth: Tensor | None = None
+    gradient: bool = False
 
 
 def field_picture(panels: list[FieldPanel], title: str = "", name: str = "field") -> Image:
@@ -86,21 +88,31 @@ def arrows(vectors: Tensor, largest: float) -> Tensor:
     return torch.where((length > 0) & length.isfinite(), vectors / length * shown, 0.0)
 
 
-def _largest_length(panel: FieldPanel) -> float:
-    """The largest finite length of the panel's vectors, learned or exact; 1 if there is none."""
-    fields = [panel.vectors] if panel.truth is None else [panel.vectors, panel.truth]
-    lengths = finite(torch.cat([field.detach().cpu().double() for field in fields])).norm(dim=1)
+def _largest_length(*fields: Tensor | None) -> float:
+    """The largest finite length of the vectors of the fields (m, d); 1 if there is none."""
+    lengths = finite(torch.cat([field.detach().cpu().double() for field in fields if field is not None])).norm(dim=1)
     return float(lengths.max()) if len(lengths) and lengths.max() > 0 else 1.0
 
 
 def _show_2d(axes: Axes, panel: FieldPanel) -> None:
-    window, largest = window_of(panel.points), _largest_length(panel)
+    window = window_of(panel.points)
+    learned, truth = (_on_axes(field, window, panel.gradient) for field in (panel.vectors, panel.truth))
+    largest = _largest_length(learned, truth)
     reach = LONGEST * 2 * window.half / round(len(panel.points) ** 0.5)
     seen = window._replace(half=window.half + reach / 2)
     show_density(axes, density_image(panel.density, seen, BINS), (*seen.limits(0), *seen.limits(1)))
-    if panel.truth is not None:
-        _show_arrows(axes, panel.points, reach * arrows(panel.truth, largest), TRUTH, BROAD)
-    _show_arrows(axes, panel.points, reach * arrows(panel.vectors, largest), ACCENT, NARROW)
+    axes.set(xlim=seen.limits(0), ylim=seen.limits(1))
+    if truth is not None:
+        _show_arrows(axes, panel.points, reach * arrows(truth, largest), TRUTH, BROAD)
+    _show_arrows(axes, panel.points, reach * arrows(learned, largest), ACCENT, NARROW)
+
+
+def _on_axes(field: Tensor | None, window: Window, gradient: bool) -> Tensor | None:
+    """The field (m, 2) in units of the window's half-widths, so that arrows point where the picture's density leads."""
+    if field is None:
+        return None
+    field = field.detach().cpu().double()
+    return field * window.half if gradient else field / window.half
 
 
 def _show_arrows(axes: Axes, points: Tensor, arrows: Tensor, colour: Colour, shape: dict[str, float]) -> None:
@@ -114,7 +126,7 @@ def _show_1d(axes: Axes, panel: FieldPanel) -> None:
     heights = histogram(panel.density, window, 64)
     axes.stairs(heights.numpy(), window.edges(64).numpy(), fill=True, color=hex_colour(DENSITY[2]))
     axes.set(xlim=window.limits(), ylim=(0, 1.1 * float(heights.max().clamp(min=1e-9))), yticks=[])
-    field, reach = axes.twinx(), 1.1 * _largest_length(panel)
+    field, reach = axes.twinx(), 1.1 * _largest_length(panel.vectors, panel.truth)
     field.axhline(0, color=hex_colour(FAINT), linewidth=1)
     x = panel.points[:, 0].cpu().numpy()
     if panel.truth is not None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from litdiffusion.plots.density import Window, common_window, extent
+from litdiffusion.plots.density import Window, common_window, relative_extent
 
 
 def field_grid(points: Tensor, per_axis: int) -> Tensor:
@@ -17,7 +17,7 @@ def field_grids(samples: list[Tensor], per_axis: int) -> list[Tensor]:
     All samples up to twice as wide as the first share one window; wider samples have their own.
     """
     own = common_window([], samples[0])
-    near = [extent(sample, own.centre) <= 2 * own.half for sample in samples]
+    near = [relative_extent(sample, own) <= 2 for sample in samples]
     common = common_window([sample for sample, fits in zip(samples, near, strict=True) if fits], samples[0])
     windows = [common if fits else common_window([], sample) for sample, fits in zip(samples, near, strict=True)]
     return [_cell_centres(window, per_axis) for window in windows]
@@ -27,11 +27,11 @@ def window_of(points: Tensor) -> Window:
     """The window that a `field_grid` (m, d) fills: half a cell beyond its outermost points."""
     low, high = points.amin(dim=0), points.amax(dim=0)
     per_axis = round(len(points) ** (1 / points.shape[1]))
-    return Window((low + high) / 2, float((high - low).max()) / 2 * per_axis / max(per_axis - 1, 1))
+    return Window((low + high) / 2, (high - low) / 2 * per_axis / max(per_axis - 1, 1))
 
 
 def _cell_centres(window: Window, per_axis: int) -> Tensor:
     """The centres (per_axis^d, d) of ``per_axis`` equal cells along every axis of the window."""
     steps = (torch.arange(per_axis, dtype=torch.float64) + 0.5) / per_axis * 2 - 1
-    axes = [centre + window.half * steps for centre in window.centre]
+    axes = [centre + half * steps for centre, half in zip(*window, strict=True)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(axes))

@@ -76,7 +76,8 @@ def _sheet_note(window: Window, line: str) -> str:
     """The note below a sheet: axes and colours of densities, or ``line`` for histograms."""
     if len(window.centre) == 1:
         return line
-    return f"axes {_interval(window)} × {_interval(window, 1)}; colour: density, relative to each panel's peak"
+    scales = "" if window.equal else ", each on its own scale"
+    return f"axes {_interval(window)} × {_interval(window, 1)}{scales}; colour: density, relative to each panel's peak"
 
 
 def _interval(window: Window, axis: int = 0) -> str:

@@ -99,9 +99,9 @@ def _histograms(
     The limit is needed because the bars of a collapsed state would flatten the others.
     """
     bins = min(64, max(24, int(1.5 * len(states[0]) ** 0.5)))
-    bars = [own.half * histogram(state, own, bins) for state, own in zip(states, windows, strict=True)]
-    lines = [own.half * (_normal(own, bins) if normal_curve else histogram(reference, own, bins)) for own in windows]
-    peak = common.half * float(histogram(reference, common, bins).max())
+    bars = [own.half[0] * histogram(state, own, bins) for state, own in zip(states, windows, strict=True)]
+    lines = [own.half[0] * (_normal(own, bins) if normal_curve else histogram(reference, own, bins)) for own in windows]
+    peak = float(common.half[0]) * float(histogram(reference, common, bins).max())
     top = 1.1 * min(2 * peak, max(peak, *(float(heights.max()) for heights in bars)))
     shades = torch.linspace(0, 1, len(states)).tolist()
     panels = zip(titles, bars, lines, shades, strict=True)
