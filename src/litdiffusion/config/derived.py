@@ -49,6 +49,7 @@ def merged(
     codec = make_a(Codec, result.codec, "codec")
     scale = scale_of(codec.encode(items))
     values = {**of_data(cfg, facts, codec, scale), **of_hardware(cfg, facts), **measured}
+    result.conditional = values["num_classes"] > 0
     result = _with_derived(result, values | of_metric(cfg, quality.rising if quality else ()))
     schedule = make_a(NoiseSchedule, result.schedule, "schedule")
     result = _with_derived(result, of_schedule(schedule))

@@ -13,7 +13,7 @@ from litdiffusion.runs.record import how_to_leave
 
 LARGEST_SEED = 2**32 - 1  # numpy's limit
 SWITCHES = (
-    *("allow_changed_data", "clip_samples", "compile", "conditional"),
+    *("allow_changed_data", "clip_samples", "compile"),
     *("dry_run", "learned_variance", "print_config", "resume"),
 )
 
@@ -35,6 +35,8 @@ def check_settings(cfg: DictConfig) -> None:
     require_int(cfg, "skip_nonfinite", 0)
     for key in SWITCHES:
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
+    conditional = cfg.conditional
+    _require("conditional", conditional, conditional == "auto" or isinstance(conditional, bool), "true, false or auto")
     _require("trusted", cfg.trusted, _is_list_of_words(cfg.trusted), "a list of packages, trusted=[mynets]")
     _require("tags", cfg.tags, _is_list_of_words(cfg.tags), "a list of words, tags=[trial]")
     _check_precision(cfg)
@@ -69,12 +71,15 @@ def require_int(cfg: DictConfig, key: str, least: int) -> None:
 def num_classes_of(cfg: DictConfig, facts: Facts) -> int:
     """Number of classes that the net learns: those of the data if the run is conditional, else 0.
 
+    ``conditional=auto`` is true for labelled images (C, H, W), if the net has an argument ``num_classes``.
+
     Raises:
         UserError: the data have no class labels or some out of range, or the net takes no classes.
     """
-    if not cfg.conditional:
-        return 0
     class_label, num_classes = facts.train.class_label, facts.num_classes
+    labelled_images = class_label is not None and num_classes > 1 and len(facts.shape) == 3
+    if not (labelled_images and "num_classes" in cfg.model if cfg.conditional == "auto" else cfg.conditional):
+        return 0
     if class_label is None and facts.why_no_classes:
         raise UserError(f"conditional=true needs classes, but there are none: {facts.why_no_classes}")
     if class_label is None or num_classes < 1:
