@@ -74,6 +74,21 @@ CHANGES = {
 }
 
 
+def test_a_set_that_is_decoded_on_access_is_known_by_names_and_sizes(pictures: Path):
+    """Another memory limit is no change of the data, but what it can still see is named."""
+
+    def identity(limit: float) -> Identity:
+        settings = {"image_size": 8, "channels": 1, "batch_size": 4, "val_size": 4, "seed": 0}
+        return ImageFolder(path=pictures, memory_limit_gb=limit, num_workers=0, **settings).identity()
+
+    for then, now in ((2.0, 0.0), (0.0, 2.0)):
+        before = identity(then)
+        assert change(before.record(), before.rows, identity(now)) is None
+    before = identity(2.0)
+    rename(pictures)
+    assert change(before.record(), before.rows, identity(0.0)) == "a/4.bmp is gone, a/44.bmp is new"
+
+
 @pytest.mark.parametrize("how", CHANGES, ids=lambda how: how.__name__)
 def test_what_changed_in_a_folder_is_named(how, pictures: Path):
     def identity() -> Identity:

@@ -101,6 +101,8 @@ UNKNOWN = {
     "floats of 12 bits": ((4095 * RAMP).astype(np.float32), "[0,4095]"),
     "small floats": ((0.01 * RAMP).astype(np.float32), "[0,1]"),
     "floats around 0": ((6 * RAMP - 3).astype(np.float32), "[-3,3]"),
+    "resampled floats": ((1.02 * RAMP - 0.01).astype(np.float32), "[-0.01,1.01]"),
+    "floats that overshoot": ((1.02 * RAMP).astype(np.float32), "[0,1.02]"),
     "negative integers": (np.rint(400 * RAMP - 100).astype(np.int32), "[-100,300]"),
     "more than 16 bits": (np.rint(1e6 * RAMP).astype(np.int32), "[0,1e+06]"),
     "masks of bytes": (np.rint(RAMP).astype(np.uint8), "[0,1]"),
@@ -140,6 +142,69 @@ def test_the_range_is_that_of_the_set_and_not_of_a_picture(tmp_path: Path):
         save((peak * RAMP).astype(np.float32), tmp_path / f"{i}.tif")
     found = values(folder(tmp_path))
     assert [int(image.max()) for image in found] == [255, 128, 3]
+
+
+MIXED = {
+    "floats of 1 and 255": (np.float32, (1, 255), "a.tif has values up to 1, b.tif up to 255"),
+    "16-bit integers of 255 and 65535": (np.uint16, (255, 65535), "a.tif has values up to 255, b.tif up to 65535"),
+}
+
+
+@pytest.mark.parametrize(("kind", "peaks", "words"), MIXED.values(), ids=MIXED)
+def test_pictures_of_unlike_ranges_are_not_scaled_alike(kind, peaks, words, tmp_path: Path):
+    """Scaled by the wider range, half of the set would be black."""
+    for name, peak in zip("abc", (*peaks, peaks[1]), strict=True):
+        save((peak * RAMP).astype(kind), tmp_path / f"{name}.tif")
+    assert words in refusal(folder(tmp_path))
+    found = values(folder(tmp_path, value_range=[0, peaks[1]]))
+    assert int(found[1].max()) == 255
+
+
+def tiff(path: Path, array: np.ndarray, photometric: int = 1, sample_format: int = 1) -> None:
+    """An uncompressed grey TIFF file (H, W) with these tags, which Pillow would not write."""
+    height, width = array.shape
+    pixels = array.tobytes()
+    entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8 * array.itemsize), (259, 3, 1, 1)]
+    entries += [(262, 3, 1, photometric), (273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, height)]
+    entries += [(279, 4, 1, len(pixels)), (339, 3, 1, sample_format)]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + directory + b"\0\0\0\0")
+
+
+def test_signed_bytes_are_no_bytes(tmp_path: Path):
+    array = np.rint(100 * RAMP - 50).astype(np.int8)
+    for name in "ab":
+        tiff(tmp_path / f"{name}.tif", array, sample_format=2)
+    assert "values from -50 to 50, which leaves their range unknown" in refusal(folder(tmp_path))
+    found = values(folder(tmp_path, value_range=[-50, 50]))
+    assert np.abs(found[0, 0].numpy() - np.rint((array + 50.0) * 2.55)).max() == 0
+
+
+@pytest.mark.parametrize(("kind", "peak"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_a_file_in_which_0_is_white_is_inverted_whatever_its_depth(kind, peak, tmp_path: Path):
+    for name in "ab":
+        tiff(tmp_path / f"{name}.tif", np.rint(peak * RAMP).astype(kind), photometric=0)
+    found = values(folder(tmp_path))
+    assert np.abs(found[0, 0].numpy() - np.rint(255 - 255 * RAMP)).max() <= 1
+
+
+def test_floats_in_which_0_is_white_are_refused(tmp_path: Path):
+    for name in "ab":
+        tiff(tmp_path / f"{name}.tif", RAMP.astype(np.float32), photometric=0, sample_format=3)
+    assert "0 is white in it" in refusal(folder(tmp_path))
+
+
+def test_one_picture_of_another_kind_does_not_hide_masks(tmp_path: Path):
+    for i in range(5):
+        save(np.rint(RAMP).astype(np.uint8), tmp_path / f"{i}.png")
+    save(np.full((SIDE, SIDE, 4), 200, np.uint8), tmp_path / "odd.png")
+    for limit in (2.0, 0.0):
+        message = refusal(folder(tmp_path, memory_limit_gb=limit, num_workers=0))
+        assert "the values of 5 pictures lie from 0 to 1 of 255" in message
+    for i in range(5):
+        (tmp_path / f"{i}.png").rename(tmp_path / f"{i}.jpeg.png")
+        save(np.full((SIDE, SIDE, 4), 40 * i, np.uint8), tmp_path / f"colour{i}.png")
+    values(folder(tmp_path))  # five dark pictures among eleven are no doubt
 
 
 def test_values_beyond_the_given_range_and_values_that_are_no_numbers_are_refused(tmp_path: Path):
@@ -379,7 +444,17 @@ def test_a_stray_picture_is_named_with_the_remedy(tmp_path: Path, capsys):
 def test_empty_folders_hidden_and_other_files_do_no_harm_but_are_told(tmp_path: Path, capsys):
     animals(tmp_path)
     (tmp_path / "fish").mkdir()
-    for name in (".DS_Store", "._a.png", "cat/._0.png", "Thumbs.db", "cat/.hidden/x.png", "__MACOSX/cat/0.png"):
+    for name in (
+        ".DS_Store",
+        "._a.png",
+        "cat/._0.png",
+        "Thumbs.db",
+        "cat/.hidden/x.png",
+        "__MACOSX/cat/0.png",
+        "cat/@eaDir/0.png",
+        "@eaDir/0.png",
+        "lost+found/1.png",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_bytes(b"no picture")
     (tmp_path / "cat" / "notes.txt").write_text("not a picture")

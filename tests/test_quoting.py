@@ -49,6 +49,13 @@ def test_a_path_that_exists_is_taken_as_typed(value, tmp_path, monkeypatch):
             assert readable(readable(words)) == readable(words)  # as a process of the same run types it again
 
 
+def test_a_list_stays_a_list_in_the_line_that_is_proposed():
+    with pytest.raises(UserError, match="quote it: ") as error:
+        readable(["tags=[a=b,c]"])
+    (word,) = shlex.split(str(error.value).partition("quote it: ")[2])
+    assert value_of(word) == ["a=b", "c"]
+
+
 def test_several_values_for_one_run_name_every_remedy():
     with pytest.raises(UserError, match="several values to a single run") as error:
         readable(["data.path=/x/a,b"])

@@ -116,6 +116,21 @@ def test_a_signal_while_the_checkpoint_is_looked_for_stops_the_run_too(tmp_path,
     assert "stopped by SIGTERM. No checkpoint was written yet" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(("met", "status"), [(False, 143), (True, 0)])
+def test_a_process_that_leaves_before_the_others_have_met_it_is_no_success(met, status, tmp_path, monkeypatch):
+    """The first process would wait for it for half an hour; launchers end it when they see the status."""
+
+    def looked_for(experiment, *_):
+        experiment.interrupts.shared = met
+        signal.raise_signal(signal.SIGTERM)
+        experiment.interrupts.on_train_end(None, None)
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr("litdiffusion.commands.training.checkpoint_to_start_from", looked_for)
+    monkeypatch.setattr("litdiffusion.commands.training.rank_zero_only.rank", 1)
+    assert run_once(tmp_path / "run", QUICK) == status
+
+
 VARIANTS = {
     "accumulation": ("trainer.accumulate_grad_batches=5", "trainer.val_check_interval=7", "trainer.max_steps=8"),
     "epochs": (

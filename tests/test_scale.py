@@ -100,6 +100,8 @@ WARNED = {
     "of another deviation than the process": (1.0, 0.0, 50.0, False, "made for 50"),
     "far from 0": (1.0, 50.0, 1.0, False, "the mean (50|49.9).* and the deviation .*, and samples start at 0"),
     "far from 0, in the data's own units": (1.0, -50.0, None, False, "the mean -(50|49.9)"),
+    "uneven": ([1.0, 1e-3], 0.0, 1.0, False, "have a coordinate with the deviation 0.00.*, and the noise schedule is"),
+    "uneven, and followed as a whole": ([1e-3, 1e3], 0.0, 707.0, False, "have a coordinate with the deviation 0.00"),
     "both": (
         100.0,
         500.0,
@@ -114,6 +116,8 @@ NOT_WARNED = {
     "followed": (100.0, 0.0, 100.0, False),
     "in its own units": (100.0, 0.0, None, False),
     "dark images": (0.6, -0.74, 1.0, True),
+    "images of uneven channels": ([0.9, 0.1], 0.0, 0.7, True),
+    "a constant coordinate": ([1.2, 0.0], 0.0, 1.0, False),
 }
 
 
@@ -122,17 +126,19 @@ def test_data_that_a_process_does_not_follow_are_warned_of_in_one_line_with_the_
     std, mean, made_for, has_range, words
 ):
     with pytest.warns(UserWarning, match=words) as caught:
-        warn_of_scale(scale_of(mean + std * normal((500, 2))), made_for, has_range)
+        warn_of_scale(scale_of(mean + torch.tensor(std) * normal((500, 2))), made_for, has_range)
     (line,) = [str(warning.message) for warning in caught]
     assert "\n" not in line
-    assert "standardise the data (codec=auto or standardise), or take recipe=edm, ve or ncsn" in line
+    assert "standardise the data (codec=auto or standardise)" in line
+    helps = made_for is not None and "the training data have the deviation" in line
+    assert ("or take recipe=edm, ve or ncsn" in line) == helps  # a recipe follows one deviation, and no mean
 
 
 @pytest.mark.parametrize(("std", "mean", "made_for", "has_range"), NOT_WARNED.values(), ids=NOT_WARNED)
 def test_other_data_are_not_warned_of(std, mean, made_for, has_range):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_scale(scale_of(mean + std * normal((500, 2))), made_for, has_range)
+        warn_of_scale(scale_of(mean + torch.tensor(std) * normal((500, 2))), made_for, has_range)
 
 
 class Wide(DataModule):

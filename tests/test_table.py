@@ -1,5 +1,7 @@
 """Vectors of one's own: tables of every format, every numeric type, and what is refused."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,49 @@ def test_class_labels_are_indices_into_sorted_names(tmp_path, values, names):
     assert found == {tuple(x): short[kind] for x, kind in zip(X.tolist(), kinds, strict=True)}
 
 
+def test_arrays_of_another_length_are_no_matter_unless_they_are_chosen(tmp_path):
+    """The usual file of a split: X_train, y_train, X_test, y_test; the labels may be a column (N, 1)."""
+    kinds = np.arange(20)[:, None] % 2
+    np.savez(tmp_path / "t.npz", X_train=X, y_train=kinds, X_test=X[:3], y_test=kinds[:3])
+    data = table(tmp_path / "t.npz", columns=["X_train"], label_column="y_train")
+    assert torch.equal(rows_of(data), EXPECTED)
+    assert data.class_names == ("0", "1")
+    with pytest.raises(UserError, match=r"columns of unequal length \(X_train 20, y_test 3\)"):
+        table(tmp_path / "t.npz", columns=["X_train"], label_column="y_test")
+
+
+READ = {
+    "names": ("x,y\n", {}, "coordinates x, y (the names are those of line 1)"),
+    "no names": ("", {}, "coordinates 0, 1 (the file has no header)"),
+    "names that count": ("0,1\n", {}, "coordinates 0, 1 (the names are those of line 1)"),
+    "chosen": ("x,y\n", {"columns": ["y"]}, "coordinates y (the names are those of line 1)"),
+    "labels": ("x,kind\n", {"label_column": "kind"}, "coordinates x, classes in kind (the names are"),
+}
+
+
+@pytest.mark.parametrize(("header", "settings", "words"), READ.values(), ids=READ)
+def test_what_was_read_of_a_table_is_said(tmp_path, capsys, header, settings, words):
+    (tmp_path / "t.csv").write_text(header + "1.5,2\n3,4\n5,2\n7,4\n")
+    table(tmp_path / "t.csv", val_size=1, batch_size=1, **settings)
+    assert f"t.csv: 4 rows, {words}" in capsys.readouterr().out
+
+
+def test_a_model_reads_other_tables_by_the_names_of_its_columns(tmp_path, command, trained):
+    """The config of what ran holds the names: another order of columns does not matter, other names are refused."""
+    write_csv(tmp_path / "a.csv", X)
+    write_csv(tmp_path / "b.csv", X[:, ::-1], "y,x")
+    write_csv(tmp_path / "c.csv", X, "x,z")
+    small = ["model.hidden=8", "data.batch_size=4", "metrics=none", "callbacks.final_samples=null"]
+    run = trained("data=table", f"data.path={tmp_path}/a.csv", "recipe=flow", *small)
+    asked = ["scripts/likelihood.py", f"ckpt={run}/checkpoints/last.ckpt", "n=2", "method=flow"]
+    first, second, other = (command(*asked, f"out={tmp_path}/out_{k}", f"data_path={tmp_path}/{k}.csv") for k in "abc")
+    numbers = [re.findall(r"-?\d+\.\d{4}", out)[-4:] for _, out, _ in (first, second)]
+    assert numbers[0] == numbers[1]
+    assert len(numbers[0]) == 4
+    assert other[0] == 2
+    assert "c.csv has no column y (it has x, z)" in other[2]
+
+
 def test_class_labels_of_arrays(tmp_path):
     np.savez(tmp_path / "t.npz", x=X, kind=np.arange(20) % 2 == 0)
     assert table(tmp_path / "t.npz", label_column="kind").class_names == ("False", "True")
@@ -145,6 +190,11 @@ BAD = {
     "the label as a column": ("x,y\n1,2\n", {"columns": ["x", "y"], "label_column": "y"}, r"name each column once"),
     "a label alone": ("y\n1\n1\n", {"label_column": "y"}, r"has no column beside data\.label_column=y"),
     "a missing label": ("x,k\n1,a\n2,\n", {"label_column": "k"}, r"row 2 \(line 3\), column k: no class label"),
+    "a label that pandas writes for none": ("x,k\n1,a\n2,NaN\n", {"label_column": "k"}, r"row 2 .* 'NaN' stands for a"),
+    "NA": ("x,k\n1,a\n2,NA\n3,a\n", {"label_column": "k"}, r"row 2 \(line 3\), column k: 'NA' stands for a missing"),
+    "an index": (",x,y\n0,1,2\n1,3,4\n", {}, r"column 1 has no name, .* by data\.columns=\[x,y\]"),
+    "an index beside names that count": (",0,1\n0,1,2\n1,3,4\n", {}, r"column 1 has no name, .*data\.columns=\[0,1\]"),
+    "an underscore": ("x,y\n1,2\n1_0,4\n", {}, r"row 2 \(line 3\), column x: '1_0' is not a number"),
     "labels that differ": ("x,k\n1,a\n2,b\n", {"label_column": "k"}, r"column k: every row has another value"),
     "too large": ("x\n1e300\n1\n", {}, r"column x: float32 cannot tell its values apart"),
     "too far": (

@@ -27,5 +27,6 @@ def first_line(error: BaseException) -> str:
 
 def nearest(word: str, known: list[str]) -> str:
     """The hint "; did you mean X?" if a known word is similar to ``word``, else an empty string."""
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+    folded = {name.lower(): name for name in reversed(known)}
+    close = get_close_matches(word.lower(), folded, n=1, cutoff=0.5)
+    return f"; did you mean {folded[close[0]]}?" if close else ""

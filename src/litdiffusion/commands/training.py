@@ -88,8 +88,10 @@ def train(cfg: DictConfig, run: Run) -> float | None:
             raise TrainingError(f"{error}. {how_to_continue(run, cfg, config)}") from error
         except Stopped as stop:
             print_once(experiment, f"stopped by {stop}. {how_to_continue(run, cfg, config)}")
-            # 0 in other processes, because Lightning's launcher treats any other status of a child as a crash.
-            raise SystemExit(128 + stop.signum if is_rank_zero else 0) from None
+            # 0 in other processes, because Lightning's launcher treats any other status of a child as a crash. That is
+            # right before the processes have met: the first one would wait for half an hour.
+            status = 128 + stop.signum if is_rank_zero or not experiment.interrupts.shared else 0
+            raise SystemExit(status) from None
 
 
 def _measured_before(run: Run) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
 from litdiffusion.codecs import Codec
@@ -49,7 +49,9 @@ def merged(
     codec = make_a(Codec, result.codec, "codec")
     scale = scale_of(codec.encode(items))
     values = {**of_data(cfg, facts, codec, scale), **of_hardware(cfg, facts), **measured}
-    result.conditional = values["num_classes"] > 0
+    with open_dict(result):
+        result.conditional = values["num_classes"] > 0
+        result.data.update(getattr(facts, "found", {}))
     result = _with_derived(result, values | of_metric(cfg, quality.rising if quality else ()))
     schedule = make_a(NoiseSchedule, result.schedule, "schedule")
     result = _with_derived(result, of_schedule(schedule))

@@ -60,6 +60,10 @@ def _refusal(key: str, value: str, multirun: bool) -> str:
         return (
             f"{key}={value} does not close all of its brackets and quotes; type it as in 'key=[1,2]' or 'key={{a: 1}}'"
         )
+    if value[0] == "[" and value[-1] == "]" and "[" not in value[1:]:
+        items = [item.strip() for item in value[1:-1].split(",")]
+        text = ",".join(item if _parsed(f"{key}={item}") else quoted(item) for item in items)
+        return f"{key}={value} has characters that Hydra reads otherwise; quote it: {shlex.quote(f'{key}=[{text}]')}"
     parts = value.split(",") if multirun else [value]
     text = ",".join(part if part and _parsed(f"{key}={part}") else quoted(part) for part in parts)
     return f"{key}={value} has characters that Hydra reads otherwise; quote it: {shlex.quote(f'{key}={text}')}"

@@ -1,7 +1,8 @@
 """The base class of all data sets: training items, validation items, and the loaders of their batches."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,8 @@ class DataModule(LightningDataModule):
     """The data distribution in closed form, in data space; None unless it is a mixture of Gaussians."""
     complete: bool = True
     """Whether `train` and `val` hold all items; False if they hold only the first ones."""
+    found: Mapping[str, Any] = MappingProxyType({})
+    """Arguments that were null and that `read` found in the data, for the config of what ran."""
     num_workers: int = 0
     """Number of processes that load batches; 0: the main process loads them."""
     train: Batch

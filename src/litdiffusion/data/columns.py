@@ -14,11 +14,19 @@ Columns = Mapping[str, np.ndarray]
 """Name -> values (N,), or (N, k) for an array of a .npz file with several columns."""
 
 
+MISSING = frozenset(("", "nan", "none", "null", "na", "n/a", "<na>"))
+"""What programs write for a missing label, in lower case."""
+
+
 class Table(NamedTuple):
-    """The columns of a file by name, the line of the file in which row 0 stands (None: it has no lines)."""
+    """The columns of a file by name, the line of the file in which each row stands (None: it has no lines).
+
+    ``names_from`` says where the names of the columns come from, for the line that says what was read.
+    """
 
     columns: Columns
     lines: Sequence[int] | None = None
+    names_from: str = ""
 
     def row(self, index: int) -> str:
         """The place of a row in messages, counted from 1."""
@@ -31,7 +39,7 @@ def read_table(path: Path) -> Table:
     Columns without a name are called 0, 1, 2, ...: those of an array, and of a .csv file that begins with a number.
 
     Raises:
-        UserError: no such file, another ending, or a file that cannot be read; rows or columns of unequal length.
+        UserError: no such file, another ending, a file that cannot be read, or rows of unequal length.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -46,22 +54,29 @@ def read_table(path: Path) -> Table:
         raise
     except (OSError, ValueError, EOFError, csv.Error, KeyError) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}); save it again") from error
-    lengths = {name: len(column) for name, column in table.columns.items()}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise UserError(f"{path}: columns of unequal length ({listed}); choose columns of one length by data.columns")
-    if not lengths or not min(lengths.values()):
+    if not table.columns or not max(map(len, table.columns.values())):
         raise UserError(f"{path} has no rows; give a table with at least 2")
     return table
 
 
-def chosen_columns(table: Table, path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The columns called ``names``; raises a `UserError` for a name that the table does not have."""
+def check_columns(table: Table, path: Path, names: Sequence[str]) -> None:
+    """Raises a `UserError` for a name that the table does not have, and for columns of unequal length or no rows."""
     known = list(table.columns)
     for name in names:
         if name not in known:
             raise UserError(f"{path} has no column {name}{nearest(name, known)} (it has {', '.join(known)})")
-    return {name: table.columns[name] for name in names}
+        if not name:
+            index = known.index(name) + 1
+            raise UserError(
+                f"{path}: column {index} has no name, so it may hold row numbers; name the coordinates by "
+                f"data.columns=[{','.join(filter(None, known))}], or give the column a name"
+            )
+    lengths = {name: len(table.columns[name]) for name in names}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise UserError(f"{path}: columns of unequal length ({listed}); choose columns of one length by data.columns")
+    if not all(lengths.values()):
+        raise UserError(f"{path} has no rows in {', '.join(names)}; give a table with at least 2")
 
 
 def numbers(table: Table, path: Path, name: str) -> np.ndarray:
@@ -94,14 +109,14 @@ def classes(table: Table, path: Path, name: str) -> tuple[np.ndarray, tuple[str,
         UserError: an empty cell or NaN, or a column in which no value occurs twice.
     """
     column = table.columns[name]
+    column = column[:, 0] if column.ndim == 2 and column.shape[1] == 1 else column
     if column.ndim != 1:
         raise UserError(f"{path}, column {name}: class labels need one value for each row, got {column.shape[1:]}")
     values = [_class_name(value) for value in column.tolist()]
     for row, value in enumerate(values):
-        if value in ("", "nan", "None"):
-            raise UserError(
-                f"{path}, {table.row(row)}, column {name}: no class label; remove the row or name its class"
-            )
+        if value.lower() in MISSING:
+            found = f"{value!r} stands for a missing label" if value else "no class label"
+            raise UserError(f"{path}, {table.row(row)}, column {name}: {found}; remove the row or name its class")
     names = sorted(set(values), key=_natural if all(map(_is_number, values)) else str)
     if len(names) == len(values) > 1:
         raise UserError(
@@ -113,7 +128,10 @@ def classes(table: Table, path: Path, name: str) -> tuple[np.ndarray, tuple[str,
 
 
 def _csv(path: Path) -> Table:
-    """Fields between commas, semicolons or tabs, else spaces; a first line without a number is the header."""
+    """Fields between commas, semicolons or tabs, else spaces.
+
+    The first line is the header if it holds no number, or just 0, 1, 2, ..., the default names of a data frame.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -130,10 +148,10 @@ def _csv(path: Path) -> Table:
             lines.append(reader.line_num)
     if not rows:
         raise UserError(f"{path} is empty; give a table with at least 2 rows")
-    names = [str(i) for i in range(len(rows[0]))]
-    if not any(map(_is_number, rows[0])):
-        names, lines = rows.pop(0), lines[1:]
-        names = _without_hash(names)
+    names, names_from = [str(i) for i in range(len(rows[0]))], "the file has no header"
+    if not any(map(_is_number, rows[0])) or _counts_up(rows[0]):
+        names_from = f"the names are those of line {lines[0]}"
+        names, lines = _without_hash(rows.pop(0)), lines[1:]
     for fields, line in zip(rows, lines, strict=True):
         if len(fields) != len(names):
             raise UserError(
@@ -142,7 +160,8 @@ def _csv(path: Path) -> Table:
             )
     _refuse_twins(path, names)
     columns = zip(*rows, strict=True) if rows else ([] for _ in names)
-    return Table({name: np.array(column, dtype=object) for name, column in zip(names, columns, strict=True)}, lines)
+    named = {name: np.array(column, dtype=object) for name, column in zip(names, columns, strict=True)}
+    return Table(named, lines, names_from)
 
 
 def _npy(path: Path) -> Table:
@@ -188,15 +207,14 @@ def _of_array(path: Path, array: np.ndarray) -> Columns:
 
 def _parsed(table: Table, path: Path, name: str) -> np.ndarray:
     column = table.columns[name]
-    try:
+    row = next((i for i, value in enumerate(column.tolist()) if not _is_number(value)), None)
+    if row is None:
         return column.astype(np.float64)
-    except (ValueError, TypeError):
-        row = next(i for i, value in enumerate(column.tolist()) if not _is_number(value))
-        value = column[row]
-        what = "an empty cell" if value in ("", None) else f"{str(value)[:40]!r} is not a number"
-        raise UserError(
-            f"{path}, {table.row(row)}, column {name}: {what}; repair it, or leave the column out by data.columns=[...]"
-        ) from None
+    value = column[row]
+    what = "an empty cell" if value in ("", None) else f"{str(value)[:40]!r} is not a number"
+    raise UserError(
+        f"{path}, {table.row(row)}, column {name}: {what}; repair it, or leave the column out by data.columns=[...]"
+    )
 
 
 def _refuse_twins(path: Path, names: Sequence[str]) -> None:
@@ -211,7 +229,17 @@ def _without_hash(names: list[str]) -> list[str]:
     return [names[0].lstrip("#").strip(), *names[1:]] if names else names
 
 
+def _counts_up(fields: Sequence[str]) -> bool:
+    """Whether these are 0, 1, 2, ..., or that after an empty field: the names of a data frame that was given none."""
+    return len(fields) > 1 and list(fields) in (
+        [str(i) for i in range(len(fields))],
+        ["", *(str(i) for i in range(len(fields) - 1))],
+    )
+
+
 def _is_number(value: object) -> bool:
+    if isinstance(value, str | bytes) and ("_" in value if isinstance(value, str) else b"_" in value):
+        return False  # Python reads 1_0 as 10
     try:
         float(value)  # type: ignore[arg-type]
     except (ValueError, TypeError):

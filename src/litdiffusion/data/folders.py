@@ -34,6 +34,10 @@ EXTENSIONS = frozenset(
 """Endings of the files that are read as pictures, in lower case."""
 SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini", "icon\r"))
 """Files that file managers leave in folders of pictures, beside hidden ones."""
+SYSTEM_FOLDERS = frozenset(
+    ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+)
+"""Folders that operating systems and network drives make, which hold no data: thumbnails, deleted files."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 SHOWN = 3
 """How many names a message lists."""
@@ -124,7 +128,7 @@ class _Walk:
                 f"the folder {folder} cannot be read ({error.strerror}); allow it or move it away"
             ) from error
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES or entry.name == "__MACOSX":
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES | SYSTEM_FOLDERS:
                 continue
             path = Path(entry.path)
             if path.is_dir():
@@ -144,7 +148,8 @@ class _Walk:
         if self.cycles:
             found.append(f"left out links that lead back to a folder around them: {some(self.cycles)}")
         here = (entry for entry in os.scandir(self.root) if entry.is_dir() and not entry.name.startswith("."))
-        empty = sorted({entry.name for entry in here} - folders - {"__MACOSX"} - set(self.cycles), key=natural_key)
+        names = {entry.name for entry in here if entry.name.lower() not in SYSTEM_FOLDERS}
+        empty = sorted(names - folders - set(self.cycles), key=natural_key)
         if empty:
             found.append(f"no images in the folder{'s' if len(empty) > 1 else ''} {some(empty)}: no class")
         return found

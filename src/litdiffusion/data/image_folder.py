@@ -222,6 +222,12 @@ class ImageFolder(DataModule):
     def _range_of(self, kind: str, files: list[str]) -> pixels.Range:
         with ThreadPoolExecutor() as pool:
             ends = list(pool.map(pixels.extrema, files))
+        if (pair := pixels.unlike_ranges(kind, ends)) is not None:
+            (a, (_, top)), (b, (_, other_top)) = ((Path(files[i]).relative_to(self.path), ends[i]) for i in pair)
+            raise UserError(
+                f"data.path={self.path}: {kind} pictures of unlike ranges ({a} has values up to {top:g}, {b} up to "
+                f"{other_top:g}); scale them alike, or set data.value_range to one range that is meant for all"
+            )
         low, high = min(low for low, _ in ends), max(high for _, high in ends)
         found = pixels.known_range(kind, low, high)
         if found is None:
@@ -238,16 +244,24 @@ class ImageFolder(DataModule):
 
     def _check_bytes(self, parts: list[Any], files: list[str], headers: list[Header]) -> None:
         """Refuses bytes that are nearly black, such as masks of 0 and 1, because their range cannot be known."""
-        decoded = parts if self.in_memory else [decode(file, self.shape, self._pixels)[None] for file in files]
-        chosen = [file for file, header in zip(files, headers, strict=True) if header.kind == BYTE and not header.alpha]
-        if len(chosen) < len(files) or not 0 < max(int(part[:, :3].max()) for part in decoded) <= DARKEST:
+        chosen = [i for i, header in enumerate(headers) if header.kind == BYTE and not header.alpha]
+        if 2 * len(chosen) < len(files):
+            return  # a dark picture among others of another kind is no doubt
+        if self.in_memory:
+            order = torch.cat(hold_out(len(self.paths), self.val_size))
+            brightest = torch.cat([part[:, :3].flatten(1).amax(1) for part in parts])[order.argsort()][chosen]
+        else:
+            brightest = torch.stack([decode(files[i], self.shape, self._pixels)[:3].max() for i in chosen])
+        if not 0 < int(brightest.max()) <= DARKEST:
             return
         with ThreadPoolExecutor() as pool:
-            high = max(high for _, high in pool.map(pixels.extrema, chosen))
+            high = max(high for _, high in pool.map(pixels.extrema, [files[i] for i in chosen]))
         if high <= DARKEST:
+            likely = pixels.likely_range(0, high)
             raise UserError(
-                f"data.path={self.path}: all values lie from 0 to {high:g} of 255, which leaves their range unknown; "
-                f"set data.value_range={pixels.likely_range(0, high)} to spread them, or [0,255] to keep them"
+                f"data.path={self.path}: the values of {counted(len(chosen), 'picture')} lie from 0 to {high:g} of "
+                f"255, which leaves their range unknown; set data.value_range={likely} to spread them, or [0,255] to "
+                f"keep them"
             )
 
 

@@ -1,5 +1,6 @@
 """How the values of a picture become bytes: their range, transparency, size and channels."""
 
+import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,10 @@ BYTE, HIGH_BYTE, INTEGER, DECLARED, FLOAT = "8-bit", "8-bit reading of 16-bit co
 SCALES = (1, 15, 255, 1023, 4095, 16383, 65535)
 """Usual largest values, by which a question names the likely range."""
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_ORIENTATION = 0x0112
+_ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 0x0106, 0x0153
+"""Tags of TIFF files."""
+UNDERSHOOT = -0.5
+"""Floats from -1 to 1 with values below this are taken for pictures of that range; others may be resampled ones."""
 
 
 class Header(NamedTuple):
@@ -41,6 +45,8 @@ def kind_of(image: Any) -> str:
     """The kind of a picture's values."""
     if image.mode == "F":
         return FLOAT
+    if _is_signed_byte(image):
+        return INTEGER
     codec, raw = (image.tile[0][0], str(image.tile[0][3])) if getattr(image, "tile", None) else ("", "")
     if image.mode.startswith("I"):
         return DECLARED if codec == "ppm" else INTEGER
@@ -129,7 +135,8 @@ def known_range(kind: str, low: float, high: float) -> Range | None:
     """The range that values from ``low`` to ``high`` belong to, or None if they leave a doubt.
 
     Floats from 0 or -1 to 1 are those of a picture, values up to 255 those of bytes, and values above 32767 those of
-    16 bits. Values so small that they would be nearly black in such a range leave a doubt.
+    16 bits. Values so small that they would be nearly black in such a range leave a doubt, and so do floats a little
+    beyond [0, 1], as resampling leaves them.
     """
     if kind in (DECLARED, BYTE, HIGH_BYTE) and high == 0:
         return (0, 65535) if kind == DECLARED else (0, 255)
@@ -138,7 +145,9 @@ def known_range(kind: str, low: float, high: float) -> Range | None:
     if kind == HIGH_BYTE:
         return (0, 255) if high > 127 else None
     if kind == FLOAT and low >= -1 and high <= 1:
-        return (-1, 1) if low < 0 else (0, 1) if high > 1 / 16 or high == 0 else None
+        if low < 0:
+            return (-1, 1) if low < UNDERSHOOT else None
+        return (0, 1) if high > 1 / 16 or high == 0 else None
     if low < 0 or high > 65535:
         return None
     return (0, 65535) if high > 32767 else (0, 255) if 15 < high <= 255 else (0, 255) if high == 0 else None
@@ -147,7 +156,19 @@ def known_range(kind: str, low: float, high: float) -> Range | None:
 def likely_range(low: float, high: float) -> str:
     """The range that a question proposes for values from ``low`` to ``high``, in the form of the command line."""
     scale = next((scale for scale in SCALES if high <= scale), None)
-    return f"[0,{scale}]" if low >= 0 and scale is not None else f"[{low:.6g},{high:.6g}]"
+    if low >= 0 and scale is not None and not 1 < high < 2:
+        return f"[0,{scale}]"
+    if low >= UNDERSHOOT and high < 2:  # resampled pictures of [0, 1]; rounded outwards, so that all values fit
+        low, high = min(0, math.floor(1e4 * low) / 1e4), max(1, math.ceil(1e4 * high) / 1e4)
+    return f"[{low:.6g},{high:.6g}]"
+
+
+def unlike_ranges(kind: str, ends: Sequence[Range]) -> tuple[int, int] | None:
+    """Two of the files with the extrema ``ends`` whose own ranges differ, as 0 to 1 and 0 to 255; None if all agree."""
+    own = [known_range(kind, low, high) if high > 0 else None for low, high in ends]
+    first = next((i for i, found in enumerate(own) if found is not None), 0)
+    other = next((i for i, found in enumerate(own) if found not in (None, own[first])), None)
+    return None if other is None else (first, other)
 
 
 def checked_range(value: Sequence[float] | None) -> Range | None:
@@ -214,7 +235,11 @@ def _as_bytes(image: Any, pixels: Pixels, name: str) -> Any:
 def _values(image: Any, kind: str) -> np.ndarray:
     """The stored values (H, W, C), C = 1 to 4; an even C ends with alpha, which is made from a transparent colour."""
     transparent = image.info.get("transparency")
-    if kind == INTEGER and not image.mode.startswith("I"):
+    if _is_signed_byte(image):
+        values = np.asarray(image).view(np.int8)
+    elif kind in (INTEGER, FLOAT) and _tag(image, _PHOTOMETRIC) == 0:
+        values = _white_is_zero(image)
+    elif kind == INTEGER and not image.mode.startswith("I"):
         values = _deep_png(image)
     elif kind in (BYTE, HIGH_BYTE):
         image = image.convert("RGBA") if image.has_transparency_data and image.mode != "LA" else image
@@ -227,6 +252,24 @@ def _values(image: Any, kind: str) -> np.ndarray:
         return values
     alpha = np.where((values == np.asarray(transparent)).all(-1, keepdims=True), 0, 65535).astype(np.uint16)
     return np.concatenate((values.astype(np.uint16), alpha), axis=2)
+
+
+def _tag(image: Any, number: int) -> Any:
+    """A tag of a TIFF file, the first number if it has several; None for other files."""
+    found = getattr(image, "tag_v2", {}).get(number)
+    return found[0] if isinstance(found, tuple) and found else found
+
+
+def _is_signed_byte(image: Any) -> bool:
+    """Whether the file holds bytes from -128 to 127, which Pillow reads as 0 to 255."""
+    return image.mode == "L" and _tag(image, _SAMPLE_FORMAT) == 2
+
+
+def _white_is_zero(image: Any) -> np.ndarray:
+    """The values of a TIFF file in which 0 is white, inverted as Pillow inverts those of 8 bits."""
+    if not image.mode.startswith("I;16"):
+        raise ValueError("0 is white in it, and its largest value is not known; save it with 0 as black")
+    return 65535 - np.asarray(image)
 
 
 def _deep_png(image: Any) -> np.ndarray:

@@ -58,12 +58,15 @@ def warn_of_scale(scale: Scale, made_for: float | None, has_range: bool) -> None
         scale: mean and deviation of the training data in model space.
         made_for: the deviation of the data that the noise schedule is made for; None: the schedule's numbers are in the
             data's own units, which are not judged.
-        has_range: whether the data declare a value range, as images do; their mean is not judged, since dark images
-            are usual.
+        has_range: whether the data declare a value range, as images do. Of such data only the deviation of all
+            coordinates together is judged, since dark images and constant pixels are usual.
     """
-    std, found = scale.sigma_data, []
+    std, found, follows = scale.sigma_data, [], ""
     if made_for is not None and not LOW <= std / made_for <= HIGH:
         found.append(f"have the deviation {std:.3g}, and the noise schedule is made for {made_for:.3g}")
+        follows = ", or take recipe=edm, ve or ncsn, which follow the deviation"
+    elif not has_range and (line := _uneven(scale.std, made_for or std)):
+        found.append(line)
     far = (scale.mean.abs() - scale.std).argmax()
     mean, own = scale.mean[far].item(), scale.std[far].item()
     if not has_range and abs(mean) > own and torch.any(scale.std > 0):
@@ -71,6 +74,15 @@ def warn_of_scale(scale: Scale, made_for: float | None, has_range: bool) -> None
     if found:
         warnings.warn(
             f"the training data {', and '.join(found)}, so samples may miss scale or mean; standardise the data "
-            f"(codec=auto or standardise), or take recipe=edm, ve or ncsn, which follow the deviation",
+            f"(codec=auto or standardise){follows}",
             stacklevel=2,
         )
+
+
+def _uneven(std: Tensor, made_for: float) -> str:
+    """What to say of a coordinate whose deviation is far from ``made_for``; empty if there is none."""
+    varying = std[std > 0] / made_for
+    if not len(varying) or LOW <= varying.min() <= varying.max() <= HIGH:
+        return ""
+    worst = varying[varying.log().abs().argmax()].item() * made_for
+    return f"have a coordinate with the deviation {worst:.3g}, and the noise schedule is made for {made_for:.3g}"

@@ -8,7 +8,7 @@ import torch
 
 from litdiffusion.data.base import DataModule, check_at_least, hold_out
 from litdiffusion.data.batch import Batch
-from litdiffusion.data.columns import chosen_columns, classes, numbers, read_table
+from litdiffusion.data.columns import check_columns, classes, numbers, read_table
 from litdiffusion.data.loaders import take
 from litdiffusion.errors import UserError
 
@@ -16,6 +16,8 @@ SHARE, MOST = 10, 2000
 """Default validation items: one in so many rows, and at most so many."""
 COARSE = 1e-3
 """Largest rounding error of float32, in units of a column's deviation, that is not refused."""
+SHOWN = 8
+"""How many columns the line about the table names."""
 
 
 class TableData(DataModule):
@@ -77,7 +79,7 @@ class TableData(DataModule):
         table = read_table(self.path)
         label = [] if self.label_column is None else [self.label_column]
         names = self.columns or [name for name in table.columns if name not in label]
-        chosen_columns(table, self.path, [*names, *label])
+        check_columns(table, self.path, [*names, *label])
         if not names:
             raise UserError(
                 f"{self.path} has no column beside data.label_column={self.label_column}; give one of numbers"
@@ -90,8 +92,17 @@ class TableData(DataModule):
             class_label = torch.from_numpy(found)
         if self.default_val_size:
             self.val_size = max(1, min(MOST, len(data) // SHARE))
+        self.found, self._names_from = {"columns": names}, table.names_from
         train, val = hold_out(len(data), self.val_size)
         return take(data, class_label, train), take(data, class_label, val)
+
+    def notes(self) -> list[str]:
+        """The rows and coordinates, and what `DataModule.notes` says of the classes."""
+        rows, names = len(self.train.data) + len(self.val.data), self.found["columns"]
+        shown = ", ".join(names[:SHOWN]) + (f", ... ({len(names)} columns)" if len(names) > SHOWN else "")
+        label = "" if self.label_column is None else f", classes in {self.label_column}"
+        names_from = f" ({self._names_from})" if self._names_from else ""
+        return [f"{self.path.name}: {rows} rows, coordinates {shown}{label}{names_from}", *super().notes()]
 
     def _in_float32(self, values: np.ndarray, names: Sequence[str]) -> torch.Tensor:
         """The values (N, d) in float32, which has seven digits; refuses them if these do not tell rows apart."""
