@@ -247,6 +247,7 @@ REFUSED = {
     "trainer.gradient_clip_algorithm=bogus": "trainer: `gradient_clip_algorithm` bogus is invalid",
     "trainer.strategy=fsdp": "trainer: The strategy `fsdp` requires a GPU accelerator",
     "trainer.overfit_batches=0.5": "You requested to check 0.5 of the `val_dataloader`",
+    **{f"trainer.gradient_clip_val={x}": "trainer.gradient_clip_val must be a number of" for x in ("nan", "-1", "abc")},
     "trainer.max_steps=0": "trainer.max_steps must be a whole number of at least 1, or -1",
     "trainer.max_steps=abc": "trainer.max_steps must be a whole number of at least 1, or -1",
     "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches must be a whole number of at least 1, got 0",
@@ -257,10 +258,15 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("word", "message"), REFUSED.items())
-def test_what_lightning_refuses_comes_in_one_line_before_the_first_step(word, message, tmp_path):
+FAST = {word: message for word, message in REFUSED.items() if word.startswith("trainer.")}
+
+
+@pytest.mark.parametrize(
+    ("word", "message", "fast"), [(*row, False) for row in REFUSED.items()] + [(*row, True) for row in FAST.items()]
+)
+def test_what_lightning_refuses_comes_in_one_line_before_the_first_step(word, message, fast, tmp_path):
     with pytest.raises(UserError) as error:
-        ran(tmp_path, "data.val_size=64", word)
+        ran(tmp_path, "data.val_size=64", *["trainer.fast_dev_run=2"] * fast, word)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     record = read_record(tmp_path / "run")

@@ -3,10 +3,13 @@
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
@@ -136,7 +139,8 @@ def _fit(experiment: Experiment, run: Run, start: Start) -> int:
     """Runs Lightning's ``fit`` and returns the number of steps; always reports the final status to dashboards."""
     trainer, status = experiment.trainer, "failed"
     try:
-        trainer.fit(experiment.module, experiment.data, ckpt_path=start.path, weights_only=True)
+        with _errors_in_words(trainer, start.step):
+            trainer.fit(experiment.module, experiment.data, ckpt_path=start.path, weights_only=True)
         steps = check_complete(experiment, run)
         status = "complete"
         return steps
@@ -146,16 +150,23 @@ def _fit(experiment: Experiment, run: Run, start: Start) -> int:
     except Pruned:
         status = "pruned"
         raise
-    except TrainingError:
+    finally:
+        finish(trainer, status)
+
+
+@contextmanager
+def _errors_in_words(trainer: L.Trainer, first_step: int = 0) -> Iterator[None]:
+    """Puts what Lightning or the data refuse into one line: bad input before the first step, then a failed training."""
+    try:
+        yield
+    except (Pruned, TrainingError):
         raise
     except Exception as error:
         line = lightning_refusal(error) or data_failure(error)
         if line is None and not isinstance(error, UserError):
             raise
-        line = line or str(error)
-        raise (TrainingError if trainer.global_step > start.step else UserError)(line) from error
-    finally:
-        finish(trainer, status)
+        kind = TrainingError if trainer.global_step > first_step else UserError
+        raise kind(line or str(error)) from error
 
 
 def _dry_run(cfg: DictConfig, run: Run) -> None:
@@ -172,7 +183,8 @@ def _fast_dev_run(cfg: DictConfig, run: Run) -> None:
         show_config(experiment)
         with experiment.interrupts.listening():
             try:
-                experiment.trainer.fit(experiment.module, experiment.data)
+                with _errors_in_words(experiment.trainer):
+                    experiment.trainer.fit(experiment.module, experiment.data)
             except Stopped as stop:
                 raise SystemExit(128 + stop.signum) from None
     steps = experiment.trainer.global_step

@@ -39,7 +39,7 @@ def check_settings(cfg: DictConfig) -> None:
     _require("conditional", conditional, conditional == "auto" or isinstance(conditional, bool), "true, false or auto")
     _require("trusted", cfg.trusted, _is_list_of_words(cfg.trusted), "a list of packages, trusted=[mynets]")
     _require("tags", cfg.tags, _is_list_of_words(cfg.tags), "a list of words, tags=[trial]")
-    _check_precision(cfg)
+    _check_clipping(cfg)
 
 
 def _check_length(cfg: DictConfig) -> None:
@@ -112,8 +112,10 @@ def check_folder(path: Path) -> None:
         raise UserError(f"{path} already holds a run but no {RECORD}, and would be overwritten; {how_to_leave(path)}")
 
 
-def _check_precision(cfg: DictConfig) -> None:
+def _check_clipping(cfg: DictConfig) -> None:
     clips = cfg.trainer.gradient_clip_val
+    fits = clips is None or (_is_number(clips) and clips >= 0)
+    _require("trainer.gradient_clip_val", clips, fits, "a number of at least 0, or null for no limit")
     if str(cfg.trainer.precision) in ("16", "16-mixed") and cfg.optimizer.get("fused") and clips:
         raise UserError(
             "trainer.precision=16-mixed scales the loss, and a fused optimizer removes the scale only after the "
