@@ -57,6 +57,8 @@ VALUES = {
     "data.val_size": ["8", "100000"],
     "model.hidden": ["8", "16"],
     "model.layers": ["1", "5"],
+    "model.channels": ["[8]", "[8,40]", "8", "[8,8,8,8,8]"],
+    "model.blocks": ["1", "0"],
     "model.depth": ["1", "2", "9"],
     "model.norm": ["none", "instance", "batch"],
     "schedule.steps": ["1", "2", "20", "200"],
@@ -124,7 +126,11 @@ def small(overrides: Sequence[str]) -> list[str]:
     """Overrides that make one step fast, for the keys that these choices have; the drawn overrides replace them."""
     chosen = dict(word.partition("=")[::2] for word in overrides)
     toy = chosen.get("data", "spiral") != "digits"
-    net = {"unet": ["model.base_channels=8"], "diffusers_unet": ["model.net.block_out_channels=[8,8]"]}
+    net = {
+        "unet": ["model.channels=[8]"],
+        "source_unet": ["model.base_channels=8"],
+        "diffusers_unet": ["model.net.block_out_channels=[8,8]"],
+    }
     return [
         *("callbacks=none", "logger=none", "trainer.max_steps=1", "trainer.val_check_interval=1", "data.batch_size=16"),
         *("trainer.enable_checkpointing=false", "trainer.accelerator=cpu", "lr_schedule=constant", "data.val_size=16"),
@@ -152,7 +158,7 @@ def draw(source: random.Random) -> list[str]:
     """The overrides of one case: up to two choices of groups, up to three values, sometimes an unknown key."""
     groups = {group: source.choice(choices(group)) for group in source.sample(GROUPS, source.choice([0, 1, 1, 2]))}
     if groups.get("data") == "digits" and source.random() < 0.8:
-        groups["model"] = source.choice(["unet", "diffusers_unet"])
+        groups["model"] = source.choice(["unet", "source_unet", "diffusers_unet"])
     misspelt = {group: name[:-1] if source.random() < 0.03 else name for group, name in groups.items()}
     known = [key for key in sorted(VALUES) if source.random() < 0.03 or fits(key, groups)]
     keys = source.sample(known, source.choice([0, 1, 1, 2, 3]))

@@ -18,7 +18,7 @@ from litdiffusion.commands.training import train
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 QUIET = ["callbacks=none", "logger=none", "trainer.enable_checkpointing=false"]
-TINY_UNET = ["model=unet", "data=digits", "model.base_channels=8", "model.depth=1", "data.batch_size=8"]
+TINY_UNET = ["model=unet", "data=digits", "model.channels=[8]", "model.blocks=1", "data.batch_size=8"]
 UNMEASURED = ["callbacks.live_quality=null", "callbacks.live_likelihood=null"]
 TINY = [
     "trainer.max_steps=4",

@@ -44,8 +44,8 @@ def checkpoint(pictures: Path, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "run"
     net = [
         "model=unet",
-        "model.base_channels=8",
-        "model.depth=1",
+        "model.channels=[8]",
+        "model.blocks=1",
         "schedule=cosine",
         "schedule.steps=6",
         "callbacks.final_samples.images=6",

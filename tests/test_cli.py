@@ -50,7 +50,7 @@ def one_error(status: int, err: str) -> str:
         (["seed=-1"], "seed must be a whole number of at least 0, got -1"),
         (["callbacks.trajectory.every_n_steps=10.5"], "callbacks.trajectory.every_n_steps must be a whole number"),
         (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches must be a whole number of at least 1"),
-        (["model=unet", "data=digits", "model.base_chanels=48"], "did you mean model.base_channels?"),
+        (["model=unet", "data=digits", "model.chanels=[48]"], "did you mean model.channels?"),
         (["trainer.accelerator=tpuu"], "trainer:"),
         (["sampler.steps=5000"], "sampler steps = 5000 must lie in 1..1000"),
         (["sampler=ddim", "sampler.eta=2"], "sampler.eta must lie in [0, 1]"),

@@ -25,7 +25,7 @@ from litdiffusion.diffusion.objectives import DenoisingObjective
 from litdiffusion.diffusion.samplers import DDIM
 from litdiffusion.diffusion.schedules import LinearChain
 from litdiffusion.errors import UserError
-from litdiffusion.nets import MLP, UNet
+from litdiffusion.nets import MLP, SourceUNet, UNet
 from litdiffusion.nets.classes import ClassEmbedding
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.training.class_labels import classes_in_proportion, classes_in_turn, grid_columns, with_class_dropout
@@ -77,7 +77,7 @@ def started(make, *arguments, **settings):
 
 
 NETS = {
-    "unet": (lambda **s: started(UNet, (1, 8, 8), 8, 1, **s), (1, 8, 8)),
+    "unet": (lambda **s: started(SourceUNet, (1, 8, 8), 8, 1, **s), (1, 8, 8)),
     "mlp": (lambda **s: started(MLP, (2,), (1.0, 10.0), 8, 2, **s), (2,)),
 }
 
@@ -128,7 +128,7 @@ def test_a_class_shifts_the_bias_of_the_mlps_first_layer():
 
 def test_nets_without_classes_are_what_they_were_before_classes_came():
     torch.manual_seed(0)
-    image = UNet((1, 8, 8), 4, 1)(torch.ones(1, 1, 8, 8), torch.tensor([3.0])).sum().item()
+    image = SourceUNet((1, 8, 8), 4, 1)(torch.ones(1, 1, 8, 8), torch.tensor([3.0])).sum().item()
     assert image == pytest.approx(15.891491, rel=1e-5)
     torch.manual_seed(0)
     net = MLP((2,), (1.0, 10.0), 8, 2)

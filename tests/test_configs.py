@@ -14,7 +14,7 @@ from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.pretrained.masks import Mask
 
 IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10", "digits", "image_folder")
-SMALL_NET = ("model=unet", "model.base_channels=4", "model.depth=1", "data.batch_size=8")
+SMALL_NET = ("model=unet", "model.channels=[4]", "model.blocks=1", "data.batch_size=8")
 GROUPS = sorted(path for path in CONF.iterdir() if path.is_dir())
 CHOICES = [(group.name, path.stem) for group in GROUPS for path in sorted(group.glob("*.yaml"))]
 

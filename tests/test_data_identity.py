@@ -40,7 +40,7 @@ def run(folder: Path, *overrides: str) -> None:
 
 
 def on_pictures(pictures: Path, *overrides: str) -> list[str]:
-    net = ["model=unet", "model.base_channels=8", "model.depth=1"]
+    net = ["model=unet", "model.channels=[8]", "model.blocks=1"]
     data = ["data=image_folder", f"data.path={pictures}", "data.image_size=8", "data.channels=1"]
     return [*net, *data, "data.batch_size=4", "data.val_size=4", *overrides]
 

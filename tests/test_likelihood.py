@@ -272,7 +272,7 @@ def test_the_script_measures_a_toy_by_both_methods(command, trained, tmp_path):
 
 
 def test_the_script_measures_bytes_and_refuses_bad_input(command, trained, tmp_path):
-    tiny = ["model=unet", "data=digits", "model.base_channels=8", "model.depth=1", "data.batch_size=8"]
+    tiny = ["model=unet", "data=digits", "model.channels=[8]", "model.blocks=1", "data.batch_size=8"]
     run = trained(*QUICK, *tiny, "schedule.steps=25", "trainer.max_steps=1")
     ckpt = f"ckpt={run}/checkpoints/last.ckpt"
     for method in ("bound", "flow"):

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.functional import conv2d
 
 from litdiffusion.errors import UserError
-from litdiffusion.nets import MLP, Adapter, UNet
-from litdiffusion.nets.unet import NORMS, ResidualBlock, SinusoidalEmbedding
+from litdiffusion.nets import MLP, Adapter, SourceUNet
+from litdiffusion.nets.source_unet import NORMS, ResidualBlock, SinusoidalEmbedding
 
 
 @pytest.fixture(autouse=True)
@@ -40,32 +40,32 @@ def counted_by_hand(channels, c, depth, e):
     return total
 
 
-def test_unet_of_the_source_has_1_296_833_parameters():
-    assert count(UNet((1, 28, 28), base_channels=32, depth=3)) == 1_296_833
+def test_source_unet_of_the_source_has_1_296_833_parameters():
+    assert count(SourceUNet((1, 28, 28), base_channels=32, depth=3)) == 1_296_833
 
 
 @pytest.mark.parametrize("norm", ["group", "instance"])
 @pytest.mark.parametrize(("channels", "c", "depth", "e"), [(1, 32, 3, 16), (3, 16, 2, 8), (2, 8, 1, 4), (1, 32, 4, 16)])
-def test_unet_has_the_parameters_of_its_description(channels, c, depth, e, norm):
-    assert count(UNet((channels, 32, 32), c, depth, e, norm=norm)) == counted_by_hand(channels, c, depth, e)
+def test_source_unet_has_the_parameters_of_its_description(channels, c, depth, e, norm):
+    assert count(SourceUNet((channels, 32, 32), c, depth, e, norm=norm)) == counted_by_hand(channels, c, depth, e)
 
 
-def test_unet_parameters_do_not_depend_on_the_size_of_the_image():
-    assert count(UNet((1, 17, 40), 8, 2)) == count(UNet((1, 28, 28), 8, 2))
+def test_source_unet_parameters_do_not_depend_on_the_size_of_the_image():
+    assert count(SourceUNet((1, 17, 40), 8, 2)) == count(SourceUNet((1, 28, 28), 8, 2))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 9), (13, 8), (11, 23), (5, 4)])
-def test_unet_treats_height_and_width_alike_at_odd_and_non_square_sizes(size):
+def test_source_unet_treats_height_and_width_alike_at_odd_and_non_square_sizes(size):
     """Kernels transposed and image transposed: the output is transposed."""
-    net, turned = UNet((2, *size), 8, 2), UNet((2, *size[::-1]), 8, 2)
+    net, turned = SourceUNet((2, *size), 8, 2), SourceUNet((2, *size[::-1]), 8, 2)
     turned.load_state_dict({k: v.transpose(-1, -2) if v.ndim == 4 else v for k, v in net.state_dict().items()})
     x, noise_label = torch.randn(2, 2, *size), torch.tensor([3.0, 80.0])
     torch.testing.assert_close(turned(x.mT, noise_label), net(x, noise_label).mT, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", list(NORMS))
-def test_unet_output_of_a_sample_does_not_depend_on_its_batch(norm):
-    net = UNet((1, 9, 12), 8, 2, norm=norm)
+def test_source_unet_output_of_a_sample_does_not_depend_on_its_batch(norm):
+    net = SourceUNet((1, 9, 12), 8, 2, norm=norm)
     x, noise_label = torch.randn(3, 1, 9, 12), torch.tensor([1.0, 40.0, 900.0])
     alone = torch.cat([net(x[i : i + 1], noise_label[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(net(x, noise_label), alone, rtol=1e-4, atol=1e-5)
@@ -89,11 +89,11 @@ def test_embedding_tells_all_labels_of_a_chain_apart():
 
 
 def test_embedding_adds_nothing_to_a_checkpoint():
-    assert not [k for k in UNet((1, 8, 8), 8, 2).state_dict() if "frequencies" in k]
+    assert not [k for k in SourceUNet((1, 8, 8), 8, 2).state_dict() if "frequencies" in k]
 
 
 def test_label_changes_the_output_and_only_through_the_time_maps():
-    net = UNet((1, 8, 8), 8, 2)
+    net = SourceUNet((1, 8, 8), 8, 2)
     x = torch.randn(1, 1, 8, 8).expand(2, -1, -1, -1)
     first, second = net(x, torch.tensor([1.0, 50.0]))
     assert (first - second).abs().max() > 1e-2
@@ -105,7 +105,7 @@ def test_label_changes_the_output_and_only_through_the_time_maps():
 
 @pytest.mark.parametrize("norm", ["group", "none"])
 def test_gradient_reaches_every_parameter_of_the_unet(norm):
-    net = UNet((1, 8, 8), 32, 2, norm=norm)
+    net = SourceUNet((1, 8, 8), 32, 2, norm=norm)
     net(torch.randn(4, 1, 8, 8), torch.tensor([1.0, 10.0, 100.0, 1000.0])).square().mean().backward()
     assert [name for name, p in net.named_parameters() if not p.grad.abs().max() > 1e-9] == []
 
@@ -141,14 +141,14 @@ def test_residual_block_is_its_formula():
 
 
 @pytest.mark.parametrize(("c", "depth"), [(4, 2), (10, 1), (12, 1), (6, 3)])
-def test_unet_builds_for_every_even_width(c, depth):
-    assert count(UNet((1, 16, 16), c, depth)) == counted_by_hand(1, c, depth, 16)
+def test_source_unet_builds_for_every_even_width(c, depth):
+    assert count(SourceUNet((1, 16, 16), c, depth)) == counted_by_hand(1, c, depth, 16)
 
 
 def test_instance_norm_refuses_single_pixels():
     with pytest.raises(UserError, match=r"model\.norm=instance removes single pixels, .* 8 x 8 images at depth 3"):
-        UNet((1, 8, 8), 8, 3, norm="instance")
-    UNet((1, 16, 16), 8, 3, norm="instance")
+        SourceUNet((1, 8, 8), 8, 3, norm="instance")
+    SourceUNet((1, 16, 16), 8, 3, norm="instance")
 
 
 @pytest.mark.parametrize(
@@ -163,16 +163,16 @@ def test_instance_norm_refuses_single_pixels():
         ({"shape": (1, 8, 8), "depth": 1, "embedding_dim": 5}, "must be even and at least 2, got 5"),
     ],
 )
-def test_unet_refuses_what_it_cannot_build_and_names_the_remedy(arguments, message):
+def test_source_unet_refuses_what_it_cannot_build_and_names_the_remedy(arguments, message):
     with pytest.raises(UserError, match=message):
-        UNet(**arguments)
+        SourceUNet(**arguments)
 
 
 @pytest.mark.parametrize(("side", "depth"), [(8, 3), (15, 3), (4, 2)])
 def test_the_depth_that_the_refusal_names_is_the_deepest_that_works(side, depth):
     with pytest.raises(UserError, match=f"set model.depth={depth} or less"):
-        UNet((1, side, side), 8, depth + 1)
-    net = UNet((1, side, side), 8, depth)
+        SourceUNet((1, side, side), 8, depth + 1)
+    net = SourceUNet((1, side, side), 8, depth)
     assert torch.isfinite(net(torch.randn(2, 1, side, side), torch.ones(2))).all()
 
 

@@ -133,7 +133,7 @@ def ran(tmp_path: Path) -> Callable[..., tuple[Path, list[str]]]:
     return run
 
 
-UNET = ["model=unet", "model.base_channels=4", "model.depth=1"]
+UNET = ["model=unet", "model.channels=[4]", "model.blocks=1"]
 KINDS = {
     "vectors": ("Mine", [], {}),
     "labelled vectors": ("Validated", ["conditional=true"], {"class_labels": True}),

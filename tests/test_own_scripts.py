@@ -23,7 +23,7 @@ from litdiffusion.diffusion.times import LogNormalSigma, UniformTimes
 from litdiffusion.diffusion.weightings import Likelihood, Simple
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import VectorQuality
-from litdiffusion.nets import MLP, Adapter, UNet
+from litdiffusion.nets import MLP, Adapter, SourceUNet
 from litdiffusion.parts.described import Described, description
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.exporting import export
@@ -58,7 +58,7 @@ def made(shape: tuple[int, ...] = (2,), net: nn.Module | None = None, **settings
     """A module of live parts."""
     schedule = LinearChain(50)
     if net is None and len(shape) == 3:
-        net = UNet(shape, base_channels=4, depth=1)
+        net = SourceUNet(shape, base_channels=4, depth=1)
     elif net is None:
         net = MLP(shape, schedule.noise_label_range, hidden=8, num_classes=settings.get("num_classes", 0))
     objective = DenoisingObjective(UniformTimes(schedule), Simple())

@@ -16,7 +16,7 @@ from litdiffusion.config.shapes import check_shapes, dummy_forward
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.diffusion.schedules import SingleLevel
 from litdiffusion.errors import UserError
-from litdiffusion.nets import MLP, UNet
+from litdiffusion.nets import MLP, SourceUNet
 
 BARE = ["callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null", "schedule.steps=25"]
 BARE += ["callbacks.forward_process=null", "logger=none", *UNMEASURED]
@@ -46,7 +46,7 @@ def test_a_net_is_asked_on_meta_and_its_kept_activations_are_counted():
 
 
 def test_asking_draws_no_random_number_and_changes_nothing():
-    net = UNet(shape=(1, 8, 8), base_channels=8, depth=1)
+    net = SourceUNet(shape=(1, 8, 8), base_channels=8, depth=1)
     state, before = torch.get_rng_state(), {name: value.clone() for name, value in net.state_dict().items()}
     assert dummy_forward(net, (1, 8, 8)).shape == (2, 1, 8, 8)
     assert torch.equal(torch.get_rng_state(), state)

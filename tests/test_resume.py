@@ -142,7 +142,7 @@ VARIANTS = {
     "variance": ("objective=hybrid", "sampler.variance=learned", "trainer.max_steps=26"),
     "one batch": ("trainer.overfit_batches=2", "trainer.max_steps=9", "trainer.val_check_interval=3"),
     "images": (
-        *("data=digits", "model=unet", "model.base_channels=8", "model.depth=1", "conditional=true"),
+        *("data=digits", "model=unet", "model.channels=[8]", "model.blocks=1", "conditional=true"),
         *("data.batch_size=500", "data.val_size=60", "trainer.max_steps=7", "trainer.val_check_interval=3"),
     ),
 }

@@ -17,7 +17,7 @@ TOY = (
 )
 IMAGES = (
     *("data=image_folder", "data.image_size=8", "data.channels=1", "data.val_size=16", "data.batch_size=8"),
-    *("model=unet", "model.base_channels=8", "model.depth=1", "metrics=none", "callbacks.trajectory=null"),
+    *("model=unet", "model.channels=[8]", "model.blocks=1", "metrics=none", "callbacks.trajectory=null"),
     *("trainer.max_steps=12", "trainer.val_check_interval=4", "save_every=3", "trainer.log_every_n_steps=2"),
     *("conditional=true", "callbacks.final_samples.images=2"),
 )

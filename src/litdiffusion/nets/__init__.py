@@ -2,6 +2,7 @@
 
 from litdiffusion.nets.adapter import Adapter
 from litdiffusion.nets.mlp import MLP
+from litdiffusion.nets.source_unet import SourceUNet
 from litdiffusion.nets.unet import UNet
 
-__all__ = ["MLP", "Adapter", "UNet"]
+__all__ = ["MLP", "Adapter", "SourceUNet", "UNet"]

@@ -1,151 +1,239 @@
-"""A small U-Net for images: residual blocks, mean pooling, an embedding of the noise label added at every resizing."""
+"""A small U-Net for images: it works on patches of pixels, in residual blocks that are scaled by time and class."""
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention, silu
 
 from litdiffusion.errors import UserError
 from litdiffusion.nets.classes import ClassEmbedding
 from litdiffusion.parts.described import Described
 
-NORMS = {
-    "group": lambda channels: nn.GroupNorm(next(g for g in range(8, 0, -1) if channels % g == 0), channels),
-    # One group per channel is instance norm with affine parameters, in a form that keeps channels_last.
-    "instance": lambda channels: nn.GroupNorm(channels, channels),
-    "none": lambda channels: nn.Identity(),
-}
+HEAD = 32
+"""Channels of one head of attention."""
+SMALL = 16
+"""Images with a side below this are not divided into patches by default."""
 
 
-class ResidualBlock(nn.Module):
-    """``norm(conv(relu(norm(conv(x))))) + conv1x1(x)``; (B, inputs, H, W) -> (B, outputs, H, W)."""
+class RMSNorm(nn.Module):
+    """``g * x / sqrt(mean(x²))`` with the mean over the channels of a pixel and a learned g (C,); (B, C, H, W).
 
-    def __init__(self, inputs: int, outputs: int, norm: str):
-        super().__init__()
-        self.long = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, padding=1),
-            NORMS[norm](outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1),
-            NORMS[norm](outputs),
-        )
-        self.short = nn.Conv2d(inputs, outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.long(x) + self.short(x)
-
-
-class SinusoidalEmbedding(nn.Module):
-    """``[sin(w_i * noise_label), cos(w_i * noise_label)]``, ``w_i = base^(-2i / dim)``, i = 1..dim/2; (B,) -> (B, dim).
-
-    Source: Vaswani et al., "Attention Is All You Need", 2017, arXiv 1706.03762 (there base 10000 and i from 0).
+    Source: Zhang, Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv 1910.07467.
     """
 
-    def __init__(self, dim: int, base: float):
+    def __init__(self, channels: int):
         super().__init__()
-        if dim < 2 or dim % 2:
-            raise UserError(f"model.embedding_dim must be even and at least 2, got {dim}")
-        self.dim, self.base = dim, base
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (x.square().mean(dim=1, keepdim=True) + 1e-5).rsqrt() * self.gain[:, None, None]
+
+
+class FourierEmbedding(nn.Module):
+    """``[cos(pi k u), sin(pi k u)]``, k = 1..terms, with u the noise label on [0, 1]; (B,) -> (B, 2 terms).
+
+    Args:
+        terms: number of frequencies; the highest has ``terms / 2`` periods over the range of noise labels.
+        label_range: the smallest and the largest noise label, mapped to 0 and 1; equal ones are mapped to 0.
+    """
+
+    def __init__(self, terms: int, label_range: tuple[float, float]):
+        super().__init__()
+        self.terms, (self.low, high) = terms, label_range
+        self.span = high - self.low or 1.0
 
     def forward(self, noise_label: Tensor) -> Tensor:
         # Not a buffer, because a net in half precision would round it.
-        exponents = 2 * torch.arange(1, self.dim // 2 + 1, device=noise_label.device).to(noise_label.dtype) / self.dim
-        phase = noise_label[:, None] * self.base**-exponents
-        return torch.cat([phase.sin(), phase.cos()], dim=1)
+        k = torch.arange(1, self.terms + 1, device=noise_label.device, dtype=noise_label.dtype)
+        phase = (noise_label[:, None] - self.low) / self.span * (math.pi * k)
+        return torch.cat([phase.cos(), phase.sin()], dim=1)
+
+
+class ResidualBlock(nn.Module):
+    """``skip(x) + conv(dropout(silu((1 + a) conv(norm(x)) + b)))`` with a and b linear in the embedding.
+
+    ``skip`` is a 1x1 convolution where the widths differ, else the identity. The last convolution, a and b start at
+    zero, so that the block starts as ``skip``. (B, inputs, H, W), (B, embedding_dim) -> (B, outputs, H, W).
+
+    Source: a and b: Perez et al., "FiLM", 2017, arXiv 1709.07871.
+    """
+
+    def __init__(self, inputs: int, outputs: int, embedding_dim: int, dropout: float):
+        super().__init__()
+        self.norm = RMSNorm(inputs)
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.scale_and_shift = zeroed(nn.Linear(embedding_dim, 2 * outputs))
+        self.dropout = nn.Dropout(dropout)
+        self.second = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        a, b = self.scale_and_shift(embedding)[:, :, None, None].chunk(2, dim=1)
+        h = silu(torch.addcmul(b, self.first(self.norm(x)), 1 + a))
+        return self.skip(x) + self.second(self.dropout(h))
+
+
+class Attention(nn.Module):
+    """``x + out(attention(norm(x)))`` over all pixels, in heads of 32 channels; (B, C, H, W). ``out`` starts at zero.
+
+    Source: Vaswani et al., "Attention Is All You Need", 2017, arXiv 1706.03762.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.heads = max(1, channels // HEAD)
+        self.norm = RMSNorm(channels)
+        self.query_key_value = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        parts = self.query_key_value(self.norm(x)).view(batch, 3, self.heads, channels // self.heads, height * width)
+        query, key, value = parts.transpose(-1, -2).unbind(dim=1)
+        mixed = scaled_dot_product_attention(query, key, value).transpose(-1, -2)
+        return x + self.out(mixed.reshape(x.shape))
 
 
 class UNet(Described, nn.Module):
-    """Halves the image size ``depth`` times and restores it, with skip connections.
+    """Divides the image into patches, halves the size at each further level and restores it, with skip connections.
 
-    - First layer: 1x1 convolution to c / 2 channels.
-    - Down, stage i = 1..depth: residual block to ``c * 2^(i-1)`` channels, whose output is the skip; mean pooling; a
-      linear map of the embedding is added.
-    - Base: residual block to ``c * (depth + 1)`` channels.
-    - Up, stage i = depth..1: a linear map of the embedding is added; resizing to the skip's size; residual block to the
-      skip's channels; concatenation with the skip; residual block to half the skip's channels.
-    - Last layer: 1x1 convolution to the output channels.
+    - The pixels of each patch become channels; a 3x3 convolution to the first width.
+    - Down, level by level: ``blocks`` residual blocks, the last of which is the skip; the pixels of 2x2 squares become
+      channels; a 1x1 convolution to the next width. Attention follows the blocks of the last level.
+    - Up: the inverse, concatenation with the skip, ``blocks`` residual blocks.
+    - ``silu(norm)``; a 3x3 convolution, which starts at zero, to the channels of a patch; the patches become pixels.
+
+    Images whose sides are no multiples of ``patch * 2^(levels - 1)`` are padded with zeros below and to the right, and
+    the output is cropped.
 
     Args:
-        shape: (channels, height, width) of one sample; each side at least 2^depth; sides may be odd or differ.
-        base_channels: c, even.
-        depth: number of contractions.
-        embedding_dim: size of the sinusoidal embedding of the noise label.
-        embedding_base: the longest wavelength of the embedding is 2 pi times this, in units of the noise label.
-        norm: "group" (8 groups, fewer where 8 does not divide the width), "instance" or "none". Instance norm removes
-            each channel's mean and with it the overall brightness: some samples then have a grey background.
+        shape: (channels, height, width) of one sample.
+        noise_label_range: the smallest and the largest noise label.
+        channels: width of each level, from the full size on; with attention the last is a multiple of 32, or below it.
+        blocks: residual blocks of a level, each way.
+        patch: side of a patch; None: 2, or 1 for images with a side below 16.
+        attention: whether the last level has attention over all of its pixels.
+        embedding_dim: size of the embedding of noise label and class.
+        dropout: share of activations that a block drops in training.
         out_channels: channels of the output, if they are not shape[0] (learned variance).
         num_classes: K; a learned vector for the class is added to the embedding. 0: ``class_label`` is ignored.
 
     Shapes: x (B, *shape), noise_label (B,), class_label (B,) or None (see `nets.classes`)
     -> (B, out_channels, *shape[1:]).
 
-    Source: Ronneberger, Fischer, Brox, "U-Net", 2015, arXiv 1505.04597.
+    Source: Ronneberger, Fischer, Brox, "U-Net", 2015, arXiv 1505.04597; blocks after Dhariwal, Nichol, "Diffusion
+    Models Beat GANs on Image Synthesis", 2021, arXiv 2105.05233, with one norm instead of two.
     """
 
     def __init__(
         self,
         shape: Sequence[int],
-        base_channels: int = 32,
-        depth: int = 3,
-        embedding_dim: int = 16,
-        embedding_base: float = 100_000.0,
-        norm: str = "group",
+        noise_label_range: tuple[float, float],
+        channels: Sequence[int] = (64, 128),
+        blocks: int = 2,
+        patch: int | None = None,
+        attention: bool = True,
+        embedding_dim: int = 128,
+        dropout: float = 0.0,
         out_channels: int | None = None,
         num_classes: int = 0,
     ):
         super().__init__()
-        _check(shape, base_channels, depth, norm)
-        widths = [base_channels * 2**i for i in range(depth)]
-        arriving = [*widths[:-1], base_channels * (depth + 1)]
-        self.embedding = SinusoidalEmbedding(embedding_dim, embedding_base)
-        self.first = nn.Conv2d(shape[0], base_channels // 2, 1)
-        entering = [base_channels // 2, *widths[:-1]]
-        self.contract = nn.ModuleList(ResidualBlock(i, o, norm) for i, o in zip(entering, widths, strict=True))
-        self.time_down = nn.ModuleList(nn.Linear(embedding_dim, width) for width in widths)
-        self.base = ResidualBlock(widths[-1], arriving[-1], norm)
-        self.time_up = nn.ModuleList(nn.Linear(embedding_dim, width) for width in arriving)
-        self.expand = nn.ModuleList(ResidualBlock(i, o, norm) for i, o in zip(arriving, widths, strict=True))
-        self.merge = nn.ModuleList(ResidualBlock(2 * width, width // 2, norm) for width in widths)
-        self.last = nn.Conv2d(base_channels // 2, out_channels or shape[0], 1)
+        _check(shape, channels, blocks, patch, attention, embedding_dim, dropout)
+        self.patch = _patch_for(shape, patch)
+        self.multiple = self.patch * 2 ** (len(channels) - 1)
+        widths, square = list(channels), self.patch**2
+        self.noise_embedding = FourierEmbedding(16, noise_label_range)
         self.class_embedding = ClassEmbedding(num_classes, embedding_dim) if num_classes else None
+        self.embedding = nn.Sequential(nn.Linear(32, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim))
+
+        def stage(first: int, width: int) -> nn.ModuleList:
+            inputs = [first, *[width] * (blocks - 1)]
+            return nn.ModuleList(ResidualBlock(i, width, embedding_dim, dropout) for i in inputs)
+
+        self.first = nn.Conv2d(shape[0] * square, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(stage(width, width) for width in widths)
+        self.contract = nn.ModuleList(nn.Conv2d(4 * i, o, 1) for i, o in pairwise(widths))
+        self.attention = Attention(widths[-1]) if attention else nn.Identity()
+        self.expand = nn.ModuleList(nn.Conv2d(o, 4 * i, 1) for i, o in pairwise(widths))
+        self.up = nn.ModuleList(stage(2 * width, width) for width in widths[:-1])
+        self.norm = RMSNorm(widths[0])
+        self.last = zeroed(nn.Conv2d(widths[0], (out_channels or shape[0]) * square, 3, padding=1))
 
     def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
-        embedding = self.embedding(noise_label).to(x.dtype)
+        height, width = x.shape[-2:]
+        embedding = self._embedding(noise_label, class_label, x.dtype)
+        h = self.first(pixel_unshuffle(self._padded(x), self.patch))
+        skips: list[Tensor] = []
+        for level, stage in enumerate(self.down):
+            if level:
+                skips.append(h)
+                h = self.contract[level - 1](pixel_unshuffle(h, 2))
+            for block in stage:
+                h = block(h, embedding)
+        h = self.attention(h)
+        for expand, stage in zip(reversed(self.expand), reversed(self.up), strict=True):
+            h = torch.cat([pixel_shuffle(expand(h), 2), skips.pop()], dim=1)
+            for block in stage:
+                h = block(h, embedding)
+        h = pixel_shuffle(self.last(silu(self.norm(h))), self.patch)
+        return h[..., :height, :width]
+
+    def _embedding(self, noise_label: Tensor, class_label: Tensor | None, dtype: torch.dtype) -> Tensor:
+        embedding = self.embedding(self.noise_embedding(noise_label).to(dtype))
         if self.class_embedding is not None:
             embedding = embedding + self.class_embedding(class_label, noise_label)
-        skips = []
-        h = self.first(x)
-        for block, time_map in zip(self.contract, self.time_down, strict=True):
-            h = block(h)
-            skips.append(h)
-            h = avg_pool2d(h, 2) + time_map(embedding)[:, :, None, None]
-        h = self.base(h)
-        for stage in reversed(range(len(skips))):
-            h = h + self.time_up[stage](embedding)[:, :, None, None]
-            h = interpolate(h, size=skips[stage].shape[-2:], mode="bilinear")
-            h = torch.cat([self.expand[stage](h), skips[stage]], dim=1)
-            h = self.merge[stage](h)
-        return self.last(h)
+        return silu(embedding)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        below, right = (-side % self.multiple for side in x.shape[-2:])
+        return pad(x, (0, right, 0, below)) if below or right else x
 
 
-def _check(shape: Sequence[int], base_channels: int, depth: int, norm: str) -> None:
+def zeroed(layer: nn.Module) -> nn.Module:
+    """The layer with all of its parameters at zero."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def _patch_for(shape: Sequence[int], patch: int | None) -> int:
+    return patch or (1 if min(shape[1:]) < SMALL else 2)
+
+
+def _check(
+    shape: Sequence[int],
+    channels: Sequence[int],
+    blocks: int,
+    patch: int | None,
+    attention: bool,
+    embedding_dim: int,
+    dropout: float,
+) -> None:
     if len(shape) != 3:
         raise UserError(
             f"model=unet needs image data of shape (channels, height, width), got {tuple(shape)}; take model=mlp, or "
             f"image data such as data=digits"
         )
-    if depth < 1 or min(shape[1:]) < 2**depth:
+    widths = list(channels)
+    if not widths or not all(isinstance(width, int) and width >= 1 for width in widths):
+        raise UserError(f"model.channels must be the width of each level, such as [64,128], got {widths}")
+    if attention and widths[-1] > HEAD and widths[-1] % HEAD:
         raise UserError(
-            f"model.depth must be at least 1 and 2^depth at most the shorter side, got depth {depth} for images of "
-            f"{shape[1]} x {shape[2]}; set model.depth={max(1, min(shape[1:]).bit_length() - 1)} or less"
+            f"model.channels={widths}: attention needs a last width that is a multiple of {HEAD}, or less than it; "
+            f"change it, or set model.attention=false"
         )
-    if norm == "instance" and min(shape[1:]) < 2 ** (depth + 1):
+    for name, value in (("blocks", blocks), ("patch", 1 if patch is None else patch), ("embedding_dim", embedding_dim)):
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"model.{name} must be a whole number of at least 1, got {value}")
+    if not 0 <= dropout < 1:
+        raise UserError(f"model.dropout must lie in [0, 1), got {dropout}")
+    side = _patch_for(shape, patch) * 2 ** (len(widths) - 1)
+    if side > min(shape[1:]):
         raise UserError(
-            f"model.norm=instance removes single pixels, the size of {shape[1]} x {shape[2]} images at depth {depth}; "
-            f"take model.norm=group, or a smaller model.depth"
+            f"model.channels={widths} halves the image to less than a pixel: patches and levels need sides of at least "
+            f"{side}, got {shape[1]} x {shape[2]}; take fewer levels, or a smaller model.patch"
         )
-    if base_channels < 2 or base_channels % 2:
-        raise UserError(f"model.base_channels must be even and at least 2, got {base_channels}")
-    if norm not in NORMS:
-        raise UserError(f"model.norm must be one of {', '.join(NORMS)}, got {norm!r}")
