@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import BARE_RUN, composed
+from omegaconf import DictConfig
 from PIL import Image
 from tables import points, write_csv
 from torch.utils.data import DataLoader, TensorDataset
 
 from litdiffusion.build import Run
 from litdiffusion.commands.training import train
+from litdiffusion.config.identity import check_fits
 from litdiffusion.config.received import LONGEST_NAME, checked_description
 from litdiffusion.data import facts_of
 from litdiffusion.diffusion.samplers import Draws
@@ -189,17 +191,15 @@ def animals(path: Path, *kinds: str) -> Path:
 def of_points(tmp_path_factory) -> Path:
     """A conditional run on a table of cats (class 0) and dogs (class 1)."""
     folder = tmp_path_factory.mktemp("points")
-    data = ["data=table", f"data.path={animals(folder / 't.csv', 'cat', 'dog')}", "data.label_column=kind"]
-    net = [
-        "data.batch_size=16",
-        "model.hidden=16",
-        "schedule=cosine",
-        "schedule.steps=6",
-        "conditional=true",
-        "optimizer.lr=0.05",
-    ]
-    train(composed(*BARE_RUN, *data, *net, "metrics.distances=[wasserstein]"), Run(folder / "run", "run"))
+    train(of_kinds(folder / "t.csv", "cat", "dog"), Run(folder / "run", "run"))
     return folder / "run" / "checkpoints" / "last.ckpt"
+
+
+def of_kinds(path: Path, *kinds: str, steps: int = 4, more: tuple[str, ...] = ("conditional=true",)) -> DictConfig:
+    """The config of a run on a table of these kinds."""
+    data = ["data=table", f"data.path={animals(path, *kinds)}", "data.label_column=kind", "data.batch_size=16"]
+    net = ["model.hidden=16", "schedule=cosine", "schedule.steps=6", "optimizer.lr=0.05", f"trainer.max_steps={steps}"]
+    return composed(*BARE_RUN, *data, *net, "metrics.distances=[wasserstein]", "lr_schedule=constant", *more)
 
 
 def test_classes_of_data_are_the_classes_of_the_model_of_the_same_name():
@@ -312,3 +312,52 @@ def test_an_evaluation_on_data_without_class_labels_says_what_to_give(of_points,
     ):
         pretrained.class_labels_of(facts, 5)
     assert pretrained.class_labels_of(facts, 5, "cat").tolist() == [1] * 5
+
+
+# ---- a run that goes on with data of other classes ----
+
+
+@pytest.mark.parametrize(
+    ("kinds", "line"),
+    [
+        (["ant", "cat"], "trained with the classes cat, dog, this run has ant, cat (class 0 was cat, is ant)"),
+        (["cat", "cow"], "this run has cat, cow (class 1 was dog, is cow)"),
+        (["cat", "dog", "emu"], "this run has cat, dog, emu (class 2 was none, is emu)"),
+    ],
+)
+def test_a_checkpoint_is_not_trained_on_with_other_classes(of_points, kinds, line, tmp_path):
+    start = ("conditional=true", f"ckpt_path={of_points}")
+    with pytest.raises(UserError) as error:
+        train(of_kinds(tmp_path / "t.csv", *kinds, steps=6, more=start), Run(tmp_path / "run"))
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_is_trained_on_with_the_same_classes_and_without_classes_with_any(of_points, tmp_path):
+    start = ("conditional=true", f"ckpt_path={of_points}")
+    train(of_kinds(tmp_path / "t.csv", "dog", "cat", steps=6, more=start), Run(tmp_path / "run"))
+    train(of_kinds(tmp_path / "a.csv", "cat", "dog", more=()), Run(tmp_path / "plain"))
+    start = (f"ckpt_path={tmp_path}/plain/checkpoints/last.ckpt",)
+    train(of_kinds(tmp_path / "b.csv", "ant", "cat", steps=6, more=start), Run(tmp_path / "next"))
+
+
+def test_the_same_classes_in_another_order_are_refused_too(checkpoint):
+    content, (module, other) = read_checkpoint(checkpoint), map(DiffusionModule.load_from_checkpoint, [checkpoint] * 2)
+    check_fits(content, module, checkpoint)
+    other.description["class_names"] = ["cat", "bird", "dog"]
+    with pytest.raises(UserError, match=r"the classes bird, cat, dog, this run has cat, bird, dog \(class 0 was bird"):
+        check_fits(content, other, checkpoint)
+    del other.description["class_names"]  # as a module of one's own script, and earlier checkpoints
+    check_fits(content, other, checkpoint)
+
+
+def test_changed_data_are_not_allowed_to_change_the_meaning_of_a_class(tmp_path):
+    train(of_kinds(tmp_path / "t.csv", "cat", "dog"), Run(tmp_path / "run"))
+    with pytest.raises(UserError, match=r"have changed since it was started: class 0 was cat, is ant; restore them"):
+        train(of_kinds(tmp_path / "t.csv", "ant", "cat", steps=6), Run(tmp_path / "run"))
+    longer = {"steps": 6, "more": ("conditional=true", "allow_changed_data=true")}
+    with pytest.raises(
+        UserError, match=r"run was trained with the classes cat, dog, this run has ant, cat .*resume=false"
+    ):
+        train(of_kinds(tmp_path / "t.csv", "ant", "cat", **longer), Run(tmp_path / "run"))
+    train(of_kinds(tmp_path / "t.csv", "dog", "cat", **longer), Run(tmp_path / "run"))  # the labels of items may change

@@ -1,6 +1,10 @@
 """Errors that are reported in one line, without a traceback."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
+
+NAMES_SHOWN = 12
+"""How many class names a message lists."""
 
 
 class UserError(ValueError):
@@ -29,3 +33,8 @@ def nearest(word: str, known: list[str]) -> str:
     """The hint "; did you mean X?" if a known word is similar to ``word``, else an empty string."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, for a message."""
+    return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")

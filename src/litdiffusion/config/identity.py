@@ -1,15 +1,16 @@
 """Whether two configs describe the same run, or the same model. Imports no torch."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from litdiffusion.config.keys import Use, decides, keys_for
 from litdiffusion.config.public import digest
 from litdiffusion.config.secrets import masked
-from litdiffusion.errors import UserError
+from litdiffusion.errors import UserError, listed
 from litdiffusion.runs.record import read_record
 
 if TYPE_CHECKING:
@@ -129,8 +130,14 @@ def check_fits(content: dict[str, Any], module: "DiffusionModule", path: str | P
         use: `Use.RUN` for a checkpoint in the run's own folder, `Use.MODEL` for one that ``ckpt_path`` names.
 
     Raises:
-        UserError: a key that decides ``use`` differs, or the names or shapes of the weights do.
+        UserError: a key that decides ``use`` differs, or the names or shapes of the weights do, or, for ``Use.MODEL``,
+            the names of the classes.
     """
+    if use is Use.MODEL:
+        names = (
+            list(description.get("class_names", ())) for description in (content["litdiffusion"], module.description)
+        )
+        check_classes(*names, path, "give data of these classes, or train a new model without ckpt_path")
     configs = masked(content["litdiffusion"].get("config", {})), masked(module.description.get("config", {}))
     then, now = (_without_folder(config, config.get("derived", {}).get("run_dir")) for config in configs)
     common = [key for key in now if key in then]
@@ -144,6 +151,20 @@ def check_fits(content: dict[str, Any], module: "DiffusionModule", path: str | P
                     f"{own if use is Use.RUN else remedy}"
                 )
     _check_weights(_shapes(content["state_dict"]), _shapes(module.state_dict()), path)
+
+
+def check_classes(then: Sequence[str], now: Sequence[str], path: str | Path, remedy: str) -> None:
+    """Refuses classes of other names than the weights at ``path`` have learned, or of the same in another order.
+
+    The weights know a class by its number alone. Classes without names, on either side, cannot be compared.
+    """
+    if then and now and list(then) != list(now):
+        pairs = enumerate(zip_longest(then, now, fillvalue="none"))
+        k, (old, new) = next((k, pair) for k, pair in pairs if pair[0] != pair[1])
+        raise UserError(
+            f"{path} was trained with the classes {listed(then)}, this run has {listed(now)} (class {k} was {old}, is "
+            f"{new}); {remedy}"
+        )
 
 
 def differences(then: Any, now: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:

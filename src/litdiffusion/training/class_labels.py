@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from litdiffusion.errors import UserError, nearest
+from litdiffusion.errors import UserError, listed, nearest
 
 GOLDEN = (5**0.5 - 1) / 2
-NAMES_SHOWN = 12
-"""How many class names a message or a title lists."""
 
 
 def checked_class_labels(class_label: Tensor | None, num_classes: int) -> Tensor:
@@ -72,11 +70,6 @@ def class_called(name: int | str, class_names: Sequence[str], num_classes: int) 
     if names:
         allowed += f" or names of classes ({listed(names)})"
     raise UserError(f"class_label must be {allowed}, got {name}{nearest(str(name), names)}")
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first names, for a message."""
-    return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
 
 
 def classes_of_model(
