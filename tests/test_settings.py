@@ -271,7 +271,7 @@ def test_state_that_a_new_option_needs_starts_fresh_and_is_named(name, tmp_path)
 
 
 class Averaged(torch.optim.NAdam):
-    """Keeps an average of each weight if ``extra``, as an optimizer of another package; ``strict`` ones refuse zeros."""
+    """An optimizer as of another package: ``extra`` keeps an average of each weight, ``strict`` refuses zeros."""
 
     def __init__(self, weights, extra=False, strict=False):
         super().__init__(weights, lr=0.1)

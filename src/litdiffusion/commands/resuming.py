@@ -7,7 +7,7 @@ import lightning as L
 
 from litdiffusion.build import Experiment, Run
 from litdiffusion.commands.messages import print_once
-from litdiffusion.config.identity import check_classes, check_fits, longer, same_length
+from litdiffusion.config.identity import check_classes, check_fits, longer, measured_anew, same_length
 from litdiffusion.config.keys import Use
 from litdiffusion.data.identity import Identity, change, rows_of
 from litdiffusion.errors import TrainingError, UserError
@@ -70,6 +70,8 @@ def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str,
         )
     own = path.is_relative_to(run.dir)
     check_fits(content, experiment.module, path, Use.RUN if own else Use.MODEL)
+    if not own and (changed := measured_anew(content, experiment.module)):
+        print_once(experiment, f"measured on this run's data, unlike {path}: {', '.join(changed)}")
     return Start(path, content["global_step"], own, content["progress"].get("rows") if own else None)
 
 
