@@ -1,6 +1,7 @@
 """Names of classes: from the data through checkpoint and export to pictures, scripts and messages."""
 
 import json
+import shutil
 from pathlib import Path
 
 import lightning as L
@@ -8,21 +9,26 @@ import numpy as np
 import pytest
 import torch
 from conftest import BARE_RUN, composed
+from omegaconf import DictConfig
 from PIL import Image
+from tables import points, write_csv
 from torch.utils.data import DataLoader, TensorDataset
 
 from litdiffusion.build import Run
 from litdiffusion.commands.training import train
+from litdiffusion.config.identity import check_fits
 from litdiffusion.config.received import LONGEST_NAME, checked_description
 from litdiffusion.data import facts_of
+from litdiffusion.diffusion.samplers import Draws
 from litdiffusion.errors import UserError
+from litdiffusion.measure.quality import VectorQuality
 from litdiffusion.plots import image_grid
 from litdiffusion.plots.images import in_rows
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.exporting import export
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint
-from litdiffusion.training.class_labels import class_called
+from litdiffusion.training.class_labels import class_called, classes_of_model
 
 NAMES = ["bird", "cat", "dog"]
 
@@ -171,3 +177,187 @@ def test_names_that_a_module_declares_are_taken_and_checked(capsys):
     Foreign.class_names = "abc"
     with pytest.raises(UserError, match="must be a list of texts"):
         facts_of(Foreign())
+
+
+# ---- data whose classes are others than the model's, or in another order ----
+
+
+def animals(path: Path, *kinds: str) -> Path:
+    """A table of 60 points whose kinds are these in turn."""
+    return write_csv(path, points(60), "x,y,kind", [kinds[i % len(kinds)] for i in range(60)])
+
+
+@pytest.fixture(scope="module")
+def of_points(tmp_path_factory) -> Path:
+    """A conditional run on a table of cats (class 0) and dogs (class 1)."""
+    folder = tmp_path_factory.mktemp("points")
+    train(of_kinds(folder / "t.csv", "cat", "dog"), Run(folder / "run", "run"))
+    return folder / "run" / "checkpoints" / "last.ckpt"
+
+
+def of_kinds(path: Path, *kinds: str, steps: int = 4, more: tuple[str, ...] = ("conditional=true",)) -> DictConfig:
+    """The config of a run on a table of these kinds."""
+    data = ["data=table", f"data.path={animals(path, *kinds)}", "data.label_column=kind", "data.batch_size=16"]
+    net = ["model.hidden=16", "schedule=cosine", "schedule.steps=6", "optimizer.lr=0.05", f"trainer.max_steps={steps}"]
+    return composed(*BARE_RUN, *data, *net, "metrics.distances=[wasserstein]", "lr_schedule=constant", *more)
+
+
+def test_classes_of_data_are_the_classes_of_the_model_of_the_same_name():
+    labels = torch.tensor([0, 1, 1, 0])
+    assert classes_of_model(labels, ["dog", "cat"], NAMES, 3).tolist() == [2, 1, 1, 2]
+    assert classes_of_model(labels, ["ant", "dog", "fox"], ["dog", "ant"], 2).tolist() == [1, 0, 0, 1]  # no fox here
+    assert classes_of_model(labels.int(), NAMES, NAMES, 3).tolist() == labels.tolist()
+    assert classes_of_model(labels, ["x", "x"], ["x", "x"], 2).tolist() == labels.tolist()
+    for names in ([], NAMES):  # by number, where one side has no names
+        assert classes_of_model(labels + 1, names, [] if names else NAMES, 3).tolist() == [1, 2, 2, 1]
+        with pytest.raises(UserError, match=r"the class 3, which the model does not know"):
+            classes_of_model(labels + 2, names, [] if names else NAMES, 3)
+    for names, word in (
+        (["cat", "Dog"], r"the class Dog, .* \(its classes: bird, cat, dog\)"),
+        (["cat"], "the class 1"),
+    ):
+        with pytest.raises(UserError, match=word) as error:
+            classes_of_model(labels, names, NAMES, 3)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="the class crane, which several classes of the model are called"):
+        classes_of_model(labels, ["crane", "dog"], ["crane", "crane", "dog"], 3)
+    with pytest.raises(UserError, match="the class -1, which the model does not know"):
+        classes_of_model(labels - 1, ["dog", "cat"], NAMES, 3)
+
+
+@pytest.mark.parametrize(("kinds", "numbers"), [(["dog"], [1]), (["cat"], [0]), (["cat", "dog"], None)])
+def test_likelihoods_are_those_of_the_class_of_that_name(of_points, kinds, numbers, tmp_path, command):
+    common = ["scripts/likelihood.py", f"ckpt={of_points}", f"data_path={animals(tmp_path / 'new.csv', *kinds)}"]
+    nats = {}
+    for label in ("null", "cat", "dog"):
+        status, _, err = command(*common, "n=6", f"class_label={label}", f"out={tmp_path}/{label}")
+        assert status == 0, err
+        nats[label] = (tmp_path / label / "likelihood.csv").read_text()
+    assert nats["cat"] != nats["dog"]
+    assert [nats["null"] == nats[label] for label in ("cat", "dog")] == [numbers == [0], numbers == [1]]
+
+
+def test_inpainting_shows_the_class_of_that_name(checkpoint, pictures, tmp_path, command):
+    shutil.copytree(pictures / "dog", tmp_path / "dogs" / "dog")
+    drawn = {}
+    for label in ("null", "dog", "bird"):
+        few = ["n=2", "samples=1", "steps=2", f"class_label={label}", f"out={tmp_path}/{label}"]
+        status, _, err = command("scripts/inpaint.py", f"ckpt={checkpoint}", f"data_path={tmp_path / 'dogs'}", *few)
+        assert status == 0, err
+        with np.load(tmp_path / label / "inpainting.npz") as content:
+            drawn[label] = content["samples"]
+    assert np.array_equal(drawn["null"], drawn["dog"])
+    assert not np.array_equal(drawn["null"], drawn["bird"])
+
+
+def test_an_evaluation_draws_the_classes_of_its_data_and_measures_them_as_the_data_count_them(
+    of_points, tmp_path, command, monkeypatch
+):
+    drawn, measured = [], []
+    draw, measure = Draws.block, VectorQuality.measure
+
+    def seen_draw(self, index, size, seed, class_labels):
+        drawn.append(class_labels)
+        return draw(self, index, size, seed, class_labels)
+
+    def seen_measure(self, samples, *args, **settings):
+        measured.extend(args[2:])
+        return measure(self, samples, *args, **settings)
+
+    monkeypatch.setattr(Draws, "block", seen_draw)
+    monkeypatch.setattr(VectorQuality, "measure", seen_measure)
+    common = ["scripts/evaluate.py", f"ckpt={of_points}", "samplers=ddim", "steps=2", "n=20"]
+    status, _, err = command(*common, f"data_path={animals(tmp_path / 'new.csv', 'dog')}", f"out={tmp_path}/report")
+    assert status == 0, err
+    assert drawn[0].unique().tolist() == [1]
+    assert measured[0].unique().tolist() == [0]
+
+
+def test_data_without_the_classes_of_the_model_are_refused_in_one_line(
+    of_points, checkpoint, pictures, tmp_path, command
+):
+    foxes = animals(tmp_path / "new.csv", "dog", "fox")
+    plain = tmp_path / "plain"
+    shutil.copytree(pictures, plain)
+    shutil.copy(pictures / "cat" / "1.png", plain / "1.png")
+    fox, none = (
+        "which the model does not know (its classes: cat, dog)",
+        "plain has no class labels, which this model needs: 1 picture beside the class folders",
+    )
+    cases = [
+        ("likelihood", of_points, foxes, fox),
+        ("evaluate", of_points, foxes, fox),
+        ("likelihood", checkpoint, plain, none),
+        ("inpaint", checkpoint, plain, none),
+    ]
+    for script, ckpt, path, line in cases:
+        status, _, err = command(f"scripts/{script}.py", f"ckpt={ckpt}", f"data_path={path}", f"out={tmp_path}/out")
+        assert (status, err.count("\n")) == (2, 1), err
+        assert line in err
+        assert line != none or "class_label=bird" in err
+        assert not list((tmp_path / "out").glob("*"))
+    status, _, err = command(
+        *("scripts/likelihood.py", f"ckpt={checkpoint}", f"data_path={plain}"),
+        *("class_label=bird", "n=2", f"out={tmp_path}/out"),
+    )
+    assert status == 0, err
+
+
+def test_an_evaluation_on_data_without_class_labels_says_what_to_give(of_points, checkpoint):
+    pretrained = Pretrained(checkpoint)
+    facts = facts_of(DataLoader(TensorDataset(torch.rand(20, 1, 8, 8)), batch_size=5))
+    with pytest.raises(
+        UserError,
+        match=r"dataloader has no class labels, which this model needs; give one class .* by class_label=bird",
+    ):
+        pretrained.class_labels_of(facts, 5)
+    assert pretrained.class_labels_of(facts, 5, "cat").tolist() == [1] * 5
+
+
+# ---- a run that goes on with data of other classes ----
+
+
+@pytest.mark.parametrize(
+    ("kinds", "line"),
+    [
+        (["ant", "cat"], "trained with the classes cat, dog, this run has ant, cat (class 0 was cat, is ant)"),
+        (["cat", "cow"], "this run has cat, cow (class 1 was dog, is cow)"),
+        (["cat", "dog", "emu"], "this run has cat, dog, emu (class 2 was none, is emu)"),
+    ],
+)
+def test_a_checkpoint_is_not_trained_on_with_other_classes(of_points, kinds, line, tmp_path):
+    start = ("conditional=true", f"ckpt_path={of_points}")
+    with pytest.raises(UserError) as error:
+        train(of_kinds(tmp_path / "t.csv", *kinds, steps=6, more=start), Run(tmp_path / "run"))
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_is_trained_on_with_the_same_classes_and_without_classes_with_any(of_points, tmp_path):
+    start = ("conditional=true", f"ckpt_path={of_points}")
+    train(of_kinds(tmp_path / "t.csv", "dog", "cat", steps=6, more=start), Run(tmp_path / "run"))
+    train(of_kinds(tmp_path / "a.csv", "cat", "dog", more=()), Run(tmp_path / "plain"))
+    start = (f"ckpt_path={tmp_path}/plain/checkpoints/last.ckpt",)
+    train(of_kinds(tmp_path / "b.csv", "ant", "cat", steps=6, more=start), Run(tmp_path / "next"))
+
+
+def test_the_same_classes_in_another_order_are_refused_too(checkpoint):
+    content, (module, other) = read_checkpoint(checkpoint), map(DiffusionModule.load_from_checkpoint, [checkpoint] * 2)
+    check_fits(content, module, checkpoint)
+    other.description["class_names"] = ["cat", "bird", "dog"]
+    with pytest.raises(UserError, match=r"the classes bird, cat, dog, this run has cat, bird, dog \(class 0 was bird"):
+        check_fits(content, other, checkpoint)
+    del other.description["class_names"]  # as a module of one's own script, and earlier checkpoints
+    check_fits(content, other, checkpoint)
+
+
+def test_changed_data_are_not_allowed_to_change_the_meaning_of_a_class(tmp_path):
+    train(of_kinds(tmp_path / "t.csv", "cat", "dog"), Run(tmp_path / "run"))
+    with pytest.raises(UserError, match=r"have changed since it was started: class 0 was cat, is ant; restore them"):
+        train(of_kinds(tmp_path / "t.csv", "ant", "cat", steps=6), Run(tmp_path / "run"))
+    longer = {"steps": 6, "more": ("conditional=true", "allow_changed_data=true")}
+    with pytest.raises(
+        UserError, match=r"run was trained with the classes cat, dog, this run has ant, cat .*resume=false"
+    ):
+        train(of_kinds(tmp_path / "t.csv", "ant", "cat", **longer), Run(tmp_path / "run"))
+    train(of_kinds(tmp_path / "t.csv", "dog", "cat", **longer), Run(tmp_path / "run"))  # the labels of items may change

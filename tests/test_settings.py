@@ -227,6 +227,87 @@ def test_another_optimizer_starts_without_moments_and_says_so(first, tmp_path):
     assert "betas" not in group
 
 
+OPTIONS = {
+    "Adam amsgrad": ({"_target_": "torch.optim.Adam", "lr": 1e-3}, {"amsgrad": True}, "max_exp_avg_sq"),
+    "AdamW amsgrad": ({"_target_": "torch.optim.AdamW", "lr": 1e-3}, {"amsgrad": True}, "max_exp_avg_sq"),
+    "RMSprop": (
+        {"_target_": "torch.optim.RMSprop", "lr": 1e-3},
+        {"centered": True, "momentum": 0.9},
+        "grad_avg, momentum_buffer",
+    ),
+    "SGD": ({"_target_": "torch.optim.SGD", "lr": 1e-3}, {"momentum": 0.9, "nesterov": True}, "momentum_buffer"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_state_that_a_new_option_needs_starts_fresh_and_is_named(name, tmp_path):
+    old, more, keys = OPTIONS[name]
+
+    def trained(folder, start=None, steps=2, options=None):
+        cfg = composed(
+            *TINY_RUN, f"trainer.max_steps={steps}", "lr_schedule=constant", *([f"ckpt_path={start}"] if start else [])
+        )
+        with open_dict(cfg):
+            cfg.optimizer = {**old, **(options or {})}
+        train(cfg, Run(folder))
+        path = folder / "checkpoints" / "last.ckpt"
+        return path, torch.load(path, weights_only=True)["optimizer_states"][0]["state"]
+
+    path, before = trained(tmp_path / "then")
+    with pytest.warns(UserWarning, match=rf"starts without {keys}: the checkpoint's optimizer kept none"):
+        _, after = trained(tmp_path / "now", path, 3, more)
+    assert all(set(keys.split(", ")) <= state.keys() for state in after.values())
+    for k, state in before.items():
+        if "step" in state:  # the rest is restored
+            assert float(after[k]["step"]) == float(state["step"]) + 1 == 3
+        if "exp_avg_sq" in state:
+            assert torch.equal(after[k]["max_exp_avg_sq"], after[k]["exp_avg_sq"])  # the largest of 0 and this one
+        if "grad_avg" in after[k]:  # of one step: 0.01 g, where the average of squares has 0.01 g² more
+            added = after[k]["square_avg"] - 0.99 * state["square_avg"]
+            torch.testing.assert_close(after[k]["grad_avg"].square(), 0.01 * added, rtol=1e-3, atol=1e-8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        trained(tmp_path / "less", tmp_path / "now" / "checkpoints" / "last.ckpt", 4)  # without them again
+
+
+class Averaged(torch.optim.NAdam):
+    """An optimizer as of another package: ``extra`` keeps an average of each weight, ``strict`` refuses zeros."""
+
+    def __init__(self, weights, extra=False, strict=False):
+        super().__init__(weights, lr=0.1)
+        self.strict, self.param_groups[0]["extra"] = strict, extra
+
+    def step(self, closure=None):
+        (group,) = self.param_groups
+        if self.strict and not all(weight.grad.any() for weight in group["params"]):
+            raise ZeroDivisionError
+        super().step(closure)
+        for weight in group["params"] if group["extra"] else ():
+            self.state[weight].setdefault("average", weight.detach().clone())
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_state_of_an_optimizer_of_another_package_starts_fresh_too_and_the_weights_stay(strict):
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    old, _ = made = Averaged([weight]), None
+    content = {"progress": {"settings": settings_of(made, 10, None)}, "lr_schedulers": []}
+    weight.grad = torch.ones(2)
+    old.step()
+    kept = weight.detach().clone()
+    content["optimizer_states"] = [old.state_dict()]
+
+    def make():
+        return Averaged([weight], extra=True, strict=strict), None
+
+    with warnings.catch_warnings(record=True) as lines:
+        take_settings(content, make, settings_of(make(), 10, None), Position(1, 0, 1, 1))
+    (state,) = content["optimizer_states"][0]["state"].values()
+    assert ("average" in state) != strict
+    assert ["without average" in str(line.message) for line in lines] == [True] * (not strict)
+    assert torch.equal(weight, kept)
+    assert torch.equal(weight.grad, torch.ones(2))
+
+
 def test_counts_that_an_optimizer_keeps_among_its_settings_are_restored():
     """As Prodigy's ``d`` and the schedule-free optimizers' ``k``: they change at every step."""
 

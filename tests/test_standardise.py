@@ -3,12 +3,13 @@
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 from conftest import BARE_RUN, TINY, TINY_UNET, UNMEASURED, composed
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from tables import MEAN, STD, points, write_csv
 
 from litdiffusion.build import Run, build
@@ -24,6 +25,8 @@ from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.exporting import export
 from litdiffusion.pretrained.inpainting import inpaint_to_files
 from litdiffusion.reports.likelihood import likelihood_to_files
+from litdiffusion.runs.record import read_record
+from litdiffusion.training.checkpoints import read_checkpoint
 
 SMALL = [
     *("data=table", "schedule.steps=40", "data.batch_size=64", "model.hidden=32", "callbacks.progress_bar=null"),
@@ -203,19 +206,87 @@ def test_a_resumed_run_its_checkpoint_and_its_export_draw_equal_samples(tmp_path
     assert config["codec"]["mean"] == Pretrained(files[0]).codec.mean
 
 
-def test_a_run_on_other_data_names_the_constants_that_a_checkpoint_needs(tmp_path):
+def own(table, *more: str) -> DictConfig:
+    """The config of a short run on a table."""
+    settings = [*BARE_RUN, *SMALL, "data.batch_size=16", "lr_schedule=constant", f"data.path={table}"]
+    settings = [word for word in settings if ".points=" not in word and word != "schedule.steps=40"]
+    return composed(*settings, *more)
+
+
+@pytest.mark.parametrize("recipe", ["ddpm", "edm", "ve"])
+def test_a_run_from_a_checkpoint_measures_its_own_data_and_says_so(recipe, tmp_path, capfd):
+    """In other units the weights see the same standardised items, so both runs go on bit for bit alike."""
+    tables = [write_csv(tmp_path / f"{k}.csv", x) for k, x in enumerate((points(100), 8 * points(100)))]
+    words = [f"recipe={recipe}"]
+    train(own(tables[0], *words), Run(tmp_path / "first"))
+    start = [f"ckpt_path={tmp_path}/first/checkpoints/last.ckpt", "trainer.max_steps=6"]
+    capfd.readouterr()
+    states = []
+    for k, table in enumerate(tables):
+        train(own(table, *words, *start), Run(tmp_path / f"next{k}"))
+        out, err = capfd.readouterr()
+        lines = [line for line in out.splitlines() if line.startswith("measured on this run's data, unlike")]
+        assert len(lines) == k
+        assert "dirpath" not in err
+        assert "Be aware" not in err
+        states.append(read_checkpoint(tmp_path / f"next{k}" / "checkpoints" / "last.ckpt"))
+    assert re.search(r"first/checkpoints/last.ckpt: codec.mean: \[.*\] -> \[.*\], codec.std: \[", lines[0])
+    codecs = [
+        Standardise(*(state["litdiffusion"]["config"]["codec"][key] for key in ("mean", "std"))) for state in states
+    ]
+    assert codecs[1].mean == pytest.approx([8 * value for value in codecs[0].mean], rel=1e-5)
+    for name, weight in states[0]["state_dict"].items():
+        torch.testing.assert_close(states[1]["state_dict"][name], weight, rtol=1e-3, atol=1e-5)
+    samples = [Pretrained(tmp_path / f"next{k}" / "checkpoints" / "last.ckpt").sample(20) for k in range(2)]
+    torch.testing.assert_close(samples[1], 8 * samples[0], rtol=1e-2, atol=0.1)
+
+
+def test_constants_that_are_typed_are_kept_and_typed_differences_refused(tmp_path, capfd):
     first, second = write_csv(tmp_path / "a.csv", points(100)), write_csv(tmp_path / "b.csv", points(100) + 20)
-    settings = [*TINY, *SMALL, *UNMEASURED, "callbacks.final_samples=null", "callbacks.field=null"]
-    settings += ["callbacks.trajectory=null", "callbacks.forward_process=null", "data.batch_size=16"]
-    train(composed(*settings, f"data.path={first}"), Run(tmp_path / "a"))
+    train(own(first), Run(tmp_path / "a"))
     checkpoint = tmp_path / "a" / "checkpoints" / "last.ckpt"
-    more = [f"data.path={second}", f"ckpt_path={checkpoint}", "trainer.max_steps=6"]
-    with pytest.raises(UserError, match=r"was trained with codec\.mean=\[.*start with the overrides") as error:
-        train(composed(*settings, *more), Run(tmp_path / "b"))
-    assert "\n" not in str(error.value)
+    more = [f"ckpt_path={checkpoint}", "trainer.max_steps=6"]
     codec = Pretrained(checkpoint).codec
-    train(composed(*settings, *more, f"codec.mean={codec.mean}", f"codec.std={codec.std}"), Run(tmp_path / "b"))
+    typed = [f"codec.mean={codec.mean}", f"codec.std={codec.std}"]
+    train(own(second, *more, *typed), Run(tmp_path / "b"))
     assert Pretrained(tmp_path / "b" / "checkpoints" / "last.ckpt").codec.mean == codec.mean
+    assert "measured on this run's data" not in capfd.readouterr().out
+    with pytest.raises(
+        UserError, match=r"was trained with codec\.mean=\[.*this run has codec.mean=\[1, 2\]; start with"
+    ):
+        train(own(second, *more, "codec.mean=[1,2]", "codec.std=[1,1]"), Run(tmp_path / "c"))
+    start = f"ckpt_path={tmp_path}/b/checkpoints/last.ckpt"
+    with pytest.raises(UserError, match=r"was trained with codec\.mean=\[.*start with"):  # typed then, measured now
+        train(own(second, start, "trainer.max_steps=8"), Run(tmp_path / "d"))
+    with pytest.raises(
+        UserError, match=r"was trained with model\.hidden=32, this run has model\.hidden=16; start with"
+    ):
+        train(own(second, *more, "model.hidden=16"), Run(tmp_path / "e"))
+
+
+@pytest.mark.parametrize("rows", [100, 40, 20, 400])
+@pytest.mark.parametrize("how", ["max_steps=12", "max_epochs=3"])
+def test_a_run_from_the_middle_of_an_epoch_goes_on_with_a_table_of_another_length(rows, how, tmp_path):
+    train(own(write_csv(tmp_path / "a.csv", points(100))), Run(tmp_path / "a"))  # 4 of 5 batches
+    other = write_csv(tmp_path / "b.csv", points(rows) * 3)
+    start = f"ckpt_path={tmp_path}/a/checkpoints/last.ckpt"
+    length = [f"trainer.{how}", *(["trainer.max_steps=-1"] if "epochs" in how else []), "trainer.val_check_interval=1"]
+    train(own(other, start, *length, "data.batch_size=18", "seed=5"), Run(tmp_path / "b"))
+    epoch = rows * 9 // 10 // 18
+    rest = epoch - 4 if epoch >= 4 else epoch  # an epoch that is shorter than what was done of it begins again
+    assert read_record(tmp_path / "b").step == (12 if "steps" in how else 4 + rest + 2 * epoch)
+
+
+def test_the_average_takes_the_decay_of_the_new_run(tmp_path):
+    table = write_csv(tmp_path / "a.csv", points(100))
+    train(own(table), Run(tmp_path / "a"))
+    start = [f"ckpt_path={tmp_path}/a/checkpoints/last.ckpt", "trainer.max_steps=6", "ema_decay=0"]
+    train(own(table, *start), Run(tmp_path / "b"))
+    weights = read_checkpoint(tmp_path / "b" / "checkpoints" / "last.ckpt")["state_dict"]
+    averages = {name.removeprefix("ema.model."): value for name, value in weights.items() if name.startswith("ema.")}
+    assert averages
+    for name, value in averages.items():
+        assert torch.equal(value, weights[f"denoiser.{name}"]), name
 
 
 def test_inpainting_fixes_a_coordinate_in_the_units_of_the_data(twins, tmp_path):

@@ -45,7 +45,7 @@ class Run:
     extra_callbacks: tuple[L.Callback, ...] = ()
     """Callbacks in addition to those of the config, e.g. the pruning of a search."""
     measured: Mapping[str, Any] = field(default_factory=dict)
-    """What an earlier attempt measured on the data, see `derived.MEASURED`; a resumed run keeps it."""
+    """What an earlier attempt measured on the data, see `keys.MEASURED`; a resumed run keeps it."""
 
 
 @dataclass(frozen=True)

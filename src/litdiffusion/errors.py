@@ -1,6 +1,10 @@
 """Errors that are reported in one line, without a traceback."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
+
+NAMES_SHOWN = 12
+"""How many class names a message lists."""
 
 
 class UserError(ValueError):
@@ -30,3 +34,8 @@ def nearest(word: str, known: list[str]) -> str:
     folded = {name.lower(): name for name in reversed(known)}
     close = get_close_matches(word.lower(), folded, n=1, cutoff=0.5)
     return f"; did you mean {folded[close[0]]}?" if close else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, for a message."""
+    return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")

@@ -44,7 +44,7 @@ class Attempt:
     ) -> int:
         """Records that the run starts from ``step`` on this ``hardware`` with these data; returns the attempt's number.
 
-        ``measured`` is what the run keeps of the data, see `derived.MEASURED`.
+        ``measured`` is what the run keeps of the data, see `keys.MEASURED`.
         """
         record = read_record(self.run.dir) or RunRecord("running", self.config)
         now = replace(

@@ -7,7 +7,7 @@ import lightning as L
 
 from litdiffusion.build import Experiment, Run
 from litdiffusion.commands.messages import print_once
-from litdiffusion.config.identity import check_fits, longer, same_length
+from litdiffusion.config.identity import check_classes, check_fits, longer, measured_anew, same_length
 from litdiffusion.config.keys import Use
 from litdiffusion.data.identity import Identity, change, rows_of
 from litdiffusion.errors import TrainingError, UserError
@@ -70,6 +70,8 @@ def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str,
         )
     own = path.is_relative_to(run.dir)
     check_fits(content, experiment.module, path, Use.RUN if own else Use.MODEL)
+    if not own and (changed := measured_anew(content, experiment.module)):
+        print_once(experiment, f"measured on this run's data, unlike {path}: {', '.join(changed)}")
     return Start(path, content["global_step"], own, content["progress"].get("rows") if own else None)
 
 
@@ -77,7 +79,7 @@ def same_data(experiment: Experiment, run: Run) -> Identity:
     """What identifies the data, if they are those that the run in ``run.dir`` recorded when it was started.
 
     Data that differ at every reading cannot be compared; that is warned of. So are changed data that
-    ``allow_changed_data=true`` accepts.
+    ``allow_changed_data=true`` accepts, unless a conditional model would take a class for another one.
 
     Raises:
         UserError: the data have changed since.
@@ -90,6 +92,8 @@ def same_data(experiment: Experiment, run: Run) -> Identity:
         return now
     what = f"the data of {run.dir} have changed since it was started: {changed}"
     if experiment.cfg.allow_changed_data:
+        remedy = "restore them, or start a new run beside it by resume=false"
+        check_classes(record.data.get("class_names", ()), experiment.module.class_names, run.dir, remedy)
         print_once(experiment, f"warning: {what}; it goes on with them (allow_changed_data=true)")
     elif not experiment.facts.repeatable():
         print_once(

@@ -29,8 +29,8 @@ from litdiffusion.commands.messages import (
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
 from litdiffusion.commands.resuming import Start, check_complete, checkpoint_to_start_from, same_data
 from litdiffusion.config.checks import check_disk
-from litdiffusion.config.derived import MEASURED
 from litdiffusion.config.identity import action_for
+from litdiffusion.config.keys import MEASURED
 from litdiffusion.config.public import digests, masked_command, plain_config
 from litdiffusion.config.trainer import Quiet
 from litdiffusion.data.identity import Identity
@@ -50,6 +50,8 @@ HARMLESS_WARNINGS = (
     ".*sync_dist=True.*",  # validation sums are already reduced over processes
     ".*The number of training batches .* is smaller than the logging interval.*",  # rows count steps
     ".*when logging on epoch level in distributed setting.*",
+    "The dirpath has changed from .*",  # a run from ckpt_path has best checkpoints of its own
+    "Be aware that when using .ckpt_path., callbacks used to create the checkpoint .*",  # callbacks are the config's
 )
 
 

@@ -23,8 +23,6 @@ from litdiffusion.training.hardware import precision_for
 
 MOST = 4096
 """Largest number of coordinates with a mean and a deviation each: more would swell every config."""
-MEASURED = ("data_mean", "data_std", "sigma_data")
-"""The values of ``derived`` that are measured on training items."""
 _CACHE: dict[tuple[Callable, str], dict[str, Any]] = {}
 
 
@@ -41,7 +39,7 @@ def merged(
         run_dir: the run's folder.
         facts: the facts about the data.
         quality: the metrics, if there are any.
-        measured: what an earlier attempt measured on the data (`MEASURED`), which a resumed run keeps.
+        measured: what an earlier attempt measured on the data (`keys.MEASURED`), which a resumed run keeps.
     """
     measured = measured or {}
     items = facts.training_reference(items_for_scale(facts.shape))

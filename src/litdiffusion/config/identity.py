@@ -1,15 +1,16 @@
 """Whether two configs describe the same run, or the same model. Imports no torch."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from litdiffusion.config.keys import Use, decides, keys_for
+from litdiffusion.config.keys import FROM_DATA, Use, decides, keys_for
 from litdiffusion.config.public import digest
 from litdiffusion.config.secrets import masked
-from litdiffusion.errors import UserError
+from litdiffusion.errors import UserError, listed
 from litdiffusion.runs.record import read_record
 
 if TYPE_CHECKING:
@@ -129,21 +130,65 @@ def check_fits(content: dict[str, Any], module: "DiffusionModule", path: str | P
         use: `Use.RUN` for a checkpoint in the run's own folder, `Use.MODEL` for one that ``ckpt_path`` names.
 
     Raises:
-        UserError: a key that decides ``use`` differs, or the names or shapes of the weights do.
+        UserError: a key that decides ``use`` differs, or the names or shapes of the weights do, or, for ``Use.MODEL``,
+            the names of the classes.
+    """
+    if use is Use.MODEL:
+        names = (
+            list(description.get("class_names", ())) for description in (content["litdiffusion"], module.description)
+        )
+        check_classes(*names, path, "give data of these classes, or train a new model without ckpt_path")
+    for where, have, need, measured in _compared(content, module, use):
+        if not measured:
+            remedy = "start with the overrides it was trained with"
+            own = f"{remedy}, or name the checkpoint by ckpt_path in a new run"
+            raise UserError(
+                f"{path} was trained with {where}={have}, this run has {where}={need}; "
+                f"{own if use is Use.RUN else remedy}"
+            )
+    _check_weights(_shapes(content["state_dict"]), _shapes(module.state_dict()), path)
+
+
+def measured_anew(content: dict[str, Any], module: "DiffusionModule") -> list[str]:
+    """``key: value then -> value now`` for the numbers of the model that ``module`` has from other data than the file.
+
+    They are the run's own, not the checkpoint's. The weights have learned standardised items and levels in units of the
+    data's deviation. Constants of the new data give them just such items again, whatever the units of a table; those of
+    the old data would not. Who wants the old ones types them (``codec.mean=...``).
+    """
+    compared = _compared(content, module, Use.MODEL)
+    return [f"{where}: {_short(have)} -> {_short(need)}" for where, have, need, measured in compared if measured]
+
+
+def _compared(content: dict[str, Any], module: "DiffusionModule", use: Use) -> Iterator[tuple[str, Any, Any, bool]]:
+    """(dotted key, value of the checkpoint, of ``module``, whether a model's number measured on both runs' data).
+
+    Only differences that decide ``use`` are listed.
     """
     configs = masked(content["litdiffusion"].get("config", {})), masked(module.description.get("config", {}))
-    then, now = (_without_folder(config, config.get("derived", {}).get("run_dir")) for config in configs)
+    derived = [config.get("derived", {}) for config in configs]
+    then, now = (_without_folder(config, part.get("run_dir")) for config, part in zip(configs, derived, strict=True))
     common = [key for key in now if key in then]
     for key in sorted(common, key=lambda key: isinstance(now[key], dict)):  # settings first: parts repeat them
         for where, have, need in differences(then[key], now[key], key):
             if decides(where, use):
-                remedy = "start with the overrides it was trained with"
-                own = f"{remedy}, or name the checkpoint by ckpt_path in a new run"
-                raise UserError(
-                    f"{path} was trained with {where}={have}, this run has {where}={need}; "
-                    f"{own if use is Use.RUN else remedy}"
-                )
-    _check_weights(_shapes(content["state_dict"]), _shapes(module.state_dict()), path)
+                values = [[part.get(name) for name in FROM_DATA] for part in derived]
+                measured = any(pair == (have, need) for pair in zip(*values, strict=True))
+                yield where, have, need, measured and use is Use.MODEL
+
+
+def check_classes(then: Sequence[str], now: Sequence[str], path: str | Path, remedy: str) -> None:
+    """Refuses classes of other names than the weights at ``path`` have learned, or of the same in another order.
+
+    The weights know a class by its number alone. Classes without names, on either side, cannot be compared.
+    """
+    if then and now and list(then) != list(now):
+        pairs = enumerate(zip_longest(then, now, fillvalue="none"))
+        k, (old, new) = next((k, pair) for k, pair in pairs if pair[0] != pair[1])
+        raise UserError(
+            f"{path} was trained with the classes {listed(then)}, this run has {listed(now)} (class {k} was {old}, is "
+            f"{new}); {remedy}"
+        )
 
 
 def differences(then: Any, now: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -25,17 +25,23 @@ class Use(Flag):
     """Stored as a value even if it is text from the environment, because a checkpoint or a sweep's table reads it."""
 
 
+MEASURED = ("data_mean", "data_std", "sigma_data")
+"""The values of ``derived`` that are measured on training items."""
+FROM_DATA = (*MEASURED, "noise_label_range")
+"""These, and what follows from them: numbers that a new run of the same model takes from its own data."""
+
 PART = Use.RUN | Use.MODEL | Use.EXPORT | Use.JOB | Use.PLAIN
 TRAINING = Use.RUN | Use.JOB
 
 KEYS: dict[str, Use] = {
     # the model and its process
     **dict.fromkeys(("conditional", "learned_variance", "model", "codec", "schedule", "parameterization"), PART),
-    **dict.fromkeys(("class_dropout", "times", "weighting", "objective", "data"), PART),
+    **dict.fromkeys(("times", "weighting", "objective", "data"), PART),
     "data.augment": TRAINING | Use.EXPORT | Use.PLAIN,
     "data.path": Use.RUN | Use.EXPORT | Use.JOB | Use.PLAIN,
     **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb"), Use.EXPORT | Use.PLAIN),
-    **dict.fromkeys(("seed", "ema_decay"), TRAINING | Use.MODEL | Use.EXPORT | Use.PLAIN),
+    **dict.fromkeys(("data.batch_size", "data.val_size", "data.seed"), TRAINING | Use.EXPORT | Use.PLAIN),
+    **dict.fromkeys(("seed", "ema_decay", "class_dropout"), TRAINING | Use.EXPORT | Use.PLAIN),
     # sampling and measuring
     **dict.fromkeys(("sampler", "clip_samples", "metrics", "recipe"), TRAINING | Use.EXPORT | Use.PLAIN),
     **dict.fromkeys(("metric", "experiment"), TRAINING | Use.PLAIN),

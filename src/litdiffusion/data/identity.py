@@ -68,14 +68,14 @@ def change(then: dict[str, Any], rows: Sequence[str], now: Identity) -> str | No
         rows: its rows, or none.
         now: the identity of the data now.
     """
-    if then.get("digest") == now.digest:
+    then_names = list(then.get("class_names", now.class_names))
+    if then.get("digest") == now.digest and then_names == list(now.class_names):  # not every digest covers the names
         return None
     counts = [then.get("training", 0) + then.get("validation", 0), now.training + now.validation]
     rows, now_rows = _of_one_kind(rows, now.rows)
     found = [f"{counts[0]} -> {counts[1]} {now.noun}"] if counts[0] != counts[1] else []
     if rows and now_rows:
         found += _first_difference(rows, now_rows)
-    then_names = list(then.get("class_names", ()))
     if then_names != list(now.class_names):
         pairs = zip_longest(then_names, now.class_names, fillvalue="none")
         k, (old, new) = next((k, pair) for k, pair in enumerate(pairs) if pair[0] != pair[1])

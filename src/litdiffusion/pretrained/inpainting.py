@@ -47,9 +47,9 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     problem = (hidden_images if images else fixed_points)(cfg, data)
     denoiser = pretrained.denoiser
     sampler_for(cfg, problem.items, problem.mask).check(denoiser.schedule, denoiser.learned_variance)
+    class_labels = pretrained.class_labels_of(data, len(problem.items), cfg.class_label) if images else None
     folder = folder_for(cfg, "inpainting", "inpainting.npz")
     begin = time.perf_counter()
-    class_labels = pretrained.class_labels_of(data, len(problem.items), cfg.class_label) if images else None
     samples = inpaintings(cfg, pretrained, problem, class_labels)
     seconds = time.perf_counter() - begin
     write_arrays(folder / "inpainting.npz", items=problem.items, mask=problem.mask, samples=samples)

@@ -16,6 +16,7 @@ from litdiffusion.codecs import Codec
 from litdiffusion.config.make import make, make_a
 from litdiffusion.config.received import check_plain, checked_description, checked_part
 from litdiffusion.data import Facts, facts_of
+from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser
 from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -27,7 +28,7 @@ from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.pretrained.sizes import check_size, limited_by
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint
-from litdiffusion.training.class_labels import class_called, classes_in_turn
+from litdiffusion.training.class_labels import class_called, classes_in_turn, classes_of_model
 
 ClassChoice = int | str | Sequence[int | str] | None
 """Classes to draw: a number, a name, several of them in turn, or None for all classes in turn."""
@@ -177,13 +178,33 @@ class Pretrained:
         return torch.tensor(classes)[torch.arange(n) % len(classes)]
 
     def class_labels_of(self, data: Facts, n: int, class_label: ClassChoice = None) -> Tensor | None:
-        """Class labels of the first n validation items, as in `DataModule.reference`; None without classes.
+        """The model's class labels of the first n validation items of `DataModule.reference`; None without classes.
 
         With ``class_label`` they are those that `class_labels` gives, whatever the items are.
+
+        Raises:
+            UserError: items without class labels, or of a class that the model does not have.
         """
         if class_label is not None:
             return self.class_labels(min(n, len(data.reference(n))), class_label)
-        return data.val.class_label[:n] if self.num_classes else None
+        if not self.num_classes:
+            return None
+        labelled = self.labels_in(data, data.val, f"give one class for all items by class_label={self._first_class()}")
+        return self.own_classes(data, labelled[:n])
+
+    def labels_in(self, data: Facts, part: Batch, remedy: str) -> Tensor:
+        """The class labels of a part of the data, as the data count them; a `UserError` with ``remedy`` without any."""
+        if part.class_label is None:
+            why = f": {data.why_no_classes}" if data.why_no_classes else ""
+            raise UserError(f"{data.name} has no class labels, which this model needs{why}; {remedy}")
+        return part.class_label
+
+    def own_classes(self, data: Facts, class_label: Tensor) -> Tensor:
+        """The model's class labels for those of the data: by name where both have names, see `classes_of_model`."""
+        return classes_of_model(class_label, data.class_names, self.class_names, self.num_classes)
+
+    def _first_class(self) -> int | str:
+        return self.class_names[0] if self.class_names else 0
 
     def _check_guidance(self, weight: float) -> None:
         if type(weight) not in (int, float):

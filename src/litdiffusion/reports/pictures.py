@@ -17,7 +17,10 @@ SHOWN, PAIRS, COLUMNS = 100, 20, 10
 
 
 def write_checks(folder: Path, subject: Subject, samples: Tensor, class_labels: Tensor | None = None) -> Row:
-    """Writes ``samples.png``, and for images ``nearest.png``; returns the share of copied training images."""
+    """Writes ``samples.png``, and for images ``nearest.png``; returns the share of copied training images.
+
+    ``class_labels`` are those of the samples as the data count them.
+    """
     if samples.ndim != 4:
         sets = {"data": subject.quality.data.reference(len(samples)), "samples": samples}
         write_picture(folder / "samples.png", comparison_picture(sets))
@@ -26,7 +29,8 @@ def write_checks(folder: Path, subject: Subject, samples: Tensor, class_labels: 
     shown = samples[:SHOWN]
     columns, captions = max(1, round(len(shown) ** 0.5)), []
     if class_labels is not None:
-        shown, columns, captions = _by_class(samples, class_labels, subject.pretrained.class_names)
+        names = subject.quality.data.class_names or subject.pretrained.class_names
+        shown, columns, captions = _by_class(samples, class_labels, names)
     write_picture(folder / "samples.png", image_grid(shown, columns, limits, captions))
     found = subject.quality.copying(samples)
     if found is None:

@@ -32,7 +32,9 @@ LEADING = ("checkpoint", "weights", "sampler", "calls", "seconds")
 
 
 class Samples(NamedTuple):
-    """Samples (N, ...) in data space on the CPU, their class labels, their final level, and the seconds they took."""
+    """Samples (N, ...) in data space on the CPU, their class labels as the data count them, their final level, and the
+    seconds they took.
+    """
 
     x: Tensor
     class_labels: Tensor | None
@@ -106,16 +108,19 @@ def _measure_row(cfg: DictConfig, subject: Subject, named: NamedSampler, samples
 def _draw(cfg: DictConfig, subject: Subject, named: NamedSampler) -> Samples:
     pretrained, device = subject.pretrained, device_for(cfg.device)
     each = cfg.n or SAMPLES[len(pretrained.shape)]
-    class_labels = (
-        classes_in_proportion(subject.quality.data.train.class_label, each) if pretrained.num_classes else None
-    )
+    class_labels, own_classes = None, None
+    if pretrained.num_classes:
+        data = subject.quality.data
+        labelled = pretrained.labels_in(data, data.train, "give labelled data by data_path")
+        class_labels = classes_in_proportion(labelled, each)
+        own_classes = pretrained.own_classes(data, class_labels)
     n, parts = each * cfg.sets, []
     size = min(cfg.batch_size, n)
     draws = pretrained.draws(named.sampler, device, cfg.clip, cfg.guidance)
     begin = time.perf_counter()
     with tqdm(total=n, unit="sample", desc=named.name, mininterval=0.5, leave=False) as bar:
         for index in range(math.ceil(n / size)):
-            end = draws.block(index, size, fold_seed(cfg.seed, "evaluation"), class_labels)
+            end = draws.block(index, size, fold_seed(cfg.seed, "evaluation"), own_classes)
             parts.append(end.x.cpu())
             bar.update(len(end.x))
     seconds = time.perf_counter() - begin

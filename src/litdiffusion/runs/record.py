@@ -35,7 +35,7 @@ class RunRecord:
         error: one line, for a failed run.
         failures: how often the run failed, for a job of a sweep.
         data: what identified the data at the last start, see `litdiffusion.data.identity.Identity`; None: unknown.
-        measured: what the run keeps of its data, see `litdiffusion.config.derived.MEASURED`.
+        measured: what the run keeps of its data, see `litdiffusion.config.keys.MEASURED`.
         better: whether ``config["metric"]`` is better small ("min") or large ("max"); set at the end.
     """
 

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from litdiffusion.errors import UserError, nearest
+from litdiffusion.errors import UserError, listed, nearest
 
 GOLDEN = (5**0.5 - 1) / 2
-NAMES_SHOWN = 12
-"""How many class names a message or a title lists."""
 
 
 def checked_class_labels(class_label: Tensor | None, num_classes: int) -> Tensor:
@@ -70,9 +68,37 @@ def class_called(name: int | str, class_names: Sequence[str], num_classes: int) 
         return name
     allowed = f"whole numbers from 0 to {num_classes - 1}"
     if names:
-        shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
-        allowed += f" or names of classes ({shown})"
+        allowed += f" or names of classes ({listed(names)})"
     raise UserError(f"class_label must be {allowed}, got {name}{nearest(str(name), names)}")
+
+
+def classes_of_model(
+    class_label: Tensor, names_of_data: Sequence[str], class_names: Sequence[str], num_classes: int
+) -> Tensor:
+    """The model's class labels (n,) for those of data, whose classes may be fewer or in another order.
+
+    A class is the one of the same name; where data or model have no names, the one of the same number.
+
+    Raises:
+        UserError: the model does not have such a class, or several of its classes have that name.
+    """
+    names, found = list(class_names), class_label.unique().tolist()
+    if names == list(names_of_data) or not names or not names_of_data:
+        known = {k: k for k in range(num_classes)}
+        called = {k: k for k in found}
+    else:
+        known = {name: k for k, name in enumerate(names) if names.count(name) == 1}
+        called = {k: names_of_data[k] if 0 <= k < len(names_of_data) else k for k in found}
+    for name in called.values():
+        if name not in known:
+            what = "several classes of the model are called" if name in names else "the model does not know"
+            own = listed(names) if names else f"numbers 0 to {num_classes - 1}"
+            raise UserError(
+                f"the data have the class {name}, which {what} (its classes: {own}); name it as the model does, or "
+                f"leave its items out"
+            )
+    numbers = torch.tensor([known[called[k]] for k in found], dtype=torch.long)
+    return numbers[torch.searchsorted(torch.tensor(found), class_label)]
 
 
 def class_captions(class_label: Tensor | None, class_names: Sequence[str]) -> list[str]:

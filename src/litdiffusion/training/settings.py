@@ -46,6 +46,9 @@ def settings_of(made: Made, steps: float, typed: Any) -> dict[str, Any]:
 def take_settings(checkpoint: dict[str, Any], make: Callable[[], Made], now: dict[str, Any], at: Position) -> None:
     """Replaces every setting in a checkpoint's states by that of today's parts; changes nothing where none differs.
 
+    What the optimizer keeps for each weight, and did not keep under the checkpoint's settings (``max_exp_avg_sq`` of
+    ``amsgrad``, the buffer of a momentum), starts fresh, and a line says so.
+
     A schedule whose settings changed, other than one that follows a metric, is moved on to the checkpoint's step, so
     that the rate is what this config gives there.
 
@@ -68,6 +71,8 @@ def take_settings(checkpoint: dict[str, Any], make: Callable[[], Made], now: dic
                       f", {then['optimizer']}", stacklevel=2)  # fmt: skip
         state = checkpoint["optimizer_states"][0] = make()[0].state_dict()
         then = {**then, "groups": now["groups"]}
+    elif at.step and not _equal(then["groups"], now["groups"]):
+        _add_fresh_state(state["state"], make()[0])
     rates = [group["lr"] for group in state["param_groups"]]
     for group, old, new in zip(state["param_groups"], then["groups"], now["groups"], strict=True):
         _take(group, old, new)
@@ -86,6 +91,35 @@ def take_settings_of_trainer(checkpoint: dict[str, Any], trainer: L.Trainer) -> 
     if state and scaler is not None:
         state["growth_factor"], state["backoff_factor"] = scaler.get_growth_factor(), scaler.get_backoff_factor()
         state["growth_interval"] = scaler.get_growth_interval()
+
+
+def _add_fresh_state(states: dict[Any, dict[str, Any]], optimizer: Optimizer) -> None:
+    """Adds what this optimizer keeps for a weight and none of the stored ``states`` has.
+
+    A weight without any state is left alone, because an optimizer begins it at the weight's first step.
+    """
+    fresh, stored = _fresh_state(optimizer), {key for state in states.values() for key in state}
+    new = sorted({key for state in fresh.values() for key in state} - stored)
+    if not new:
+        return
+    for weight, state in states.items():
+        if state:
+            state.update({key: fresh[weight][key] for key in new if key in fresh[weight]})
+    warnings.warn(f"{_name(optimizer)} starts without {', '.join(new)}: the checkpoint's optimizer kept none, as other "
+                  f"options were set", stacklevel=3)  # fmt: skip
+
+
+def _fresh_state(optimizer: Optimizer) -> dict[Any, dict[str, Any]]:
+    """The state of each weight after a step without gradient, of zeros in the place of the weights; spends it."""
+    for group in optimizer.param_groups:
+        group["params"] = [torch.zeros_like(weight).requires_grad_() for weight in group["params"]]
+        for weight in group["params"]:
+            weight.grad = torch.zeros_like(weight)
+    try:
+        optimizer.step(lambda: torch.zeros(()))
+    except Exception:  # an optimizer of another package may refuse zeros in any way
+        return {}
+    return optimizer.state_dict()["state"]
 
 
 def _take_schedule(
