@@ -135,7 +135,7 @@ def test_a_run_without_a_record_of_its_data_is_resumed(pictures: Path, tmp_path:
     run(tmp_path / "run", *on_pictures(pictures, *CUT))
     path = tmp_path / "run" / "run.json"
     content = json.loads(path.read_text())
-    content.pop("data")  # as earlier versions wrote it
+    del content["data"], content["sha256"]  # as earlier versions wrote it
     path.write_text(json.dumps(content))
     run(tmp_path / "run", *on_pictures(pictures, *LONGER))
     assert read_record(tmp_path / "run").step == 4

@@ -408,6 +408,33 @@ def test_a_record_survives_and_says_how_a_run_ended(tmp_path):
     assert read_record(tmp_path / "nowhere") is None
 
 
+def test_no_flipped_bit_of_a_record_is_read_as_a_number_or_a_setting(tmp_path):
+    record = RunRecord("complete", {"a": 1.25, "b": "text"}, ["a=1.25"], {"val/loss": 0.5}, 1.5, 2, 7)
+    write_record(tmp_path, record)
+    path = tmp_path / "run.json"
+    whole, refused = path.read_bytes(), 0
+    for place in range(len(whole)):
+        for bit in (0, 3, 6):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << bit)]) + whole[place + 1 :])
+            try:
+                found = read_record(tmp_path)
+            except UserError:
+                refused += 1
+            else:
+                assert found == record  # white space, or the name of the checksum itself
+    assert refused > 2.5 * len(whole)
+
+
+def test_half_written_files_of_a_killed_attempt_are_removed(tmp_path, stopping):
+    stopping(17)
+    assert run_once(tmp_path / "run", QUICK) == 143
+    for name in (".run.json.1.part", "checkpoints/.last.ckpt.1.part", "pictures/.samples.png.1.part"):
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / name).write_bytes(b"half")
+    assert run_once(tmp_path / "run", QUICK) == 0
+    assert not list((tmp_path / "run").rglob(".*.part"))
+
+
 @pytest.mark.parametrize("lost", ["run.json", "run.json and last.ckpt"])
 def test_a_run_that_lost_its_record_goes_on_as_its_error_says(lost, whole, stopping, tmp_path):
     stopping(17)

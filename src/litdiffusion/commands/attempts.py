@@ -61,8 +61,7 @@ class Attempt:
             measured=measured or {},
         )
         if self.is_rank_zero:
-            for folder in (self.run.dir, self.run.dir / "checkpoints"):
-                remove_parts(folder)
+            remove_parts(self.run.dir)
             if data is not None and data.rows:
                 write_data_rows(self.run.dir, data.listed())
             write_record(self.run.dir, now)

@@ -135,8 +135,8 @@ def seal_fits(path: Path) -> bool:
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes temporary files of a killed writer; no other process may be writing into the folder."""
-    for part in folder.glob(".*.part"):
+    """Removes temporary files of a killed writer in a run's folder, at any depth; no other process may be writing."""
+    for part in folder.rglob(".*.part"):
         part.unlink(missing_ok=True)
 
 

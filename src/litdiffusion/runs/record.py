@@ -1,6 +1,7 @@
 """A run's folder: its record ``run.json``, its lock, and the name of a new folder. Imports no torch."""
 
 import errno
+import hashlib
 import json
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_atomically
 
 FILE, DATA_FILE, LOCK = "run.json", "data.z", ".lock"
+CHECKSUM = "sha256"
+"""The entry of a record that tells a damaged digit from a number that was measured."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 Status = Literal["running", "complete", "stopped", "failed", "pruned"]
 
@@ -72,8 +75,10 @@ def read_record(folder: Path) -> RunRecord | None:
         return None
     try:
         content = json.loads(path.read_text())
+        if content.pop(CHECKSUM, None) not in (None, _checksum(content)):  # records of earlier versions have none
+            raise ValueError("its checksum is wrong, so a part of it is damaged")
         return RunRecord(**{key.name: content[key.name] for key in fields(RunRecord) if key.name in content})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not the record of a run ({error}); {how_to_leave(folder)}") from error
 
 
@@ -89,7 +94,12 @@ def how_to_leave(folder: Path) -> str:
 
 def write_record(folder: Path, record: RunRecord) -> None:
     """Replaces the record of the run in ``folder`` atomically."""
-    write_atomically(folder / FILE, json.dumps(asdict(record), indent=1).encode())
+    content = asdict(record)
+    write_atomically(folder / FILE, json.dumps(content | {CHECKSUM: _checksum(content)}, indent=1).encode())
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_data_rows(folder: Path, content: bytes) -> None:
