@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -410,3 +411,14 @@ def test_the_step_is_ten_lines_that_end_in_the_loss():
     lines = [line for line in inspect.getsource(DiffusionModule.training_step).splitlines() if line.strip()]
     assert len(lines) <= 10
     assert "return losses.mean()" in lines[-1]
+
+
+def test_the_bar_of_a_resumed_run_begins_where_the_run_stopped(tmp_path, capfd):
+    bar = "+callbacks.bar={_target_: litdiffusion.callbacks.StepProgress}"
+    ran(tmp_path, bar, "lr_schedule=constant", "trainer.max_steps=4")
+    capfd.readouterr()
+    ran(tmp_path, bar, "lr_schedule=constant", "trainer.max_steps=8")
+    shown = re.findall(r"training:.*?(\d+)/8 \[.*?, +(.*?it/s|\?)", "".join(capfd.readouterr()))
+    assert [int(step) for step, _ in shown] == sorted(int(step) for step, _ in shown)
+    assert int(shown[0][0]) == 4
+    assert not any("-" in rate for _, rate in shown)

@@ -18,9 +18,8 @@ class StepProgress(TQDMProgressBar):
         if self._counts_steps:
             bar = self.train_progress_bar
             bar.reset(self.trainer.max_steps)
-            bar.initial = self.trainer.global_step
+            bar.n = bar.initial = self.trainer.global_step  # at once, since the rate shown is (n - initial) / elapsed
             bar.set_description("training")
-            self._show()
 
     def on_train_epoch_start(self, *args: Any) -> None:
         if not self._counts_steps:
