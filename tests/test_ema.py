@@ -8,7 +8,7 @@ from torch import nn
 
 from litdiffusion.errors import UserError
 from litdiffusion.training.ema import EMA
-from litdiffusion.training.lr import WarmupConstant, WarmupCosine
+from litdiffusion.training.lr import WarmupConstant, WarmupCosine, WarmupStableDecay
 from litdiffusion.training.quartiles import quartile_means, quartile_sums
 
 
@@ -151,6 +151,17 @@ def test_cosine_rate_equals_torchs_annealing_after_the_warm_up():
     assert found[20:] == pytest.approx(expected, rel=1e-9)
 
 
+def test_a_rate_that_is_held_then_falls_on_a_line_to_its_final_share():
+    rate = rates(1500, WarmupStableDecay, total_steps=1100, warmup_steps=100, hold=0.3, final=0.1)
+    assert [rate[k] for k in (49, 99, 100, 400)] == pytest.approx([0.5, 1, 1, 1])
+    assert rate[750] == pytest.approx(0.1 + 0.9 / 2)  # half of the way from 400 to 1100
+    assert (rate[1100], rate[1499]) == pytest.approx((0.1, 0.1))
+    expected = rates(80, torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=80)
+    assert rates(80, WarmupStableDecay, total_steps=80, warmup_steps=0, hold=0.0) == pytest.approx(expected)
+    held = rates(40, WarmupStableDecay, total_steps=40, warmup_steps=4, hold=1.0)
+    assert held == rates(40, WarmupConstant, warmup_steps=4)
+
+
 def test_constant_rate_warms_up_and_stays():
     rate = rates(1000, WarmupConstant, warmup_steps=4)
     assert [rate[k] for k in (0, 1, 2, 3, 4, 999)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
@@ -183,6 +194,12 @@ def test_a_rate_goes_on_from_its_state():
         (WarmupConstant, {"warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
         (WarmupCosine, {"total_steps": 10, "warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
         (WarmupCosine, {"total_steps": 10, "final": 1.5}, r"final must lie in \[0, 1\] .*got 1.5"),
+        (WarmupStableDecay, {"total_steps": 10, "hold": -0.1}, r"hold must lie in \[0, 1\] .*got -0.1"),
+        (
+            WarmupStableDecay,
+            {"total_steps": math.inf},
+            r"needs a run of known length; set trainer.max_steps or trainer.max_epochs",
+        ),
         (
             WarmupCosine,
             {"total_steps": math.inf},
