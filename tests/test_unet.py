@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.functional import conv2d, linear, pad, rms_norm, silu, softmax
 
 from litdiffusion.errors import UserError
-from litdiffusion.nets import UNet
+from litdiffusion.nets import SourceUNet, UNet
 from litdiffusion.nets.unet import Attention, FourierEmbedding, ResidualBlock, RMSNorm
+from litdiffusion.training.hardware import prepared
 
 
 @pytest.fixture(autouse=True)
@@ -179,3 +180,22 @@ def test_what_cannot_be_built_is_refused_with_the_remedy(settings, message):
     with pytest.raises(UserError, match=message) as error:
         net(**settings)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "accelerator", "channels_last"),
+    [
+        (lambda: UNet((1, 16, 16), (0.0, 1.0), [8]), "cpu", True),
+        (lambda: SourceUNet((1, 16, 16), 8, 1, norm="none"), "cpu", True),
+        (lambda: SourceUNet((1, 16, 16), 8, 1, norm="group"), "cpu", False),
+        (lambda: SourceUNet((1, 16, 16), 8, 1, norm="instance"), "cpu", False),
+        (lambda: SourceUNet((1, 16, 16), 8, 1, norm="group"), "gpu", True),
+    ],
+)
+def test_weights_have_the_layout_that_suits_the_norms(make, accelerator, channels_last):
+    model, x, label = make(), torch.randn(2, 1, 16, 16), torch.rand(2)
+    before = model(x, label)
+    prepared(model, compile=False, accelerator=accelerator)
+    kernels = [weight for weight in model.parameters() if weight.ndim == 4 and min(weight.shape[1:]) > 1]
+    assert {weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels} == {channels_last}
+    assert torch.allclose(model(x, label), before, atol=1e-5)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from litdiffusion.callbacks import FinalValidation, Interrupts
@@ -151,7 +151,8 @@ def build_objective(
 def build_denoiser(cfg: DictConfig, schedule: NoiseSchedule) -> Denoiser:
     """Builds net and parameterization and joins them with the schedule; needs ``cfg.derived``."""
     parameterization = make_a(Parameterization, cfg.parameterization, "parameterization", schedule=schedule)
-    net = prepared(make_a(nn.Module, cfg.model, "model"), cfg.compile)
+    accelerator = OmegaConf.select(cfg, "trainer.accelerator", default="auto")  # checkpoints may have no trainer
+    net = prepared(make_a(nn.Module, cfg.model, "model"), cfg.compile, accelerator)
     return Denoiser(net, schedule, parameterization, cfg.learned_variance)
 
 

@@ -12,7 +12,7 @@ from litdiffusion.parts.described import Described
 
 NORMS = {
     "group": lambda channels: nn.GroupNorm(next(g for g in range(8, 0, -1) if channels % g == 0), channels),
-    # One group per channel is instance norm with affine parameters, in a form that keeps channels_last.
+    # One group per channel is instance norm with affine parameters, without buffers.
     "instance": lambda channels: nn.GroupNorm(channels, channels),
     "none": lambda channels: nn.Identity(),
 }

@@ -47,14 +47,26 @@ def numerics(device: torch.device, devices: int, precision: str | int) -> dict[s
     }
 
 
-def prepared(net: nn.Module, compile: bool) -> nn.Module:
-    """The net with 4-D weights in ``channels_last``, the fast layout of convolutions; compiled if ``compile``.
+def channels_last_suits(net: nn.Module, accelerator: str) -> bool:
+    """Whether ``channels_last``, the fast layout of convolutions, is the faster one for the whole net.
+
+    On a CPU it slows down group and instance norms by more than the convolutions gain: the source's U-Net trains 137
+    instead of 199 images/s with group norm in bfloat16, and 75 instead of 91 with instance norm in float32.
+    """
+    norms = (nn.GroupNorm, nn.InstanceNorm2d)
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    return not on_cpu or not any(isinstance(part, norms) for part in net.modules())
+
+
+def prepared(net: nn.Module, compile: bool, accelerator: str = "auto") -> nn.Module:
+    """The net with 4-D weights in the layout that suits it, see `channels_last_suits`; compiled if ``compile``.
 
     Both are done in place, so the names in checkpoints do not change.
     """
+    layout = torch.channels_last if channels_last_suits(net, accelerator) else torch.contiguous_format
     for weight in net.parameters():
         if weight.ndim == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+            weight.data = weight.data.contiguous(memory_format=layout)
     if compile:
         net.compile()
     return net
