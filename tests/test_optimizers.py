@@ -14,6 +14,7 @@ from torch import nn
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.commands.training import train
 from litdiffusion.errors import UserError
+from litdiffusion.nets import UNet
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.optimizers import MuonAdamW
 
@@ -192,8 +193,15 @@ def test_muon_takes_the_hidden_matrices_and_shares_one_state(tmp_path):
     other.load_state_dict(optimizer.state_dict())
     assert [part.param_groups[0]["lr"] for part in other.parts] == [0.1, 0.1]
     assert_same(other.state_dict(), optimizer.state_dict())
-    with pytest.raises(UserError, match="is for hidden matrices, and this net has 1 linear layers"):
+    with pytest.raises(UserError, match="is for hidden matrices, and this net has 1 linear layers and convolutions"):
         MuonAdamW(nn.Linear(2, 2))
+
+
+def test_muon_takes_the_kernels_of_a_unet_too():
+    net = UNet((1, 8, 8), (0.0, 1.0), [8], blocks=1, embedding_dim=8)
+    hidden, _ = MuonAdamW(net).param_groups
+    assert sorted(weight.ndim for weight in hidden["params"]) == [2, 2, 4, 4, 4, 4, 4]
+    assert not {id(net.last.weight), id(net.embedding[0].weight)} & {id(weight) for weight in hidden["params"]}
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "32", 32, "bf16-mixed"])

@@ -8,6 +8,9 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from litdiffusion.errors import UserError
+from litdiffusion.training.muon import Muon
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class NetAdamW(AdamW):
@@ -54,14 +57,13 @@ class CombinedOptimizer(Optimizer):
 class MuonAdamW(CombinedOptimizer):
     """Muon for the hidden matrices of the net, AdamW for all other weights, as one optimizer.
 
-    Hidden matrices are the weights of all linear layers except the net's first and last one, which read the input and
-    write the output. Muon's step is scaled to the size of AdamW's, so both use one learning rate.
+    Hidden matrices are the weights of all linear layers and convolutions except the net's first and last one, which
+    read the input and write the output. Muon's step has the size of AdamW's, so both use one learning rate.
 
     Raises:
-        UserError: a net without hidden matrices, or a torch without Muon.
+        UserError: a net without hidden matrices.
 
-    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the common rate is that of
-    Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv 2502.16982.
+    Source: see `Muon`.
     """
 
     def __init__(
@@ -72,25 +74,21 @@ class MuonAdamW(CombinedOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
     ):
-        if not hasattr(torch.optim, "Muon"):
-            raise UserError(
-                f"optimizer=muon needs torch 2.9 or later, this is {torch.__version__}; take optimizer=adamw"
-            )
         hidden, others = _hidden_and_other_weights(net)
         settings = {"lr": lr, "weight_decay": weight_decay}
         super().__init__(
-            torch.optim.Muon(hidden, momentum=momentum, adjust_lr_fn="match_rms_adamw", **settings),
+            Muon(hidden, momentum=momentum, **settings),
             AdamW(others, betas=tuple(betas), **settings),
         )
 
 
 def _hidden_and_other_weights(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    matrices = [layer.weight for layer in net.modules() if isinstance(layer, nn.Linear) and layer.weight.requires_grad]
+    matrices = [layer.weight for layer in net.modules() if isinstance(layer, LAYERS) and layer.weight.requires_grad]
     hidden = matrices[1:-1]
     if not hidden:
         raise UserError(
-            f"optimizer=muon is for hidden matrices, and this net has {len(matrices)} linear layers, the first and the "
-            f"last of which do not count; take optimizer=adamw"
+            f"optimizer=muon is for hidden matrices, and this net has {len(matrices)} linear layers and convolutions, "
+            f"the first and the last of which do not count; take optimizer=adamw"
         )
     chosen = {id(weight) for weight in hidden}
     return hidden, [weight for weight in net.parameters() if id(weight) not in chosen and weight.requires_grad]
