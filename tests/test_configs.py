@@ -47,6 +47,8 @@ def overrides_for(group: str, choice: str, tmp_path: Path, monkeypatch: pytest.M
         return ["data=torchvision", "data.name=FakeData", fake, *SMALL_NET, "data.val_size=8"]
     if (group, choice) == ("model", "unet"):
         return TINY_UNET
+    if (group, choice) == ("model", "source_unet"):
+        return ["data=digits", "data.batch_size=8", "model=source_unet", "model.base_channels=8", "model.depth=1"]
     if (group, choice) == ("model", "diffusers_unet"):
         pytest.importorskip("diffusers", reason="the third-party U-Net needs diffusers")
         return ["data=digits", "data.batch_size=8", "model=diffusers_unet", "model.net.block_out_channels=[8,8]"]

@@ -5,11 +5,12 @@ import shlex
 import shutil
 
 import pytest
-from conftest import TINY
+from conftest import CONF, ROOT, TINY
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tables import points, write_csv
 
 from litdiffusion.config.quoting import quoted, readable
+from litdiffusion.config.words import hydra_arguments
 from litdiffusion.errors import UserError
 
 VALUES = [
@@ -47,6 +48,12 @@ def test_a_path_that_exists_is_taken_as_typed(value, tmp_path, monkeypatch):
         for words in ([f"ckpt={typed}"], ["-m", f"ckpt={typed}"], [f"+ckpt={typed}"]):
             assert value_of(readable(words)[-1]) == typed
             assert readable(readable(words)) == readable(words)  # as a process of the same run types it again
+
+
+def test_the_switch_for_several_runs_may_stand_anywhere():
+    typed = ["trainer=cpu", "-m", "seed=1,2", "--config-dir", "own"]
+    found = hydra_arguments(typed, ROOT / "train.py", CONF, "train")
+    assert found == ["-m", "trainer=cpu", "seed=1,2", "--config-dir", "own"]
 
 
 def test_a_list_stays_a_list_in_the_line_that_is_proposed():

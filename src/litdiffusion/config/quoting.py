@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 
 from litdiffusion.errors import UserError
 
+MULTIRUN = ("-m", "--multirun")
 TAKING_A_VALUE = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p")
 """Options of Hydra that are followed by a value, which is no override."""
 _OVERRIDE = re.compile(r"([+~]*[^=\s]+)=(.+)", re.DOTALL)
@@ -22,7 +23,7 @@ def readable(words: Sequence[str]) -> list[str]:
     Raises:
         UserError: a value that cannot be read, or several values for a single run; names the quotes that it needs.
     """
-    multirun = any(word in ("-m", "--multirun") for word in words)
+    multirun = any(word in MULTIRUN for word in words)
     before = ["", *words]
     return [
         word if word.startswith("-") or previous in TAKING_A_VALUE else _readable(word, multirun)

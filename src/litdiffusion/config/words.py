@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from litdiffusion.config.origins import OPTIONAL
-from litdiffusion.config.quoting import readable
+from litdiffusion.config.quoting import MULTIRUN, readable
 from litdiffusion.errors import UserError
 
 DRY_RUN_OVERRIDES = ("hydra.output_subdir=null", "hydra/job_logging=none")
@@ -27,6 +27,8 @@ def hydra_arguments(arguments: Sequence[str], script: Path, config_dir: Path, co
     Raises:
         UserError: a group that every run needs is set to null, or a value that needs quotes, see `quoting`.
     """
+    # First, because argparse takes no overrides on both sides of an option.
+    arguments = sorted(arguments, key=lambda word: word not in MULTIRUN)
     primary = yaml.safe_load((config_dir / f"{config_name}.yaml").read_text())
     words = readable(_mark_new_keys([_replace_null(word, config_dir, primary) for word in arguments]))
     if "dry_run=true" in (word.lower() for word in words):
