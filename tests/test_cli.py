@@ -32,6 +32,8 @@ def one_error(status: int, err: str) -> str:
         (["schedule.steps=many"], "schedule.steps='many' has the wrong type"),
         (["schedule.beta_end=1.5"], "schedule.beta_end must lie strictly between 0 and 1, got 1.5"),
         (["schedule.steps=10"], "take schedule=cosine"),
+        (["times=logit_normal", "times.mean=nan"], "times.mean must be a number, got nan"),
+        (["optimizer.betas=[0.9,nan]"], "optimizer.betas.1 must be a number, got nan"),
         (["model=unet"], "model=unet needs image data"),
         (["data.batch_size=20000"], "data.batch_size=20000"),
         (["data.batch_size=0"], "data.batch_size=0"),

@@ -1,5 +1,6 @@
 """Checks of single settings before any part is built, so that a wrong value is refused at once."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,16 @@ def check_settings(cfg: DictConfig) -> None:
     _require("trusted", cfg.trusted, _is_list_of_words(cfg.trusted), "a list of packages, trusted=[mynets]")
     _require("tags", cfg.tags, _is_list_of_words(cfg.tags), "a list of words, tags=[trial]")
     _check_clipping(cfg)
+    _refuse_nan(OmegaConf.to_container(cfg, resolve=False))
+
+
+def _refuse_nan(node: Any, key: str = "") -> None:
+    """Refuses NaN anywhere, because comparisons with a range would let it pass; infinity may be a limit."""
+    if isinstance(node, dict | list):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            _refuse_nan(value, f"{key}.{name}".lstrip("."))
+    else:
+        _require(key, node, not (isinstance(node, float) and math.isnan(node)), "a number")
 
 
 def _check_length(cfg: DictConfig) -> None:
