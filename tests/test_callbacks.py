@@ -102,7 +102,8 @@ def test_a_chain_longer_than_the_budget_is_respaced(built, tmp_path):
 
 def test_images_draw_their_chains_and_the_final_grid(trained):
     folder = trained(
-        *TINY_UNET, "schedule.steps=25", "callbacks.trajectory.chains=3", "callbacks.final_samples.images=4"
+        *(*TINY_UNET, "conditional=false", "schedule.steps=25"),
+        *("callbacks.trajectory.chains=3", "callbacks.final_samples.images=4"),
     )
     with Image.open(folder / "pictures" / "samples.png") as grid:
         assert abs(grid.width - grid.height) <= 2  # two by two square digits

@@ -13,6 +13,8 @@ from litdiffusion.runs.record import FILE as RECORD
 from litdiffusion.runs.record import how_to_leave
 
 LARGEST_SEED = 2**32 - 1  # numpy's limit
+OWN = ("litdiffusion.", "lightning.", "torch.")
+"""Packages whose arguments are checked."""
 SWITCHES = (
     *("allow_changed_data", "clip_samples", "compile"),
     *("dry_run", "learned_variance", "print_config", "resume"),
@@ -45,7 +47,9 @@ def check_settings(cfg: DictConfig) -> None:
 
 
 def _refuse_nan(node: Any, key: str = "") -> None:
-    """Refuses NaN anywhere, because comparisons with a range would let it pass; infinity may be a limit."""
+    """Refuses NaN, because comparisons with a range would let it pass; classes of others may have a use for it."""
+    if isinstance(node, dict) and not str(node.get("_target_", "litdiffusion.")).startswith(OWN):
+        return
     if isinstance(node, dict | list):
         for name, value in node.items() if isinstance(node, dict) else enumerate(node):
             _refuse_nan(value, f"{key}.{name}".lstrip("."))
