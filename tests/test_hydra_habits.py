@@ -279,7 +279,7 @@ def test_the_config_is_printed_as_a_tree_in_the_order_of_the_defaults(command, t
     status, out, err = command("train.py", *BARE, "print_config=true", "name=shown")
     assert status == 0, err
     lines = out.splitlines()
-    entries = ["├── seed: 0", "├── schedule", "├── sampler", "├── optimizer", "├── trainer", "├── model", "├── data"]
+    entries = ["├── seed: 0", "├── schedule", "├── sampler", "├── optimizer", "├── trainer", "├── model", "└── data"]
     places = [lines.index(entry) for entry in entries]
     assert places == sorted(places)
     assert "│   ├── shape: [2]" in lines
