@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from conftest import QUIET, TINY_UNET
 from fakes import idx, write_mnist
 
 from litdiffusion.data import TorchvisionSet
+from litdiffusion.data.images import class_names_of
 from litdiffusion.errors import UserError
 
 FAKE = {"size": 30, "image_size": [3, 8, 8], "num_classes": 4}
@@ -101,3 +103,13 @@ def test_the_yaml_trains(command):
     status, out, err = command("train.py", *TINY_UNET, *QUIET, *chosen, "hydra.run.dir=run")
     assert status == 0, err
     assert "32 training items of shape (3, 8, 8)" in out
+
+
+def test_names_of_classes_do_not_repeat_their_numbers():
+    for classes, names in (
+        (["0 - zero", "1 - one"], ("zero", "one")),
+        (["1 - one", "10"], ("1 - one", "10")),
+        ([("cat", "felis"), "dog"], ("cat", "dog")),
+        ([3, 4], ()),
+    ):
+        assert class_names_of(SimpleNamespace(classes=classes)) == names

@@ -141,10 +141,15 @@ class Digits(DataModule):
 
 
 def class_names_of(part: Any) -> tuple[str, ...]:
-    """The names of a torchvision set's classes, the first of several names of a class; empty if it has none."""
+    """The names of a torchvision set's classes, the first of several names of a class; empty if it has none.
+
+    MNIST's "0 - zero" becomes "zero", because a name stands beside its number anyway, and over narrow pictures.
+    """
     names = getattr(part, "classes", None) or getattr(part, "categories", None) or ()
     first = [name[0] if isinstance(name, tuple | list) and name else name for name in names]
-    return tuple(first) if all(isinstance(name, str) for name in first) else ()
+    if not all(isinstance(name, str) for name in first):
+        return ()
+    return tuple(name.removeprefix(f"{k} - ") for k, name in enumerate(first))
 
 
 def split_off_validation(everything: Batch, val_size: int) -> tuple[Batch, Batch]:
