@@ -129,8 +129,8 @@ def check_folder(path: Path) -> None:
 
 def _check_clipping(cfg: DictConfig) -> None:
     clips = cfg.trainer.gradient_clip_val
-    fits = clips is None or (_is_number(clips) and clips >= 0)
-    _require("trainer.gradient_clip_val", clips, fits, "a number of at least 0, or null for no limit")
+    fits = clips is None or (_is_number(clips) and not math.isnan(clips))  # Lightning: 0 and less is no limit
+    _require("trainer.gradient_clip_val", clips, fits, "a number, or null for no limit")
     if str(cfg.trainer.precision) in ("16", "16-mixed") and cfg.optimizer.get("fused") and clips:
         raise UserError(
             "trainer.precision=16-mixed scales the loss, and a fused optimizer removes the scale only after the "
