@@ -49,7 +49,7 @@ def one_error(status: int, err: str) -> str:
         (["metric=val_loss"], "metric must be one of val/loss"),
         (
             ["trainer.gradient_clip_val=abc"],
-            "trainer.gradient_clip_val must be a number, or null for no limit limit",
+            "trainer.gradient_clip_val must be a number",
         ),
         (["gradient_clip=1"], "there is no group or key gradient_clip; did you mean trainer.gradient_clip_val?"),
         (["seed=-1"], "seed must be a whole number of at least 0, got -1"),
