@@ -47,10 +47,7 @@ def one_error(status: int, err: str) -> str:
         (["trainer.max_time=00:02"], "trainer: `Timer(duration='00:02')` is not a valid duration"),
         (["trainer.precision=7"], "trainer: Precision 7 is invalid"),
         (["metric=val_loss"], "metric must be one of val/loss"),
-        (
-            ["trainer.gradient_clip_val=abc"],
-            "trainer.gradient_clip_val must be a number",
-        ),
+        (["trainer.gradient_clip_val=abc"], "trainer: `gradient_clip_val` should be an int or a float. Got abc."),
         (["gradient_clip=1"], "there is no group or key gradient_clip; did you mean trainer.gradient_clip_val?"),
         (["seed=-1"], "seed must be a whole number of at least 0, got -1"),
         (["callbacks.trajectory.every_n_steps=10.5"], "callbacks.trajectory.every_n_steps must be a whole number"),

@@ -42,7 +42,7 @@ def check_settings(cfg: DictConfig) -> None:
     _require("conditional", conditional, conditional == "auto" or isinstance(conditional, bool), "true, false or auto")
     _require("trusted", cfg.trusted, _is_list_of_words(cfg.trusted), "a list of packages, trusted=[mynets]")
     _require("tags", cfg.tags, _is_list_of_words(cfg.tags), "a list of words, tags=[trial]")
-    _check_clipping(cfg)
+    _check_precision(cfg)
     _refuse_nan(OmegaConf.to_container(cfg, resolve=False))
 
 
@@ -93,7 +93,8 @@ def num_classes_of(cfg: DictConfig, facts: Facts) -> int:
     """
     class_label, num_classes = facts.train.class_label, facts.num_classes
     labelled_images = class_label is not None and num_classes > 1 and len(facts.shape) == 3
-    if not (labelled_images and "num_classes" in cfg.model if cfg.conditional == "auto" else cfg.conditional):
+    fits = labelled_images and "num_classes" in cfg.model
+    if not (fits if cfg.conditional == "auto" else cfg.conditional):
         return 0
     if class_label is None and facts.why_no_classes:
         raise UserError(f"conditional=true needs classes, but there are none: {facts.why_no_classes}")
@@ -127,10 +128,8 @@ def check_folder(path: Path) -> None:
         raise UserError(f"{path} already holds a run but no {RECORD}, and would be overwritten; {how_to_leave(path)}")
 
 
-def _check_clipping(cfg: DictConfig) -> None:
+def _check_precision(cfg: DictConfig) -> None:
     clips = cfg.trainer.gradient_clip_val
-    fits = clips is None or (_is_number(clips) and not math.isnan(clips))  # Lightning: 0 and less is no limit
-    _require("trainer.gradient_clip_val", clips, fits, "a number, or null for no limit")
     if str(cfg.trainer.precision) in ("16", "16-mixed") and cfg.optimizer.get("fused") and clips:
         raise UserError(
             "trainer.precision=16-mixed scales the loss, and a fused optimizer removes the scale only after the "

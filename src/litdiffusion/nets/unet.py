@@ -14,6 +14,8 @@ from litdiffusion.parts.described import Described
 
 HEAD = 32
 """Channels of one head of attention."""
+TERMS = 16
+"""Frequencies of the noise embedding."""
 SMALL = 16
 """Images with a side below this are not divided into patches by default."""
 
@@ -146,9 +148,11 @@ class UNet(Described, nn.Module):
         self.patch = _patch_for(shape, patch)
         self.multiple = self.patch * 2 ** (len(channels) - 1)
         widths, square = list(channels), self.patch**2
-        self.noise_embedding = FourierEmbedding(16, noise_label_range)
+        self.noise_embedding = FourierEmbedding(TERMS, noise_label_range)
         self.class_embedding = ClassEmbedding(num_classes, embedding_dim) if num_classes else None
-        self.embedding = nn.Sequential(nn.Linear(32, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim))
+        self.embedding = nn.Sequential(
+            nn.Linear(2 * TERMS, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
+        )
 
         def stage(first: int, width: int) -> nn.ModuleList:
             inputs = [first, *[width] * (blocks - 1)]

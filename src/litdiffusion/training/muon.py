@@ -43,10 +43,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
@@ -61,6 +58,14 @@ class Muon(Optimizer):
         direction = orthogonalised(gradient.lerp(mean, momentum).flatten(1))
         weight.mul_(1 - lr * group["weight_decay"])
         weight.add_(direction.view(weight.shape), alpha=-lr * LIKE_ADAMW * max(direction.shape) ** 0.5)
+
+
+def evaluated(closure: Callable[[], Any] | None) -> Any:
+    """The loss that an optimizer's closure computes, with gradients; None without a closure."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
