@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from litdiffusion.data.folders import counted
-from litdiffusion.data.pixels import BYTE, Header, Pixels
+from litdiffusion.data.pixels import Pixels
+from litdiffusion.data.stored import BYTE, Header
 
 
 def changes(headers: Sequence[Header], shape: tuple[int, ...], pixels: Pixels, seen: str = "") -> list[str]:

@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litdiffusion.data import pixels
+from litdiffusion.data import pixels, stored
 from litdiffusion.data.augment import augment_of
 from litdiffusion.data.base import DataModule, check_at_least, hold_out
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.changes import changes
 from litdiffusion.data.folders import Listing, counted, list_pictures
 from litdiffusion.data.identity import Identity
-from litdiffusion.data.pixels import BYTE, Header, Pixels, decode
+from litdiffusion.data.pixels import Pixels, decode
+from litdiffusion.data.stored import BYTE, Header
 from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.errors import UserError
 
@@ -164,7 +165,7 @@ class ImageFolder(DataModule):
         train, val = hold_out(len(self.paths), self.val_size)
         seen = self._files(self.paths if self.in_memory else _evenly(self.paths, LOOKED_AT))
         with ThreadPoolExecutor() as pool:
-            headers = list(pool.map(pixels.header, seen))
+            headers = list(pool.map(stored.header, seen))
         self._pixels = Pixels(self._ranges(seen, headers), self.background)
         looked_at = "" if self.in_memory else f" of the {len(headers)} looked at"
         self._notes = [*self.listing.notes, *changes(headers, self.shape, self._pixels, looked_at)]
@@ -208,20 +209,20 @@ class ImageFolder(DataModule):
         files = ImageFiles(self._files(paths), self.shape, self._pixels)
         return Batch(files.decode_all() if self.in_memory else files, class_label)
 
-    def _ranges(self, files: list[str], headers: list[Header]) -> dict[str, pixels.Range]:
+    def _ranges(self, files: list[str], headers: list[Header]) -> dict[str, stored.Range]:
         """The range of each kind of file, from its values or from ``data.value_range``."""
         if self.file_range is not None:
-            ranges = dict.fromkeys((*Pixels().ranges, pixels.INTEGER, pixels.FLOAT), self.file_range)
-            return ranges | ({pixels.HIGH_BYTE: (0, 255)} if self.file_range == (0, 65535) else {})
+            ranges = dict.fromkeys((*Pixels().ranges, stored.INTEGER, stored.FLOAT), self.file_range)
+            return ranges | ({stored.HIGH_BYTE: (0, 255)} if self.file_range == (0, 65535) else {})
         ranges = dict(Pixels().ranges)
         for kind in sorted({header.kind for header in headers} - {BYTE}):
             chosen = [file for file, header in zip(files, headers, strict=True) if header.kind == kind]
             ranges[kind] = self._range_of(kind, chosen)
         return ranges
 
-    def _range_of(self, kind: str, files: list[str]) -> pixels.Range:
+    def _range_of(self, kind: str, files: list[str]) -> stored.Range:
         with ThreadPoolExecutor() as pool:
-            ends = list(pool.map(pixels.extrema, files))
+            ends = list(pool.map(stored.extrema, files))
         if (pair := pixels.unlike_ranges(kind, ends)) is not None:
             (a, (_, top)), (b, (_, other_top)) = ((Path(files[i]).relative_to(self.path), ends[i]) for i in pair)
             raise UserError(
@@ -233,7 +234,7 @@ class ImageFolder(DataModule):
         if found is None:
             first = Path(files[0]).relative_to(self.path)
             remedy = f"set data.value_range={pixels.likely_range(low, high)}, the smallest and largest possible value"
-            if kind == pixels.HIGH_BYTE:
+            if kind == stored.HIGH_BYTE:
                 remedy = "only the high bytes of such files can be read; save them as PNG"
             raise UserError(
                 f"data.path={self.path}: {counted(len(files), 'picture')} ({kind}, first {first}) "
@@ -255,7 +256,7 @@ class ImageFolder(DataModule):
         if not 0 < int(brightest.max()) <= DARKEST:
             return
         with ThreadPoolExecutor() as pool:
-            high = max(high for _, high in pool.map(pixels.extrema, [files[i] for i in chosen]))
+            high = max(high for _, high in pool.map(stored.extrema, [files[i] for i in chosen]))
         if high <= DARKEST:
             likely = pixels.likely_range(0, high)
             raise UserError(

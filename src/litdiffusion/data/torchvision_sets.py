@@ -15,7 +15,8 @@ from litdiffusion.data.batch import Batch
 from litdiffusion.data.changes import changes
 from litdiffusion.data.files import last_line, short_socket_timeout, unusable_files_error
 from litdiffusion.data.images import UNREADABLE, class_names_of, split_off_validation
-from litdiffusion.data.pixels import Header, Pixels
+from litdiffusion.data.pixels import Pixels
+from litdiffusion.data.stored import Header, header_of
 from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.errors import UserError, nearest
 
@@ -189,7 +190,7 @@ class TorchvisionSet(DataModule):
                 f"data.name={self.dataset}: item {index} has {image.height}x{image.width} pixels, the first has "
                 f"{height}x{width}; set data.image_size to resize all images"
             )
-        return pixels.header_of(image)
+        return header_of(image)
 
 
 def _class_called(name: str) -> Any:
