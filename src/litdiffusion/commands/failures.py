@@ -4,9 +4,15 @@ import errno
 import re
 import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from litdiffusion.errors import TrainingError, UserError, first_line
+from litdiffusion.errors import Pruned, TrainingError, UserError, first_line
+
+if TYPE_CHECKING:
+    import lightning as L
 
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "cannot be written ({}); free some space"),
@@ -22,6 +28,21 @@ LOADING = ("torch.utils.data", "lightning.pytorch.utilities.combined_loader", "l
 """Modules through which every item of the data passes: an error raised below them is one of the data."""
 _PACKAGE, _STDLIB = Path(__file__).parent.parent, sysconfig.get_paths()["stdlib"]
 _FRAME = re.compile(r'File "(.+)", line (\d+), in (.+)')
+
+
+@contextmanager
+def errors_in_words(trainer: "L.Trainer", first_step: int = 0) -> Iterator[None]:
+    """Puts what Lightning or the data refuse into one line: bad input before the first step, then a failed training."""
+    try:
+        yield
+    except (Pruned, TrainingError):
+        raise
+    except Exception as error:
+        line = lightning_refusal(error) or data_failure(error)
+        if line is None and not isinstance(error, UserError):
+            raise
+        kind = TrainingError if trainer.global_step > first_step else UserError
+        raise kind(line or str(error)) from error
 
 
 def known_failure(error: Exception, world_size: int) -> TrainingError | None:

@@ -66,7 +66,7 @@ def report_complete(record: RunRecord, metric: str, folder: Path) -> None:
     known = "" if value is None else f", {metric} {value:.6g}"
     print(
         f"{folder} is complete: {record.step} steps{known}; nothing to do (resume=false trains a new run beside it, "
-        f"a larger trainer.max_steps continues it)",
+        f"a larger trainer.max_steps or budget continues it)",
         flush=True,
     )
 

@@ -1,22 +1,18 @@
 """Trains a run from its config to its metric."""
 
 import logging
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import lightning as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import Stopped
 from litdiffusion.commands.attempts import Attempt
-from litdiffusion.commands.failures import data_failure, lightning_refusal
+from litdiffusion.commands.budget import with_budget
+from litdiffusion.commands.failures import errors_in_words
 from litdiffusion.commands.messages import (
     announce,
     how_to_continue,
@@ -27,6 +23,7 @@ from litdiffusion.commands.messages import (
     show_config,
 )
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
+from litdiffusion.commands.rehearsal import rehearsal
 from litdiffusion.commands.resuming import Start, check_complete, checkpoint_to_start_from, same_data
 from litdiffusion.config.checks import check_disk
 from litdiffusion.config.identity import action_for
@@ -34,7 +31,7 @@ from litdiffusion.config.keys import MEASURED
 from litdiffusion.config.public import digests, masked_command, plain_config
 from litdiffusion.config.trainer import Quiet
 from litdiffusion.data.identity import Identity
-from litdiffusion.errors import Pruned, TrainingError, UserError
+from litdiffusion.errors import Pruned, TrainingError
 from litdiffusion.runs.dashboards import describe_run, finish
 from litdiffusion.runs.files import fresh
 from litdiffusion.runs.log import keep_rows
@@ -67,14 +64,15 @@ def train(cfg: DictConfig, run: Run) -> float | None:
         TrainingError: training failed; the message names the last good checkpoint.
     """
     _silence_lightning_advice()
+    if cfg.trainer.fast_dev_run and not cfg.dry_run:
+        return _fast_dev_run(cfg, run)
+    is_rank_zero = rank_zero_only.rank == 0
+    if is_rank_zero and not cfg.resume and not cfg.dry_run and read_record(run.dir) is not None:
+        run = replace(run, dir=fresh(run.dir))
+    cfg = with_budget(cfg, run)
     if cfg.dry_run:
         return _dry_run(cfg, run)
-    if cfg.trainer.fast_dev_run:
-        return _fast_dev_run(cfg, run)
     config, texts = plain_config(cfg), digests(cfg)
-    is_rank_zero = rank_zero_only.rank == 0
-    if is_rank_zero and not cfg.resume and read_record(run.dir) is not None:
-        run = replace(run, dir=fresh(run.dir))
     if action_for(run.dir, config, texts) == "complete":
         record = read_record(run.dir)
         report_complete(record, cfg.metric, run.dir)
@@ -141,7 +139,7 @@ def _fit(experiment: Experiment, run: Run, start: Start) -> int:
     """Runs Lightning's ``fit`` and returns the number of steps; always reports the final status to dashboards."""
     trainer, status = experiment.trainer, "failed"
     try:
-        with _errors_in_words(trainer, start.step):
+        with errors_in_words(trainer, start.step):
             trainer.fit(experiment.module, experiment.data, ckpt_path=start.path, weights_only=True)
         steps = check_complete(experiment, run)
         status = "complete"
@@ -156,21 +154,6 @@ def _fit(experiment: Experiment, run: Run, start: Start) -> int:
         finish(trainer, status)
 
 
-@contextmanager
-def _errors_in_words(trainer: L.Trainer, first_step: int = 0) -> Iterator[None]:
-    """Puts what Lightning or the data refuse into one line: bad input before the first step, then a failed training."""
-    try:
-        yield
-    except (Pruned, TrainingError):
-        raise
-    except Exception as error:
-        line = lightning_refusal(error) or data_failure(error)
-        if line is None and not isinstance(error, UserError):
-            raise
-        kind = TrainingError if trainer.global_step > first_step else UserError
-        raise kind(line or str(error)) from error
-
-
 def _dry_run(cfg: DictConfig, run: Run) -> None:
     experiment = build(cfg, run)
     show_config(experiment)
@@ -179,16 +162,10 @@ def _dry_run(cfg: DictConfig, run: Run) -> None:
 
 
 def _fast_dev_run(cfg: DictConfig, run: Run) -> None:
-    """Trains and validates one batch in a temporary folder; does not change a run in ``run.dir``."""
-    with tempfile.TemporaryDirectory() as folder:
-        experiment = build(cfg, replace(run, dir=Path(folder) / "run"))
+    """Trains and validates one batch in a temporary folder."""
+    with rehearsal(cfg, run) as experiment:
         show_config(experiment)
-        with experiment.interrupts.listening():
-            try:
-                with _errors_in_words(experiment.trainer):
-                    experiment.trainer.fit(experiment.module, experiment.data)
-            except Stopped as stop:
-                raise SystemExit(128 + stop.signum) from None
+        experiment.trainer.fit(experiment.module, experiment.data)
     steps = experiment.trainer.global_step
     print_once(experiment, f"fast_dev_run: {steps} step{'s' * (steps != 1)} trained and validated; nothing was kept")
     leave_no_folder(run.dir)

@@ -49,6 +49,7 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("optimizer", "lr_schedule", "compile"), TRAINING | Use.PLAIN),
     **dict.fromkeys(("trainer", "callbacks"), TRAINING),
     **dict.fromkeys(("trainer.max_steps", "trainer.max_epochs", "trainer.max_time"), Use.LENGTH | Use.JOB | Use.PLAIN),
+    "budget": Use.JOB | Use.PLAIN,  # becomes trainer.max_steps
     "callbacks.final_samples": Use.JOB,  # measures what the jobs of a sweep are compared by
     **dict.fromkeys(("trainer.callbacks", "skip_nonfinite", "ckpt_path"), Use.JOB),
     # hardware, folders, output, and how often a run saves

@@ -2,6 +2,7 @@
 
 import math
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,18 @@ def _refuse_nan(node: Any, key: str = "") -> None:
         _require(key, node, not (isinstance(node, float) and math.isnan(node)), "a number")
 
 
+def budget_seconds(value: Any) -> float:
+    """The seconds of ``budget``: hours:minutes:seconds, or with days before them, such as 00:08:00."""
+    parts = value.split(":") if isinstance(value, str) else []
+    fits = len(parts) in (3, 4) and all(part.isdecimal() for part in parts) and any(map(int, parts))
+    _require("budget", value, fits, "hours:minutes:seconds, such as 00:08:00 for eight minutes")
+    units = ("days", "hours", "minutes", "seconds")[-len(parts) :]
+    return timedelta(**dict(zip(units, map(int, parts), strict=True))).total_seconds()
+
+
 def _check_length(cfg: DictConfig) -> None:
+    if cfg.budget is not None:
+        budget_seconds(cfg.budget)
     steps = cfg.trainer.max_steps
     fits = _is_int(steps) and (steps == -1 or steps > 0)
     _require(
