@@ -2,5 +2,6 @@
 
 from litdiffusion.diffusion.objectives.denoising import DenoisingObjective, Losses
 from litdiffusion.diffusion.objectives.hybrid import HybridObjective
+from litdiffusion.diffusion.objectives.stable_target import StableTargetObjective
 
-__all__ = ["DenoisingObjective", "HybridObjective", "Losses"]
+__all__ = ["DenoisingObjective", "HybridObjective", "Losses", "StableTargetObjective"]

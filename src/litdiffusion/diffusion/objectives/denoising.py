@@ -58,7 +58,7 @@ class DenoisingObjective(Described, nn.Module):
         eps = noise(x_0)
         x_t = diffuse(x_0, eps, level)
         out, variance_fraction = denoiser.outputs(x_t, level, class_label)
-        target = denoiser.parameterization.target(x_0, eps, level)
+        target = denoiser.parameterization.target(*self.regressed(x_0, eps, x_t, level, class_label), level)
         weight = self.weighting.weight(level, denoiser.parameterization).to(out).view(-1)
         value = weight * mse_loss(out, target, reduction="none").flatten(1).mean(1)  # w * |out - target|², (B,)
         extra = self.extra(denoiser, x_0, x_t, level, out, variance_fraction)
@@ -73,6 +73,12 @@ class DenoisingObjective(Described, nn.Module):
         """Raises a `UserError` for a denoiser with a learned variance, which this loss does not train."""
         if denoiser.learned_variance:
             raise UserError("learned_variance=true needs a loss that trains the variance; take objective=hybrid")
+
+    def regressed(
+        self, x_0: Tensor, eps: Tensor, x_t: Tensor, level: Level, class_label: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """x_0 and eps of the target; a subclass may take others with ``x_t = alpha x_0 + sigma eps``."""
+        return x_0, eps
 
     def extra(
         self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, variance_fraction: Tensor | None
