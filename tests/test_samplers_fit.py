@@ -113,7 +113,7 @@ REFUSALS = {
     "too many on a grid": (lambda: UniPC(51).check(LinearChain(50)), r"steps = 51 must lie in 1\.\.50"),
     "unknown grid": (
         lambda: Euler(5, "karas").check(VP()),
-        r"one of uniform, quadratic, karras, log_snr, got 'karas'; did you mean karras\?",
+        r"one of auto, uniform, quadratic, karras, log_snr, got 'karas'; did you mean karras\?",
     ),
     "unknown coordinate": (
         lambda: Euler(5, coordinate="x"),
@@ -276,3 +276,12 @@ def test_a_flow_too_stiff_for_its_tolerance_ends_in_one_line_with_another_sample
     monkeypatch.setattr("litdiffusion.diffusion.solver.MOST_STEPS", 3)
     with pytest.raises(UserError, match=r"cannot be solved to rtol=1e-08, .*; loosen them, or take sampler=unipc"):
         AdaptiveODE(2, rtol=1e-8, atol=1e-8).sample(mixture(VP()), torch.zeros(2, 1).double())
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_auto_grid_is_uniform_on_flow_and_karras_elsewhere(schedule):
+    process = SCHEDULES[schedule]
+    if process.steps == 1:
+        pytest.skip("a single level has no grid")
+    expected = "uniform" if isinstance(process, LinearFlow) else "karras"
+    assert levels_for(process, 5, "auto") == levels_for(process, 5, expected)

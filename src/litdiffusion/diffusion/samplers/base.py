@@ -45,7 +45,7 @@ class Sampler(Described):
 
     Args:
         steps: number of steps; None: all levels of a chain, 250 in continuous time.
-        grid: spacing of the levels: uniform (in time), quadratic, karras or log_snr (see `grids`).
+        grid: spacing of the levels: uniform (in time), quadratic, karras, log_snr or auto (see `grids`).
     """
 
     family: ClassVar[list[type["Sampler"]]] = []

@@ -8,7 +8,8 @@ cleanest training time t_min, are:
   arXiv 2010.02502, appendix D.2);
 - karras: evenly spaced in ``ratio^(1/7)``, ratio = sigma / alpha (Karras et al., 2022, arXiv 2206.00364, equation 5,
   rho = 7);
-- log_snr: evenly spaced in log SNR (Lu et al., "DPM-Solver", 2022, arXiv 2206.00927).
+- log_snr: evenly spaced in log SNR (Lu et al., "DPM-Solver", 2022, arXiv 2206.00927);
+- auto: uniform on the path of flow matching, else karras, half of whose levels would be near pure noise there.
 
 On a chain the levels are rounded to those of the chain. Levels that coincide move to the next free levels.
 """
@@ -33,11 +34,13 @@ def levels_for(schedule: NoiseSchedule, steps: int | None, grid: str) -> list[Le
     Raises:
         UserError: for an unknown grid, or a number of steps that the schedule does not have.
     """
+    if grid == "auto":
+        grid = "uniform" if on_flow(schedule) else "karras"
     if grid == "uniform":
         return schedule.grid(steps)
     if grid not in GRIDS:
         raise UserError(
-            f"sampler.grid must be one of uniform, {', '.join(GRIDS)}, got {grid!r}{nearest(grid, [*GRIDS])}"
+            f"sampler.grid must be one of auto, uniform, {', '.join(GRIDS)}, got {grid!r}{nearest(grid, [*GRIDS])}"
         )
     count = len(schedule.grid(steps)) - 1  # raises for a number that the schedule does not have
     times = GRIDS[grid](schedule, torch.linspace(0, 1, count, dtype=torch.float64))
@@ -45,6 +48,11 @@ def levels_for(schedule: NoiseSchedule, steps: int | None, grid: str) -> list[Le
     if schedule.steps is not None:
         times = _distinct_indices((times * schedule.steps).round().long(), schedule.steps) / schedule.steps
     return [*schedule.snap(times).unbind(), CLEAN]
+
+
+def on_flow(schedule: NoiseSchedule) -> bool:
+    """Whether time is continuous and alpha = 0 at t = 1, as on flow matching's path."""
+    return schedule.loses_signal and schedule.steps is None
 
 
 def _distinct_indices(indices: Tensor, last: int) -> Tensor:

@@ -12,6 +12,7 @@ from litdiffusion.diffusion.gaussian import mix
 from litdiffusion.diffusion.levels import Level, Noise, Prediction
 from litdiffusion.diffusion.parameterizations import V
 from litdiffusion.diffusion.samplers.base import Predict, Sampler, without_signal
+from litdiffusion.diffusion.samplers.grids import on_flow
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 
@@ -68,7 +69,7 @@ def default_coordinate(schedule: NoiseSchedule, level: Level) -> SolverLevel:
     """
     if schedule.explodes:
         return in_ratio(schedule, level)
-    return (in_time if schedule.loses_signal and schedule.steps is None else in_angle)(schedule, level)
+    return (in_time if on_flow(schedule) else in_angle)(schedule, level)
 
 
 COORDINATES = {"time": in_time, "ratio": in_ratio, "angle": in_angle, "auto": default_coordinate}
