@@ -302,8 +302,8 @@ def test_guidance_at_weight_one_is_the_conditional_draw(draw):
         (["class_label=[0,-1]"], "label must be whole numbers from 0 to 2, got -1"),
         (["class_label=one"], "label must be whole numbers from 0 to 2, got one"),
         (["class_label=[]"], "class_label=[] names no class"),
-        (["guidance=much"], "guidance must be a number, 1 to 10 are usual, got 'much'"),
-        (["guidance=nan"], "the guidance weight must be a finite number, got nan"),
+        (["guidance=much"], "guidance must be a finite number, or auto; 1 is none, got 'much'"),
+        (["guidance=nan"], "guidance must be a finite number, or auto; 1 is none, got nan"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -503,3 +503,26 @@ def test_guided_samples_of_gaussians_are_those_of_an_affine_map():
     found = sampler.sample(GuidedDenoiser(Both(), weight), x, torch.zeros(50))
     torch.testing.assert_close(found, slope * x + offset, rtol=1e-9, atol=1e-9)
     assert abs(slope) < std
+
+
+def test_guidance_is_that_of_the_run_unless_another_is_asked_for(built, tmp_path):
+    experiment = built(*MODES, "schedule.steps=25", "guidance=3")
+    torch.nn.init.normal_(experiment.module.ema.model.net.class_embedding.table.weight)
+    pretrained = Pretrained(stored(experiment, tmp_path / "x.ckpt"))
+    own, same, none = (pretrained.sample(6, guidance=weight) for weight in (None, 3.0, 1.0))
+    assert torch.equal(own, same)
+    assert not torch.equal(own, none)
+
+
+@pytest.mark.parametrize(
+    ("words", "weight"),
+    [([], 1.5), (["guidance=1"], 1.0), (["conditional=false"], 1.0), (["class_dropout=0"], 1.0)],
+)
+def test_images_with_classes_are_guided_by_default(built, words, weight):
+    assert built(*TINY_UNET, *words).module.guidance == weight
+
+
+@pytest.mark.parametrize("words", [["conditional=false"], ["class_dropout=0"]])
+def test_guidance_without_its_model_is_refused(built, words):
+    with pytest.raises(UserError, match="guidance=2 needs a model that was trained with"):
+        built(*TINY_UNET, *words, "guidance=2")

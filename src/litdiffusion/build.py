@@ -17,6 +17,7 @@ from litdiffusion.config.make import make, make_a, nodes
 from litdiffusion.config.metrics import make_quality
 from litdiffusion.config.optimizer import lr_schedule_maker, make_optimizer
 from litdiffusion.config.public import public
+from litdiffusion.config.settings import guidance_of
 from litdiffusion.config.shapes import DummyOutput
 from litdiffusion.config.trainer import make_loggers, make_trainer
 from litdiffusion.data import Augment, Facts, facts_of, warn_of_scale
@@ -132,6 +133,7 @@ def build_module(
         skip_nonfinite=cfg.skip_nonfinite,
         num_classes=cfg.derived.num_classes,
         class_dropout=cfg.class_dropout,
+        guidance=guidance_of(cfg, cfg.guidance),
         class_names=class_names,
         augment=augment,
         description={"config": public(cfg), "value_range": value_range},

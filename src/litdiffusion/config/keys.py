@@ -43,7 +43,7 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("data.batch_size", "data.val_size", "data.seed"), TRAINING | Use.EXPORT | Use.PLAIN),
     **dict.fromkeys(("seed", "ema_decay", "class_dropout"), TRAINING | Use.EXPORT | Use.PLAIN),
     # sampling and measuring
-    **dict.fromkeys(("sampler", "clip_samples", "metrics", "recipe"), TRAINING | Use.EXPORT | Use.PLAIN),
+    **dict.fromkeys(("sampler", "clip_samples", "metrics", "recipe", "guidance"), TRAINING | Use.EXPORT | Use.PLAIN),
     **dict.fromkeys(("metric", "experiment"), TRAINING | Use.PLAIN),
     # training
     **dict.fromkeys(("optimizer", "lr_schedule", "compile"), TRAINING | Use.PLAIN),

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
@@ -271,6 +271,7 @@ class Settings(BaseModel):
     conditional: bool = False
     clip_samples: bool = True
     class_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    guidance: Annotated[float, Field(allow_inf_nan=False)] | Literal["auto"] = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     skip_nonfinite: Annotated[int, Field(ge=0, lt=2**32)] = 0

@@ -13,6 +13,7 @@ from litdiffusion.errors import UserError
 from litdiffusion.runs.record import FILE as RECORD
 from litdiffusion.runs.record import how_to_leave
 
+GUIDANCE = 1.5
 LARGEST_SEED = 2**32 - 1  # numpy's limit
 OWN = ("litdiffusion.", "lightning.", "torch.")
 """Packages whose arguments are checked."""
@@ -126,6 +127,25 @@ def num_classes_of(cfg: DictConfig, facts: Facts) -> int:
             f"${{derived.num_classes}} to its yaml, or take model=unet or mlp"
         )
     return num_classes
+
+
+def guidance_of(cfg: DictConfig, weight: float | str | None = "auto") -> float:
+    """The weight of classifier-free guidance (see `GuidedDenoiser`) for samples of a model with this config.
+
+    ``auto`` is `GUIDANCE` for images of a model that knows p(x) beside p(x | class), else 1, which is none.
+
+    Raises:
+        UserError: no finite number, or a weight other than 1 for a model without classes, or without p(x).
+    """
+    classes, drops = cfg.derived.num_classes, cfg.class_dropout
+    if weight == "auto":
+        return GUIDANCE if classes and drops and len(cfg.derived.shape) == 3 else 1.0
+    _require("guidance", weight, _is_number(weight) and math.isfinite(weight), "a finite number, or auto; 1 is none")
+    if weight != 1 and not classes:
+        raise UserError(f"guidance={weight} needs a model that was trained with conditional=true; leave it out")
+    if weight != 1 and not drops:
+        raise UserError(f"guidance={weight} needs a model that was trained with class_dropout above 0; leave it out")
+    return float(weight)
 
 
 def check_folder(path: Path) -> None:

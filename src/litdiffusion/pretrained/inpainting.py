@@ -73,7 +73,7 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class
     sampler, device = sampler_for(cfg, encoded.items, encoded.mask), device_for(cfg.device)
     repeated_labels = None if class_labels is None else class_labels.repeat_interleave(cfg.samples)
     parts = []
-    with progress_bar(pretrained.draws(sampler, device, cfg.clip), count * cfg.samples) as draws:
+    with progress_bar(pretrained.draws(sampler, device, cfg.clip, guidance=1.0), count * cfg.samples) as draws:
         for start in range(0, count, together):
             items = range(start, min(start + together, count))
             indices = range(items.start * cfg.samples, items.stop * cfg.samples)

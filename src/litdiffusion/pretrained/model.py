@@ -15,6 +15,7 @@ from litdiffusion.build import build_denoiser
 from litdiffusion.codecs import Codec
 from litdiffusion.config.make import make, make_a
 from litdiffusion.config.received import check_plain, checked_description, checked_part
+from litdiffusion.config.settings import guidance_of
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser
@@ -142,14 +143,14 @@ class Pretrained:
         return draw_samples(draws, n, seed, batch_size, self.class_labels(n, class_label))
 
     def draws(self, sampler: Sampler, device: torch.device, clip: bool = True, guidance: float | None = None) -> Draws:
-        """Draws samples in data space by ``sampler``; for the other arguments see `denoiser_on`."""
+        """Draws samples in data space by ``sampler``, guided by a weight, or else by that of the training run."""
+        guidance = guidance_of(self.config, self.config.guidance if guidance is None else guidance)
         return Draws(sampler, self.denoiser_on(device, clip, guidance), self.shape, self.codec.decode, device)
 
-    def denoiser_on(self, device: torch.device, clip: bool, guidance: float | None = None) -> nn.Module:
-        """The denoiser on a device, guided by weight ``guidance`` if given; ``clip`` limits x_0 to the data's range."""
+    def denoiser_on(self, device: torch.device, clip: bool, guidance: float = 1.0) -> nn.Module:
+        """The denoiser on a device, guided by the weight ``guidance``; ``clip`` limits x_0 to the data's range."""
         denoiser = self.denoiser.to(device)
-        if guidance is not None:
-            self._check_guidance(guidance)
+        if guidance_of(self.config, guidance) != 1:
             denoiser = GuidedDenoiser(denoiser, guidance)
         clip_range = self.codec.latent_range(self.value_range, self.shape) if clip else None
         return denoiser if clip_range is None else ClippedDenoiser(denoiser, *clip_range)
@@ -205,16 +206,6 @@ class Pretrained:
 
     def _first_class(self) -> int | str:
         return self.class_names[0] if self.class_names else 0
-
-    def _check_guidance(self, weight: float) -> None:
-        if type(weight) not in (int, float):
-            raise UserError(f"guidance must be a number, 1 to 10 are usual, got {weight!r}")
-        if not self.num_classes:
-            raise UserError(f"guidance={weight} needs a model that was trained with conditional=true; leave it out")
-        if weight != 1 and not self.config.class_dropout:
-            raise UserError(
-                f"guidance={weight} needs a model that was trained with class_dropout above 0; leave it out"
-            )
 
 
 def _copies(module: DiffusionModule) -> tuple[Codec, Sampler, Denoiser]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from litdiffusion.codecs import Codec
 from litdiffusion.data.base import as_batch
 from litdiffusion.data.batch import Batch
-from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, ExactOutput
+from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, ExactOutput, GuidedDenoiser
 from litdiffusion.diffusion.levels import Noise, per_sample_noise, seeded_noise
 from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.diffusion.samplers import Draws, Sampler
@@ -42,6 +42,7 @@ class Evaluation(L.LightningModule):
     num_classes: int
     class_names: list[str]
     clock: Clock
+    guidance: float
     _clip: tuple[float, float] | None
     _exact_output: list[ExactOutput]
 
@@ -89,10 +90,9 @@ class Evaluation(L.LightningModule):
         return self.draws(weights=weights).states(count, noise, class_label)[-1].x
 
     def draws(self, sampler: Sampler | None = None, weights: str = "ema") -> Draws:
-        """The `Draws` of the "ema" or "raw" weights with the given sampler, or else the module's own."""
-        return Draws(
-            sampler or self.sampler, self.sampling_denoiser(weights), self.shape, self.codec.decode, self.device
-        )
+        """The guided `Draws` of the "ema" or "raw" weights with the given sampler, or else the module's own."""
+        denoiser = self.sampling_denoiser(weights, self.guidance)
+        return Draws(sampler or self.sampler, denoiser, self.shape, self.codec.decode, self.device)
 
     def encoded(self, batch: Batch, name: str) -> Tensor:
         """The items of a batch in model space (B, *shape); ``name`` is the batch's name in messages.
@@ -120,10 +120,11 @@ class Evaluation(L.LightningModule):
             else None
         )
 
-    def sampling_denoiser(self, weights: str = "ema") -> nn.Module:
+    def sampling_denoiser(self, weights: str = "ema", guidance: float = 1.0) -> nn.Module:
         """The denoiser with averaged ("ema") or current ("raw") weights, clipped if the module has a ``clip`` range."""
         check_weights(weights)
         chosen = self.ema.model if weights == "ema" else self.denoiser
+        chosen = chosen if guidance == 1 else GuidedDenoiser(chosen, guidance)
         return chosen if self._clip is None else ClippedDenoiser(chosen, *self._clip)
 
     @property
