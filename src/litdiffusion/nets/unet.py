@@ -134,7 +134,7 @@ class UNet(Described, nn.Module):
         self,
         shape: Sequence[int],
         noise_label_range: tuple[float, float],
-        channels: Sequence[int] = (64, 128),
+        channels: Sequence[int] = (48, 96),
         blocks: int = 2,
         patch: int | None = None,
         attention: bool = True,
