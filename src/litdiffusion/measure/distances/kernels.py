@@ -104,7 +104,8 @@ def _gaussian(x: Tensor, y: Tensor, octaves: int) -> Tensor:
     """The `KernelSum` of the mean of ``exp(-4^i |x - y|² / 2)``, i = 0 .. octaves - 1; each is the last to the 4th."""
     # In place: new memory for every tile takes longer than the arithmetic.
     term = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)
-    term.addmm_(x, y.T, alpha=-2).mul_(-0.5).exp_()
+    # Limited to 1e-304, because an exponential that underflows takes three times as long.
+    term.addmm_(x, y.T, alpha=-2).mul_(-0.5).clamp_(min=-700).exp_()
     total = term.sum()
     for _ in range(octaves - 1):
         total = total + term.square_().square_().sum()
