@@ -31,9 +31,16 @@ BARE_RUN = [*TINY, *UNMEASURED, "callbacks.progress_bar=null", "callbacks.trajec
 BARE_RUN += ["callbacks.final_samples=null", "callbacks.forward_process=null", "logger=none"]
 
 
+@pytest.fixture(scope="session")
+def measured_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which all tests keep what metrics compute of data."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network, no leftovers of Hydra's, one thread."""
+def _isolated(monkeypatch: pytest.MonkeyPatch, measured_folder: Path) -> None:
+    """No network, no leftovers of Hydra's, one thread, no files in the folder of the data."""
+    monkeypatch.setenv("LITDIFFUSION_DATA", str(measured_folder))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     GlobalHydra.instance().clear()

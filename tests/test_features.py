@@ -11,6 +11,7 @@ from litdiffusion.data import DataModule, Digits, Spiral, bytes_to_floats
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.errors import UserError
+from litdiffusion.measure.cache import Cached, key_of, read, write
 from litdiffusion.measure.features import (
     ClassifierFeatures,
     ClassifierTraining,
@@ -23,7 +24,6 @@ from litdiffusion.measure.features import (
     to_bytes,
 )
 from litdiffusion.measure.features import classifier as classifier_module
-from litdiffusion.measure.features.cache import Cached, key_of, read, write
 from litdiffusion.measure.features.training import accuracy, shifted
 from litdiffusion.nets.classifier import Classifier
 

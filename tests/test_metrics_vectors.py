@@ -9,8 +9,12 @@ from scipy.special import erf, gamma, hyp1f1
 from torch import Tensor
 
 from litdiffusion.measure.distances import (
+    PairDistance,
+    SlicedWasserstein,
     data_scale,
     energy_distance,
+    energy_kernel,
+    gaussian_kernels,
     gaussian_mixture_samples,
     kernel_mmd,
     mean_estimate,
@@ -48,6 +52,10 @@ def direct(x: Tensor, y: Tensor, scale: float, octaves: int) -> float:
         return torch.stack([(-squares / (2 * (scale / 2**i) ** 2)).exp() for i in range(octaves)]).mean()
 
     return float((k(x, x) + k(y, y) - 2 * k(x, y)).sqrt())
+
+
+def direct_mmd(x: Tensor, y: Tensor) -> float:
+    return direct(x, y, 1.5, 4)
 
 
 def test_the_closed_form_in_one_dimension_is_the_folded_normal() -> None:
@@ -113,6 +121,17 @@ def test_distances_are_symmetric_zero_for_equal_samples_and_scale(d: int) -> Non
         assert distance(x, y) == pytest.approx(distance(y, x), rel=1e-9)
     assert energy_distance(9 * x, 9 * y) == pytest.approx(3 * energy_distance(x, y), rel=1e-9)
     assert kernel_mmd(9 * x, 9 * y, data_scale(9 * x)) == pytest.approx(mmd(x, y), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "distance", [SlicedWasserstein(), energy_kernel(), gaussian_kernels(1.5), PairDistance(direct_mmd)]
+)
+def test_a_table_holds_the_distances_of_the_pairs(distance) -> None:
+    """Whether or not the parts of single samples are given; sizes differ."""
+    xs, ys = [normal(50, 2, 0), normal(70, 2, 1)], [normal(n, 2, n) * 1.1 for n in (50, 60, 300)]
+    table = distance.table(xs, ys)
+    assert table.tolist() == [[distance(x, y) for y in ys] for x in xs]
+    assert torch.equal(distance.table(xs, ys, [distance.alone(y) for y in ys]), table)
 
 
 def test_samples_far_apart_are_almost_sqrt_2_apart() -> None:

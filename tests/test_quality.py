@@ -1,17 +1,19 @@
 """Quality objects: ratios to the floor are 1 for data, grow with the error, and rest on fixed real statistics."""
 
 import math
+import warnings
 
 import pytest
 import torch
 from torch import Tensor
 
-from litdiffusion.data import Digits, GaussianMixture, Moons
+from litdiffusion.codecs import Standardise
+from litdiffusion.data import Digits, GaussianMixture, Moons, Spiral
 from litdiffusion.data.base import DataModule
 from litdiffusion.data.batch import Batch
-from litdiffusion.diffusion.levels import Level
+from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.errors import UserError
-from litdiffusion.measure.distances import frechet_distance
+from litdiffusion.measure.distances import energy_distance, frechet_distance, kernel_mmd, sliced_wasserstein
 from litdiffusion.measure.features import ClassifierFeatures, FeatureMaps
 from litdiffusion.measure.quality import ImageQuality, VectorQuality
 from litdiffusion.measure.quality import vectors as vectors_module
@@ -120,6 +122,123 @@ def test_sets_give_the_spread_between_them(mixture):
     both = quality.measure(samples, n=N)["wasserstein"]
     assert math.isclose(both.value, sum(values) / 2, rel_tol=1e-9)
     assert math.isclose(both.spread, abs(values[0] - values[1]) / math.sqrt(2), rel_tol=1e-6)
+
+
+# ---- floors and baselines of vectors, kept in files ----
+
+
+def spiral(**settings: int) -> Spiral:
+    return Spiral(**{"batch_size": 64, "val_size": 100, "size": 500, "seed": 0} | settings)
+
+
+def numbers(quality: VectorQuality, n: int = 60, at: Level = CLEAN) -> list:
+    """All numbers of samples and of baselines, and the baselines' points."""
+    samples = 1.1 * quality.data.draw(2 * n, 5)
+    points = {name: x.tolist() for name, x in quality.rival_samples(n, at).items()}
+    return [quality.measure(samples, n, at), quality.rivals(n, at), points]
+
+
+@pytest.mark.parametrize("at", [CLEAN, level(2.0)], ids=["clean", "noised"])
+@pytest.mark.parametrize("data", [spiral(), GaussianMixture(batch_size=64, val_size=100, size=500, seed=0)])
+def test_kept_floors_and_baselines_give_the_same_bits(data, at, tmp_path):
+    expected = numbers(VectorQuality().attach(data), at=at)
+    assert numbers(VectorQuality(cache=tmp_path / "deep" / "cache").attach(data), at=at) == expected
+    written = {path: path.read_bytes() for path in (tmp_path / "deep" / "cache").iterdir()}
+    assert len(written) == 5  # three floors, two baselines
+    assert numbers(VectorQuality(cache=tmp_path / "deep" / "cache").attach(data), at=at) == expected
+    # As another process writes them that computes them at the same time.
+    numbers(VectorQuality(cache=tmp_path / "other").attach(data), at=at)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "other").iterdir()} == {
+        path.name: content for path, content in written.items()
+    }
+
+
+def test_what_is_kept_is_not_computed_again(tmp_path, monkeypatch):
+    numbers(VectorQuality(cache=tmp_path).attach(spiral()))
+    quality, seeds = VectorQuality(cache=tmp_path).attach(spiral(batch_size=8)), []
+    fresh = quality.fresh
+    monkeypatch.setattr(quality, "fresh", lambda n, seed, *a: seeds.append(seed) or fresh(n, seed, *a))
+    monkeypatch.setattr(vectors_module, "RIVALS", dict.fromkeys(vectors_module.RIVALS))
+    numbers(quality)
+    assert set(seeds) == {1000 + k for k in range(vectors_module.FRESH)}  # no pairs for a floor
+
+
+def test_the_files_change_with_all_that_the_numbers_depend_on(tmp_path):
+    def new_files(quality: VectorQuality, **facts) -> int:
+        known = set(tmp_path.iterdir())
+        numbers(quality, **facts)
+        return len(set(tmp_path.iterdir()) - known)
+
+    def kept(data: Spiral, *distances: str) -> VectorQuality:
+        return VectorQuality(distances or ["wasserstein"], cache=tmp_path).attach(data)
+
+    class Wider(Spiral):
+        """The same points, but another law of fresh ones."""
+
+        def draw(self, n: int, seed: int) -> Tensor:
+            return 1.01 * super().draw(n, seed)
+
+    coded = kept(spiral())
+    coded.codec = Standardise([1.0, 0.0], [2.0, 1.0])
+    assert new_files(kept(spiral())) == 3
+    assert new_files(kept(spiral(batch_size=8))) == 0
+    assert new_files(kept(spiral(seed=1))) == 3
+    assert new_files(kept(spiral(size=501))) == 3
+    assert new_files(kept(Wider(batch_size=64, val_size=100, size=500, seed=0))) == 3
+    assert new_files(kept(spiral()), n=61) == 3
+    assert new_files(kept(spiral()), at=level(1.0)) == 3
+    assert new_files(kept(spiral()), at=level(2.0)) == 3
+    assert new_files(coded) == 0  # of no effect on clean data
+    coded = kept(spiral())
+    coded.codec = Standardise([1.0, 0.0], [2.0, 1.0])
+    assert new_files(coded, at=level(2.0)) == 3
+    assert new_files(kept(spiral(), "wasserstein", "energy")) == 3  # a floor, and both baselines
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+def test_a_damaged_floor_is_computed_again(damage, tmp_path):
+    quality = VectorQuality(["wasserstein"], cache=tmp_path).attach(spiral())
+    expected = numbers(quality)
+    whole = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for path, content in whole.items():
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        path.write_bytes({"flip": flipped, "truncate": content[:-9], "empty": b""}[damage])
+    with pytest.warns(UserWarning, match="damaged or foreign") as warned:
+        assert numbers(VectorQuality(["wasserstein"], cache=tmp_path).attach(spiral())) == expected
+    assert len(warned) == len(whole) == 3
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == whole
+
+
+def test_a_folder_that_cannot_be_written_costs_one_warning(tmp_path):
+    (tmp_path / "file").write_text("")
+    quality = VectorQuality(["wasserstein"], cache=tmp_path / "file" / "cache").attach(spiral())
+    with pytest.warns(UserWarning, match=r"not kept: .* cannot be written") as warned:
+        found = numbers(quality)
+    assert len(warned) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert numbers(VectorQuality(["wasserstein"]).attach(spiral())) == found
+
+
+def test_numbers_are_the_means_of_the_distances_of_pairs(tmp_path):
+    quality = VectorQuality(cache=tmp_path).attach(spiral())
+    x, scale = (
+        quality.data.draw(60, 5),
+        quality.data.training_reference(500).double().std(0, correction=0).mean().item(),
+    )
+    found, floors = quality.measure(x), quality.rivals(60)["data"]
+    distances = {"wasserstein": sliced_wasserstein, "energy": energy_distance}
+    distances["mmd"] = lambda a, b: kernel_mmd(a, b, scale)
+    for name, distance in distances.items():
+        direct = [distance(x, quality.fresh(60, 1000 + k)) for k in range(vectors_module.FRESH)]
+        assert math.isclose(found[name].value, sum(direct) / len(direct), rel_tol=1e-12), name
+        count = vectors_module.FLOOR_PAIRS // (1 if name == "wasserstein" else 3)
+        pairs = [distance(quality.fresh(60, 2 * i), quality.fresh(60, 2 * i + 1)) for i in range(count)]
+        assert math.isclose(floors[name].value, sum(pairs) / count, rel_tol=1e-12), name
+        assert math.isclose(floors[name].spread, torch.tensor(pairs, dtype=torch.float64).std().item(), rel_tol=1e-9), (
+            name
+        )
 
 
 @pytest.mark.parametrize(("distances", "word"), [(["wasserstien"], "wasserstein"), (["energy"], "headline")])

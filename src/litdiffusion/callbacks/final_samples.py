@@ -26,6 +26,11 @@ from litdiffusion.training import DiffusionModule
 from litdiffusion.training.class_labels import class_captions, classes_in_proportion, classes_in_turn, grid_columns
 from litdiffusion.training.evaluation import check_weights
 
+POINTS, FEW_POINTS = 10_000, 2_000
+"""The default numbers of vectors in a set: after a run, and after one of fewer than `SHORT` steps."""
+SHORT = 100
+"""Number of steps below which a net has learned too little for its samples to be judged."""
+
 
 class FinalSamples(L.Callback):
     """Draws samples when training ends: a grid of images, or vectors beside data and classical density estimates.
@@ -38,7 +43,8 @@ class FinalSamples(L.Callback):
         run_dir: the run's folder.
         quality: the metrics of vectors; None: no metrics.
         images: number of images.
-        points: number of vectors in a set.
+        points: number of vectors in a set. None: 10 000; or 2000 if the run has fewer than 100 steps, which the line in
+            the terminal says.
         sets: number of independent sets of vectors to draw and measure; they give the spread.
         steps: largest number of network calls per sample; None: the sampler's own number.
         weights: "ema" or "raw".
@@ -52,7 +58,7 @@ class FinalSamples(L.Callback):
         run_dir: Path,
         quality: Quality | None = None,
         images: int = 64,
-        points: int = 10_000,
+        points: int | None = None,
         sets: int = 1,
         steps: int | None = None,
         weights: str = "ema",
@@ -61,7 +67,7 @@ class FinalSamples(L.Callback):
         facts: Any = None,
     ):
         for name, value in (("images", images), ("points", points), ("sets", sets)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise UserError(f"callbacks.final_samples.{name} must be at least 1, got {value}")
         check_weights(weights, "callbacks.final_samples.weights")
         self.run_dir, self.quality, self.facts = run_dir, quality, facts
@@ -92,21 +98,20 @@ class FinalSamples(L.Callback):
         return image_grid(samples, grid_columns(len(samples), module.num_classes), display_range(facts), captions)
 
     def _comparison(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
-        facts = facts_for(self, trainer)
-        class_label = (
-            classes_in_proportion(facts.train.class_label, self.points * self.sets) if module.num_classes else None
-        )
-        end = self._final_state(module, self.points * self.sets, class_label, facts)
-        first = end.x[: self.points]
+        facts, points = facts_for(self, trainer), self._num_points(trainer)
+        class_label = classes_in_proportion(facts.train.class_label, points * self.sets) if module.num_classes else None
+        end = self._final_state(module, points * self.sets, class_label, facts)
+        first = end.x[:points]
         name, quality = target_name(end), self.quality
         finite = end.x.isfinite().all(1)
         if quality is None or not finite.all():
             self._summary = "" if finite.all() else f"samples: {finite.sum()} of {len(finite)} are finite, not measured"
-            return comparison_picture({"data": facts.reference(self.points), "samples": first})
-        measured, rivals = quality.measure(end.x, self.points, end.level), quality.rivals(self.points, end.level)
-        sets = quality.rival_samples(self.points, end.level)
+            return comparison_picture({"data": facts.reference(points), "samples": first})
+        measured, rivals = quality.measure(end.x, points, end.level), quality.rivals(points, end.level)
+        sets = quality.rival_samples(points, end.level)
         near = self._near_origin(first, sets["data"])
-        self._summary = self._distances_line(measured, rivals, name) + self._near_origin_line(near, name)
+        few = f" after fewer than {SHORT} steps" if points != (self.points or POINTS) else ""
+        self._summary = self._distances_line(measured, rivals, name, few) + self._near_origin_line(near, name)
         values = {f"samples/{key}": estimate.value for key, estimate in measured.items()} | near
         log_metrics(trainer, values)
         trainer.callback_metrics.update(values)  # because one of them may be a sweep's metric
@@ -117,12 +122,15 @@ class FinalSamples(L.Callback):
             f"{quality.title} to fresh {name}, in units of the distance of two data draws",
         )
 
+    def _num_points(self, trainer: L.Trainer) -> int:
+        return self.points or (FEW_POINTS if trainer.global_step < SHORT else POINTS)
+
     def _final_state(self, module: DiffusionModule, count: int, class_label: Tensor | None, facts: Any) -> State:
         seed = fold_seed(self.seed, "final_samples")
         sampler = limited_sampler(module, self.steps)
         return states_of(module, sampler, count, self.weights, seed, 1, class_label, facts)[-1]
 
-    def _distances_line(self, measured: Measured, rivals: dict[str, Measured], name: str) -> str:
+    def _distances_line(self, measured: Measured, rivals: dict[str, Measured], name: str, few: str) -> str:
         ratio = measured[self.quality.headline]
         distance = measured.get(self.quality.headline.removesuffix("_over_floor"), ratio)
         others = ", ".join(
@@ -130,7 +138,7 @@ class FinalSamples(L.Callback):
         )
         line = (
             f"samples: {self.quality.title} to {name} {distance.value:.4f} = {ratio.value:.2f} ± {ratio.spread:.2f} x "
-            f"floor, {others} (n = {distance.n}, sets: {self.sets})"
+            f"floor, {others} (n = {distance.n}{few}, sets: {self.sets})"
         )
         found, true = (_mode_weights(row) for row in (measured, rivals.get("data", {})))
         return f"{line}; weights of the modes: {found}, of the data {true}" if found else line

@@ -16,6 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.config.secrets import masked_text
 
+# Ten times as fast as the loader in Python, where PyYAML has it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 @dataclass(frozen=True)
 class Yamls:
@@ -197,7 +200,7 @@ def _child(node: Any, part: str) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _LOADER)
     except (yaml.YAMLError, UnicodeDecodeError):
         return {}  # only chosen yamls matter, and Hydra refuses a broken one of these
     return content if isinstance(content, dict) else {}

@@ -16,6 +16,7 @@ from litdiffusion.measure.distances.classes import (
 from litdiffusion.measure.distances.copying import Copying, Nearest, copying_check, nearest
 from litdiffusion.measure.distances.distances import (
     Distance,
+    SlicedWasserstein,
     distance_for,
     mode_shares,
     noise_floor,
@@ -25,9 +26,16 @@ from litdiffusion.measure.distances.distances import (
 )
 from litdiffusion.measure.distances.estimate import Estimate, mean_estimate
 from litdiffusion.measure.distances.frechet import Moments, frechet_between, frechet_distance, frechet_estimate, moments
-from litdiffusion.measure.distances.kernels import data_scale, energy_distance, kernel_mmd
+from litdiffusion.measure.distances.kernels import (
+    data_scale,
+    energy_distance,
+    energy_kernel,
+    gaussian_kernels,
+    kernel_mmd,
+)
 from litdiffusion.measure.distances.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
 from litdiffusion.measure.distances.polynomial import kernel_distance, polynomial_mmd2
+from litdiffusion.measure.distances.staged import PairDistance, StagedDistance
 
 __all__ = [
     "ClassBalance",
@@ -37,7 +45,10 @@ __all__ = [
     "Estimate",
     "Moments",
     "Nearest",
+    "PairDistance",
     "PrecisionRecall",
+    "SlicedWasserstein",
+    "StagedDistance",
     "class_balance",
     "class_shares",
     "copying_check",
@@ -45,9 +56,11 @@ __all__ = [
     "density_coverage",
     "distance_for",
     "energy_distance",
+    "energy_kernel",
     "frechet_between",
     "frechet_distance",
     "frechet_estimate",
+    "gaussian_kernels",
     "gaussian_mixture_samples",
     "kernel_density_samples",
     "kernel_distance",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.measure.distances.pairs import checked_pair
+from litdiffusion.measure.distances.staged import StagedDistance
 
 Distance = Callable[[Tensor, Tensor], float]
 """A distance between two samples (n, d) and (m, d)."""
@@ -54,12 +55,23 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 200, seed: int =
     Source: Rabin, Peyré, Delon, Bernot, "Wasserstein Barycenter and its Application to Texture Mixing", 2011; Bonneel,
     Rabin, Peyré, Pfister, "Sliced and Radon Wasserstein Barycenters of Measures", 2015.
     """
-    x, y = checked_pair(x, y)
-    if x.shape[1] < 2:
-        raise ValueError("sliced_wasserstein takes samples (n, d) with d >= 2, got d = 1: use wasserstein_1d")
-    directions = _directions(x.shape[1], projections, seed).to(x.device)
-    a, b, mass = _coupled(x @ directions, y @ directions)
-    return float((mass @ (a - b).square()).mean().sqrt())
+    return SlicedWasserstein(projections, seed)(x, y)
+
+
+class SlicedWasserstein(StagedDistance):
+    """`sliced_wasserstein` for many pairs: a sample is projected and sorted once."""
+
+    def __init__(self, projections: int = 200, seed: int = 0):
+        self.projections, self.seed = projections, seed
+
+    def alone(self, x: Tensor) -> Tensor:
+        if x.shape[1] < 2:
+            raise ValueError("sliced_wasserstein takes samples (n, d) with d >= 2, got d = 1: use wasserstein_1d")
+        return _sorted(_directions(x.shape[1], self.projections, self.seed).to(x.device) @ x.T)
+
+    def between(self, x: Tensor, y: Tensor, alone_x: Tensor, alone_y: Tensor) -> float:
+        a, b, mass = _coupled(alone_x, alone_y)
+        return float(((a - b).square_() @ mass).mean().sqrt())
 
 
 def distance_for(dimension: int) -> Distance:
@@ -98,28 +110,27 @@ def share_within(x: Tensor, radius: float) -> float:
 
 
 def _directions(dimension: int, count: int, seed: int) -> Tensor:
-    """``count`` uniform unit vectors, the columns of a float64 matrix (d, count)."""
+    """``count`` uniform unit vectors, the rows of a float64 matrix (count, d)."""
     generator = torch.Generator().manual_seed(fold_seed(seed, "directions"))
-    normal = torch.randn(count, dimension, generator=generator, dtype=torch.float64).T
-    return normal / normal.norm(dim=0)
+    normal = torch.randn(count, dimension, generator=generator, dtype=torch.float64)
+    return normal / normal.norm(dim=1, keepdim=True)
 
 
 def _sorted(x: Tensor) -> Tensor:
-    """Each column of (n, k) in rising order. On the CPU numpy is faster than torch, which also sorts indices."""
+    """Each row of (k, n) in rising order. On the CPU numpy is faster than torch, which also sorts indices."""
     if x.device.type != "cpu":
-        return x.sort(dim=0).values
-    return torch.from_numpy(np.sort(x.T.contiguous().numpy(), axis=1)).T
+        return x.sort(dim=1).values
+    return torch.from_numpy(np.sort(x.numpy(), axis=1))
 
 
 def _coupled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The optimal 1-D coupling of each column of (n, k) and (m, k): paired values (p, k) twice, and their masses (p,).
+    """The optimal 1-D coupling of sorted rows (k, n) and (k, m): paired values (k, p) twice, and their masses (p,).
 
     Both quantile functions are steps with edges i/n and j/m, which are exact integers in units of 1/(n·m).
     """
-    x, y = _sorted(x), _sorted(y)
-    n, m = len(x), len(y)
+    n, m = x.shape[1], y.shape[1]
     if n == m:
         return x, y, x.new_full((n,), 1 / n)
     edges = torch.cat((torch.arange(n + 1) * m, torch.arange(m + 1) * n)).unique().to(x.device)
     left = edges[:-1]
-    return x[left // m], y[left // n], edges.diff().double() / (n * m)
+    return x[:, left // m], y[:, left // n], edges.diff().double() / (n * m)

@@ -1,8 +1,8 @@
 """Kernel distances between samples of vectors: energy distance and maximum mean discrepancy.
 
-Both are ``sqrt(Σ_ij w_i w_j k(z_i, z_j))`` over the pooled sample z, with weights 1/n on x and -1/m on y. This
-V-statistic includes the pairs of a point with itself. It is never negative, and 0 for equal samples. Two samples of one
-law have a distance of order (1/n + 1/m)^1/2, so compare with `noise_floor`.
+Both are ``sqrt(k(x, x) + k(y, y) - 2 k(x, y))``, with k the mean of a kernel over all pairs of two samples. This
+V-statistic includes the pairs of a point with itself. It is never negative, and 0 for equal samples up to rounding. Two
+samples of one law have a distance of order (1/n + 1/m)^1/2, so compare with `noise_floor`.
 """
 
 import math
@@ -11,10 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from litdiffusion.measure.distances.pairs import centred_pair, checked_pair
+from litdiffusion.measure.distances.pairs import checked_pair
+from litdiffusion.measure.distances.staged import StagedDistance
 
-Form = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""``Σ_ij u_i k(x_i, y_j) v_j`` from points x (a, d), weights u (a,), points y (b, d) and weights v (b,)."""
+KernelSum = Callable[[Tensor, Tensor], Tensor]
+"""``Σ_ij k(x_i, y_j)`` of points x (a, d) and y (b, d)."""
 
 TILE = 256
 """Points on each side of a tile of kernel values: 0.5 MB in float64 fit into the cache of a core."""
@@ -40,7 +41,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
 
         x, y = checked_pair(x, y)
         return float(sorted_distance(x[:, 0].cpu().numpy(), y[:, 0].cpu().numpy()))
-    return _distance(x, y, lambda a, u, b, v: -(u @ torch.cdist(a, b) @ v))
+    return energy_kernel()(x, y)
 
 
 def kernel_mmd(x: Tensor, y: Tensor, scale: float, octaves: int = 4) -> float:
@@ -57,9 +58,7 @@ def kernel_mmd(x: Tensor, y: Tensor, scale: float, octaves: int = 4) -> float:
 
     Source: Gretton, Borgwardt, Rasch, Schölkopf, Smola, "A Kernel Two-Sample Test", JMLR 13, 2012.
     """
-    if not (0 < scale < math.inf and octaves >= 1):
-        raise ValueError(f"scale must be positive and finite and octaves at least 1, got {scale} and {octaves}")
-    return _distance(x, y, lambda a, u, b, v: _gaussian(a / scale, u, b / scale, v, octaves))
+    return gaussian_kernels(scale, octaves)(x, y)
 
 
 def data_scale(x: Tensor) -> float:
@@ -67,25 +66,47 @@ def data_scale(x: Tensor) -> float:
     return float(x.detach().double().var(dim=0, correction=0).sum().sqrt())
 
 
-def _gaussian(x: Tensor, u: Tensor, y: Tensor, v: Tensor, octaves: int) -> Tensor:
-    """The `Form` of the mean of ``exp(-4^i |x - y|² / 2)``, i = 0 .. octaves - 1; each is the last to the power 4."""
+class KernelDistance(StagedDistance):
+    """The distance of a kernel, for many pairs: the mean over the pairs within a sample is computed once."""
+
+    def __init__(self, total: KernelSum):
+        self.total = total
+
+    def alone(self, x: Tensor) -> Tensor:
+        """The mean of the kernel over all pairs within the sample, from the tiles on and above the diagonal."""
+        # Centred, because |x|² + |y|² - 2 x·y loses digits far from the origin.
+        tiles, total = (x - x.mean(dim=0)).split(TILE), x.new_zeros(())
+        for i, tile in enumerate(tiles):
+            total = total + self.total(tile, tile) + 2 * sum(self.total(tile, other) for other in tiles[i + 1 :])
+        return total / len(x) ** 2
+
+    def between(self, x: Tensor, y: Tensor, alone_x: Tensor, alone_y: Tensor) -> float:
+        mean = y.mean(dim=0)
+        tiles = (y - mean).split(TILE)
+        total = sum(self.total(a, b) for a in (x - mean).split(TILE) for b in tiles)
+        return float((alone_x + alone_y - 2 * total / (len(x) * len(y))).clamp(min=0).sqrt())
+
+
+def energy_kernel() -> KernelDistance:
+    """`energy_distance` for many pairs, d > 1."""
+    # Exact, because the root of a rounded square is far from 0 for a point and itself; as fast for d < 10.
+    return KernelDistance(lambda x, y: -torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").sum())
+
+
+def gaussian_kernels(scale: float, octaves: int = 4) -> KernelDistance:
+    """`kernel_mmd` for many pairs."""
+    if not (0 < scale < math.inf and octaves >= 1):
+        raise ValueError(f"scale must be positive and finite and octaves at least 1, got {scale} and {octaves}")
+    return KernelDistance(lambda x, y: _gaussian(x / scale, y / scale, octaves))
+
+
+def _gaussian(x: Tensor, y: Tensor, octaves: int) -> Tensor:
+    """The `KernelSum` of the mean of ``exp(-4^i |x - y|² / 2)``, i = 0 .. octaves - 1; each is the last to the 4th."""
     # In place: new memory for every tile takes longer than the arithmetic.
     term = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)
-    term.addmm_(x, y.T, alpha=-2).mul_(-0.5).exp_()
-    total = u @ term @ v
+    # Limited to 1e-304, because an exponential that underflows takes three times as long.
+    term.addmm_(x, y.T, alpha=-2).mul_(-0.5).clamp_(min=-700).exp_()
+    total = term.sum()
     for _ in range(octaves - 1):
-        total = total + u @ term.square_().square_() @ v
+        total = total + term.square_().square_().sum()
     return total / octaves
-
-
-def _distance(x: Tensor, y: Tensor, form: Form) -> float:
-    """``sqrt(wᵀ K w)`` over the pooled sample, from the tiles of the symmetric K on and above its diagonal."""
-    x, y = centred_pair(x, y)
-    points = torch.cat((x, y)).split(TILE)
-    weights = torch.cat((x.new_full((len(x),), 1 / len(x)), y.new_full((len(y),), -1 / len(y)))).split(TILE)
-    total = x.new_zeros(())
-    for i in range(len(points)):
-        total = total + form(points[i], weights[i], points[i], weights[i])
-        for j in range(i + 1, len(points)):
-            total = total + 2 * form(points[i], weights[i], points[j], weights[j])
-    return float(total.clamp(min=0).sqrt())

@@ -7,7 +7,7 @@ from time import perf_counter
 from litdiffusion.data.base import DataModule
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.errors import UserError
-from litdiffusion.measure.features.cache import Cached, key_of, make_folder, read, write
+from litdiffusion.measure.cache import Cached, cached, key_of
 from litdiffusion.measure.features.extractor import ClassifierExtractor
 from litdiffusion.measure.features.training import ClassifierTraining, accuracy, fit_classifier, new_classifier
 
@@ -60,15 +60,11 @@ class ClassifierFeatures:
                 f"only the first items of the set {data.name} are known, and metrics=classifier needs all items; set "
                 f"metrics=none, or write the set as a litdiffusion.data.DataModule"
             )
-        key, path = self.key(data), self.path(data)
-        cached = read(path, key)
-        if cached is None:
-            cached = self._train(data)
-            write(path, key, cached)
+        trained = cached(self.path(data), self.key(data), lambda: self._train(data))
         net = new_classifier(data.shape, data.num_classes, self.training.width, self.seed)
-        net.load_state_dict(cached.tensors)
-        name = f"classifier-{data.name}-{tensor_digest(cached.tensors)[:8]}"
-        return ClassifierExtractor(name, net, tuple(data.shape), float(cached.about["accuracy"]))
+        net.load_state_dict(trained.tensors)
+        name = f"classifier-{data.name}-{tensor_digest(trained.tensors)[:8]}"
+        return ClassifierExtractor(name, net, tuple(data.shape), float(trained.about["accuracy"]))
 
     def key(self, data: DataModule) -> str:
         """16 hex digits that change with the data and with any setting."""
@@ -80,7 +76,6 @@ class ClassifierFeatures:
         return self.cache / f"classifier-{self.key(data)}.safetensors"
 
     def _train(self, data: DataModule) -> Cached:
-        make_folder(self.cache)
         # The training takes a minute; the line ends after it.
         print(f"training a classifier of {data.name} for the metrics: ", end="", flush=True)
         start = perf_counter()

@@ -8,7 +8,7 @@ import torch
 from litdiffusion.data.base import DataModule
 from litdiffusion.data.batch import Batch
 from litdiffusion.errors import UserError
-from litdiffusion.measure.features.cache import Cached, key_of, make_folder, read, write
+from litdiffusion.measure.cache import Cached, cached, key_of
 from litdiffusion.measure.features.extractor import Extractor, FeatureMaps, joined
 
 PARTS: dict[str, Callable[[DataModule], Batch]] = {"train": lambda data: data.train, "test": lambda data: data.test()}
@@ -31,12 +31,12 @@ def reference_features(extractor: Extractor, data: DataModule, part: str, n: int
     n = min(n, len(rows))
     key = key_of(data=data.fingerprint(), part=part, n=n, extractor=extractor.name)
     path = Path(cache).expanduser() / f"features-{key}.safetensors"
-    cached = read(path, key)
-    if cached is None:
-        make_folder(path.parent)
+
+    def computed() -> Cached:
         # index_select decodes a set of files: in chunks, its images need little memory.
         maps = joined([extractor(rows.index_select(0, index)) for index in torch.arange(n).split(_CHUNK)])
         tensors = {name: tensor for name, tensor in maps._asdict().items() if tensor is not None}
-        cached = Cached(tensors, {"extractor": extractor.name, "data": data.name, "part": part, "n": n})
-        write(path, key, cached)
-    return FeatureMaps(cached.tensors["features"], cached.tensors.get("logits"))
+        return Cached(tensors, {"extractor": extractor.name, "data": data.name, "part": part, "n": n})
+
+    tensors = cached(path, key, computed).tensors
+    return FeatureMaps(tensors["features"], tensors.get("logits"))

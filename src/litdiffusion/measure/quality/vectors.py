@@ -1,25 +1,33 @@
 """The quality of vector samples: distances from fresh data, with a noise floor and classical baselines."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from litdiffusion.data import DataModule
+from litdiffusion.data.digest import tensor_digest
 from litdiffusion.diffusion.gaussian import diffuse
 from litdiffusion.diffusion.levels import CLEAN, Level, seeded_noise
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError, nearest
+from litdiffusion.measure.cache import Cached, cached, key_of
 from litdiffusion.measure.distances import (
-    Distance,
     Estimate,
-    distance_for,
+    PairDistance,
+    SlicedWasserstein,
+    StagedDistance,
     energy_distance,
+    energy_kernel,
+    gaussian_kernels,
     gaussian_mixture_samples,
     kernel_density_samples,
-    kernel_mmd,
+    wasserstein_1d,
 )
 from litdiffusion.measure.quality.base import Measured, Quality
 from litdiffusion.measure.quality.modes import mode_estimates
@@ -33,6 +41,8 @@ FLOOR_PAIRS = 30
 PAIRWISE_POINTS = 2000
 """The largest n for distances of O(n²) cost."""
 RIVALS = {"kernel density": kernel_density_samples, "gaussian mixture": gaussian_mixture_samples}
+# Raise it with every change of floors or baselines that no fact in `VectorQuality._key` shows.
+_VERSION = 1
 
 
 class VectorQuality(Quality):
@@ -47,16 +57,21 @@ class VectorQuality(Quality):
     are over single data draws, at most twice the true one: 1.6 to 2.0 times for perfect samples, 1.0 to 1.4 for
     samples off by a tenth of the data's std. They leave out the uncertainty of the floor.
 
+    Floors, baselines and the baselines' distances do not depend on the samples. Each is kept in ``cache``, in a file
+    ``vectors-<key>.safetensors``. The key changes with the training data, the fresh draws (so with the data's law, the
+    noise level and the codec), n, the distances and the libraries. A damaged file is named in a warning and replaced.
+
     Args:
         distances: of wasserstein (exact W1 in one dimension, else sliced W2), energy and mmd. wasserstein is required,
             for the headline. energy and mmd take at most 2000 points.
+        cache: folder for floors and baselines; None: they are computed anew by every object.
     """
 
     headline = "wasserstein_over_floor"
     title = "Wasserstein distance"
     live = 2000
 
-    def __init__(self, distances: Sequence[str] = ("wasserstein", "energy", "mmd")):
+    def __init__(self, distances: Sequence[str] = ("wasserstein", "energy", "mmd"), cache: str | Path | None = None):
         super().__init__()
         known = ("wasserstein", "energy", "mmd")
         for name in distances:
@@ -65,6 +80,7 @@ class VectorQuality(Quality):
         if "wasserstein" not in distances:
             raise UserError("metrics.distances must hold wasserstein, the headline of every table")
         self.distances = tuple(distances)
+        self.cache = None if cache is None else Path(cache).expanduser()
         self.names = tuple(f"{name}{end}" for name in distances for end in ("", "_over_floor"))
         self._kept: dict[tuple, Any] = {}
 
@@ -81,22 +97,16 @@ class VectorQuality(Quality):
         samples = samples.detach().cpu()
         n = min(n or len(samples), len(samples))
         sets = samples[: len(samples) // n * n].split(n)
-        values: dict[str, Estimate] = {}
-        for name in self.distances:
-            estimate, floor = self._against_data(name, sets, level), self._floor(name, n, level)
-            values |= {name: estimate, f"{name}_over_floor": estimate.over(floor.value)}
-        return values | mode_estimates(samples, self.data)
+        tables = {name: self._against_data(name, sets, level) for name in self.distances}
+        return self._estimates(tables, n, level) | mode_estimates(samples, self.data)
 
     def rivals(self, n: int, level: Level = CLEAN) -> dict[str, Measured]:
-        sets = self.rival_samples(n, level)
-        rows = {name: self._once((name, n, level), partial(self.measure, sets[name], level=level)) for name in RIVALS}
+        rows = {name: self._once(("row", name, n, level), partial(self._rival_row, name, n, level)) for name in RIVALS}
         return {"data": self._floors(n, level), **rows}
 
     def rival_samples(self, n: int, level: Level = CLEAN) -> dict[str, Tensor]:
         """n points (n, d) of fresh data, and of each baseline, fitted to the training data."""
-        train = self._noised(self.data.training_reference(len(self.data.train.data)), level, -1)
-        sets = {name: self._once(("set", name, n, level), partial(draw, train, n, 0)) for name, draw in RIVALS.items()}
-        return {"data": self.fresh(n, 1000, level), **sets}
+        return {"data": self.fresh(n, 1000, level), **{name: self._rival(name, n, level)["set"] for name in RIVALS}}
 
     def legend(self) -> str:
         return (
@@ -109,7 +119,7 @@ class VectorQuality(Quality):
         data = self.data
         if hasattr(data, "draw"):
             return self._noised(data.draw(n, fold_seed(seed, "fresh", n)), level, seed)
-        whole = data.training_reference(len(data.train.data))
+        whole = data.training_reference(self._size())
         # Without replacement two draws of the whole set would be equal, with distance 0.
         chosen = torch.randint(len(whole), (n,), generator=torch.Generator().manual_seed(fold_seed(seed, "fresh", n)))
         return self._noised(whole[chosen], level, seed)
@@ -120,17 +130,51 @@ class VectorQuality(Quality):
         x_0, noise = self.codec.encode(x), seeded_noise(fold_seed(seed, "blur", len(x)))
         return self.codec.decode(diffuse(x_0, noise(x_0), level))
 
-    def _distance(self, name: str) -> Distance:
-        scale = self.data.training_reference(PAIRWISE_POINTS).double().std(dim=0, correction=0).mean().item() or 1.0
-        wasserstein, mmd = distance_for(self.data.shape[0]), partial(kernel_mmd, scale=scale)
-        return {"wasserstein": wasserstein, "energy": energy_distance, "mmd": mmd}[name]
+    def _distance(self, name: str) -> StagedDistance:
+        one = self.data.shape[0] == 1
+        if name == "wasserstein":
+            return PairDistance(wasserstein_1d) if one else SlicedWasserstein()
+        if name == "energy":
+            return PairDistance(energy_distance) if one else energy_kernel()
+        reference = self.data.training_reference(PAIRWISE_POINTS).double()
+        return gaussian_kernels(reference.std(dim=0, correction=0).mean().item() or 1.0)
 
-    def _against_data(self, name: str, sets: Sequence[Tensor], level: Level) -> Estimate:
+    def _fresh_draws(self, n: int, level: Level) -> list[Tensor]:
+        """The data (`FRESH` sets of n points) with which all samples are compared."""
+        return self._once(("fresh", n, level), lambda: [self.fresh(n, 1000 + k, level) for k in range(FRESH)])
+
+    def _against_data(self, name: str, sets: Sequence[Tensor], level: Level) -> Tensor:
+        """The distances (len(sets), FRESH) of sets of samples from the fresh draws."""
         distance, n = self._distance(name), _affordable(name, len(sets[0]))
-        fresh = self._once(("fresh", n, level), lambda: [self.fresh(n, 1000 + k, level) for k in range(FRESH)])
-        table = torch.tensor([[distance(x[:n], y) for y in fresh] for x in sets], dtype=torch.float64)
-        independent = table.mean(1) if len(sets) > 1 else table[0]
-        return Estimate(table.mean().item(), independent.std().item(), n)
+        draws, alone = self._fresh_draws(n, level), None
+        if name != "wasserstein":  # whose sorted projections would take 128 MB for n = 10 000
+            alone = self._once(("alone", name, n, level), lambda: [distance.alone(y.double()) for y in draws])
+        return distance.table([x[:n] for x in sets], draws, alone)
+
+    def _estimates(self, tables: Mapping[str, Tensor], n: int, level: Level) -> dict[str, Estimate]:
+        """The distances of sets of samples and their ratios to the floor, from the tables of `_against_data`."""
+        values: dict[str, Estimate] = {}
+        for name in self.distances:
+            table, floor = tables[name], self._floor(name, n, level)
+            independent = table.mean(1) if len(table) > 1 else table[0]
+            estimate = Estimate(table.mean().item(), independent.std().item(), _affordable(name, n))
+            values |= {name: estimate, f"{name}_over_floor": estimate.over(floor.value)}
+        return values
+
+    def _rival_row(self, name: str, n: int, level: Level) -> Measured:
+        rival = self._rival(name, n, level)
+        return self._estimates(rival, n, level) | mode_estimates(rival["set"], self.data)
+
+    def _rival(self, name: str, n: int, level: Level) -> dict[str, Tensor]:
+        """A baseline's ``set`` of n points (n, d), and its table of each distance."""
+
+        def computed() -> dict[str, Tensor]:
+            train = self._noised(self.data.training_reference(self._size()), level, -1)
+            drawn = RIVALS[name](train, n, 0)
+            return {"set": drawn} | {key: self._against_data(key, [drawn], level) for key in self.distances}
+
+        what = f"{name}, {', '.join(self.distances)}"
+        return self._once(("rival", name, n, level), lambda: self._stored(what, computed, n, level))
 
     def _floors(self, n: int, level: Level) -> Measured:
         floors = {name: self._floor(name, n, level) for name in self.distances}
@@ -141,12 +185,40 @@ class VectorQuality(Quality):
         distance, n = self._distance(name), _affordable(name, n)
         pairs = FLOOR_PAIRS if name == "wasserstein" else FLOOR_PAIRS // 3
 
-        def measured() -> Estimate:
+        def computed() -> dict[str, Tensor]:
             draws = [(self.fresh(n, 2 * i, level), self.fresh(n, 2 * i + 1, level)) for i in range(pairs)]
-            values = torch.tensor([distance(x, y) for x, y in draws], dtype=torch.float64)
+            return {"pairs": torch.tensor([distance(x, y) for x, y in draws], dtype=torch.float64)}
+
+        def measured() -> Estimate:
+            values = self._stored(f"floor of {name}, {pairs} pairs", computed, n, level)["pairs"]
             return Estimate(values.mean().item(), values.std().item(), n)
 
         return self._once(("floor", name, n, level), measured)
+
+    def _stored(self, what: str, make: Callable[[], dict[str, Tensor]], n: int, level: Level) -> dict[str, Tensor]:
+        """The tensors of ``make``, or those that `cache` holds for the same data, n, level and ``what``."""
+        if self.cache is None:
+            return make()
+        key = self._key(what, n, level)
+        path, about = self.cache / f"vectors-{key}.safetensors", {"data": self.data.name, "n": n, "content": what}
+        try:
+            return cached(path, key, lambda: Cached(make(), about)).tensors
+        except UserError as error:
+            # A run does not end because of a file that it can do without.
+            warnings.warn(f"floors and baselines are not kept: {error}", stacklevel=2)
+            self.cache = None
+            return make()
+
+    def _key(self, what: str, n: int, level: Level) -> str:
+        """16 hex digits; the fresh draws stand for the data's law and the codec, of which no digest is known."""
+        train = self._once(("train",), lambda: tensor_digest({"": self.data.training_reference(self._size())}))
+        draws = tensor_digest({str(k): draw for k, draw in enumerate(self._fresh_draws(n, level))})
+        libraries = [version(name) for name in ("torch", "scikit-learn", "scipy", "numpy")]
+        facts = {"n": n, "level": [float(level.alpha), float(level.sigma)], "libraries": libraries}
+        return key_of(what=what, train=train, draws=draws, version=_VERSION, **facts)
+
+    def _size(self) -> int:
+        return len(self.data.train.data)
 
     def _once(self, key: tuple, make: Callable[[], T]) -> T:
         """The result of ``make``, computed once per key while the data stay the same."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,9 +42,9 @@ def read(path: Path, key: str) -> Cached | None:
 
     A warning names a damaged or foreign file. safetensors itself has no checksum.
     """
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         with safe_open(path, "pt") as file:
             # Clones do not change with the file, which safetensors maps into memory.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
@@ -59,13 +60,27 @@ def read(path: Path, key: str) -> Cached | None:
     return Cached(tensors, entry["record"])
 
 
+def cached(path: Path, key: str, make: Callable[[], Cached]) -> Cached:
+    """The content of ``path``, see `read`; else that of ``make``, which is written there.
+
+    Raises:
+        UserError: if the folder cannot be written; before ``make`` is called, unless the disk is full.
+    """
+    found = read(path, key)
+    if found is None:
+        _make_folder(path.parent)
+        found = make()
+        write(path, key, found)
+    return found
+
+
 def write(path: Path, key: str, cached: Cached) -> None:
     """Writes ``cached`` to ``path`` atomically: another process sees the old file, the new one, or none.
 
     Raises:
         UserError: if the folder cannot be written.
     """
-    make_folder(path.parent)
+    _make_folder(path.parent)
     tensors = {name: tensor.contiguous() for name, tensor in cached.tensors.items()}
     entry = {"key": key, "record": cached.about, "sha256": _checksum(tensors, cached.about, key)}
     try:
@@ -74,8 +89,8 @@ def write(path: Path, key: str, cached: Cached) -> None:
         raise _unwritable(path, error) from error
 
 
-def make_folder(folder: Path) -> None:
-    """Makes ``folder`` and checks that it can be written; call this before a long computation for the folder.
+def _make_folder(folder: Path) -> None:
+    """Makes ``folder`` and checks that it can be written.
 
     Raises:
         UserError: if the folder cannot be written.
@@ -89,7 +104,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path} cannot be written ({first_line(error)}); set the features' cache to a folder that can")
+    return UserError(f"{path} cannot be written ({first_line(error)}); set the metrics' cache to a folder that can")
 
 
 def _checksum(tensors: dict[str, Tensor], about: About, key: str) -> str:
