@@ -13,8 +13,6 @@ import logging
 import random
 import statistics
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -84,7 +82,8 @@ def installed(rivals: list[Rival]) -> list[Rival]:
 
 def describe(case: Case, rivals: list[Rival]) -> None:
     """What is common, and what each package forces."""
-    weights = sum(parameter.numel() for parameter in case.net().parameters())
+    with quiet():
+        weights = sum(parameter.numel() for parameter in case.net().parameters())
     print(f"{case.name}: {len(case.x)} items {case.shape}, batches of {case.batch}, a net of {weights} weights")
     for rival in rivals:
         print(f"  {rival.name}: {rival.forces(case)}")
@@ -94,14 +93,9 @@ def trained(rival: Rival, case: Case, steps: int, skip: int, settings: Settings)
     """Trains for ``steps`` steps; the clock starts after step ``skip``."""
     clock = Clock(skip, steps)
     seed_all(case.seed)
-    with silence(rival)():
+    with quiet():
         model = rival.train(case, steps, settings, clock.tick)
     return model, clock.pace
-
-
-def silence(rival: Rival) -> Callable:
-    """This project prints what its user should see, the others draw progress bars."""
-    return quiet if rival.needs else nullcontext
 
 
 def seed_all(seed: int) -> None:
@@ -125,7 +119,7 @@ def report_pace(case: Case, paces: dict[str, list[Pace]]) -> None:
 def compare_quality(rival: Rival, case: Case, steps: int, settings: Settings, quality: Quality, n: int) -> None:
     model, pace = trained(rival, case, steps, 1, settings)
     start = cpu_seconds()
-    with silence(rival)():
+    with quiet():
         samples = model.draw(n)
     seconds = cpu_seconds() - start
     how = f"{steps} steps in {pace.cpu * steps:.0f} CPU s; {model.sampler}, {seconds:.0f} CPU s"

@@ -60,7 +60,7 @@ def in_blocks(n: int, size: int, draw: Callable[[int], Tensor]) -> Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hides progress bars and greetings, and keeps accelerate on the CPU."""
+    """Hides progress bars and lines that every training repeats, and keeps accelerate on the CPU."""
     os.environ["ACCELERATE_USE_CPU"] = "true"
     with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
         yield
