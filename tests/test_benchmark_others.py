@@ -71,7 +71,7 @@ def test_the_clock_counts_the_steps_between_its_two_readings():
         clock.tick()
     (cpu, wall), (last_cpu, last_wall) = clock.readings
     assert clock.pace == ((last_cpu - cpu) / 3, (last_wall - wall) / 3)
-    assert clock.pace.wall > 0
+    assert min(clock.pace) > 0
     with pytest.raises(ValueError, match="first"):
         Clock(5, 5)
 
