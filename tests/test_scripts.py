@@ -19,6 +19,13 @@ SHORTEST = {
         ["--rounds", "1", "--steps", "1", "data.batch_size=8"],
         r"(?s)toy .*mlp .*mnist .*bare loop",
     ),
+    "benchmark_others": (
+        [
+            *("spiral", "data.size=160", "data.batch_size=16", "--rounds", "1", "--steps", "1"),
+            *("--quality", "0.01", "--n", "100", "--calls", "2"),
+        ],
+        r"(?s)litdiffusion .*points per CPU second.*litdiffusion +wasserstein_over_floor",
+    ),
     "torture": (["--draws", "1", "--seed", "3"], r"1 draws: 1 equal, 0 explained, 0 failed"),
     "torture_configs": (["--cases", "2"], r"2 cases: .*; 0 failures"),
     "torture_sweep": (
