@@ -22,7 +22,7 @@ from litdiffusion.runs.record import read_record
 WARM_UP = 3
 """Steps before the measurement: the first ones take longer."""
 LEAST, MOST, SHARE = 5, 20.0, 0.05
-"""A measurement has at least so many steps, and takes at most so many seconds or this share of the budget."""
+"""A measurement has so many steps, and more until so many seconds or this share of the budget have passed."""
 VALIDATION_BATCHES = 4
 REHEARSAL: dict[str, Any] = {
     **dict.fromkeys(("ckpt_path", "trainer.max_time", "trainer.max_epochs", "trainer.callbacks", "trainer.profiler")),
@@ -104,22 +104,23 @@ class StepClock(L.Callback):
 
     def __init__(self, seconds: float):
         self.seconds = seconds
-        self._counted, self._elapsed, self._began = 0, 0.0, math.nan
+        self._first: tuple[int, float] | None = None
+        self._last = (0, 0.0)
 
     @property
     def seconds_per_step(self) -> float:
-        return self._elapsed / self._counted
+        (first, began), (last, ended) = self._first, self._last
+        return (ended - began) / (last - first)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         if trainer.global_step < WARM_UP:
             return
         if trainer.strategy.root_device.type != "cpu":
             torch.accelerator.synchronize()
-        now = time.perf_counter()
-        if math.isnan(self._began):
-            self._first, self._began = trainer.global_step, now
-        self._counted, self._elapsed = trainer.global_step - self._first, now - self._began
-        trainer.should_stop = self._counted >= LEAST and self._elapsed >= self.seconds
+        self._last = trainer.global_step, time.perf_counter()
+        self._first = self._first or self._last
+        steps, elapsed = (now - then for now, then in zip(self._last, self._first, strict=True))
+        trainer.should_stop = steps >= LEAST and elapsed >= self.seconds
 
 
 def _seconds_of_validation(experiment: Experiment) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.measure.distances.pairs import checked_pair
-from litdiffusion.measure.distances.staged import StagedDistance
+from litdiffusion.measure.distances.staged import PairDistance, StagedDistance
 
 Distance = Callable[[Tensor, Tensor], float]
 """A distance between two samples (n, d) and (m, d)."""
@@ -74,9 +74,9 @@ class SlicedWasserstein(StagedDistance):
         return float(((a - b).square_() @ mass).mean().sqrt())
 
 
-def distance_for(dimension: int) -> Distance:
+def distance_for(dimension: int) -> StagedDistance:
     """The distance for samples (n, ``dimension``) in all reports: W1 for d = 1, else sliced W2."""
-    return wasserstein_1d if dimension == 1 else sliced_wasserstein
+    return PairDistance(wasserstein_1d) if dimension == 1 else SlicedWasserstein()
 
 
 def noise_floor(

@@ -20,14 +20,13 @@ from litdiffusion.measure.cache import Cached, cached, key_of
 from litdiffusion.measure.distances import (
     Estimate,
     PairDistance,
-    SlicedWasserstein,
     StagedDistance,
+    distance_for,
     energy_distance,
     energy_kernel,
     gaussian_kernels,
     gaussian_mixture_samples,
     kernel_density_samples,
-    wasserstein_1d,
 )
 from litdiffusion.measure.quality.base import Measured, Quality
 from litdiffusion.measure.quality.modes import mode_estimates
@@ -131,11 +130,10 @@ class VectorQuality(Quality):
         return self.codec.decode(diffuse(x_0, noise(x_0), level))
 
     def _distance(self, name: str) -> StagedDistance:
-        one = self.data.shape[0] == 1
         if name == "wasserstein":
-            return PairDistance(wasserstein_1d) if one else SlicedWasserstein()
+            return distance_for(self.data.shape[0])
         if name == "energy":
-            return PairDistance(energy_distance) if one else energy_kernel()
+            return PairDistance(energy_distance) if self.data.shape[0] == 1 else energy_kernel()
         reference = self.data.training_reference(PAIRWISE_POINTS).double()
         return gaussian_kernels(reference.std(dim=0, correction=0).mean().item() or 1.0)
 
