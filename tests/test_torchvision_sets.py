@@ -96,13 +96,15 @@ def test_images_are_resized_on_request_and_that_is_said(capsys):
     assert "30 pictures in colour become grey" in out
 
 
-def test_the_yaml_trains(command):
+def test_the_yaml_trains_and_float32_has_its_reason(command, monkeypatch):
+    monkeypatch.setattr("litdiffusion.training.hardware.fast_bf16", lambda accelerator: False)
     options = "data.options={size: 40, image_size: [3, 8, 8], num_classes: 4}"
     sizes = ["data.val_size=8", "data.batch_size=8", "trainer.max_steps=2", "trainer.accelerator=cpu"]
     chosen = ["data=torchvision", "data.name=FakeData", options, *sizes, "conditional=true", "metrics=none"]
     status, out, err = command("train.py", *TINY_UNET, *QUIET, *chosen, "hydra.run.dir=run")
     assert status == 0, err
     assert "32 training items of shape (3, 8, 8)" in out
+    assert "on 1 x cpu in 32-true (this machine has no fast bfloat16)" in out
 
 
 def test_names_of_classes_do_not_repeat_their_numbers():

@@ -36,7 +36,7 @@ def announce(experiment: Experiment, run: Run) -> None:
         experiment,
         f"{num_items(data, experiment.facts)} training items of shape {tuple(experiment.facts.shape)}, {parameters:,} "
         f"parameters, {steps} steps{'' if batch_size is None else f' of {batch_size}'} on {trainer.world_size} x "
-        f"{trainer.strategy.root_device.type} in {experiment.cfg.derived.precision}",
+        f"{trainer.strategy.root_device.type} in {_precision(experiment)}",
     )
     if line := experiment.module.codec.summary(experiment.facts.shape):
         print_once(experiment, line)
@@ -47,6 +47,14 @@ def announce(experiment: Experiment, run: Run) -> None:
             f"trainer.max_steps=-1 trains all epochs",
         )
     print_once(experiment, f"run folder: {run.dir}")
+
+
+def _precision(experiment: Experiment) -> str:
+    """The precision, with the reason where ``auto`` chose float32 for images."""
+    precision = experiment.cfg.derived.precision
+    chosen = str(experiment.cfg.trainer.precision) == "auto" and precision == "32-true"
+    images = len(experiment.facts.shape) == 3
+    return f"{precision} (this machine has no fast bfloat16)" if chosen and images else precision
 
 
 def report(experiment: Experiment, run: Run) -> None:
