@@ -58,7 +58,7 @@ class Scripted(Quality):
         value = next(self.scores)
         return {name: Estimate(value, 0.0, len(samples)) for name in self.names}
 
-    def rivals(self, n: int, level: Level = CLEAN) -> dict[str, Measured]:
+    def rivals(self, n: int, level: Level = CLEAN, baselines: bool = True) -> dict[str, Measured]:
         return {}
 
     def legend(self) -> str:

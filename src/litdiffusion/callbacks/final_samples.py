@@ -43,8 +43,8 @@ class FinalSamples(L.Callback):
         run_dir: the run's folder.
         quality: the metrics of vectors; None: no metrics.
         images: number of images.
-        points: number of vectors in a set. None: 10 000; or 2000 if the run has fewer than 100 steps, which the line in
-            the terminal says.
+        points: number of vectors in a set. None: 10 000; or 2000, and no classical density estimates, if the run has
+            fewer than 100 steps, which the line in the terminal says.
         sets: number of independent sets of vectors to draw and measure; they give the spread.
         steps: largest number of network calls per sample; None: the sampler's own number.
         weights: "ema" or "raw".
@@ -98,7 +98,8 @@ class FinalSamples(L.Callback):
         return image_grid(samples, grid_columns(len(samples), module.num_classes), display_range(facts), captions)
 
     def _comparison(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
-        facts, points = facts_for(self, trainer), self._num_points(trainer)
+        short = self.points is None and trainer.global_step < SHORT
+        facts, points = facts_for(self, trainer), self.points or (FEW_POINTS if short else POINTS)
         class_label = classes_in_proportion(facts.train.class_label, points * self.sets) if module.num_classes else None
         end = self._final_state(module, points * self.sets, class_label, facts)
         first = end.x[:points]
@@ -107,10 +108,11 @@ class FinalSamples(L.Callback):
         if quality is None or not finite.all():
             self._summary = "" if finite.all() else f"samples: {finite.sum()} of {len(finite)} are finite, not measured"
             return comparison_picture({"data": facts.reference(points), "samples": first})
-        measured, rivals = quality.measure(end.x, points, end.level), quality.rivals(points, end.level)
-        sets = quality.rival_samples(points, end.level)
+        measured = quality.measure(end.x, points, end.level)
+        rivals = quality.rivals(points, end.level, baselines=not short)
+        sets = quality.rival_samples(points, end.level, baselines=not short)
         near = self._near_origin(first, sets["data"])
-        few = f" after fewer than {SHORT} steps" if points != (self.points or POINTS) else ""
+        few = f" and no density estimates after fewer than {SHORT} steps" if short else ""
         self._summary = self._distances_line(measured, rivals, name, few) + self._near_origin_line(near, name)
         values = {f"samples/{key}": estimate.value for key, estimate in measured.items()} | near
         log_metrics(trainer, values)
@@ -122,9 +124,6 @@ class FinalSamples(L.Callback):
             f"{quality.title} to fresh {name}, in units of the distance of two data draws",
         )
 
-    def _num_points(self, trainer: L.Trainer) -> int:
-        return self.points or (FEW_POINTS if trainer.global_step < SHORT else POINTS)
-
     def _final_state(self, module: DiffusionModule, count: int, class_label: Tensor | None, facts: Any) -> State:
         seed = fold_seed(self.seed, "final_samples")
         sampler = limited_sampler(module, self.steps)
@@ -133,12 +132,12 @@ class FinalSamples(L.Callback):
     def _distances_line(self, measured: Measured, rivals: dict[str, Measured], name: str, few: str) -> str:
         ratio = measured[self.quality.headline]
         distance = measured.get(self.quality.headline.removesuffix("_over_floor"), ratio)
-        others = ", ".join(
-            f"{key} {row[self.quality.headline].value:.2f} x" for key, row in rivals.items() if key != "data"
+        others = "".join(
+            f", {key} {row[self.quality.headline].value:.2f} x" for key, row in rivals.items() if key != "data"
         )
         line = (
             f"samples: {self.quality.title} to {name} {distance.value:.4f} = {ratio.value:.2f} ± {ratio.spread:.2f} x "
-            f"floor, {others} (n = {distance.n}{few}, sets: {self.sets})"
+            f"floor{others} (n = {distance.n}{few}, sets: {self.sets})"
         )
         found, true = (_mode_weights(row) for row in (measured, rivals.get("data", {})))
         return f"{line}; weights of the modes: {found}, of the data {true}" if found else line

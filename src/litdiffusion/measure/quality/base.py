@@ -61,10 +61,13 @@ class Quality(ABC):
         """
 
     @abstractmethod
-    def rivals(self, n: int, level: Level = CLEAN) -> dict[str, Measured]:
-        """The numbers of data and of baselines, in the place of n samples; the first, ``data``, is the noise floor."""
+    def rivals(self, n: int, level: Level = CLEAN, baselines: bool = True) -> dict[str, Measured]:
+        """The numbers of data and of baselines, in the place of n samples; the first, ``data``, is the noise floor.
 
-    def rival_samples(self, n: int, level: Level = CLEAN) -> dict[str, Tensor]:
+        ``baselines=False`` leaves out all but the data.
+        """
+
+    def rival_samples(self, n: int, level: Level = CLEAN, baselines: bool = True) -> dict[str, Tensor]:
         """n data items under ``data``, and n samples of every baseline that can be shown as vectors, by name."""
         return {"data": self.data.reference(n)}
 

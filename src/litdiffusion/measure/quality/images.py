@@ -101,7 +101,7 @@ class ImageQuality(Quality):
         ratio = measured["frechet"].over(floor.value)
         return measured | {"frechet_over_floor": ratio} | self._classes(maps, class_labels)
 
-    def rivals(self, n: int, level: Level = CLEAN) -> dict[str, Measured]:
+    def rivals(self, n: int, level: Level = CLEAN, baselines: bool = True) -> dict[str, Measured]:
         test = self.real.test
         n = min(n, len(test.features))
         if n not in self._floors:

@@ -99,13 +99,15 @@ class VectorQuality(Quality):
         tables = {name: self._against_data(name, sets, level) for name in self.distances}
         return self._estimates(tables, n, level) | mode_estimates(samples, self.data)
 
-    def rivals(self, n: int, level: Level = CLEAN) -> dict[str, Measured]:
-        rows = {name: self._once(("row", name, n, level), partial(self._rival_row, name, n, level)) for name in RIVALS}
+    def rivals(self, n: int, level: Level = CLEAN, baselines: bool = True) -> dict[str, Measured]:
+        names = RIVALS if baselines else ()
+        rows = {name: self._once(("row", name, n, level), partial(self._rival_row, name, n, level)) for name in names}
         return {"data": self._floors(n, level), **rows}
 
-    def rival_samples(self, n: int, level: Level = CLEAN) -> dict[str, Tensor]:
+    def rival_samples(self, n: int, level: Level = CLEAN, baselines: bool = True) -> dict[str, Tensor]:
         """n points (n, d) of fresh data, and of each baseline, fitted to the training data."""
-        return {"data": self.fresh(n, 1000, level), **{name: self._rival(name, n, level)["set"] for name in RIVALS}}
+        names = RIVALS if baselines else ()
+        return {"data": self.fresh(n, 1000, level), **{name: self._rival(name, n, level)["set"] for name in names}}
 
     def legend(self) -> str:
         return (
