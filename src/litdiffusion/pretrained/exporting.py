@@ -8,7 +8,7 @@ from litdiffusion.config.keys import Use, decides
 from litdiffusion.config.received import checked_description
 from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_atomically
-from litdiffusion.training.checkpoints import read_checkpoint
+from litdiffusion.training.checkpoints import LAST, read_checkpoint
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
@@ -67,9 +67,9 @@ def read_export(folder: str | Path, weights: str = "ema") -> dict[str, Any]:
             raise UserError(f"{folder} holds only the {exported} weights; take weights={exported}")
         net = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
-        raise UserError(
-            f"{error.filename or folder / WEIGHTS} is missing; take a folder that scripts/export.py wrote"
-        ) from error
+        last = folder / "checkpoints" / LAST
+        remedy = f"{last}, since this is a run's folder" if last.is_file() else "a folder that scripts/export.py wrote"
+        raise UserError(f"{error.filename or folder / WEIGHTS} is missing; take {remedy}") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         if isinstance(error, UserError):
             raise
