@@ -279,9 +279,20 @@ def test_a_flow_too_stiff_for_its_tolerance_ends_in_one_line_with_another_sample
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_the_auto_grid_is_uniform_on_flow_and_karras_elsewhere(schedule):
+def test_the_auto_grid_is_the_one_that_suits_the_schedule(schedule):
     process = SCHEDULES[schedule]
     if process.steps == 1:
         pytest.skip("a single level has no grid")
-    expected = "uniform" if isinstance(process, LinearFlow) else "karras"
+    expected = "uniform" if isinstance(process, LinearFlow) else "karras" if process.explodes else "quadratic"
     assert levels_for(process, 5, "auto") == levels_for(process, 5, expected)
+
+
+@pytest.mark.parametrize(
+    "schedule", [n for n, s in SCHEDULES.items() if s.steps != 1 and not s.explodes and not isinstance(s, LinearFlow)]
+)
+def test_the_auto_grid_solves_the_flow_best_in_few_steps(schedule):
+    process = SCHEDULES[schedule]
+    denoiser, start = mixture(process), process.prior_std * double(np.linspace(-2.5, 2.5, 200))[:, None]
+    reference = Heun(200, "auto", "angle").sample(denoiser, start)
+    ends = {grid: Heun(10, grid, "angle").sample(denoiser, start) for grid in ("uniform", *GRIDS)}
+    assert min(ends, key=lambda grid: (ends[grid] - reference).abs().mean()) == "quadratic"

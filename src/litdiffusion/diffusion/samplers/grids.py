@@ -9,7 +9,9 @@ cleanest training time t_min, are:
 - karras: evenly spaced in ``ratio^(1/7)``, ratio = sigma / alpha (Karras et al., 2022, arXiv 2206.00364, equation 5,
   rho = 7);
 - log_snr: evenly spaced in log SNR (Lu et al., "DPM-Solver", 2022, arXiv 2206.00927);
-- auto: uniform on the path of flow matching, else karras, half of whose levels would be near pure noise there.
+- auto: for an ODE solver in its own coordinate. karras where alpha = 1, as in its source, and uniform on the path of
+  flow matching, where half of karras' levels would be near pure noise. Else quadratic, whose steps in the angle
+  atan(sigma / alpha) are the most even.
 
 On a chain the levels are rounded to those of the chain. Levels that coincide move to the next free levels.
 """
@@ -35,7 +37,7 @@ def levels_for(schedule: NoiseSchedule, steps: int | None, grid: str) -> list[Le
         UserError: for an unknown grid, or a number of steps that the schedule does not have.
     """
     if grid == "auto":
-        grid = "uniform" if on_flow(schedule) else "karras"
+        grid = "uniform" if on_flow(schedule) else "karras" if schedule.explodes else "quadratic"
     if grid == "uniform":
         return schedule.grid(steps)
     if grid not in GRIDS:
