@@ -122,11 +122,12 @@ def test_fewer_samples_are_drawn_after_few_steps_unless_their_number_is_set(trai
         trained("data.size=600", "schedule.steps=25", *overrides, folder=folder)
         return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("samples: Wasserstein"))
 
-    assert line("few").endswith("x floor (n = 2000 and no density estimates after fewer than 100 steps, sets: 1)")
+    monkeypatch.setattr("litdiffusion.callbacks.final_samples.FEW_POINTS", 300)
+    assert line("few").endswith("x floor (n = 300 and no density estimates after fewer than 100 steps, sets: 1)")
     assert line("set", "callbacks.final_samples.points=400").endswith("(n = 400, sets: 1)")
     monkeypatch.setattr("litdiffusion.callbacks.final_samples.SHORT", 4)  # the steps of these runs
-    monkeypatch.setattr("litdiffusion.callbacks.final_samples.POINTS", 3000)
-    assert line("many").endswith("(n = 3000, sets: 1)")
+    monkeypatch.setattr("litdiffusion.callbacks.final_samples.POINTS", 500)
+    assert line("many").endswith("(n = 500, sets: 1)")
 
 
 def test_diverged_samples_are_shown_and_not_measured(trained, monkeypatch):
