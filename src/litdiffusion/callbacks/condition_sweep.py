@@ -52,7 +52,7 @@ class ConditionSweep(L.Callback):
         self,
         run_dir: Path,
         values: int = 7,
-        chains: int = 8,
+        chains: int = 10,
         points: int = 1000,
         steps: int | None = 200,
         weights: str = "ema",

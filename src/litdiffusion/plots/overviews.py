@@ -84,7 +84,7 @@ def sweep_picture(
     points = [state[:, :2] for state in (*states, *data)]
     reference = torch.cat(points[len(states) :])
     window = common_window(points, reference)
-    panels = panels_of(points, [*titles, *(f"data, {name}" for name in titles)], window, reference)
+    panels = panels_of(points, [*titles, *(f"data, {name.replace('=', '≈')}" for name in titles)], window, reference)
     line = f"density of x over {_interval(window)}; grey line: data of all values"
     title = f"{title}: samples above, data below"
     return panel_sheets([panels], with_dimension_note(title, states[0]), _sheet_note(window, line))[0]

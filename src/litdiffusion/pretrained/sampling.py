@@ -34,6 +34,8 @@ def sample_to_files(cfg: DictConfig) -> Path:
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     sampler = _sampler(cfg, pretrained)
     told = pretrained.told(cfg.n, cfg.class_label, cfg.condition)
+    if left := [name for name in pretrained.condition_names if (cfg.condition or {}).get(name) is None]:
+        print(f"not told: {', '.join(left)} (condition.{left[0]}=...); the samples have any value of the data")
     draws = pretrained.draws(sampler, device_for(cfg.device), cfg.clip, cfg.guidance)
     folder = folder_for(cfg, "samples", "samples.npz")
     begin = time.perf_counter()
