@@ -44,8 +44,9 @@ def check_settings(cfg: DictConfig) -> None:
     for key in SWITCHES:
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
     conditional = cfg.conditional
-    fits = isinstance(conditional, str | bool) or _is_list_of_words(conditional)
-    _require("conditional", conditional, fits, "true, false, auto or a list of conditions, conditional=[class,grey]")
+    fits = conditional == "auto" or isinstance(conditional, bool) or _is_list_of_words(conditional)
+    allowed = "true, false or auto, or a list of conditions, conditional=[class,grey]"
+    _require("conditional", conditional, fits, allowed)
     _require("trusted", cfg.trusted, _is_list_of_words(cfg.trusted), "a list of packages, trusted=[mynets]")
     _require("tags", cfg.tags, _is_list_of_words(cfg.tags), "a list of words, tags=[trial]")
     _check_precision(cfg)
@@ -166,9 +167,8 @@ def conditions_of(cfg: DictConfig, facts: Facts) -> list[str]:
 
 
 def _asked(cfg: DictConfig) -> bool | str | list[str]:
-    """``conditional`` as true, false, auto or a list of names; a single name is a list of one."""
-    asked = cfg.conditional
-    return asked if isinstance(asked, bool) or asked == "auto" else [asked] if isinstance(asked, str) else list(asked)
+    """``conditional`` as true, false, auto or a plain list of names."""
+    return cfg.conditional if isinstance(cfg.conditional, bool | str) else list(cfg.conditional)
 
 
 def _could_name(facts: Facts) -> str:

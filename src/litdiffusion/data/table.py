@@ -93,7 +93,7 @@ class TableData(DataModule):
         names = self.columns or [name for name in table.columns if name not in others]
         check_columns(table, self.path, [*names, *others])
         if not names:
-            raise UserError(f"{self.path} has no column beside {', '.join(others)}; give one of numbers")
+            raise UserError(f"{self.path} has no column beside {self._others()}; give one of numbers")
         values = np.concatenate([numbers(table, self.path, name) for name in names], axis=1)
         data = self._in_float32(values, names)
         class_label = None
@@ -106,6 +106,12 @@ class TableData(DataModule):
         self.found, self._names_from = {"columns": names}, table.names_from
         train, val = hold_out(len(data), self.val_size)
         return take(data, class_label, train, conditions), take(data, class_label, val, conditions)
+
+    def _others(self) -> str:
+        """The settings that name columns which are no coordinates."""
+        label = [] if self.label_column is None else [f"data.label_column={self.label_column}"]
+        named = [f"data.conditions=[{','.join(self.given_conditions)}]"] if self.given_conditions else []
+        return " and ".join([*label, *named])
 
     def _conditions(self, table: Table) -> torch.Tensor | None:
         """The conditions (N, D) in float32; None without any."""

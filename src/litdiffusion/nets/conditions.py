@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from litdiffusion.nets.classes import ClassEmbedding
 
-FREQUENCIES = 6
-"""Frequencies of a condition: periods of 8, 4, 2, ... 1/4 deviations."""
+FREQUENCIES = 4
+"""Frequencies of a condition: periods of 8, 4, 2 and 1 deviations. With 6 a linear-Gaussian was learned less well."""
 
 
 class ValueEmbedding(nn.Module):

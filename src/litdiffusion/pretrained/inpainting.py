@@ -27,7 +27,6 @@ from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.pretrained.problems import Problem, check_values, fixed_points, hidden_images
 from litdiffusion.pretrained.progress import progress_bar
 from litdiffusion.runs.files import write_arrays, write_picture
-from litdiffusion.training.class_labels import class_captions
 
 STEPS = 50
 """Default number of transitions; a shorter chain has fewer."""
@@ -55,7 +54,7 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     write_arrays(folder / "inpainting.npz", items=problem.items, mask=problem.mask, samples=samples)
     times = "once" if cfg.resample == 1 else f"{cfg.resample} times"
     title = f"{problem.title}: {cfg.steps} transitions, each taken {times}"
-    if captions := class_captions(class_labels, pretrained.class_names):
+    if captions := pretrained.captions(class_labels):
         title += f"; classes {in_rows(captions)}"
     picture = (image_picture if images else point_picture)(problem, samples, data, title)
     write_picture(folder / "inpainting.png", picture)

@@ -23,7 +23,7 @@ from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
-from litdiffusion.pretrained.conditions import Condition, values_for
+from litdiffusion.pretrained.conditions import Condition, captions_of, values_for
 from litdiffusion.pretrained.exporting import PREFIXES, read_export
 from litdiffusion.pretrained.outputs import device_for
 from litdiffusion.pretrained.progress import draw_samples
@@ -196,6 +196,10 @@ class Pretrained:
             class_labels = None if labelled is None else classes_in_proportion(labelled, count)
         own = None if class_labels is None else self.own_classes(data, class_labels)
         return class_labels, joined(own, rows[:, -len(self.conditions) :]) if self.conditions else own
+
+    def captions(self, told: Tensor | None) -> list[str]:
+        """What each sample was told, in a few words, see `captions_of`."""
+        return captions_of(told, self.num_classes, self.class_names, self.conditions)
 
     @property
     def condition_names(self) -> list[str]:

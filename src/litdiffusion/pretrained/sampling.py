@@ -13,7 +13,6 @@ from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.errors import UserError
 from litdiffusion.plots import comparison_picture, image_grid
-from litdiffusion.pretrained.conditions import captions_of
 from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.pretrained.progress import draw_samples
@@ -61,7 +60,7 @@ def _write(folder: Path, samples: Tensor, told: Tensor | None, cfg: DictConfig, 
     if pretrained.conditions:
         beside["conditions"] = told[:, -len(pretrained.conditions) :].numpy()
         beside["condition_names"] = np.array(pretrained.condition_names)
-    captions = captions_of(told, pretrained.num_classes, pretrained.class_names, pretrained.conditions)
+    captions = pretrained.captions(told)
     write_arrays(folder / "samples.npz", samples=samples.numpy(), seeds=np.arange(cfg.n) + cfg.seed, **beside)
     if samples.ndim == 4:
         shown = samples[:400]
