@@ -106,7 +106,7 @@ def test_a_linear_gaussian_is_learned_whatever_part_of_its_conditions_is_told(ch
             with torch.no_grad():
                 found = denoiser(x_t, level, values_of(known)).x_0
             error = (found - exact(x_t, level, known)).square().mean().sqrt().item()
-            # The deviation of x_0 is 1. A net that ignores what it is told has an error of 0.78 at the last level.
+            # The deviation of x_0 is 1. A net that ignores what it is told has one of 0.80 at the last level.
             assert error < 0.15, (lost, sigma, error)
 
 
@@ -121,7 +121,7 @@ def test_weight_zero_is_the_net_that_is_told_nothing_and_one_the_net_that_is_tol
 
 
 def test_samples_follow_the_values_that_are_asked_for(checkpoint, command, tmp_path):
-    words = [f"ckpt={checkpoint}", "n=600", "steps=12"]
+    words = [f"ckpt={checkpoint}", "n=600", "steps=40"]
     status, out, err = command("scripts/sample.py", *words, "condition.age=[1,9]", f"out={tmp_path / 'drawn'}")
     assert status == 0, err
     assert "not told: dose" in out
@@ -131,7 +131,7 @@ def test_samples_follow_the_values_that_are_asked_for(checkpoint, command, tmp_p
     assert told[:2, 0].tolist() == [1, 9]
     assert np.isnan(told[:, 1]).all()
     for k, z in ((0, -2.0), (1, 2.0)):
-        assert x[k::2].mean() == pytest.approx(0.7 * z, abs=0.15)
+        assert x[k::2].mean() == pytest.approx(0.7 * z, abs=0.2)
         assert x[k::2].std() == pytest.approx(0.5**0.5, abs=0.12)
 
 

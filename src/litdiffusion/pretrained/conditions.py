@@ -33,7 +33,7 @@ def values_for(n: int, condition: Condition, scales: Sequence[Mapping[str, Any]]
     Raises:
         UserError: an unknown condition, no finite numbers, or one that is missing although the model needs it.
     """
-    condition, names = dict(condition or {}), [scale["name"] for scale in scales]
+    condition, names = _flat(condition or {}), [scale["name"] for scale in scales]
     for name in condition:
         if name == CLASS:
             raise UserError(
@@ -50,6 +50,15 @@ def values_for(n: int, condition: Condition, scales: Sequence[Mapping[str, Any]]
         )
     columns = [_column(n, condition.get(scale["name"]), scale) for scale in scales]
     return torch.stack(columns, dim=1) if columns else torch.empty(n, 0)
+
+
+def _flat(condition: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by their whole names: ``condition.my.age=1`` arrives as ``{my: {age: 1}}``."""
+    found: dict[str, Any] = {}
+    for name, value in condition.items():
+        inner = _flat(value) if isinstance(value, Mapping) else None
+        found |= {name: value} if inner is None else {f"{name}.{rest}": item for rest, item in inner.items()}
+    return found
 
 
 def _column(n: int, value: Values, scale: Mapping[str, Any]) -> Tensor:
@@ -74,15 +83,23 @@ def _column(n: int, value: Values, scale: Mapping[str, Any]) -> Tensor:
 
 
 def captions_of(
-    told: Tensor | None, num_classes: int, class_names: Sequence[str], scales: Sequence[Mapping[str, Any]]
+    told: Tensor | None,
+    num_classes: int,
+    class_names: Sequence[str],
+    scales: Sequence[Mapping[str, Any]],
+    named: bool = True,
 ) -> list[str]:
-    """What each sample was told, in a few words: ``cat``, ``angle = 1.2``; empty if nothing was told."""
+    """What each sample was told, in a few words: ``cat, age = 3``, or ``cat, 3`` unless ``named``; empty if nothing."""
     captions = class_captions(class_column(told, num_classes), class_names)
     if told is None or not scales:
         return captions
     rows = told[:, -len(scales) :].tolist()
     texts = [
-        [f"{scale['name']} = {value:.3g}" for scale, value in zip(scales, row, strict=True) if not math.isnan(value)]
+        [
+            f"{scale['name']} = {value:.3g}" if named else f"{value:.3g}"
+            for scale, value in zip(scales, row, strict=True)
+            if not math.isnan(value)
+        ]
         for row in rows
     ]
     return [", ".join([*captions[i : i + 1], *text]) for i, text in enumerate(texts)]

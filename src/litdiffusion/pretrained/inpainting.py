@@ -70,7 +70,7 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class
     together, count = max(1, cfg.batch_size // cfg.samples), len(problem.items)
     encoded = problem._replace(items=pretrained.codec.encode(problem.items))
     sampler, device = sampler_for(cfg, encoded.items, encoded.mask), device_for(cfg.device)
-    repeated_labels = None if class_labels is None else class_labels.repeat_interleave(cfg.samples)
+    repeated_labels = None if class_labels is None else class_labels.repeat_interleave(cfg.samples, 0)
     parts = []
     with progress_bar(pretrained.draws(sampler, device, cfg.clip, guidance=1.0), count * cfg.samples) as draws:
         for start in range(0, count, together):

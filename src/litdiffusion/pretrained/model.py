@@ -197,9 +197,9 @@ class Pretrained:
         own = None if class_labels is None else self.own_classes(data, class_labels)
         return class_labels, joined(own, rows[:, -len(self.conditions) :]) if self.conditions else own
 
-    def captions(self, told: Tensor | None) -> list[str]:
+    def captions(self, told: Tensor | None, named: bool = True) -> list[str]:
         """What each sample was told, in a few words, see `captions_of`."""
-        return captions_of(told, self.num_classes, self.class_names, self.conditions)
+        return captions_of(told, self.num_classes, self.class_names, self.conditions, named)
 
     @property
     def condition_names(self) -> list[str]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from litdiffusion.config.make import make
 from litdiffusion.config.settings import require_int
+from litdiffusion.data.conditions import CLASS
 from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.errors import UserError
@@ -33,8 +34,8 @@ def sample_to_files(cfg: DictConfig) -> Path:
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     sampler = _sampler(cfg, pretrained)
     told = pretrained.told(cfg.n, cfg.class_label, cfg.condition)
-    if left := [name for name in pretrained.condition_names if (cfg.condition or {}).get(name) is None]:
-        print(f"not told: {', '.join(left)} (condition.{left[0]}=...); the samples have any value of the data")
+    if left := [name for i, name in enumerate(pretrained.condition_names[::-1]) if told[:, -1 - i].isnan().all()]:
+        print(f"not told: {', '.join(left[::-1])} (condition.{left[-1]}=...); the samples have any value of the data")
     draws = pretrained.draws(sampler, device_for(cfg.device), cfg.clip, cfg.guidance)
     folder = folder_for(cfg, "samples", "samples.npz")
     begin = time.perf_counter()
@@ -60,12 +61,12 @@ def _write(folder: Path, samples: Tensor, told: Tensor | None, cfg: DictConfig, 
     if pretrained.conditions:
         beside["conditions"] = told[:, -len(pretrained.conditions) :].numpy()
         beside["condition_names"] = np.array(pretrained.condition_names)
-    captions = pretrained.captions(told)
+    captions = pretrained.captions(told, named=samples.ndim != 4)
     write_arrays(folder / "samples.npz", samples=samples.numpy(), seeds=np.arange(cfg.n) + cfg.seed, **beside)
     if samples.ndim == 4:
         shown = samples[:400]
         side = grid_columns(len(shown), len(set(captions)))
-        picture = image_grid(shown, side, pretrained.value_range or BYTES, captions[: len(shown)])
+        picture = image_grid(shown, side, pretrained.value_range or BYTES, captions[: len(shown)], _told(pretrained))
     else:
         picture = comparison_picture(_by_caption(samples, captions if pretrained.conditions else []))
     write_picture(folder / "samples.png", picture)
@@ -77,3 +78,9 @@ def _by_caption(samples: Tensor, captions: list[str]) -> dict[str, Tensor]:
     if not 1 < len(sets) <= MOST_PANELS:
         return {f"samples: {sets[0]}" if len(sets) == 1 and sets[0] else "samples": samples}
     return {name: samples[[i for i, caption in enumerate(captions) if caption == name]] for name in sets}
+
+
+def _told(pretrained: Pretrained) -> str:
+    """What the captions of images stand for, ``class, grey``; empty for a model of classes alone."""
+    classes = [CLASS] if pretrained.num_classes else []
+    return ", ".join([*classes, *pretrained.condition_names]) if pretrained.conditions else ""
