@@ -14,6 +14,7 @@ from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.errors import UserError
 from litdiffusion.plots import comparison_picture, image_grid
+from litdiffusion.plots.images import MOST_NAMES
 from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.pretrained.progress import draw_samples
@@ -66,7 +67,8 @@ def _write(folder: Path, samples: Tensor, told: Tensor | None, cfg: DictConfig, 
     if samples.ndim == 4:
         shown = samples[:400]
         side = grid_columns(len(shown), len(set(captions)))
-        picture = image_grid(shown, side, pretrained.value_range or BYTES, captions[: len(shown)], _told(pretrained))
+        over, title = ([], _title(pretrained, captions)) if pretrained.conditions else (captions[: len(shown)], "")
+        picture = image_grid(shown, side, pretrained.value_range or BYTES, over, title)
     else:
         picture = comparison_picture(_by_caption(samples, captions if pretrained.conditions else []))
     write_picture(folder / "samples.png", picture)
@@ -80,7 +82,8 @@ def _by_caption(samples: Tensor, captions: list[str]) -> dict[str, Tensor]:
     return {name: samples[[i for i, caption in enumerate(captions) if caption == name]] for name in sets}
 
 
-def _told(pretrained: Pretrained) -> str:
-    """What the captions of images stand for, ``class, grey``; empty for a model of classes alone."""
-    classes = [CLASS] if pretrained.num_classes else []
-    return ", ".join([*classes, *pretrained.condition_names]) if pretrained.conditions else ""
+def _title(pretrained: Pretrained, captions: list[str]) -> str:
+    """What the columns of images were told, which is too long to stand over them: ``class, grey in turn: 3, 0.2 | 8, 0.2``."""
+    names = ", ".join([*([CLASS] if pretrained.num_classes else []), *pretrained.condition_names])
+    sets = list(dict.fromkeys(captions))
+    return f"{names} in turn: {' | '.join(sets)}" if len(sets) <= MOST_NAMES else names
