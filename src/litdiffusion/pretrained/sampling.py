@@ -83,7 +83,7 @@ def _by_caption(samples: Tensor, captions: list[str]) -> dict[str, Tensor]:
 
 
 def _title(pretrained: Pretrained, captions: list[str]) -> str:
-    """What the columns of images were told, which is too long to stand over them: ``class, grey in turn: 3, 0.2 | 8, 0.2``."""
+    """What images were told, too long to stand over their columns: ``class, grey in turn: 3, 0.2 | 8, 0.2``."""
     names = ", ".join([*([CLASS] if pretrained.num_classes else []), *pretrained.condition_names])
     sets = list(dict.fromkeys(captions))
     return f"{names} in turn: {' | '.join(sets)}" if len(sets) <= MOST_NAMES else names
