@@ -124,7 +124,8 @@ class LiveQuality(L.Callback):
         """The first ``count`` samples in data space on the CPU, their noise level and their class labels."""
         size, world = min(count, BLOCK.get(len(module.shape), 32)), trainer.world_size
         each = math.ceil(count / (size * world))
-        told = told_as_in_data(module, facts_for(self, trainer), count, self.seed)
+        conditional = module.num_classes or module.conditions
+        told = told_as_in_data(module, facts_for(self, trainer), count, self.seed) if conditional else None
         draws = module.draws(limited_sampler(module, self.steps), self.weights)
         seed = fold_seed(self.seed, "live_quality")
         block = partial(_block, draws, size=size, seed=seed, class_labels=told)
