@@ -7,6 +7,7 @@ import lightning as L
 from PIL.Image import Image
 from torch import Tensor
 
+from litdiffusion.callbacks.conditions import told_as_in_data
 from litdiffusion.callbacks.pictures import (
     display_range,
     facts_for,
@@ -23,7 +24,7 @@ from litdiffusion.measure.quality import Measured, Quality
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.class_labels import class_captions, classes_in_proportion, classes_in_turn, grid_columns
+from litdiffusion.training.class_labels import class_captions, classes_in_turn, grid_columns
 from litdiffusion.training.evaluation import check_weights
 
 POINTS, FEW_POINTS = 10_000, 2_000
@@ -37,7 +38,8 @@ class FinalSamples(L.Callback):
 
     Vectors are also measured, as ``samples/<name>`` in the log and in the run's summary (see `Quality`). Samples that
     end at a noise level (Langevin) are compared with data noised to that level. A conditional model draws images of all
-    classes in turn, and vectors with the class frequencies of the training items.
+    classes in turn, and vectors with the class frequencies of the training items; continuous conditions are those of
+    random training items.
 
     Args:
         run_dir: the run's folder.
@@ -100,7 +102,7 @@ class FinalSamples(L.Callback):
     def _comparison(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
         short = self.points is None and trainer.global_step < SHORT
         facts, points = facts_for(self, trainer), self.points or (FEW_POINTS if short else POINTS)
-        class_label = classes_in_proportion(facts.train.class_label, points * self.sets) if module.num_classes else None
+        class_label = told_as_in_data(module, facts, points * self.sets, self.seed)
         end = self._final_state(module, points * self.sets, class_label, facts)
         first = end.x[:points]
         name, quality = target_name(end), self.quality

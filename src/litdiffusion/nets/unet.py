@@ -1,15 +1,16 @@
 """A small U-Net for images: it works on patches of pixels, in residual blocks that are scaled by time and class."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention, silu
 
 from litdiffusion.errors import UserError
-from litdiffusion.nets.classes import ClassEmbedding
+from litdiffusion.nets.conditions import condition_embedding
 from litdiffusion.parts.described import Described
 
 HEAD = 32
@@ -122,8 +123,9 @@ class UNet(Described, nn.Module):
         dropout: share of activations that a block drops in training.
         out_channels: channels of the output, if they are not shape[0] (learned variance).
         num_classes: K; a learned vector for the class is added to the embedding. 0: ``class_label`` is ignored.
+        conditions: continuous conditions, see `nets.conditions`; none: ``class_label`` holds classes alone.
 
-    Shapes: x (B, *shape), noise_label (B,), class_label (B,) or None (see `nets.classes`)
+    Shapes: x (B, *shape), noise_label (B,), class_label (B,), (B, C) or None (see `nets.conditions`)
     -> (B, out_channels, *shape[1:]).
 
     Source: Ronneberger, Fischer, Brox, "U-Net", 2015, arXiv 1505.04597; blocks after Dhariwal, Nichol, "Diffusion
@@ -142,6 +144,7 @@ class UNet(Described, nn.Module):
         dropout: float = 0.0,
         out_channels: int | None = None,
         num_classes: int = 0,
+        conditions: Sequence[Mapping[str, Any]] = (),
     ):
         super().__init__()
         _check(shape, channels, blocks, patch, attention, embedding_dim, dropout)
@@ -149,7 +152,7 @@ class UNet(Described, nn.Module):
         self.multiple = self.patch * 2 ** (len(channels) - 1)
         widths, square = list(channels), self.patch**2
         self.noise_embedding = FourierEmbedding(TERMS, noise_label_range)
-        self.class_embedding = ClassEmbedding(num_classes, embedding_dim) if num_classes else None
+        self.class_embedding = condition_embedding(num_classes, embedding_dim, conditions)
         self.embedding = nn.Sequential(
             nn.Linear(2 * TERMS, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )

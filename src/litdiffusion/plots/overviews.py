@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from litdiffusion.plots.density import Window, common_window, density_image, histogram
@@ -64,6 +65,29 @@ def forward_picture(
     return panel_sheets(
         [panels], with_dimension_note(title, states[0]), _sheet_note(window, "density of x; dark line: N(0, 1)")
     )[0]
+
+
+def sweep_picture(
+    states: list[Tensor],
+    data: list[Tensor],
+    titles: Sequence[str],
+    title: str = "",
+    value_range: Range = (-1.0, 1.0),
+) -> Image:
+    """Samples at each value of a condition that is swept.
+
+    Images (n, C, H, W): a `trajectory_sheet`, a column per value. Vectors (n, d): a row of panels as in
+    `trajectory_picture`, and below it a row of the data (m, d) at these values.
+    """
+    if states[0].ndim == 4:
+        return trajectory_sheet(states, titles, title, value_range)
+    points = [state[:, :2] for state in (*states, *data)]
+    reference = torch.cat(points[len(states) :])
+    window = common_window(points, reference)
+    panels = panels_of(points, [*titles, *(f"data, {name.replace('=', '≈')}" for name in titles)], window, reference)
+    line = f"density of x over {_interval(window)}; grey line: data of all values"
+    title = f"{title}: samples above, data below"
+    return panel_sheets([panels], with_dimension_note(title, states[0]), _sheet_note(window, line))[0]
 
 
 def with_dimension_note(title: str, points: Tensor) -> str:
