@@ -1,103 +1,26 @@
 """A small U-Net for images: it works on patches of pixels, in residual blocks that are scaled by time and class."""
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention, silu
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
 
 from litdiffusion.errors import UserError
+from litdiffusion.nets.blocks import (
+    HEAD,
+    TERMS,
+    Attention,
+    FourierEmbedding,
+    ResidualBlock,
+    RMSNorm,
+    padded,
+    patch_side,
+    zeroed,
+)
 from litdiffusion.nets.classes import ClassEmbedding
 from litdiffusion.parts.described import Described
-
-HEAD = 32
-"""Channels of one head of attention."""
-TERMS = 16
-"""Frequencies of the noise embedding."""
-SMALL = 16
-"""Images with a side below this are not divided into patches by default."""
-
-
-class RMSNorm(nn.Module):
-    """``g * x / sqrt(mean(x²))`` with the mean over the channels of a pixel and a learned g (C,); (B, C, H, W).
-
-    Source: Zhang, Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv 1910.07467.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * (x.square().mean(dim=1, keepdim=True) + 1e-5).rsqrt() * self.gain[:, None, None]
-
-
-class FourierEmbedding(nn.Module):
-    """``[cos(pi k u), sin(pi k u)]``, k = 1..terms, with u the noise label on [0, 1]; (B,) -> (B, 2 terms).
-
-    Args:
-        terms: number of frequencies; the highest has ``terms / 2`` periods over the range of noise labels.
-        label_range: the smallest and the largest noise label, mapped to 0 and 1; equal ones are mapped to 0.
-    """
-
-    def __init__(self, terms: int, label_range: tuple[float, float]):
-        super().__init__()
-        self.terms, (self.low, high) = terms, label_range
-        self.span = high - self.low or 1.0
-
-    def forward(self, noise_label: Tensor) -> Tensor:
-        # Not a buffer, because a net in half precision would round it.
-        k = torch.arange(1, self.terms + 1, device=noise_label.device, dtype=noise_label.dtype)
-        phase = (noise_label[:, None] - self.low) / self.span * (math.pi * k)
-        return torch.cat([phase.cos(), phase.sin()], dim=1)
-
-
-class ResidualBlock(nn.Module):
-    """``skip(x) + conv(dropout(silu((1 + a) conv(norm(x)) + b)))`` with a and b linear in the embedding.
-
-    ``skip`` is a 1x1 convolution where the widths differ, else the identity. The last convolution, a and b start at
-    zero, so that the block starts as ``skip``. (B, inputs, H, W), (B, embedding_dim) -> (B, outputs, H, W).
-
-    Source: a and b: Perez et al., "FiLM", 2017, arXiv 1709.07871.
-    """
-
-    def __init__(self, inputs: int, outputs: int, embedding_dim: int, dropout: float):
-        super().__init__()
-        self.norm = RMSNorm(inputs)
-        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.scale_and_shift = zeroed(nn.Linear(embedding_dim, 2 * outputs))
-        self.dropout = nn.Dropout(dropout)
-        self.second = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        a, b = self.scale_and_shift(embedding)[:, :, None, None].chunk(2, dim=1)
-        h = silu(torch.addcmul(b, self.first(self.norm(x)), 1 + a))
-        return self.skip(x) + self.second(self.dropout(h))
-
-
-class Attention(nn.Module):
-    """``x + out(attention(norm(x)))`` over all pixels, in heads of 32 channels; (B, C, H, W). ``out`` starts at zero.
-
-    Source: Vaswani et al., "Attention Is All You Need", 2017, arXiv 1706.03762.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.heads = max(1, channels // HEAD)
-        self.norm = RMSNorm(channels)
-        self.query_key_value = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = zeroed(nn.Conv2d(channels, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        parts = self.query_key_value(self.norm(x)).view(batch, 3, self.heads, channels // self.heads, height * width)
-        query, key, value = parts.transpose(-1, -2).unbind(dim=1)
-        mixed = scaled_dot_product_attention(query, key, value).transpose(-1, -2)
-        return x + self.out(mixed.reshape(x.shape))
-
 
 class UNet(Described, nn.Module):
     """Divides the image into patches, halves the size at each further level and restores it, with skip connections.
@@ -145,7 +68,7 @@ class UNet(Described, nn.Module):
     ):
         super().__init__()
         _check(shape, channels, blocks, patch, attention, embedding_dim, dropout)
-        self.patch = _patch_for(shape, patch)
+        self.patch = patch_side(shape, patch)
         self.multiple = self.patch * 2 ** (len(channels) - 1)
         widths, square = list(channels), self.patch**2
         self.noise_embedding = FourierEmbedding(TERMS, noise_label_range)
@@ -170,7 +93,7 @@ class UNet(Described, nn.Module):
     def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
         height, width = x.shape[-2:]
         embedding = self._embedding(noise_label, class_label, x.dtype)
-        h = self.first(pixel_unshuffle(self._padded(x), self.patch))
+        h = self.first(pixel_unshuffle(padded(x, self.multiple), self.patch))
         skips: list[Tensor] = []
         for level, stage in enumerate(self.down):
             if level:
@@ -191,21 +114,6 @@ class UNet(Described, nn.Module):
         if self.class_embedding is not None:
             embedding = embedding + self.class_embedding(class_label, noise_label)
         return silu(embedding)
-
-    def _padded(self, x: Tensor) -> Tensor:
-        below, right = (-side % self.multiple for side in x.shape[-2:])
-        return pad(x, (0, right, 0, below)) if below or right else x
-
-
-def zeroed(layer: nn.Module) -> nn.Module:
-    """The layer with all of its parameters at zero."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
-
-
-def _patch_for(shape: Sequence[int], patch: int | None) -> int:
-    return patch or (1 if min(shape[1:]) < SMALL else 2)
 
 
 def _check(
@@ -235,7 +143,7 @@ def _check(
             raise UserError(f"model.{name} must be a whole number of at least 1, got {value}")
     if not 0 <= dropout < 1:
         raise UserError(f"model.dropout must lie in [0, 1), got {dropout}")
-    side = _patch_for(shape, patch) * 2 ** (len(widths) - 1)
+    side = patch_side(shape, patch) * 2 ** (len(widths) - 1)
     if side > min(shape[1:]):
         raise UserError(
             f"model.channels={widths} halves the image to less than a pixel: patches and levels need sides of at least "
