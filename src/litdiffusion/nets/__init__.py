@@ -3,7 +3,8 @@
 from litdiffusion.nets.adapter import Adapter
 from litdiffusion.nets.dit import DiT
 from litdiffusion.nets.mlp import MLP
+from litdiffusion.nets.residual_mlp import ResidualMLP
 from litdiffusion.nets.source_unet import SourceUNet
 from litdiffusion.nets.unet import UNet
 
-__all__ = ["MLP", "Adapter", "DiT", "SourceUNet", "UNet"]
+__all__ = ["MLP", "Adapter", "DiT", "ResidualMLP", "SourceUNet", "UNet"]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention
 
 from litdiffusion.errors import UserError
-from litdiffusion.nets.blocks import Conditioning, padded, patch_side, zeroed
+from litdiffusion.nets.blocks import Conditioning, padded, zeroed
 from litdiffusion.parts.described import Described
 
 BASE = 100.0
@@ -80,7 +80,7 @@ class DiT(Described, nn.Module):
         width: size of the vectors; a multiple of ``4 * heads``.
         depth: number of blocks.
         heads: number of heads of attention.
-        patch: side of a patch; None: 2, or 1 for images with a side below 16.
+        patch: side of a patch.
         out_channels: channels of the output, if they are not shape[0] (learned variance).
         num_classes: K; a learned vector for the class is added to the conditioning. 0: ``class_label`` is ignored.
 
@@ -101,13 +101,13 @@ class DiT(Described, nn.Module):
         width: int = 128,
         depth: int = 4,
         heads: int = 4,
-        patch: int | None = None,
+        patch: int = 2,
         out_channels: int | None = None,
         num_classes: int = 0,
     ):
         super().__init__()
-        _check(shape, width=width, depth=depth, heads=heads, patch=1 if patch is None else patch)
-        self.patch, self.dim = patch_side(shape, patch), width // heads
+        _check(shape, width=width, depth=depth, heads=heads, patch=patch)
+        self.patch, self.dim = patch, width // heads
         self.conditioning = Conditioning(width, noise_label_range, num_classes)
         self.first = nn.Linear(shape[0] * self.patch**2, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
