@@ -97,3 +97,18 @@ def test_a_run_resumes_bit_for_bit_and_its_export_draws_the_same(name, tmp_path)
     folder = export(tmp_path / "step_2.ckpt", tmp_path / "exported")
     ours, theirs = (Pretrained(path).sample(n=2, seed=3) for path in (folder, tmp_path / "step_2.ckpt"))
     assert torch.equal(ours, theirs)
+
+
+def test_a_net_of_diffusers_has_the_loss_of_a_loop_in_diffusers_own_style(tmp_path):
+    diffusers = pytest.importorskip("diffusers", reason="the package that is compared with")
+    chain = ["schedule.beta_start=1e-4", "schedule.beta_end=0.02", "conditional=false"]
+    words = [*TINY, *QUIET, "data=digits", "model=diffusers_unet", "model.net.block_out_channels=[8,8]", *chain]
+    module = build(composed(*words, "metrics=none"), Run(tmp_path)).module.eval()
+    x_0, eps = torch.rand(64, 1, 8, 8) * 2 - 1, torch.randn(64, 1, 8, 8)
+    losses = module.objective(module.denoiser, x_0, noise=lambda x: eps)
+
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02)
+    timesteps = (1000 * losses.t).round().long() - 1  # theirs count from 0
+    x_t = scheduler.add_noise(x_0, eps, timesteps)
+    out = module.denoiser.net.net(x_t, timesteps + 1, return_dict=False)[0]
+    torch.testing.assert_close(losses.mean(), nn.functional.mse_loss(out, eps), rtol=1e-5, atol=1e-6)

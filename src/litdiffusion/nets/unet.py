@@ -27,7 +27,7 @@ class UNet(Described, nn.Module):
 
     - The pixels of each patch become channels; a 3x3 convolution to the first width.
     - Down, level by level: ``blocks`` residual blocks, the last of which is the skip; the pixels of 2x2 squares become
-      channels; a 1x1 convolution to the next width. Attention follows the blocks of the last level.
+      channels; a 1x1 convolution to the next width. Attention follows the blocks of the chosen levels, each way.
     - Up: the inverse, concatenation with the skip, ``blocks`` residual blocks.
     - ``silu(norm)``; a 3x3 convolution, which starts at zero, to the channels of a patch; the patches become pixels.
 
@@ -37,10 +37,11 @@ class UNet(Described, nn.Module):
     Args:
         shape: (channels, height, width) of one sample.
         noise_label_range: the smallest and the largest noise label.
-        channels: width of each level, from the full size on; with attention the last is a multiple of 32, or below it.
+        channels: width of each level, from the full size on; with attention a multiple of 32, or below it.
         blocks: residual blocks of a level, each way.
         patch: side of a patch; None: 2, or 1 for images with a side below 16.
-        attention: whether the last level has attention over all of its pixels.
+        attention: the levels that have attention over all of their pixels, counted from 0 (the full size); True: the
+            last level, False: none.
         embedding_dim: size of the embedding of noise label and class.
         dropout: share of activations that a block drops in training.
         out_channels: channels of the output, if they are not shape[0] (learned variance).
@@ -60,14 +61,15 @@ class UNet(Described, nn.Module):
         channels: Sequence[int] = (48, 96),
         blocks: int = 2,
         patch: int | None = None,
-        attention: bool = True,
+        attention: bool | Sequence[int] = True,
         embedding_dim: int = 128,
         dropout: float = 0.0,
         out_channels: int | None = None,
         num_classes: int = 0,
     ):
         super().__init__()
-        _check(shape, channels, blocks, patch, attention, embedding_dim, dropout)
+        _check(shape, channels, blocks, patch, embedding_dim, dropout)
+        chosen = _levels(attention, channels)
         self.patch = patch_side(shape, patch)
         self.multiple = self.patch * 2 ** (len(channels) - 1)
         widths, square = list(channels), self.patch**2
@@ -84,9 +86,12 @@ class UNet(Described, nn.Module):
         self.first = nn.Conv2d(shape[0] * square, widths[0], 3, padding=1)
         self.down = nn.ModuleList(stage(width, width) for width in widths)
         self.contract = nn.ModuleList(nn.Conv2d(4 * i, o, 1) for i, o in pairwise(widths))
-        self.attention = Attention(widths[-1]) if attention else nn.Identity()
+        self.attention = Attention(widths[-1]) if len(widths) - 1 in chosen else nn.Identity()
         self.expand = nn.ModuleList(nn.Conv2d(o, 4 * i, 1) for i, o in pairwise(widths))
         self.up = nn.ModuleList(stage(2 * width, width) for width in widths[:-1])
+        before = [(level in chosen, width) for level, width in enumerate(widths[:-1])]
+        self.attention_down = nn.ModuleList(Attention(width) if own else nn.Identity() for own, width in before)
+        self.attention_up = nn.ModuleList(Attention(width) if own else nn.Identity() for own, width in before)
         self.norm = RMSNorm(widths[0])
         self.last = zeroed(nn.Conv2d(widths[0], (out_channels or shape[0]) * square, 3, padding=1))
 
@@ -95,17 +100,18 @@ class UNet(Described, nn.Module):
         embedding = self._embedding(noise_label, class_label, x.dtype)
         h = self.first(pixel_unshuffle(padded(x, self.multiple), self.patch))
         skips: list[Tensor] = []
-        for level, stage in enumerate(self.down):
+        for level, (stage, attention) in enumerate(zip(self.down, [*self.attention_down, self.attention], strict=True)):
             if level:
                 skips.append(h)
                 h = self.contract[level - 1](pixel_unshuffle(h, 2))
             for block in stage:
                 h = block(h, embedding)
-        h = self.attention(h)
-        for expand, stage in zip(reversed(self.expand), reversed(self.up), strict=True):
+            h = attention(h)
+        for expand, stage, attention in zip(*map(reversed, (self.expand, self.up, self.attention_up)), strict=True):
             h = torch.cat([pixel_shuffle(expand(h), 2), skips.pop()], dim=1)
             for block in stage:
                 h = block(h, embedding)
+            h = attention(h)
         h = pixel_shuffle(self.last(silu(self.norm(h))), self.patch)
         return h[..., :height, :width]
 
@@ -116,12 +122,28 @@ class UNet(Described, nn.Module):
         return silu(embedding)
 
 
+def _levels(attention: bool | Sequence[int], channels: Sequence[int]) -> list[int]:
+    """The levels with attention."""
+    widths, last = list(channels), len(channels) - 1
+    levels = [last] * attention if isinstance(attention, bool) else list(attention)
+    if not all(isinstance(level, int) and 0 <= level <= last for level in levels):
+        raise UserError(
+            f"model.attention must be true, false or a list of levels from 0 (the full size) to {last}, got {attention}"
+        )
+    for level in levels:
+        if widths[level] > HEAD and widths[level] % HEAD:
+            raise UserError(
+                f"model.channels={widths}: attention needs a width that is a multiple of {HEAD}, or less than it, at "
+                f"level {level}; change it, or set model.attention=false"
+            )
+    return levels
+
+
 def _check(
     shape: Sequence[int],
     channels: Sequence[int],
     blocks: int,
     patch: int | None,
-    attention: bool,
     embedding_dim: int,
     dropout: float,
 ) -> None:
@@ -133,11 +155,6 @@ def _check(
     widths = list(channels)
     if not widths or not all(isinstance(width, int) and width >= 1 for width in widths):
         raise UserError(f"model.channels must be the width of each level, such as [64,128], got {widths}")
-    if attention and widths[-1] > HEAD and widths[-1] % HEAD:
-        raise UserError(
-            f"model.channels={widths}: attention needs a last width that is a multiple of {HEAD}, or less than it; "
-            f"change it, or set model.attention=false"
-        )
     for name, value in (("blocks", blocks), ("patch", 1 if patch is None else patch), ("embedding_dim", embedding_dim)):
         if not isinstance(value, int) or value < 1:
             raise UserError(f"model.{name} must be a whole number of at least 1, got {value}")
