@@ -6,5 +6,6 @@ from litdiffusion.nets.mlp import MLP
 from litdiffusion.nets.residual_mlp import ResidualMLP
 from litdiffusion.nets.source_unet import SourceUNet
 from litdiffusion.nets.unet import UNet
+from litdiffusion.nets.unet1d import UNet1d
 
-__all__ = ["MLP", "Adapter", "DiT", "ResidualMLP", "SourceUNet", "UNet"]
+__all__ = ["MLP", "Adapter", "DiT", "ResidualMLP", "SourceUNet", "UNet", "UNet1d"]
