@@ -1,8 +1,8 @@
 """Compares the nets of ``conf/model`` on one budget: ``python scripts/backbones.py [spiral digits mnist]``.
 
-Every net trains for about ``--budget`` CPU seconds on one thread with the settings of its case, the time of samplers and
-metrics excluded, and draws samples that the metrics of the case measure. The number of steps follows from a short
-timing before. The table of each case in ``docs/backbones.md`` is replaced, the others are kept. FLOPs are those of one
+Every net trains for about ``--budget`` CPU seconds on one thread with the settings of its case and draws samples that
+the metrics of the case measure. Sampling and measuring are not part of the budget. The number of steps follows from a
+short timing before. The table of each case in ``docs/backbones.md`` is replaced, the others are kept. FLOPs are those of one
 forward call for one sample, two for a multiplication with an addition, without elementwise operations.
 """
 
@@ -131,7 +131,9 @@ def with_table(page: str, case: str, text: str) -> str:
     """
     place = re.compile(rf"(<!-- begin {case} -->\n).*?(<!-- end {case} -->)", re.DOTALL)
     if not place.search(page):
-        raise UserError(f"the page has no place for {case}; add the lines <!-- begin {case} --> and <!-- end {case} -->")
+        raise UserError(
+            f"the page has no place for {case}; add the lines <!-- begin {case} --> and <!-- end {case} -->"
+        )
     return place.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)
 
 

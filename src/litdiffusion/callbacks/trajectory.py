@@ -31,8 +31,9 @@ from litdiffusion.training.evaluation import check_weights
 class Trajectory(L.Callback):
     """Shows sampling trajectories at an interval and at the end, always from the same noise.
 
-    Images give a sheet of chains x states. Vectors and sequences give one panel per state, with the data beside them. Pictures are
-    saved in ``run_dir/pictures`` and sent to every logger. The last trajectory also becomes an animated GIF.
+    Images give a sheet of chains x states. Vectors and sequences give one panel per state, with the data beside them.
+    Pictures are saved in ``run_dir/pictures`` and sent to every logger. The last trajectory also becomes an animated
+    GIF.
 
     Args:
         run_dir: the run's folder.

@@ -8,6 +8,7 @@ from litdiffusion.data.batch import Batch
 from litdiffusion.errors import UserError
 
 FILE = "jacksboro_fault_dem.npz"
+_ORDER_SEED = 20_201
 
 
 class Profiles(DataModule):
@@ -38,11 +39,13 @@ class Profiles(DataModule):
         self.shape, self.stride = (1, length), stride
 
     def read(self) -> tuple[Batch, Batch]:
-        """Training and validation lines, float32 (N, 1, length), from north to south."""
+        """Training and validation lines, float32 (N, 1, length), each in random order, the same in every run."""
         lines = lines_of(_heights(), self.shape[1], self.stride)
         if not self.val_size < len(lines):
             raise UserError(f"data.val_size={self.val_size}: the map has {len(lines)} lines; set a smaller one")
-        train, val = lines[: -self.val_size], lines[-self.val_size :]
+        generator = torch.Generator().manual_seed(_ORDER_SEED)  # the first n of a part must be a random subset of it
+        parts = lines[: -self.val_size], lines[-self.val_size :]
+        train, val = (part[torch.randperm(len(part), generator=generator)] for part in parts)
         return Batch(train), Batch(val)
 
 

@@ -16,9 +16,7 @@ class Adapter(Described, nn.Module):
         always_class: pass a class label also without classes, to a net that requires it: 0, which is K.
     """
 
-    def __init__(
-        self, net: nn.Module, output: str | None = None, num_classes: int = 0, always_class: bool = False
-    ):
+    def __init__(self, net: nn.Module, output: str | None = None, num_classes: int = 0, always_class: bool = False):
         super().__init__()
         self.net = net
         self.output = output

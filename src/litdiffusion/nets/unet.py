@@ -22,6 +22,7 @@ from litdiffusion.nets.blocks import (
 from litdiffusion.nets.classes import ClassEmbedding
 from litdiffusion.parts.described import Described
 
+
 class UNet(Described, nn.Module):
     """Divides the image into patches, halves the size at each further level and restores it, with skip connections.
 

@@ -96,8 +96,8 @@ class UNet1d(Described, nn.Module):
 def _check(shape: Sequence[int], widths: list[int], attention: bool, dropout: float, **sizes: int) -> None:
     if len(shape) != 2:
         raise UserError(
-            f"model=unet1d needs sequences of shape (channels, length), got {tuple(shape)}; take model=mlp for vectors, "
-            f"model=unet for images, or data=profiles"
+            f"model=unet1d needs sequences of shape (channels, length), got {tuple(shape)}; take model=mlp for "
+            f"vectors, model=unet for images, or data=profiles"
         )
     if not widths or not all(isinstance(width, int) and width >= 1 for width in widths):
         raise UserError(f"model.channels must be the width of each level, such as [32,64], got {widths}")

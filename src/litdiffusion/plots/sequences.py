@@ -52,7 +52,9 @@ def sequence_sheets(
     variance-exploding processes) are widened by a power of two, which their titles show.
     """
     window = common_window([_values(state) for sheet in states for state in sheet], _values(reference))
-    panels = [[_panel(*pair, window) for pair in zip(*sheet, strict=True)] for sheet in zip(states, titles, strict=True)]
+    panels = [
+        [_panel(*pair, window) for pair in zip(*sheet, strict=True)] for sheet in zip(states, titles, strict=True)
+    ]
     count, channels = len(panels[0][0].curves) // reference.shape[1], reference.shape[1]
     low, high = window.limits()
     items = f"{count} sequences" if count > 1 else "1 sequence"
