@@ -2,8 +2,8 @@
 
 Every net trains for about ``--budget`` CPU seconds on one thread with the settings of its case and draws samples that
 the metrics of the case measure. Sampling and measuring are not part of the budget. The number of steps follows from a
-short timing before. The table of each case in ``docs/backbones.md`` is replaced, the others are kept. FLOPs are those of one
-forward call for one sample, two for a multiplication with an addition, without elementwise operations.
+short timing before. The table of each case in ``docs/backbones.md`` is replaced, the others are kept. FLOPs are those
+of one forward call for one sample, two for a multiplication with an addition, without elementwise operations.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from litdiffusion.measure.distances import Estimate
 from litdiffusion.measure.quality import Quality
 
 PAGE = Path(__file__).parent.parent / "docs" / "backbones.md"
+# unet1d takes sequences, which have no metrics.
 IMAGES = ["unet", "source_unet", "dit", "diffusers_unet", "diffusers_dit", "mlp"]
 NETS = {"spiral": ["mlp", "residual_mlp"], "digits": IMAGES, "mnist": IMAGES}
 # A budget of minutes needs a short average.
@@ -35,6 +36,14 @@ OF_IMAGES = ["recipe=flow_edm", "optimizer=muon", "lr_schedule=wsd", "data.batch
 RUN = {"spiral": ["ema_decay=0.99"], "digits": OF_IMAGES, "mnist": OF_IMAGES}
 CALLS = 50
 """Largest number of network calls per sample."""
+
+
+class Length(NamedTuple):
+    """CPU seconds of training, rounds of timing, and steps of such a round."""
+
+    budget: float
+    rounds: int
+    timed: int
 
 
 class Row(NamedTuple):
@@ -56,7 +65,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often the speed is timed")
     parser.add_argument("--n", type=int, help="samples; default: 10000 points or 500 images")
     parser.add_argument("--net", action="append", help="a net of the case, repeatable; default: all")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page whose tables are replaced")
+    parser.add_argument("--steps", type=int, help="timed steps of a round; default: set by the case")
+    parser.add_argument("--only-print", action="store_true", help="leave docs/backbones.md as it is")
     arguments = parser.parse_intermixed_args()
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # a line about accelerators for every training
@@ -66,20 +76,23 @@ def main() -> None:
     for case in cases:
         n = arguments.n or SAMPLES[case]
         nets = [net for net in NETS[case] if arguments.net is None or net in arguments.net]
-        rows = [measured(case, net, overrides, arguments.budget, arguments.rounds, n) for net in nets]
+        length = Length(arguments.budget, arguments.rounds, arguments.steps or STEPS[case])
+        rows = [measured(case, net, overrides, length, n) for net in nets]
         text = table(case, rows, overrides, arguments.budget, n)
         print(text, flush=True)
-        arguments.page.write_text(with_table(arguments.page.read_text(), case, text))
+        if not arguments.only_print:
+            PAGE.write_text(with_table(PAGE.read_text(), case, text))
 
 
-def measured(name: str, net: str, overrides: tuple[str, ...], budget: float, rounds: int, n: int) -> Row:
+def measured(name: str, net: str, overrides: tuple[str, ...], length: Length, n: int) -> Row:
     """Times the net, trains it for the budget, and measures its samples."""
     with quiet():
         case, quality = make_case(name, (*RUN[name], f"model={net}", *overrides))
         built = case.net().net
     settings = Settings(calls=CALLS)
-    paces = [trained(ours.RIVAL, case, STEPS[name], SKIP[name], settings)[1].cpu for _ in range(rounds)]
-    steps = max(2, round(budget / statistics.median(paces)))
+    skip = min(SKIP[name], length.timed - 1)
+    paces = [trained(ours.RIVAL, case, length.timed, skip, settings)[1].cpu for _ in range(length.rounds)]
+    steps = max(2, round(length.budget / statistics.median(paces)))
     model, pace = trained(ours.RIVAL, case, steps, 1, settings)
     with quiet():
         found = quality.measure(model.draw(n).float())
