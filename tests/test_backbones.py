@@ -17,6 +17,11 @@ SHAPES = {"unet1d": (2, 13)}
 SQUARE = {"diffusers_unet": (1, 8, 8), "diffusers_dit": (1, 8, 8)}
 """Of other packages, which take no odd sizes."""
 every_net = pytest.mark.parametrize("name", NETS)
+LONG = ("diffusers_dit", "diffusers_unet", "source_unet", "mlp")
+"""Nets whose costly tests run with `make slow`: other tests resume, export and compile a net of their kind."""
+every_net_in_time = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in NETS]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +73,7 @@ def test_half_precision_is_close_to_full(name, cast):
     assert (found.float() - expected).norm() < 0.05 * expected.norm()
 
 
-@every_net
+@every_net_in_time
 def test_a_net_compiles_without_graph_breaks(name):
     net, x, noise_label = made(name)
     torch._dynamo.reset()
@@ -77,7 +82,7 @@ def test_a_net_compiles_without_graph_breaks(name):
     torch.testing.assert_close(compiled(x, noise_label, labels), net(x, noise_label, labels), rtol=1e-5, atol=1e-5)
 
 
-@every_net
+@every_net_in_time
 def test_a_run_resumes_bit_for_bit_and_its_export_draws_the_same(name, tmp_path):
     if name.startswith("diffusers"):
         pytest.importorskip("diffusers", reason="nets of another package")
