@@ -18,7 +18,7 @@ SQUARE = {"diffusers_unet": (1, 8, 8), "diffusers_dit": (1, 8, 8)}
 """Of other packages, which take no odd sizes."""
 every_net = pytest.mark.parametrize("name", NETS)
 LONG = ("diffusers_dit", "diffusers_unet", "source_unet", "mlp")
-"""Nets whose costly tests run with `make slow`: other tests resume, export and compile a net of their kind."""
+"""Nets whose costly tests are slow: other tests resume, export or compile a net of their kind."""
 every_net_in_time = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in NETS]
 )
