@@ -44,7 +44,7 @@ class FinalSamples(L.Callback):
     Args:
         run_dir: the run's folder.
         quality: the metrics of vectors; None: no metrics.
-        images: number of images.
+        images: number of images, or of sequences.
         points: number of vectors in a set. None: 10 000; or 2000, and no classical density estimates, if the run has
             fewer than 100 steps, which the line in the terminal says.
         sets: number of independent sets of vectors to draw and measure; they give the spread.
@@ -82,11 +82,9 @@ class FinalSamples(L.Callback):
         if not trainer.is_global_zero:
             return
         with pl_module.clock("samples"):
-            picture = (
-                self._image_grid(trainer, pl_module)
-                if len(pl_module.shape) == 3
-                else self._comparison(trainer, pl_module)
-            )
+            dims = len(pl_module.shape)
+            draw = {1: self._comparison, 2: self._sequences}.get(dims, self._image_grid)
+            picture = draw(trainer, pl_module)
             save_picture(trainer, self.run_dir, "samples", picture, "samples.png")
 
     def summary(self) -> str:
@@ -98,6 +96,11 @@ class FinalSamples(L.Callback):
         samples = self._final_state(module, self.images, None, facts).x
         captions = class_captions(classes_in_turn(len(samples), module.num_classes), module.class_names)
         return image_grid(samples, grid_columns(len(samples), module.num_classes), display_range(facts), captions)
+
+    def _sequences(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
+        facts = facts_for(self, trainer)
+        end = self._final_state(module, self.images, None, facts)
+        return comparison_picture({"data": facts.reference(self.images), "samples": end.x})
 
     def _comparison(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
         short = self.points is None and trainer.global_step < SHORT

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from litdiffusion.nets.classes import ClassEmbedding
 
+Conditions = Sequence[Mapping[str, Any]]
+"""``mean`` and ``std`` of each condition, see `litdiffusion.data.conditions.condition_scales`."""
 FREQUENCIES = 4
 """Frequencies of a condition: periods of 8, 4, 2 and 1 deviations. With 6 a linear-Gaussian was learned less well."""
 
@@ -63,7 +65,7 @@ class ConditionEmbedding(nn.Module):
     Shapes: class_label (B, C) or None, noise_label (B,) -> (B, dim).
     """
 
-    def __init__(self, num_classes: int, dim: int, conditions: Sequence[Mapping[str, Any]]):
+    def __init__(self, num_classes: int, dim: int, conditions: Conditions):
         super().__init__()
         self.classes = ClassEmbedding(num_classes, dim) if num_classes else None
         self.values = nn.ModuleList(ValueEmbedding(dim, scale["mean"], scale["std"]) for scale in conditions)
@@ -81,7 +83,7 @@ class ConditionEmbedding(nn.Module):
         return total
 
 
-def condition_embedding(num_classes: int, dim: int, conditions: Sequence[Mapping[str, Any]] = ()) -> nn.Module | None:
+def condition_embedding(num_classes: int, dim: int, conditions: Conditions = ()) -> nn.Module | None:
     """A net's embedding of ``class_label``: called with (class_label, noise_label), it returns (B, dim).
 
     `ClassEmbedding` for classes alone, whose weights keep their names; None where there is nothing to tell.
