@@ -26,7 +26,7 @@ def sample_to_files(cfg: DictConfig) -> Path:
         raise UserError("give a checkpoint: python scripts/sample.py ckpt=outputs/.../checkpoints/last.ckpt")
     for name, least in {"n": 1, "batch_size": 1, "seed": 0, **({"steps": 1} if cfg.steps is not None else {})}.items():
         require_int(cfg, name, least)
-    pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
+    pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust, ema=cfg.ema)
     sampler = _sampler(cfg, pretrained)
     class_labels = pretrained.class_labels(cfg.n, cfg.class_label)
     draws = pretrained.draws(sampler, device_for(cfg.device), cfg.clip, cfg.guidance)
