@@ -29,7 +29,7 @@ def quality_picture(
     across: str = "network calls per sample",
     title: str = "Quality against network calls",
 ) -> Image:
-    """Curves over what ``across`` names, both axes logarithmic, error bars of one spread; ``levels`` are dashed lines."""
+    """Curves over ``across``, both axes logarithmic, error bars of one spread; ``levels`` are dashed lines."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, ScalarFormatter
 

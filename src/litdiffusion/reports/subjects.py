@@ -18,7 +18,7 @@ OWN = "own"
 
 
 class Subject(NamedTuple):
-    """A checkpoint with one choice of weights, and the metrics of its samples; ``width`` is that of a post-hoc average."""
+    """A checkpoint with one choice of weights (``width``: of a post-hoc average), and the metrics of its samples."""
 
     name: str
     path: str

@@ -1,7 +1,7 @@
 """Power-function averages of weights: tracked at two widths, put together at any other width afterwards.
 
 After step t the profile of exponent gamma is ``(gamma + 1) / t^(gamma + 1) * integral_0^t tau^gamma theta(tau) d tau``,
-where theta(tau) are the weights after step ceil(tau). Its width is the standard deviation of tau / t under these weights,
+where theta(tau) are the weights after step ceil(tau). Its width is the standard deviation of tau / t under the profile,
 
     width² = (gamma + 1) / ((gamma + 2)² (gamma + 3)),        gamma = 0: the plain mean, width 0.289.
 
@@ -25,7 +25,7 @@ SNAPSHOTS = "posthoc_ema"
 LARGEST_ERROR = 0.1
 """Largest relative error of a profile, see `fit`, with which an average is given out."""
 ROUNDING = 5e-3
-"""The rounding of a number stored in float16 (2e-4 of its size), in units of how far weights move under an average (4 %).
+"""The rounding of a number in float16 (2e-4 of its size), in units of how far weights move under an average (4 %).
 
 With 32 snapshots an average is then within 1e-3 of the one tracked in float32 for widths from 0.03 to 0.2, within 2e-3
 at 0.02. bfloat16 would be eight times as far off.
@@ -89,7 +89,7 @@ def fit(stored: Sequence[Profile], wanted: Profile) -> tuple[np.ndarray, float]:
 
     They minimise ``|sum_k c_k p_k - p|² / |p|² + rounding² sum_k c_k²`` under ``sum_k c_k = 1``. The second term, over
     the profiles stored in float16, keeps their rounding from being enlarged by large coefficients of opposite signs.
-    With the constraint, weights that do not move are given back as they are. The error is ``|sum_k c_k p_k - p| / |p|``.
+    With the constraint, weights that do not move are given back as they are. The error: ``|sum_k c_k p_k - p| / |p|``.
     """
     size = float(inner([wanted], [wanted])[0, 0])
     gram, target = inner(stored, stored) / size, inner(stored, [wanted])[:, 0] / size
