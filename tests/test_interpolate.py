@@ -120,7 +120,7 @@ def test_a_walk_through_classes_passes_their_samples(digits, command, tmp_path):
 
 
 def test_points_move_as_a_cloud(command, tmp_path):
-    train(composed(*BARE_RUN, *MODES, "metrics=none"), Run(tmp_path / "run"))
+    train(composed(*BARE_RUN, *MODES, "metrics=none", "model.hidden=16"), Run(tmp_path / "run"))
     ckpt = tmp_path / "run/checkpoints/last.ckpt"
     found = walked(command, ckpt, tmp_path / "walk", "n=40", "frames=2", "steps=4", "class_label=2")
     assert found["samples"].shape == (3, 40, 1)

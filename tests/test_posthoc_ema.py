@@ -53,7 +53,7 @@ def test_the_numbers_of_the_paper():
     """Karras et al. 2023, section 3.1: gamma = 16.97 and 6.94 have the widths 0.05 and 0.10; gamma = 0 is the mean."""
     assert [round(gamma_of(width), 2) for width in (0.05, 0.1)] == [16.97, 6.94]
     assert gamma_of(12**-0.5) == pytest.approx(0, abs=1e-9)
-    for width in (0, -0.1, 0.3, float("nan")):
+    for width in (0, -0.1, 0.3, float("nan"), "x"):
         with pytest.raises(UserError, match=r"the width of an average must lie in \(0, 0.288\], got"):
             gamma_of(width)
 
@@ -188,6 +188,7 @@ def test_what_cannot_be_given_is_one_line(recorded, tmp_path, command):
     assert "ema=0.005 is out of reach of the 31 snapshots" in line
     assert "they give widths from 0.014 to 0.27" in line
     assert "must lie in (0, 0.288], got 0.4" in refused(command("scripts/sample.py", f"ckpt={last}", "ema=0.4"))
+    assert "leave out one" in refused(command("scripts/sample.py", f"ckpt={last}", "ema=0.05", "weights=raw"))
     assert "ema=[0.05,0.1]" in refused(command("scripts/evaluate.py", f"ckpt={last}", "ema=0.05,0.1"))
     alone = tmp_path / "alone/checkpoints/last.ckpt"  # without snapshots only the tracked widths are left
     alone.parent.mkdir(parents=True)

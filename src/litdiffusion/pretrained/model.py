@@ -65,6 +65,8 @@ class Pretrained:
     ):
         if weights not in PREFIXES:
             raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
+        if ema is not None and weights != "ema":
+            raise UserError(f"ema={ema} is an average, and weights={weights} asks for none; leave out one of them")
         content = read_export(path, weights) if Path(path).is_dir() else read_checkpoint(path)
         settings, self.value_range, self.class_names = checked_description(content["litdiffusion"], path)
         self._parts: dict[str, Any] = content["litdiffusion"]["config"]

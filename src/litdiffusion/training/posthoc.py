@@ -49,7 +49,7 @@ def gamma_of(width: float) -> float:
     Raises:
         UserError: for another width.
     """
-    if not 0 < width <= WIDEST:
+    if not (isinstance(width, int | float) and 0 < width <= WIDEST):
         raise UserError(f"the width of an average must lie in (0, 0.288], got {width}; 0.05 and 0.1 are usual")
     roots = np.roots([1, 7, 16 - width**-2, 12 - width**-2])
     return max(0.0, float(roots.real.max()))
