@@ -11,6 +11,7 @@ ELSEWHERE = {
     "evaluate": "test_evaluate",
     "export": "test_export",
     "inpaint": "test_inpainting",
+    "interpolate": "test_interpolate",
     "likelihood": "test_likelihood",
     "sample": "test_cli",
 }

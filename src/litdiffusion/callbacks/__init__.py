@@ -10,6 +10,7 @@ from litdiffusion.callbacks.langevin_path import LangevinPath
 from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
 from litdiffusion.callbacks.live_likelihood import LiveLikelihood
 from litdiffusion.callbacks.live_quality import LiveQuality
+from litdiffusion.callbacks.posthoc_ema import PosthocEMA
 from litdiffusion.callbacks.progress import StepProgress
 from litdiffusion.callbacks.trajectory import Trajectory
 
@@ -24,6 +25,7 @@ __all__ = [
     "LastCheckpoint",
     "LiveLikelihood",
     "LiveQuality",
+    "PosthocEMA",
     "StepProgress",
     "Stopped",
     "Trajectory",

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from litdiffusion.build import Experiment, Run
+from litdiffusion.callbacks import PosthocEMA
 from litdiffusion.config.checks import format_bytes
 from litdiffusion.config.optimizer import make_optimizer, state_per_weight
 from litdiffusion.config.shapes import DUMMY_ITEMS
@@ -47,6 +48,8 @@ class Plan:
     memory: Memory
     checkpoint: int
     kept: int
+    beside: int = 0
+    """Bytes of what callbacks keep beside the checkpoints."""
 
     @property
     def disk_use(self) -> str:
@@ -57,7 +60,7 @@ class Plan:
     @property
     def disk(self) -> int:
         """Bytes of all kept checkpoints and one more, because a new one is written before the old one is removed."""
-        return self.checkpoint * (self.kept + 1) if self.kept else 0
+        return (self.checkpoint * (self.kept + 1) if self.kept else 0) + self.beside
 
 
 def make_plan(experiment: Experiment) -> Plan:
@@ -75,7 +78,11 @@ def make_plan(experiment: Experiment) -> Plan:
     )
     stored = list(module.state_dict().values())
     entries = PER_TENSOR * (len(stored) + 3 * len(weights))  # as of Adam: two averages and a step count per weight
-    return Plan(memory, round(ALLOWANCE * (_bytes(stored) + state)) + entries, _num_kept(experiment))
+    averages = [c for c in experiment.trainer.callbacks if isinstance(c, PosthocEMA)]
+    count = sum(weight.numel() for weight in weights)
+    state += sum(4 * len(callback.gammas) for callback in averages) * count
+    beside = sum(callback.bytes_per_weight for callback in averages) * count
+    return Plan(memory, round(ALLOWANCE * (_bytes(stored) + state)) + entries, _num_kept(experiment), beside)
 
 
 def describe(experiment: Experiment, plan: Plan, run: Run) -> str:
@@ -91,7 +98,8 @@ def describe(experiment: Experiment, plan: Plan, run: Run) -> str:
         ("memory", f"about {format_bytes(memory.total)} per process: {_by_kind(memory)}"),
         (
             "disk",
-            f"about {format_bytes(plan.disk)}: {plan.kept} checkpoints of {each}, and one being written",
+            f"about {format_bytes(plan.disk)}: {plan.kept} checkpoints of {each}, and one being written"
+            + (f"; snapshots of at most {format_bytes(plan.beside)}" if plan.beside else ""),
         ),
         ("folder", str(run.dir)),
     ]

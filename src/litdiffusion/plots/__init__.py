@@ -5,7 +5,8 @@ file). The same input gives the same bytes. No function uses global matplotlib s
 first use.
 """
 
-from litdiffusion.plots.animation import trajectory_gif
+from litdiffusion.plots.animation import trajectory_gif, walk_gif
+from litdiffusion.plots.clouds import cloud_picture
 from litdiffusion.plots.curves import Curve, quality_picture
 from litdiffusion.plots.field import FieldPanel, field_picture
 from litdiffusion.plots.grids import field_grid, field_grids
@@ -16,6 +17,7 @@ from litdiffusion.plots.path import path_picture
 __all__ = [
     "Curve",
     "FieldPanel",
+    "cloud_picture",
     "comparison_picture",
     "field_grid",
     "field_grids",
@@ -29,4 +31,5 @@ __all__ = [
     "trajectory_gif",
     "trajectory_picture",
     "trajectory_sheet",
+    "walk_gif",
 ]

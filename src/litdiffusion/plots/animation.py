@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from litdiffusion.plots.clouds import cloud_picture
 from litdiffusion.plots.density import common_window
 from litdiffusion.plots.images import Range, enlarged_grid
 from litdiffusion.plots.panels import panel_sheets, panels_of
@@ -49,7 +50,34 @@ def trajectory_gif(
     palette = shared_palette(frames)
     paged = [frame.quantize(palette=palette, dither=0) for frame in frames[:-1]]
     paged.append(frames[-1].quantize(256))
-    durations = [duration] * (len(frames) - 1) + [hold]
+    return _saved(paged, [duration] * (len(frames) - 1) + [hold])
+
+
+def walk_gif(
+    states: list[Tensor],
+    titles: Sequence[str],
+    value_range: Range = (-1.0, 1.0),
+    ends: Sequence[int] = (),
+    duration: int = 80,
+    hold: int = 800,
+) -> bytes:
+    """The states there and back as a looping GIF; the frames numbered in ``ends`` are held for ``hold`` ms.
+
+    Images (n, C, H, W): the first ten in rows of five. Vectors (n, d): the points, see `cloud_picture`.
+    """
+    if states[0].ndim == 4:
+        frames = image_frames(states, titles, value_range)
+    else:
+        frames = [
+            cloud_picture([state], [title], states[0], states) for state, title in zip(states, titles, strict=True)
+        ]
+    palette = shared_palette(frames)
+    paged = [frame.quantize(palette=palette, dither=0) for frame in frames]
+    order = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
+    return _saved([paged[k] for k in order], [hold if k in ends else duration for k in order])
+
+
+def _saved(paged: list[Image], durations: list[int]) -> bytes:
     file = BytesIO()
     paged[0].save(file, "GIF", save_all=True, append_images=paged[1:], duration=durations, loop=0)
     return file.getvalue()

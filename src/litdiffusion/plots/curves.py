@@ -16,14 +16,20 @@ MARKERS = "osD^vPX"
 
 
 class Curve(NamedTuple):
-    """Name of a curve, and its points (network calls, value, spread) in order of calls."""
+    """Name of a curve, and its points (network calls or the like, value, spread) in their order."""
 
     name: str
     points: Sequence[tuple[float, float, float]]
 
 
-def quality_picture(curves: Sequence[Curve], levels: Mapping[str, float], measure: str) -> Image:
-    """Curves over network calls, both axes logarithmic, error bars of one spread; ``levels`` are dashed lines."""
+def quality_picture(
+    curves: Sequence[Curve],
+    levels: Mapping[str, float],
+    measure: str,
+    across: str = "network calls per sample",
+    title: str = "Quality against network calls",
+) -> Image:
+    """Curves over ``across``, both axes logarithmic, error bars of one spread; ``levels`` are dashed lines."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, ScalarFormatter
 
@@ -34,7 +40,7 @@ def quality_picture(curves: Sequence[Curve], levels: Mapping[str, float], measur
         colour = hex_colour(COLOURS[index % len(COLOURS)])
         style = {"color": colour, "marker": MARKERS[index % len(MARKERS)], "markersize": 6, "linewidth": 1.8}
         axes.errorbar(calls, values, yerr=spreads, capsize=3, label=curve.name, **style)
-    axes.set(xscale="log", yscale="log", xlabel="network calls per sample", ylabel=measure.replace("_", " "))
+    axes.set(xscale="log", yscale="log", xlabel=across, ylabel=measure.replace("_", " "))
     for name, value in levels.items():
         axes.axhline(value, color=hex_colour(RULE), linewidth=1.2, linestyle="--", zorder=0)
         axes.annotate(name, (1, value), xycoords=("axes fraction", "data"), xytext=(-4, 3), ha="right",
@@ -46,6 +52,6 @@ def quality_picture(curves: Sequence[Curve], levels: Mapping[str, float], measur
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, labelcolor=hex_colour(INK))
     axes.grid(color=hex_colour(RULE), linewidth=0.4, alpha=0.6)
-    axes.set_title("Quality against network calls", color=hex_colour(INK), loc="left")
+    axes.set_title(title, color=hex_colour(INK), loc="left")
     style_axes(axes)
     return rendered(figure)

@@ -23,6 +23,7 @@ from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
+from litdiffusion.pretrained.averages import posthoc_average, use_average
 from litdiffusion.pretrained.conditions import Condition, captions_of, values_for
 from litdiffusion.pretrained.exporting import PREFIXES, read_export
 from litdiffusion.pretrained.outputs import device_for
@@ -52,6 +53,8 @@ class Pretrained:
     Args:
         path: a checkpoint, or the folder of an exported model.
         weights: "ema" or "raw".
+        ema: width of a post-hoc average of a run with ``callbacks=posthoc_ema``, see `posthoc_average`; None: the plain
+            average, or the raw weights.
         trust: further packages that the checkpoint's config may name, see `checked_part`.
         module: a module like the trained one, for a network that the checkpoint cannot describe. Copies of its parts
             are used instead of those of the config.
@@ -66,9 +69,12 @@ class Pretrained:
         weights: str = "ema",
         trust: str | Sequence[str] = (),
         module: DiffusionModule | None = None,
+        ema: float | None = None,
     ):
         if weights not in PREFIXES:
             raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
+        if ema is not None and weights != "ema":
+            raise UserError(f"ema={ema} is an average, and weights={weights} asks for none; leave out one of them")
         content = read_export(path, weights) if Path(path).is_dir() else read_checkpoint(path)
         settings, self.value_range, self.class_names = checked_description(content["litdiffusion"], path)
         self._parts: dict[str, Any] = content["litdiffusion"]["config"]
@@ -87,6 +93,8 @@ class Pretrained:
             reason = " ".join(str(error).split())[:160]
             owner = "its own config" if module is None else "this module"
             raise UserError(f"the weights of {path} do not fit {owner} ({reason}); take another file") from error
+        if ema is not None:  # buffers stay those of the plain average
+            use_average(self.denoiser, posthoc_average(path, content, ema))
 
     def _made(self, content: dict[str, Any]) -> tuple[Codec, Sampler, Denoiser]:
         """Makes codec, sampler and denoiser from the stored config, after a look at the shapes of the weights."""

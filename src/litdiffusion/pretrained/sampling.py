@@ -32,7 +32,7 @@ def sample_to_files(cfg: DictConfig) -> Path:
         raise UserError("give a checkpoint: python scripts/sample.py ckpt=outputs/.../checkpoints/last.ckpt")
     for name, least in {"n": 1, "batch_size": 1, "seed": 0, **({"steps": 1} if cfg.steps is not None else {})}.items():
         require_int(cfg, name, least)
-    pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
+    pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust, ema=cfg.ema)
     sampler = _sampler(cfg, pretrained)
     told = pretrained.told(cfg.n, cfg.class_label, cfg.condition)
     if left := [name for i, name in enumerate(pretrained.condition_names[::-1]) if told[:, -1 - i].isnan().all()]:

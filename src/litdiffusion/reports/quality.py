@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from PIL.Image import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,6 +28,7 @@ from litdiffusion.runs.files import write_picture
 
 SAMPLES = {1: 10_000, 3: 1000}
 """Number of dimensions of one sample -> default number of samples; images cost more than points."""
+PLAIN = {"ema": "plain average", "raw": "raw weights"}
 LEADING = ("checkpoint", "weights", "sampler", "calls", "seconds")
 
 
@@ -44,7 +46,8 @@ class Samples(NamedTuple):
 def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path:
     """Measures every checkpoint x weights x sampler x steps, prints the table and returns the folder of the files.
 
-    ``quality.csv`` holds all numbers with spread and n, ``quality.png`` shows them against network calls. The samples
+    ``quality.csv`` holds all numbers with spread and n, ``quality.png`` shows them against network calls, and
+    ``ema.png`` against the widths of ``cfg.ema``. The samples
     of the first row are shown, for images with their nearest training images. Non-finite samples are neither measured
     nor shown. ``samplers`` is the folder of the sampler group's yamls.
     """
@@ -94,6 +97,8 @@ def _measure_row(cfg: DictConfig, subject: Subject, named: NamedSampler, samples
         "seconds": samples.seconds / cfg.sets,
         "n": n,
     }
+    if subject.width is not None:
+        row["width"] = subject.width
     line = f"{subject.name}, {subject.weights}, {named.name}, {row['calls']} calls, {row['seconds']:.1f} s:"
     if not samples.x.isfinite().all():
         print(f"{line} samples are not finite and are not measured", flush=True)
@@ -134,6 +139,8 @@ def _report(cfg: DictConfig, chosen: list[Subject], rows: list[Row], folder: Pat
     write_csv(folder / "quality.csv", lines)
     levels = {name: measured[quality.headline].value for name, measured in rivals.items()}
     write_picture(folder / "quality.png", quality_picture(_curves(rows, quality.headline), levels, quality.headline))
+    if cfg.ema is not None:
+        write_picture(folder / "ema.png", _width_picture(rows, levels, quality.headline))
     if cfg.wandb:
         show_report(cfg, folder, lines, chosen)
     print(f"evaluation: {folder}")
@@ -152,3 +159,21 @@ def _curves(rows: list[Row], headline: str) -> list[Curve]:
             name = f"{row['sampler']}, {row['checkpoint']} {row['weights']}" if several else str(row["sampler"])
             groups.setdefault(name, []).append((row["calls"], *row[headline][:2]))
     return [Curve(name, sorted(points)) for name, points in groups.items()]
+
+
+def _width_picture(rows: list[Row], levels: dict[str, float], headline: str) -> Image:
+    """One curve over the widths of post-hoc averages for each checkpoint, sampler and number of calls.
+
+    The other weights (the plain average) are lines across if there is only one curve.
+    """
+    groups: dict[str, list[tuple[float, float, float]]] = {}
+    others: dict[str, float] = {}
+    for row in (row for row in rows if headline in row):
+        name = f"{row['checkpoint']}, {row['sampler']}, {row['calls'] or 'adaptive'} calls"
+        if "width" in row:
+            groups.setdefault(name, []).append((row["width"], *row[headline][:2]))
+        else:
+            others[PLAIN.get(row["weights"], row["weights"])] = row[headline].value
+    curves = [Curve(name, sorted(points)) for name, points in groups.items()]
+    words = {"across": "width of the average, as a share of the training", "title": "Quality against the average"}
+    return quality_picture(curves, levels | (others if len(curves) == 1 else {}), headline, **words)

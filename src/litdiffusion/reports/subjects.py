@@ -18,13 +18,14 @@ OWN = "own"
 
 
 class Subject(NamedTuple):
-    """A checkpoint with one choice of weights, and the metrics of its samples."""
+    """A checkpoint with one choice of weights (``width``: of a post-hoc average), and the metrics of its samples."""
 
     name: str
     path: str
     weights: str
     pretrained: Pretrained
     quality: Quality
+    width: float | None = None
 
 
 class NamedSampler(NamedTuple):
@@ -40,12 +41,13 @@ def as_list(value: Any) -> list[Any]:
 
 
 def subjects(cfg: DictConfig) -> Iterator[Subject]:
-    """Every checkpoint of ``cfg.ckpt`` with every choice of ``cfg.weights``; equal data are loaded once."""
+    """Every checkpoint of ``cfg.ckpt`` with all of ``cfg.weights`` and ``cfg.ema``; equal data are loaded once."""
     measures: dict[str, Quality] = {}
     paths = [str(path) for path in as_list(cfg.ckpt)]
     for path, name in zip(paths, names(paths), strict=True):
-        for weights in as_list(cfg.weights):
-            pretrained = Pretrained(path, weights, cfg.trust)
+        widths = [] if cfg.ema is None else as_list(cfg.ema)
+        for weights, width in [*((weights, None) for weights in as_list(cfg.weights)), *(("ema", w) for w in widths)]:
+            pretrained = Pretrained(path, weights, cfg.trust, ema=width)
             if not cfg.get("metrics") and not pretrained.has("metrics"):
                 raise UserError(f"{path} was trained with metrics=none; give metrics=vectors, classifier or inception")
             key = str((pretrained.part("data"), cfg.get("metrics") or pretrained.part("metrics")))
@@ -53,7 +55,8 @@ def subjects(cfg: DictConfig) -> Iterator[Subject]:
             if key not in measures:
                 measures[key] = _make_quality(cfg, pretrained)
                 measures[key].codec = pretrained.codec
-            yield Subject(name, path, weights, pretrained, measures[key])
+            label = weights if width is None else f"ema {width}"
+            yield Subject(name, path, label, pretrained, measures[key], width)
 
 
 def fitting_samplers(cfg: DictConfig, pretrained: Pretrained, folder: Path) -> Iterator[NamedSampler]:

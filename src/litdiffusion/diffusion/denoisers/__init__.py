@@ -9,6 +9,7 @@ from litdiffusion.diffusion.denoisers.analytic import (
 from litdiffusion.diffusion.denoisers.clipped import ClippedDenoiser
 from litdiffusion.diffusion.denoisers.guided import GuidedDenoiser
 from litdiffusion.diffusion.denoisers.learned import Denoiser
+from litdiffusion.diffusion.denoisers.mixed import MixedClasses
 from litdiffusion.diffusion.denoisers.wrapper import DenoiserWrapper, with_x_0
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ExactOutput",
     "GaussianMixtureDenoiser",
     "GuidedDenoiser",
+    "MixedClasses",
     "empirical_denoiser",
     "exact_denoiser",
     "with_x_0",
