@@ -23,7 +23,14 @@ PLACES = {
         f"litdiffusion.{room}."
         for room in (
             *("nets", "codecs", "data", "diffusion.schedules", "diffusion.parameterizations", "diffusion.samplers"),
-            *("diffusion.times", "diffusion.weightings", "diffusion.objectives", "training.optimizers", "training.lr"),
+            *(
+                "diffusion.denoisers",
+                "diffusion.times",
+                "diffusion.weightings",
+                "diffusion.objectives",
+                "training.optimizers",
+                "training.lr",
+            ),
             *("measure.quality", "measure.features"),
         )
     ),
@@ -48,8 +55,8 @@ def kinds() -> dict[str, type]:
     from torch import nn, optim
 
     from litdiffusion import codecs, data
-    from litdiffusion.diffusion import objectives, parameterizations, samplers, schedules, times, weightings
-    from litdiffusion.measure import quality
+    from litdiffusion.diffusion import denoisers, objectives, parameterizations, samplers, schedules, times, weightings
+    from litdiffusion.measure import features, quality
 
     return {
         "model": nn.Module,
@@ -57,6 +64,8 @@ def kinds() -> dict[str, type]:
         "schedule": schedules.NoiseSchedule,
         "parameterization": parameterizations.Parameterization,
         "sampler": samplers.Sampler,
+        "guide": denoisers.Guidance,
+        "features": features.Features,
         "times": times.TimeSampler,
         "weighting": weightings.Weighting,
         "objective": objectives.DenoisingObjective,
