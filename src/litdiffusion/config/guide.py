@@ -11,7 +11,6 @@ from litdiffusion.codecs import Codec
 from litdiffusion.config.make import class_of, make, make_a
 from litdiffusion.data import Facts
 from litdiffusion.diffusion.denoisers import Guidance
-from litdiffusion.errors import UserError
 from litdiffusion.measure.features import ClassifierFeatures
 
 DEFAULT = {"_target_": "litdiffusion.diffusion.denoisers.ClassifierFreeGuidance"}
@@ -55,22 +54,19 @@ class Guide:
 
     @cached_property
     def _made(self) -> tuple[DictConfig, dict[str, Any]]:
-        node: DictConfig = OmegaConf.create(OmegaConf.to_container(self._settings, resolve=True))
+        plain: dict[str, Any] = dict(OmegaConf.to_container(self._settings, resolve=True))
         needs: dict[str, Any] = {}
-        if "ckpt" in node:
-            call = {"_target_": LOADER, "ckpt": node.pop("ckpt"), "weights": node.pop("weights", "ema")}
+        if "ckpt" in plain:
+            ckpt = None if OmegaConf.is_missing(self._settings, "ckpt") else plain["ckpt"]
+            call = {"_target_": LOADER, "ckpt": ckpt, "weights": plain.pop("weights", "ema")}
+            del plain["ckpt"]
             main = {"shape": tuple(self._config.derived.shape), "num_classes": self._config.derived.num_classes}
             context = {**main, "codec": self._codec, "trust": list(self._trust)}
             needs["guide"] = make(OmegaConf.create(call), "guide", **context)
-        if "features" in node:
-            needs["classifier"] = self._classifier(node.pop("features"))
-        return node, needs
-
-    def _classifier(self, features: DictConfig) -> nn.Module:
-        extractor = make_a(ClassifierFeatures, features, "guide.features").prepare(self._data())
-        if not self._config.derived.num_classes:
-            raise UserError("guide=classifier needs a model that was trained with conditional=true; take guidance=1")
-        return DecodedLogits(extractor.net, self._codec)
+        if "features" in plain:
+            features = make_a(ClassifierFeatures, OmegaConf.create(plain.pop("features")), "guide.features")
+            needs["classifier"] = DecodedLogits(features.prepare(self._data()).net, self._codec)
+        return OmegaConf.create(plain), needs
 
 
 class DecodedLogits(nn.Module):

@@ -29,7 +29,7 @@ def guide_denoiser(
     Raises:
         UserError: no checkpoint, one that cannot be read, or a guide of another shape, space or number of classes.
     """
-    if ckpt in (None, "???"):
+    if ckpt is None:
         raise UserError(
             "guide=autoguidance needs a smaller or earlier model: guide.ckpt=outputs/.../checkpoints/last.ckpt (a path "
             "in a checkpoint is never used); or take guidance=1 for none"

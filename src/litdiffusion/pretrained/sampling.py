@@ -29,7 +29,7 @@ def sample_to_files(cfg: DictConfig) -> Path:
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     sampler = _sampler(cfg, pretrained)
     class_labels = pretrained.class_labels(cfg.n, cfg.class_label)
-    guide = pretrained.guide(cfg.guide, cfg.data_root, cfg.data_path)
+    guide = pretrained.guide(cfg.get("guide"), cfg.data_root, cfg.data_path)
     draws = pretrained.draws(sampler, device_for(cfg.device), cfg.clip, cfg.guidance, guide)
     folder = folder_for(cfg, "samples", "samples.npz")
     begin = time.perf_counter()

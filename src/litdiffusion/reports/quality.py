@@ -81,7 +81,7 @@ def _check(cfg: DictConfig, samplers: Path) -> None:
 def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path) -> Iterator[Row]:
     """Yields one row at a time. The first row of all writes pictures; the first row of a subject has the accuracy."""
     for number, subject in enumerate(chosen):
-        guide = subject.pretrained.guide(cfg.guide, cfg.data_root, cfg.data_path)
+        guide = subject.pretrained.guide(cfg.get("guide"), cfg.data_root, cfg.data_path)
         weights = [subject.pretrained.weight(weight, guide) for weight in as_list(cfg.guidance)]
         walks = product(fitting_samplers(cfg, subject.pretrained, samplers), weights)
         for index, (named, weight) in enumerate(walks):
