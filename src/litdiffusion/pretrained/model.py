@@ -178,20 +178,8 @@ class Pretrained:
         Nothing is loaded before it is used. Classifier guidance needs the data then; ``root``, ``path``: see `data`.
         """
         if node is None:
-            node = self._own_guide(root)
+            node = self.part("guide", {"cache": f"{_root(root)}/metrics"}) if self.has("guide") else DEFAULT
         return Guide(node, self.config, self.codec, lambda: self.data(root, path), self._trust)
-
-    def _own_guide(self, root: str | None) -> DictConfig:
-        stored = self._parts.get("guide") or DEFAULT
-        inner = stored if isinstance(stored, Mapping) else {}
-        own = {key: value for key, value in inner.items() if key not in ("ckpt", "features")}
-        node = checked_part(own if inner else stored, "guide", self._trust)
-        if "features" in inner:
-            paths = {"cache": f"{_root(root)}/metrics"}
-            node["features"] = checked_part(inner["features"], "features", self._trust, paths)
-        if "ckpt" in inner:
-            node["ckpt"] = None  # a path in a file is never used; the user gives it
-        return OmegaConf.create(node)
 
     def class_labels(self, n: int, class_label: ClassChoice = None) -> Tensor | None:
         """The class labels (n,) of n samples: ``class_label`` repeated in turn, by default all classes in turn.
