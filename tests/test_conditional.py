@@ -20,7 +20,7 @@ from litdiffusion.commands.training import train
 from litdiffusion.config.identity import check_fits
 from litdiffusion.data import DataModule
 from litdiffusion.data.batch import Batch
-from litdiffusion.diffusion.denoisers import GaussianMixtureDenoiser, GuidedDenoiser
+from litdiffusion.diffusion.denoisers import ClassifierFreeGuidance, GaussianMixtureDenoiser
 from litdiffusion.diffusion.objectives import DenoisingObjective
 from litdiffusion.diffusion.samplers import DDIM
 from litdiffusion.diffusion.schedules import LinearChain
@@ -466,7 +466,7 @@ def starts(n):
 def test_guidance_makes_samples_more_typical_and_less_varied():
     """Along the deterministic flow from the quantiles of the prior, exact denoisers: no Monte Carlo, no training."""
     halves, class_label = Halves(LinearChain(1000)), torch.ones(2000, dtype=torch.long)
-    drawn = [DDIM(200).sample(GuidedDenoiser(halves, w), starts(2000), class_label) for w in (1.0, 2.0, 4.0)]
+    drawn = [DDIM(200).sample(ClassifierFreeGuidance(halves, w), starts(2000), class_label) for w in (1.0, 2.0, 4.0)]
     mean, std = ([f(x).item() for x in drawn] for f in (torch.mean, torch.std))
     assert (mean[0], std[0]) == pytest.approx((1.0, Halves.std), abs=0.01)
     # p(class 1 | x) = sigmoid(2 x / std²) for these two modes.
@@ -500,7 +500,7 @@ def test_guided_samples_of_gaussians_are_those_of_an_affine_map():
         offset = step * offset + (after_a - after_s * a / s) * constant
         slope *= step
     x = starts(50)
-    found = sampler.sample(GuidedDenoiser(Both(), weight), x, torch.zeros(50))
+    found = sampler.sample(ClassifierFreeGuidance(Both(), weight), x, torch.zeros(50))
     torch.testing.assert_close(found, slope * x + offset, rtol=1e-9, atol=1e-9)
     assert abs(slope) < std
 

@@ -18,7 +18,7 @@ from litdiffusion.data import DataModule, Digits, Spiral, TableData, as_batch, f
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.conditions import condition_scales
 from litdiffusion.data.toys import spiral_angle
-from litdiffusion.diffusion.denoisers import GuidedDenoiser
+from litdiffusion.diffusion.denoisers import ClassifierFreeGuidance
 from litdiffusion.errors import UserError
 from litdiffusion.nets import MLP
 from litdiffusion.nets.classes import ClassEmbedding
@@ -116,8 +116,10 @@ def test_weight_zero_is_the_net_that_is_told_nothing_and_one_the_net_that_is_tol
     level, x, told = denoiser.schedule.at(0.6), torch.randn(50, 1), values_of(torch.randn(50, 2))
     free = denoiser(x, level)
     assert torch.equal(free.x_0, denoiser(x, level, torch.full((50, 2), NAN)).x_0)
-    torch.testing.assert_close(GuidedDenoiser(denoiser, 0.0)(x, level, told).x_0, free.x_0, rtol=1e-6, atol=1e-6)
-    assert torch.equal(GuidedDenoiser(denoiser, 1.0)(x, level, told).x_0, denoiser(x, level, told).x_0)
+    torch.testing.assert_close(
+        ClassifierFreeGuidance(denoiser, 0.0)(x, level, told).x_0, free.x_0, rtol=1e-6, atol=1e-6
+    )
+    assert torch.equal(ClassifierFreeGuidance(denoiser, 1.0)(x, level, told).x_0, denoiser(x, level, told).x_0)
 
 
 def test_samples_follow_the_values_that_are_asked_for(checkpoint, command, tmp_path):

@@ -28,6 +28,8 @@ NEEDS = {  # a choice that does not fit the default chain, and what it does fit
     ("sampler", "ode"): ["recipe=vp"],
     ("metrics", "classifier"): TINY_UNET,
     ("metrics", "inception"): TINY_UNET,
+    ("guide", "autoguidance"): ["guidance=1"],  # test_guidance gives it a checkpoint
+    ("guide", "classifier"): [*TINY_UNET, "guidance=1"],
 }
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from litdiffusion.diffusion.denoisers import (
+    ClassifierFreeGuidance,
     ClippedDenoiser,
     DenoiserWrapper,
     GaussianMixtureDenoiser,
-    GuidedDenoiser,
     with_x_0,
 )
 from litdiffusion.diffusion.gaussian import diffuse
@@ -47,7 +47,7 @@ class Conditioned(torch.nn.Module):
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0, 3.0])
 def test_guidance_denoises_the_geometric_mix_of_both_noised_densities(t, weight):
     now, x_t = SCHEDULE.at(t), some_x(9)
-    found = GuidedDenoiser(Conditioned(), weight)(x_t, now, torch.ones(9))
+    found = ClassifierFreeGuidance(Conditioned(), weight)(x_t, now, torch.ones(9))
     # p_free^(1 - w) p_bound^w of two Gaussians is one: precisions add, each with its weight.
     parts = [(1 - weight, Conditioned.free), (weight, Conditioned.bound)]
     variances = [now.alpha**2 * std**2 + now.sigma**2 for _, (_, std) in parts]
@@ -61,7 +61,7 @@ def test_guidance_denoises_the_geometric_mix_of_both_noised_densities(t, weight)
 @pytest.mark.parametrize(("weight", "class_label", "calls"), [(2.0, True, 2), (1.0, True, 1), (2.0, False, 1)])
 def test_guidance_asks_twice_only_where_it_must(weight, class_label, calls):
     inner, class_label = Conditioned(), torch.ones(3) if class_label else None
-    found = GuidedDenoiser(inner, weight)(some_x(3), SCHEDULE.at(0.5), class_label)
+    found = ClassifierFreeGuidance(inner, weight)(some_x(3), SCHEDULE.at(0.5), class_label)
     assert inner.calls == calls
     if calls == 1:
         assert torch.equal(found.x_0, Conditioned()(some_x(3), SCHEDULE.at(0.5), class_label).x_0)
@@ -69,13 +69,13 @@ def test_guidance_asks_twice_only_where_it_must(weight, class_label, calls):
 
 def test_guidance_refuses_a_weight_that_is_no_number():
     with pytest.raises(UserError, match="must be a finite number, got nan"):
-        GuidedDenoiser(Conditioned(), float("nan"))
+        ClassifierFreeGuidance(Conditioned(), float("nan"))
 
 
 @every_time
 def test_wrappers_nest_and_keep_schedule_and_consistency(t):
     now, x_t = SCHEDULE.at(t), some_x(9)
-    denoiser = ClippedDenoiser(GuidedDenoiser(Conditioned(), 4.0), -0.3, 0.3)
+    denoiser = ClippedDenoiser(ClassifierFreeGuidance(Conditioned(), 4.0), -0.3, 0.3)
     found = denoiser(x_t, now, torch.ones(9))
     assert denoiser.schedule is SCHEDULE
     assert found.x_0.abs().max() <= 0.3

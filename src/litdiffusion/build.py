@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from litdiffusion.callbacks import FinalValidation, Interrupts
 from litdiffusion.codecs import Codec
 from litdiffusion.config import checks, derived
+from litdiffusion.config.guide import Guide
 from litdiffusion.config.make import make, make_a, nodes
 from litdiffusion.config.metrics import make_quality
 from litdiffusion.config.optimizer import lr_schedule_maker, make_optimizer
@@ -84,7 +85,9 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     L.seed_everything(fold_seed(cfg.seed, "init") % 2**32, verbose=False)  # for the initial weights
     exact = exact_denoiser(schedule, codec.latent_law(facts.mixture))
     of_data = {"class_names": facts.class_names, "augment": facts.augment}
-    module = build_module(cfg, codec, schedule, facts.value_range, exact, **of_data)
+    guide = Guide(cfg.guide, cfg, codec, lambda: facts, cfg.trusted)
+    module = build_module(cfg, codec, schedule, guide, facts.value_range, exact, **of_data)
+    module.sampling_denoiser(guidance=module.guidance)  # so that a guide that does not fit is refused at once
     interrupts = Interrupts()
     callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.extra_callbacks, FinalValidation()]
     context = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
@@ -98,6 +101,7 @@ def build_module(
     cfg: DictConfig,
     codec: Codec,
     schedule: NoiseSchedule,
+    guide: Guide,
     value_range: tuple[float, float] | None,
     exact: nn.Module | None = None,
     kind: type[DiffusionModule] = DiffusionModule,
@@ -108,7 +112,7 @@ def build_module(
 
     Args:
         cfg: config of a run or of a checkpoint.
-        codec, schedule: parts made from ``cfg``.
+        codec, schedule, guide: parts made from ``cfg``.
         value_range: smallest and largest value of the data, or None.
         exact: exact denoiser of the data, if it is known.
         kind: class of the module.
@@ -134,7 +138,8 @@ def build_module(
         num_classes=cfg.derived.num_classes,
         conditions=OmegaConf.to_container(cfg.derived.conditions),
         class_dropout=cfg.class_dropout,
-        guidance=guidance_of(cfg, cfg.guidance),
+        guidance=guidance_of(cfg, cfg.guidance, guide.kind),
+        guide=guide,
         class_names=class_names,
         augment=augment,
         description={"config": public(cfg), "value_range": value_range},

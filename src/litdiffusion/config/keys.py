@@ -44,7 +44,8 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("seed", "ema_decay", "class_dropout"), TRAINING | Use.EXPORT | Use.PLAIN),
     # sampling and measuring
     **dict.fromkeys(("sampler", "clip_samples", "metrics", "recipe", "guidance"), TRAINING | Use.EXPORT | Use.PLAIN),
-    **dict.fromkeys(("metrics.cache", "metrics.features.cache"), Use.EXPORT | Use.PLAIN),
+    "guide": TRAINING | Use.EXPORT | Use.PLAIN,
+    **dict.fromkeys(("metrics.cache", "metrics.features.cache", "guide.features.cache"), Use.EXPORT | Use.PLAIN),
     **dict.fromkeys(("metric", "experiment"), TRAINING | Use.PLAIN),
     # training
     **dict.fromkeys(("optimizer", "lr_schedule", "compile"), TRAINING | Use.PLAIN),

@@ -59,6 +59,17 @@ def make(node: DictConfig, path: str, **context: Any) -> Any:
         raise cause if isinstance(cause, UserError) else UserError(f"{path}: {first_line(cause)}") from error
 
 
+def class_of(kind: type[Part], node: DictConfig, path: str) -> type[Part]:
+    """The class that ``node`` names, of which nothing is made yet; refuses one that is not a subclass of ``kind``."""
+    name = node.get("_target_") if OmegaConf.is_dict(node) else None
+    target = _locate(name, path)
+    if not (inspect.isclass(target) and issubclass(target, kind)):
+        raise UserError(
+            f"{path}._target_={name} is not a {kind.__name__}; take one of conf/{path}, or a subclass of it"
+        )
+    return target
+
+
 def nodes(cfg: DictConfig, group: str) -> dict[str, DictConfig]:
     """The parts of a group of named parts (callbacks, logger), by name.
 

@@ -23,7 +23,14 @@ PLACES = {
         f"litdiffusion.{room}."
         for room in (
             *("nets", "codecs", "data", "diffusion.schedules", "diffusion.parameterizations", "diffusion.samplers"),
-            *("diffusion.times", "diffusion.weightings", "diffusion.objectives", "training.optimizers", "training.lr"),
+            *(
+                "diffusion.denoisers",
+                "diffusion.times",
+                "diffusion.weightings",
+                "diffusion.objectives",
+                "training.optimizers",
+                "training.lr",
+            ),
             *("measure.quality", "measure.features"),
         )
     ),
@@ -48,7 +55,7 @@ def kinds() -> dict[str, type]:
     from torch import nn, optim
 
     from litdiffusion import codecs, data
-    from litdiffusion.diffusion import objectives, parameterizations, samplers, schedules, times, weightings
+    from litdiffusion.diffusion import denoisers, objectives, parameterizations, samplers, schedules, times, weightings
     from litdiffusion.measure import quality
 
     return {
@@ -57,6 +64,7 @@ def kinds() -> dict[str, type]:
         "schedule": schedules.NoiseSchedule,
         "parameterization": parameterizations.Parameterization,
         "sampler": samplers.Sampler,
+        "guide": denoisers.Guidance,
         "times": times.TimeSampler,
         "weighting": weightings.Weighting,
         "objective": objectives.DenoisingObjective,
@@ -92,6 +100,8 @@ def checked_part(
             **{key: checker.argument(value, None, f"{section}.{key}") for key, value in settings.items()},
             "scheduler": checker.part(node["scheduler"], kind, f"{section}.scheduler"),
         }
+    if section == "guide" and isinstance(node, Mapping):
+        return checker.guide(node, kind)
     return checker.part(node, kind, section)
 
 
@@ -168,6 +178,16 @@ class _Checker:
             if key not in dropped
         }
         return arguments | {key: value for key, value in self.paths.items() if _is_path(hints.get(key))}
+
+    def guide(self, node: Mapping[str, Any], kind: type) -> dict[str, Any]:
+        """A guidance; what `config.guide.Guide` loads for it is a part of its own, or a path that is left out."""
+        from litdiffusion.measure.features import Features
+
+        part = self.part({key: value for key, value in node.items() if key not in ("ckpt", "features")}, kind, "guide")
+        part |= {"ckpt": None} if "ckpt" in node else {}
+        return part | (
+            {"features": self.part(node["features"], Features, "guide.features")} if "features" in node else {}
+        )
 
     def argument(self, value: Any, hint: Any, path: str, own: bool = False) -> Any:
         """A plain value as it is; a nested part only where the signature takes one, or in a trusted package."""

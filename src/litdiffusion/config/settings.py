@@ -10,6 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from litdiffusion.data import Facts
 from litdiffusion.data.conditions import CLASS, chosen_columns
+from litdiffusion.diffusion.denoisers import ClassifierFreeGuidance, Guidance
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import FILE as RECORD
 from litdiffusion.runs.record import how_to_leave
@@ -182,22 +183,28 @@ def is_conditional(cfg: DictConfig) -> bool:
     return bool(cfg.derived.num_classes or cfg.derived.get("conditions"))
 
 
-def guidance_of(cfg: DictConfig, weight: float | str | None = "auto") -> float:
-    """The weight of classifier-free guidance (see `GuidedDenoiser`) for samples of a model with this config.
+def guidance_of(
+    cfg: DictConfig, weight: float | str | None = "auto", kind: type[Guidance] = ClassifierFreeGuidance
+) -> float:
+    """The weight of a kind of guidance for samples of a model with this config.
 
-    ``auto`` is `GUIDANCE` for images of a model that knows p(x) beside p(x | class), else 1, which is none.
+    ``auto`` is `GUIDANCE` for images of a model that can be guided so, and for a ``kind.always``; else 1, which is
+    none. Classifier-free guidance needs a model that knows p(x) beside p(x | class).
 
     Raises:
-        UserError: no finite number, or a weight other than 1 for a model without classes, or without p(x).
+        UserError: no finite number, or a weight other than 1 for a model without the classes, or p(x), that it needs.
     """
     classes, drops = cfg.derived.num_classes, cfg.class_dropout
+    told, lacks = is_conditional(cfg) if kind.needs_null_class else classes, None
+    if kind.needs_classes and not told:
+        lacks = "conditional=true"
+    elif kind.needs_null_class and not drops:
+        lacks = "class_dropout above 0"
     if weight == "auto":
-        return GUIDANCE if classes and drops and len(cfg.derived.shape) == 3 else 1.0
+        weight = GUIDANCE if kind.always or (lacks is None and classes and len(cfg.derived.shape) == 3) else 1.0
     _require("guidance", weight, _is_number(weight) and math.isfinite(weight), "a finite number, or auto; 1 is none")
-    if weight != 1 and not is_conditional(cfg):
-        raise UserError(f"guidance={weight} needs a model that was trained with conditional=true; leave it out")
-    if weight != 1 and not drops:
-        raise UserError(f"guidance={weight} needs a model that was trained with class_dropout above 0; leave it out")
+    if weight != 1 and lacks:
+        raise UserError(f"guidance={weight} needs a model that was trained with {lacks}; leave it out")
     return float(weight)
 
 

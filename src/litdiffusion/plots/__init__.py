@@ -7,7 +7,7 @@ first use.
 
 from litdiffusion.plots.animation import trajectory_gif, walk_gif
 from litdiffusion.plots.clouds import cloud_picture
-from litdiffusion.plots.curves import Curve, quality_picture
+from litdiffusion.plots.curves import Curve, guidance_picture, quality_picture
 from litdiffusion.plots.field import FieldPanel, field_picture
 from litdiffusion.plots.grids import field_grid, field_grids
 from litdiffusion.plots.images import image_grid, pairs_picture, trajectory_sheet
@@ -23,6 +23,7 @@ __all__ = [
     "field_grids",
     "field_picture",
     "forward_picture",
+    "guidance_picture",
     "image_grid",
     "pairs_picture",
     "path_picture",

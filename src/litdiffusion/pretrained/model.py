@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from litdiffusion.build import build_denoiser
 from litdiffusion.codecs import Codec
+from litdiffusion.config.guide import DEFAULT, Guide
 from litdiffusion.config.make import make, make_a
 from litdiffusion.config.received import check_plain, checked_description, checked_part
 from litdiffusion.config.settings import guidance_of
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.data.batch import Batch
-from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser
+from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser
 from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
@@ -153,6 +154,7 @@ class Pretrained:
         *,
         clip: bool = True,
         guidance: float | None = None,
+        guide: Guide | None = None,
         batch_size: int = 256,
         device: str = "auto",
     ) -> Tensor:
@@ -160,19 +162,29 @@ class Pretrained:
 
         ``class_label`` and ``condition`` as in `told`.
         """
-        draws = self.draws(self.sampler, device_for(device), clip, guidance)
+        draws = self.draws(self.sampler, device_for(device), clip, guidance, guide)
         return draw_samples(draws, n, seed, batch_size, self.told(n, class_label, condition))
 
-    def draws(self, sampler: Sampler, device: torch.device, clip: bool = True, guidance: float | None = None) -> Draws:
-        """Draws samples in data space by ``sampler``, guided by a weight, or else by that of the training run."""
-        guidance = guidance_of(self.config, self.config.guidance if guidance is None else guidance)
-        return Draws(sampler, self.denoiser_on(device, clip, guidance), self.shape, self.codec.decode, device)
+    def draws(
+        self,
+        sampler: Sampler,
+        device: torch.device,
+        clip: bool = True,
+        guidance: float | None = None,
+        guide: Guide | None = None,
+    ) -> Draws:
+        """Draws samples in data space by ``sampler``; weight and kind of guidance are by default the training run's."""
+        denoiser = self.denoiser_on(device, clip, self.weight(guidance, guide), guide)
+        return Draws(sampler, denoiser, self.shape, self.codec.decode, device)
 
-    def denoiser_on(self, device: torch.device, clip: bool, guidance: float = 1.0) -> nn.Module:
+    def denoiser_on(
+        self, device: torch.device, clip: bool, guidance: float = 1.0, guide: Guide | None = None
+    ) -> nn.Module:
         """The denoiser on a device, guided by the weight ``guidance``; ``clip`` limits x_0 to the data's range."""
-        denoiser = self.denoiser.to(device)
-        if guidance_of(self.config, guidance) != 1:
-            denoiser = GuidedDenoiser(denoiser, guidance)
+        denoiser: nn.Module = self.denoiser.to(device)
+        guide = guide or self.guide()
+        if guidance_of(self.config, guidance, guide.kind) != 1:
+            denoiser = guide(denoiser, guidance).to(device)
         clip_range = self.codec.latent_range(self.value_range, self.shape) if clip else None
         return denoiser if clip_range is None else ClippedDenoiser(denoiser, *clip_range)
 
@@ -213,6 +225,20 @@ class Pretrained:
     def condition_names(self) -> list[str]:
         """Names of the continuous conditions, in the order of their columns."""
         return [scale["name"] for scale in self.conditions]
+
+    def weight(self, guidance: float | None = None, guide: Guide | None = None) -> float:
+        """The weight of guidance that ``guidance`` stands for; None is that of the training run."""
+        guidance = self.config.guidance if guidance is None else guidance
+        return guidance_of(self.config, guidance, (guide or self.guide()).kind)
+
+    def guide(self, node: DictConfig | None = None, root: str | None = None, path: str | None = None) -> Guide:
+        """The guidance of a config of ``conf/guide``; None is that of the training run.
+
+        Nothing is loaded before it is used. Classifier guidance needs the data then; ``root``, ``path``: see `data`.
+        """
+        if node is None:
+            node = self.part("guide", {"cache": f"{_root(root)}/metrics"}) if self.has("guide") else DEFAULT
+        return Guide(node, self.config, self.codec, lambda: self.data(root, path), self._trust)
 
     def class_labels(self, n: int, class_label: ClassChoice = None) -> Tensor | None:
         """The class labels (n,) of n samples: ``class_label`` repeated in turn, by default all classes in turn.

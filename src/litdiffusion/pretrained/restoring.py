@@ -40,7 +40,9 @@ def restored_module(
     schedule = make(config.schedule, "schedule")
     augment = augment_of(data.get("augment") if isinstance(data, Mapping) else None)
     of_data = {"class_names": pretrained.class_names, "augment": augment}
-    module = build_module(config, pretrained.codec, schedule, pretrained.value_range, kind=kind, **of_data)
+    module = build_module(
+        config, pretrained.codec, schedule, pretrained.guide(), pretrained.value_range, kind=kind, **of_data
+    )
     module.load_state_dict(content["state_dict"], strict=strict)
     module.on_load_checkpoint({key: value for key, value in content.items() if key != "loops"})
     return module.eval()

@@ -37,7 +37,8 @@ def sample_to_files(cfg: DictConfig) -> Path:
     told = pretrained.told(cfg.n, cfg.class_label, cfg.condition)
     if left := [name for i, name in enumerate(pretrained.condition_names[::-1]) if told[:, -1 - i].isnan().all()]:
         print(f"not told: {', '.join(left[::-1])} (condition.{left[-1]}=...); the samples have any value of the data")
-    draws = pretrained.draws(sampler, device_for(cfg.device), cfg.clip, cfg.guidance)
+    guide = pretrained.guide(cfg.get("guide"), cfg.data_root, cfg.data_path)
+    draws = pretrained.draws(sampler, device_for(cfg.device), cfg.clip, cfg.guidance, guide)
     folder = folder_for(cfg, "samples", "samples.npz")
     begin = time.perf_counter()
     samples = draw_samples(draws, cfg.n, cfg.seed, cfg.batch_size, told)

@@ -1,8 +1,9 @@
-"""The quality of checkpoints for every sampler and number of steps: a table, a csv file, a plot, and W&B."""
+"""The quality of checkpoints for every sampler, number of steps and guidance: a table, a csv file, plots, and W&B."""
 
 import math
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,22 +15,25 @@ from tqdm import tqdm
 
 from litdiffusion.config.settings import require_int
 from litdiffusion.diffusion.levels import Level
+from litdiffusion.diffusion.samplers import Draws
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import Estimate
-from litdiffusion.plots import Curve, quality_picture
+from litdiffusion.plots import Curve, guidance_picture, quality_picture
 from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.reports.accuracy import accuracy_numbers
 from litdiffusion.reports.dashboard import show_report
 from litdiffusion.reports.pictures import write_checks
-from litdiffusion.reports.subjects import NamedSampler, Subject, check_choices, fitting_samplers, subjects
+from litdiffusion.reports.subjects import NamedSampler, Subject, as_list, check_choices, fitting_samplers, subjects
 from litdiffusion.reports.table import Row, text_table, write_csv
 from litdiffusion.runs.files import write_picture
 
 SAMPLES = {1: 10_000, 3: 1000}
 """Number of dimensions of one sample -> default number of samples; images cost more than points."""
 PLAIN = {"ema": "plain average", "raw": "raw weights"}
-LEADING = ("checkpoint", "weights", "sampler", "calls", "seconds")
+LEADING = ("checkpoint", "weights", "sampler", "calls", "guidance", "seconds")
+SHARES = ("precision", "recall", "class_accuracy")
+"""Measures in [0, 1] that are shown beside the headline against the weight of guidance."""
 
 
 class Samples(NamedTuple):
@@ -44,12 +48,12 @@ class Samples(NamedTuple):
 
 
 def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path:
-    """Measures every checkpoint x weights x sampler x steps, prints the table and returns the folder of the files.
+    """Measures every checkpoint x weights x sampler x steps x guidance, prints the table, returns the files' folder.
 
     ``quality.csv`` holds all numbers with spread and n, ``quality.png`` shows them against network calls, and
-    ``ema.png`` against the widths of ``cfg.ema``. The samples
-    of the first row are shown, for images with their nearest training images. Non-finite samples are neither measured
-    nor shown. ``samplers`` is the folder of the sampler group's yamls.
+    ``ema.png`` against the widths of ``cfg.ema``, ``guidance.png`` against the weight of guidance, if there are
+    several. The samples of the first row are shown, for images with their nearest training images. Non-finite samples
+    are neither measured nor shown. ``samplers`` is the folder of the sampler group's yamls.
     """
     _check(cfg, samplers)
     chosen = list(subjects(cfg))
@@ -71,14 +75,20 @@ def _check(cfg: DictConfig, samplers: Path) -> None:
     for name, least in {"sets": 1, "batch_size": 1, "seed": 0, **optional}.items():
         require_int(cfg, name, least)
     check_choices(cfg, samplers)
+    if not as_list(cfg.guidance):
+        raise UserError("guidance=[] names no weight; give numbers such as [1,1.5,2,3], or leave it out")
 
 
 def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path) -> Iterator[Row]:
     """Yields one row at a time. The first row of all writes pictures; the first row of a subject has the accuracy."""
     for number, subject in enumerate(chosen):
-        for index, named in enumerate(fitting_samplers(cfg, subject.pretrained, samplers)):
-            samples = _draw(cfg, subject, named)
-            row = _measure_row(cfg, subject, named, samples)
+        guide = subject.pretrained.guide(cfg.get("guide"), cfg.data_root, cfg.data_path)
+        weights = [subject.pretrained.weight(weight, guide) for weight in as_list(cfg.guidance)]
+        walks = product(fitting_samplers(cfg, subject.pretrained, samplers), weights)
+        for index, (named, weight) in enumerate(walks):
+            draws = subject.pretrained.draws(named.sampler, device_for(cfg.device), cfg.clip, weight, guide)
+            samples = _draw(cfg, subject, named.name, draws)
+            row = _measure_row(cfg, subject, named, weight, samples)
             finite = subject.quality.headline in row
             if finite and number == index == 0:
                 row |= write_checks(folder, subject, samples.x, samples.class_labels)
@@ -87,19 +97,22 @@ def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path) 
             yield row
 
 
-def _measure_row(cfg: DictConfig, subject: Subject, named: NamedSampler, samples: Samples) -> Row:
+def _measure_row(cfg: DictConfig, subject: Subject, named: NamedSampler, weight: float, samples: Samples) -> Row:
     n = len(samples.x) // cfg.sets
     row: Row = {
         "checkpoint": subject.name,
         "weights": subject.weights,
         "sampler": named.name,
         "calls": named.sampler.calls(subject.pretrained.denoiser.schedule),
+        "guidance": weight,
         "seconds": samples.seconds / cfg.sets,
         "n": n,
     }
     if subject.width is not None:
         row["width"] = subject.width
     line = f"{subject.name}, {subject.weights}, {named.name}, {row['calls']} calls, {row['seconds']:.1f} s:"
+    guided = "" if weight == 1 else f"guidance {weight:g}, "
+    line = f"{subject.name}, {subject.weights}, {named.name}, {row['calls']} calls, {guided}{row['seconds']:.1f} s:"
     if not samples.x.isfinite().all():
         print(f"{line} samples are not finite and are not measured", flush=True)
         return row
@@ -109,15 +122,14 @@ def _measure_row(cfg: DictConfig, subject: Subject, named: NamedSampler, samples
     return row | measured
 
 
-def _draw(cfg: DictConfig, subject: Subject, named: NamedSampler) -> Samples:
-    pretrained, device = subject.pretrained, device_for(cfg.device)
+def _draw(cfg: DictConfig, subject: Subject, name: str, draws: Draws) -> Samples:
+    pretrained = subject.pretrained
     each = cfg.n or SAMPLES[len(pretrained.shape)]
     class_labels, told = pretrained.told_like(subject.quality.data, each, cfg.seed)
     n, parts = each * cfg.sets, []
     size = min(cfg.batch_size, n)
-    draws = pretrained.draws(named.sampler, device, cfg.clip, cfg.guidance)
     begin = time.perf_counter()
-    with tqdm(total=n, unit="sample", desc=named.name, mininterval=0.5, leave=False) as bar:
+    with tqdm(total=n, unit="sample", desc=name, mininterval=0.5, leave=False) as bar:
         for index in range(math.ceil(n / size)):
             end = draws.block(index, size, fold_seed(cfg.seed, "evaluation"), told)
             parts.append(end.x.cpu())
@@ -134,13 +146,18 @@ def _report(cfg: DictConfig, chosen: list[Subject], rows: list[Row], folder: Pat
     rivals = quality.rivals(rows[0]["n"])
     lines = rows + [{"checkpoint": name, **measured} for name, measured in rivals.items()]
     measures = [name for name in dict.fromkeys(key for row in lines for key in row) if _is_measure(lines, name)]
-    print(text_table(lines, [*LEADING, *measures]))
+    guided = any(row.get("guidance", 1) != 1 for row in rows)
+    print(text_table(lines, [*(name for name in LEADING if guided or name != "guidance"), *measures]))
     print(quality.legend())
     write_csv(folder / "quality.csv", lines)
     levels = {name: measured[quality.headline].value for name, measured in rivals.items()}
     write_picture(folder / "quality.png", quality_picture(_curves(rows, quality.headline), levels, quality.headline))
     if cfg.ema is not None:
         write_picture(folder / "ema.png", _width_picture(rows, levels, quality.headline))
+    if len({row["guidance"] for row in rows}) > 1:
+        shares = {name: _curves(rows, name, "guidance") for name in SHARES}
+        swept = _curves(rows, quality.headline, "guidance")
+        write_picture(folder / "guidance.png", guidance_picture(swept, levels, quality.headline, shares))
     if cfg.wandb:
         show_report(cfg, folder, lines, chosen)
     print(f"evaluation: {folder}")
@@ -150,14 +167,17 @@ def _is_measure(rows: list[Row], name: str) -> bool:
     return any(isinstance(row.get(name), Estimate) for row in rows)
 
 
-def _curves(rows: list[Row], headline: str) -> list[Curve]:
-    """One curve over network calls for each checkpoint, choice of weights and sampler."""
+def _curves(rows: list[Row], measure: str, over: str = "calls") -> list[Curve]:
+    """The curves of a measure over network calls, or over ``guidance``: one for each value of all else."""
     several = len({(row["checkpoint"], row["weights"]) for row in rows}) > 1
+    other = {"calls": "guidance", "guidance": "calls"}[over]
+    varies = len({row.get(other) for row in rows}) > 1
     groups: dict[str, list[tuple[float, float, float]]] = {}
     for row in rows:
-        if row["calls"] and headline in row:
+        if row[over] is not None and measure in row:
             name = f"{row['sampler']}, {row['checkpoint']} {row['weights']}" if several else str(row["sampler"])
-            groups.setdefault(name, []).append((row["calls"], *row[headline][:2]))
+            name += f", {other} {row[other]:g}" if varies and row[other] is not None else ""
+            groups.setdefault(name, []).append((row[over], *row[measure][:2]))
     return [Curve(name, sorted(points)) for name, points in groups.items()]
 
 

@@ -1,5 +1,6 @@
 """Lightning's ``validate``, ``test`` and ``predict`` for a trained denoiser: losses and samples."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from litdiffusion.codecs import Codec
 from litdiffusion.data.base import as_batch
 from litdiffusion.data.batch import Batch
-from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, ExactOutput, GuidedDenoiser
+from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, ExactOutput
 from litdiffusion.diffusion.levels import Noise, per_sample_noise, seeded_noise
 from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.diffusion.samplers import Draws, Sampler
@@ -45,6 +46,7 @@ class Evaluation(L.LightningModule):
     conditions: list[dict[str, Any]]
     clock: Clock
     guidance: float
+    _guide: Callable[[nn.Module, float], nn.Module]
     _clip: tuple[float, float] | None
     _exact_output: list[ExactOutput]
 
@@ -133,10 +135,13 @@ class Evaluation(L.LightningModule):
         return [scale["name"] for scale in self.conditions]
 
     def sampling_denoiser(self, weights: str = "ema", guidance: float = 1.0) -> nn.Module:
-        """The denoiser with averaged ("ema") or current ("raw") weights, clipped if the module has a ``clip`` range."""
+        """The denoiser with averaged ("ema") or current ("raw") weights, guided with this weight (1: not guided).
+
+        It is clipped if the module has a ``clip`` range.
+        """
         check_weights(weights)
         chosen = self.ema.model if weights == "ema" else self.denoiser
-        chosen = chosen if guidance == 1 else GuidedDenoiser(chosen, guidance)
+        chosen = chosen if guidance == 1 else self._guide(chosen, guidance).to(self.device)
         return chosen if self._clip is None else ClippedDenoiser(chosen, *self._clip)
 
     @property

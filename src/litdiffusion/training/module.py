@@ -11,7 +11,7 @@ from litdiffusion.codecs import Codec, Identity
 from litdiffusion.data.augment import Augment
 from litdiffusion.data.base import as_batch
 from litdiffusion.data.batch import Batch
-from litdiffusion.diffusion.denoisers import Denoiser, ExactOutput
+from litdiffusion.diffusion.denoisers import ClassifierFreeGuidance, Denoiser, ExactOutput
 from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.diffusion.samplers import Ancestral, Sampler
 from litdiffusion.diffusion.seeding import fold_seed, seed_generators
@@ -55,7 +55,8 @@ class DiffusionModule(Evaluation):
         num_classes: number of classes of a conditional model; 0: class labels are not used.
         class_dropout: share of training items whose class is dropped, so that the net also learns p(x); with
             continuous conditions see `with_dropout`.
-        guidance: weight of classifier-free guidance for samples with classes (see `GuidedDenoiser`); 1: none.
+        guidance: weight of the guidance of samples (see `Guidance`); 1: none.
+        guide: function (denoiser, weight) -> guided denoiser: a class of `Guidance`, or a partial of one.
         exact_denoiser: exact denoiser of the data, if known: its loss is the smallest that can be reached.
         class_names: names of the classes of a conditional model, for pictures and scripts; empty: they have none.
         augment: random changes of training images, the same in every run with this seed; None: no changes.
@@ -81,6 +82,7 @@ class DiffusionModule(Evaluation):
         num_classes: int = 0,
         class_dropout: float = 0.1,
         guidance: float = 1.0,
+        guide: Callable[[nn.Module, float], nn.Module] = ClassifierFreeGuidance,
         exact_denoiser: nn.Module | None = None,
         class_names: Sequence[str] = (),
         augment: Augment | None = None,
@@ -103,7 +105,7 @@ class DiffusionModule(Evaluation):
         self.augment = augment
         parts = {"codec": self.codec, "sampler": self.sampler, "optimizer": optimizer, "lr_schedule": lr_schedule}
         parts |= {"ema_decay": ema_decay, "seed": seed, "class_dropout": class_dropout}
-        parts |= {"guidance": guidance}
+        parts |= {"guidance": guidance, "guide": guide}
         parts["skip_nonfinite"] = skip_nonfinite
         told = num_classes, self.conditions
         described = description or description_of(denoiser, objective, clip, self.shape, *told, parts)
@@ -114,6 +116,7 @@ class DiffusionModule(Evaluation):
         self.progress = Progress()
         self._optimizer, self._lr_schedule = optimizer, lr_schedule
         self._clip, self._class_dropout, self.guidance = clip, class_dropout, guidance
+        self._guide = guide
         self._lr: float | None = None
         self._is_set_up = False
         self._settings: dict[str, Any] | None = None

@@ -6,19 +6,25 @@ from litdiffusion.diffusion.denoisers.analytic import (
     empirical_denoiser,
     exact_denoiser,
 )
+from litdiffusion.diffusion.denoisers.autoguidance import Autoguidance
+from litdiffusion.diffusion.denoisers.classifier_free import ClassifierFreeGuidance
+from litdiffusion.diffusion.denoisers.classifier_guidance import ClassifierGuidance
 from litdiffusion.diffusion.denoisers.clipped import ClippedDenoiser
-from litdiffusion.diffusion.denoisers.guided import GuidedDenoiser
+from litdiffusion.diffusion.denoisers.guidance import Guidance
 from litdiffusion.diffusion.denoisers.learned import Denoiser
 from litdiffusion.diffusion.denoisers.mixed import MixedClasses
 from litdiffusion.diffusion.denoisers.wrapper import DenoiserWrapper, with_x_0
 
 __all__ = [
+    "Autoguidance",
+    "ClassifierFreeGuidance",
+    "ClassifierGuidance",
     "ClippedDenoiser",
     "Denoiser",
     "DenoiserWrapper",
     "ExactOutput",
     "GaussianMixtureDenoiser",
-    "GuidedDenoiser",
+    "Guidance",
     "MixedClasses",
     "empirical_denoiser",
     "exact_denoiser",
