@@ -1,5 +1,6 @@
 """Callbacks that make pictures, measure and save while a run trains."""
 
+from litdiffusion.callbacks.autoencoding import LatentWalk, Reconstructions
 from litdiffusion.callbacks.field import Field
 from litdiffusion.callbacks.final_samples import FinalSamples
 from litdiffusion.callbacks.final_validation import FinalValidation
@@ -20,8 +21,10 @@ __all__ = [
     "Interrupts",
     "LangevinPath",
     "LastCheckpoint",
+    "LatentWalk",
     "LiveLikelihood",
     "LiveQuality",
+    "Reconstructions",
     "StepProgress",
     "Stopped",
     "Trajectory",

@@ -1,8 +1,9 @@
 """Networks ``net(x, noise_label, class_label) -> tensor shaped like x``, which know nothing of diffusion."""
 
-from litdiffusion.nets.adapter import Adapter
+from litdiffusion.nets.adapter import Adapter, AutoencoderAdapter
+from litdiffusion.nets.autoencoder import Autoencoder
 from litdiffusion.nets.mlp import MLP
 from litdiffusion.nets.source_unet import SourceUNet
 from litdiffusion.nets.unet import UNet
 
-__all__ = ["MLP", "Adapter", "SourceUNet", "UNet"]
+__all__ = ["MLP", "Adapter", "Autoencoder", "AutoencoderAdapter", "SourceUNet", "UNet"]
