@@ -129,6 +129,8 @@ def small(overrides: Sequence[str]) -> list[str]:
     net = {
         "unet": ["model.channels=[8]"],
         "source_unet": ["model.base_channels=8"],
+        "dit": ["model.width=16", "model.depth=1"],
+        "diffusers_dit": ["model.net.num_attention_heads=1", "model.net.num_layers=1"],
         "diffusers_unet": ["model.net.block_out_channels=[8,8]"],
     }
     return [
@@ -158,7 +160,7 @@ def draw(source: random.Random) -> list[str]:
     """The overrides of one case: up to two choices of groups, up to three values, sometimes an unknown key."""
     groups = {group: source.choice(choices(group)) for group in source.sample(GROUPS, source.choice([0, 1, 1, 2]))}
     if groups.get("data") == "digits" and source.random() < 0.8:
-        groups["model"] = source.choice(["unet", "source_unet", "diffusers_unet"])
+        groups["model"] = source.choice(["unet", "dit", "source_unet", "diffusers_unet", "diffusers_dit"])
     misspelt = {group: name[:-1] if source.random() < 0.03 else name for group, name in groups.items()}
     known = [key for key in sorted(VALUES) if source.random() < 0.03 or fits(key, groups)]
     keys = source.sample(known, source.choice([0, 1, 1, 2, 3]))

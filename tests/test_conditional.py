@@ -341,7 +341,7 @@ def test_guidance_needs_a_model_that_was_also_trained_without_classes(built, tmp
     ("options", "message"),
     [
         (["conditional=true"], "conditional=true needs labelled data"),
-        (["conditional=perhaps"], "conditional must be true, false or auto, got 'perhaps'"),
+        (["conditional=perhaps"], "conditional must be true, false or auto, or a list of .*, got 'perhaps'"),
         (["class_dropout=1"], r"class_dropout must be a number in \[0, 1\); 0.1 is usual, got 1"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",

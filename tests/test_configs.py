@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import CONF, TINY_UNET, composed
 from fakes import write_cifar10, write_mnist, write_pictures
+from parts import words_for_net
 from tables import points, write_csv
 
 from litdiffusion.config.make import make
@@ -45,13 +46,10 @@ def overrides_for(group: str, choice: str, tmp_path: Path, monkeypatch: pytest.M
     if (group, choice) == ("data", "torchvision"):
         fake = "data.options={size: 40, image_size: [3, 8, 8]}"
         return ["data=torchvision", "data.name=FakeData", fake, *SMALL_NET, "data.val_size=8"]
-    if (group, choice) == ("model", "unet"):
-        return TINY_UNET
-    if (group, choice) == ("model", "source_unet"):
-        return ["data=digits", "data.batch_size=8", "model=source_unet", "model.base_channels=8", "model.depth=1"]
-    if (group, choice) == ("model", "diffusers_unet"):
-        pytest.importorskip("diffusers", reason="the third-party U-Net needs diffusers")
-        return ["data=digits", "data.batch_size=8", "model=diffusers_unet", "model.net.block_out_channels=[8,8]"]
+    if group == "model":
+        if choice.startswith("diffusers"):
+            pytest.importorskip("diffusers", reason="nets of another package")
+        return words_for_net(choice)
     return [f"{group}={choice}", *NEEDS.get((group, choice), [])]
 
 

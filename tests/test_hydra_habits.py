@@ -110,7 +110,7 @@ def test_null_in_an_experiments_defaults(command, tmp_path):
     [
         (
             ["model=null"],
-            "model=null leaves the run without a part that it needs; take one of diffusers_unet, mlp, source_unet, ",
+            "model=null leaves the run without a part that it needs; take one of diffusers_dit, diffusers_unet, ",
         ),
         (["-m", "recipe=null,edm"], "a sweep needs named choices; recipe is one of ddpm"),
     ],

@@ -15,6 +15,13 @@ ELSEWHERE = {
     "sample": "test_cli",
 }
 SHORTEST = {
+    "backbones": (
+        [
+            *("spiral", "data.size=160", "data.batch_size=16", "--rounds", "1", "--steps", "2", "--only-print"),
+            *("--budget", "0.01", "--n", "100", "--net", "mlp"),
+        ],
+        r"(?s)wasserstein over floor.*`mlp` \| 33.794 \| 0.0668 \|",
+    ),
     "benchmark": (
         ["--rounds", "1", "--steps", "1", "data.batch_size=8"],
         r"(?s)toy .*mlp .*mnist .*bare loop",

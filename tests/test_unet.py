@@ -116,6 +116,21 @@ def test_attention_is_its_formula():
     assert torch.allclose(part(x), x + conv2d(mixed, part.out.weight, part.out.bias), atol=1e-5)
 
 
+def test_attention_at_chosen_levels_lets_far_pixels_meet():
+    x, label = torch.zeros(1, 2, 16, 16), torch.rand(1)
+    far = x.clone()
+    far[..., 0, 0] = 5.0
+    for levels, meets in (([], False), ([0], True), ([1], True), ([0, 1], True)):
+        model = net((2, 16, 16), attention=levels, patch=1)
+        assert (not torch.equal(model(x, label)[..., 15, 15], model(far, label)[..., 15, 15])) == meets
+        assert sum(isinstance(part, Attention) for part in model.modules()) == 2 * (0 in levels) + (1 in levels)
+    torch.manual_seed(3)
+    default = UNet((2, 16, 16), (0.0, 1.0), [8, 16]).state_dict()
+    torch.manual_seed(3)
+    chosen = UNet((2, 16, 16), (0.0, 1.0), [8, 16], attention=[1]).state_dict()
+    assert all(torch.equal(value, chosen[name]) for name, value in default.items())
+
+
 def test_noise_label_and_class_act_through_the_embedding_alone():
     model, x = net(num_classes=3), torch.randn(1, 2, 8, 8)
     outs = [model(x, torch.tensor([u]), torch.tensor([k])) for u, k in ((0.2, 0), (0.7, 0), (0.2, 1), (0.2, 3))]
@@ -168,7 +183,9 @@ def test_small_images_are_not_divided_into_patches():
         ({"shape": (2,)}, "needs image data of shape"),
         ({"channels": []}, r"model\.channels must be the width of each level"),
         ({"channels": [8, 0]}, r"model\.channels must be the width of each level"),
-        ({"channels": [8, 40]}, r"a last width that is a multiple of 32, or less than it"),
+        ({"channels": [8, 40]}, r"a width that is a multiple of 32, or less than it, at level 1"),
+        ({"channels": [40, 8], "attention": [0]}, r"a width that is a multiple of 32, or less than it, at level 0"),
+        ({"attention": [2]}, r"a list of levels from 0 \(the full size\) to 1, got \[2\]"),
         ({"blocks": 0}, r"model\.blocks must be a whole number of at least 1, got 0"),
         ({"patch": 0}, r"model\.patch must be a whole number"),
         ({"embedding_dim": 1.5}, r"model\.embedding_dim must be a whole number"),

@@ -135,6 +135,7 @@ def build_module(
         exact_denoiser=exact,
         skip_nonfinite=cfg.skip_nonfinite,
         num_classes=cfg.derived.num_classes,
+        conditions=OmegaConf.to_container(cfg.derived.conditions),
         class_dropout=cfg.class_dropout,
         guidance=guidance_of(cfg, cfg.guidance),
         class_names=class_names,

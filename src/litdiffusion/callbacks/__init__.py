@@ -1,6 +1,7 @@
 """Callbacks that make pictures, measure and save while a run trains."""
 
 from litdiffusion.callbacks.autoencoding import LatentWalk, Reconstructions
+from litdiffusion.callbacks.condition_sweep import ConditionSweep
 from litdiffusion.callbacks.field import Field
 from litdiffusion.callbacks.final_samples import FinalSamples
 from litdiffusion.callbacks.final_validation import FinalValidation
@@ -14,6 +15,7 @@ from litdiffusion.callbacks.progress import StepProgress
 from litdiffusion.callbacks.trajectory import Trajectory
 
 __all__ = [
+    "ConditionSweep",
     "Field",
     "FinalSamples",
     "FinalValidation",

@@ -7,6 +7,7 @@ import lightning as L
 from PIL.Image import Image
 from torch import Tensor
 
+from litdiffusion.callbacks.conditions import told_as_in_data
 from litdiffusion.callbacks.pictures import (
     display_range,
     facts_for,
@@ -23,7 +24,7 @@ from litdiffusion.measure.quality import Measured, Quality
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.class_labels import class_captions, classes_in_proportion, classes_in_turn, grid_columns
+from litdiffusion.training.class_labels import class_captions, classes_in_turn, grid_columns
 from litdiffusion.training.evaluation import check_weights
 
 POINTS, FEW_POINTS = 10_000, 2_000
@@ -37,12 +38,13 @@ class FinalSamples(L.Callback):
 
     Vectors are also measured, as ``samples/<name>`` in the log and in the run's summary (see `Quality`). Samples that
     end at a noise level (Langevin) are compared with data noised to that level. A conditional model draws images of all
-    classes in turn, and vectors with the class frequencies of the training items.
+    classes in turn, and vectors with the class frequencies of the training items; continuous conditions are those of
+    random training items.
 
     Args:
         run_dir: the run's folder.
         quality: the metrics of vectors; None: no metrics.
-        images: number of images.
+        images: number of images, or of sequences.
         points: number of vectors in a set. None: 10 000; or 2000, and no classical density estimates, if the run has
             fewer than 100 steps, which the line in the terminal says.
         sets: number of independent sets of vectors to draw and measure; they give the spread.
@@ -80,11 +82,9 @@ class FinalSamples(L.Callback):
         if not trainer.is_global_zero:
             return
         with pl_module.clock("samples"):
-            picture = (
-                self._image_grid(trainer, pl_module)
-                if len(pl_module.shape) == 3
-                else self._comparison(trainer, pl_module)
-            )
+            dims = len(pl_module.shape)
+            draw = {1: self._comparison, 2: self._sequences}.get(dims, self._image_grid)
+            picture = draw(trainer, pl_module)
             save_picture(trainer, self.run_dir, "samples", picture, "samples.png")
 
     def summary(self) -> str:
@@ -97,10 +97,15 @@ class FinalSamples(L.Callback):
         captions = class_captions(classes_in_turn(len(samples), module.num_classes), module.class_names)
         return image_grid(samples, grid_columns(len(samples), module.num_classes), display_range(facts), captions)
 
+    def _sequences(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
+        facts = facts_for(self, trainer)
+        end = self._final_state(module, self.images, None, facts)
+        return comparison_picture({"data": facts.reference(self.images), "samples": end.x})
+
     def _comparison(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
         short = self.points is None and trainer.global_step < SHORT
         facts, points = facts_for(self, trainer), self.points or (FEW_POINTS if short else POINTS)
-        class_label = classes_in_proportion(facts.train.class_label, points * self.sets) if module.num_classes else None
+        class_label = told_as_in_data(module, facts, points * self.sets, self.seed)
         end = self._final_state(module, points * self.sets, class_label, facts)
         first = end.x[:points]
         name, quality = target_name(end), self.quality

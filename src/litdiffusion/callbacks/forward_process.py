@@ -26,7 +26,7 @@ class ForwardProcess(L.Callback):
 
     Args:
         run_dir: the run's folder.
-        samples: number of images, one for each row of the sheet.
+        samples: number of images, one for each row of the sheet, or of sequences.
         points: number of vectors in each panel.
         facts: facts about the data; None: those of the trainer's data module.
     """
@@ -40,7 +40,7 @@ class ForwardProcess(L.Callback):
             return
         facts = facts_for(self, trainer)
         images = len(facts.shape) == 3
-        data = facts.training_reference(self.samples if images else self.points)
+        data = facts.training_reference(self.points if len(facts.shape) == 1 else self.samples)
         schedule, noise = pl_module.denoiser.schedule, seeded_noise(fold_seed(0, "forward_process"))
         x_0 = pl_module.codec.encode(data.to(pl_module.device))
         levels = shown_levels(schedule, IMAGE_TIMES if images else VECTOR_TIMES)

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from litdiffusion.callbacks.conditions import told_as_in_data
 from litdiffusion.callbacks.pictures import evaluating, facts_for, limited_sampler
 from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.diffusion.samplers import Draws, State
@@ -16,8 +17,8 @@ from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.class_labels import classes_in_proportion
 from litdiffusion.training.clock import Budget
+from litdiffusion.training.conditions import class_column
 from litdiffusion.training.evaluation import check_weights
 
 BLOCK = {1: 500, 3: 32}
@@ -123,12 +124,12 @@ class LiveQuality(L.Callback):
         """The first ``count`` samples in data space on the CPU, their noise level and their class labels."""
         size, world = min(count, BLOCK.get(len(module.shape), 32)), trainer.world_size
         each = math.ceil(count / (size * world))
-        class_labels = (
-            classes_in_proportion(facts_for(self, trainer).train.class_label, count) if module.num_classes else None
-        )
+        conditional = module.num_classes or module.conditions
+        told = told_as_in_data(module, facts_for(self, trainer), count, self.seed) if conditional else None
         draws = module.draws(limited_sampler(module, self.steps), self.weights)
         seed = fold_seed(self.seed, "live_quality")
-        block = partial(_block, draws, size=size, seed=seed, class_labels=class_labels)
+        block = partial(_block, draws, size=size, seed=seed, class_labels=told)
+        class_labels = class_column(told, module.num_classes)
         with evaluating(module):
             ends = [block(k * world + trainer.global_rank) for k in range(each)]
         own_blocks = torch.stack([end.x for end in ends])  # (each, size, ...)

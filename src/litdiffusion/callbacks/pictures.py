@@ -10,6 +10,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from litdiffusion.callbacks.conditions import told_in_turn
 from litdiffusion.codecs import Codec
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.diffusion.gaussian import diffuse
@@ -42,10 +43,10 @@ def states_of(
 ) -> list[State]:
     """``shown`` evenly spaced states of ``count`` chains with one seed, in data space on the CPU.
 
-    A conditional model draws the classes ``class_label`` (count,), by default those of `classes_in_turn`. If ``facts``
-    is given, a warning names samples that look broken beside it.
+    A conditional model is told ``class_label`` (count, ...), by default that of `told_in_turn`. A warning names samples
+    that look broken beside the ``facts``; without facts a model must have no conditions.
     """
-    class_label = classes_in_turn(count, module.num_classes) if class_label is None else class_label
+    class_label = told_in_turn(module, facts, count, seed) if class_label is None else class_label
     keep = evenly_spaced(len(sampler.levels(module.denoiser.schedule)), shown)
     with evaluating(module):
         states = module.draws(sampler, weights).states(count, seeded_noise(seed), class_label, keep)

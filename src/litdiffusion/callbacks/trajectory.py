@@ -31,13 +31,14 @@ from litdiffusion.training.evaluation import check_weights
 class Trajectory(L.Callback):
     """Shows sampling trajectories at an interval and at the end, always from the same noise.
 
-    Images give a sheet of chains x states. Vectors give one panel per state, with the data beside them. Pictures are
-    saved in ``run_dir/pictures`` and sent to every logger. The last trajectory also becomes an animated GIF.
+    Images give a sheet of chains x states. Vectors and sequences give one panel per state, with the data beside them.
+    Pictures are saved in ``run_dir/pictures`` and sent to every logger. The last trajectory also becomes an animated
+    GIF.
 
     Args:
         run_dir: the run's folder.
         every_n_steps: interval in steps, 10 in the MNIST source; None: at every validation.
-        chains: number of chains of images.
+        chains: number of chains of images and of sequences, of which a picture shows six.
         points: number of points of vector data. Chain i of a conditional model has the class ``i % num_classes``.
         shown: number of states in a picture, evenly spaced, including the first and the last.
         steps: largest number of network calls per picture; a longer chain is respaced, except with Langevin dynamics.
@@ -125,7 +126,7 @@ class Trajectory(L.Callback):
         self.pictured.append(step)
 
     def _states(self, trainer: L.Trainer, module: DiffusionModule) -> list[State]:
-        count, facts = self.chains if len(module.shape) == 3 else self.points, facts_for(self, trainer)
+        count, facts = self.points if len(module.shape) == 1 else self.chains, facts_for(self, trainer)
         seed = fold_seed(self.seed, "trajectory")
         return states_of(
             module, limited_sampler(module, self.steps), count, self.weights, seed, self.shown, facts=facts

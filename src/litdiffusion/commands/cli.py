@@ -1,7 +1,5 @@
 """The command line around Hydra: bad input ends in one line and exit status 2. Imports no torch."""
 
-import atexit
-import gc
 import os
 import sys
 import traceback
@@ -38,7 +36,6 @@ def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     warnings.showwarning = _one_line_warning
     sys.excepthook = _masked_traceback
-    atexit.register(gc.freeze)  # else Python looks through all objects of torch for garbage once more: a second
     _JOB_STARTED.clear()
     resolvers.forget_folders()
     secrets.forget()

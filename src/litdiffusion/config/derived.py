@@ -16,8 +16,9 @@ from litdiffusion.codecs import Codec
 from litdiffusion.config.codecs import made_codec
 from litdiffusion.config.make import make_a
 from litdiffusion.config.metrics import METRICS
-from litdiffusion.config.settings import diffuses, num_classes_of
+from litdiffusion.config.settings import conditions_of, diffuses, num_classes_of
 from litdiffusion.data import Facts, Scale, facts_of, items_for_scale, scale_of
+from litdiffusion.data.conditions import CLASS, condition_scales
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training.hardware import precision_for
@@ -52,13 +53,19 @@ def merged(
     scale = scale_of(codec.encode(items))
     values = {**of_data(cfg, facts, codec, scale), **of_hardware(cfg, facts), **constants, **measured}
     with open_dict(result):
-        result.conditional = values["num_classes"] > 0
+        result.conditional = _told(values)
         result.data.update(getattr(facts, "found", {}))
     result = _with_derived(result, values | of_metric(cfg, quality.rising if quality else ()))
     schedule = make_a(NoiseSchedule, result.schedule, "schedule") if diffuses(result) else None
     result = _with_derived(result, of_schedule(schedule))
     OmegaConf.set_readonly(result, True)
     return result, codec, scale, schedule
+
+
+def _told(values: Mapping[str, Any]) -> bool | list[str]:
+    """The setting ``conditional`` with ``auto`` and ``true`` resolved: names, or whether there are classes alone."""
+    classes, names = values["num_classes"] > 0, [scale["name"] for scale in values["conditions"]]
+    return [*([CLASS] if classes else []), *names] if names else classes
 
 
 def _with_derived(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
@@ -76,12 +83,18 @@ def of_scale(items: Tensor) -> dict[str, Any]:
 
 
 def of_data(cfg: DictConfig, facts: Facts, codec: Codec, scale: Scale) -> dict[str, Any]:
-    """The values that follow from the data, in the codec's latent space."""
+    """The values that follow from the data, in the codec's latent space.
+
+    Lets the data return the conditions that the config asks for.
+    """
     shape, num_classes = codec.latent_shape(facts.shape), num_classes_of(cfg, facts)
+    names = conditions_of(cfg, facts)
+    facts.choose_conditions(names)
     return {
         "shape": list(shape),
         "out_channels": shape[0] * (2 if cfg.learned_variance else 1),
         "num_classes": num_classes,
+        "conditions": condition_scales(names, facts.train.conditions) if names else [],
         "num_class_embeds": num_classes + 1 if num_classes else None,
         "sigma_data": scale.sigma_data,
     }

@@ -25,7 +25,7 @@ class Use(Flag):
     """Stored as a value even if it is text from the environment, because a checkpoint or a sweep's table reads it."""
 
 
-MEASURED = ("data_mean", "data_std", "sigma_data", "latent_mean", "latent_std")
+MEASURED = ("data_mean", "data_std", "sigma_data", "conditions", "latent_mean", "latent_std")
 """The values of ``derived`` that are measured on training items."""
 FROM_DATA = (*MEASURED, "noise_label_range")
 """These, and what follows from them: numbers that a new run of the same model takes from its own data."""
@@ -60,6 +60,7 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler"), Use.NOTHING),
     **dict.fromkeys(("trainer.logger", "logger", "callbacks.progress_bar"), Use.NOTHING),
     **dict.fromkeys(("callbacks.trajectory", "callbacks.forward_process", "callbacks.field"), Use.NOTHING),
+    "callbacks.condition_sweep": Use.NOTHING,
     **dict.fromkeys(("callbacks.langevin_path", "callbacks.last.every_n_steps", "callbacks.last.minutes"), Use.NOTHING),
     **dict.fromkeys(("save_every", "trusted", "expected", "dry_run"), Use.NOTHING),
     # the name of a run, and how it is started

@@ -256,11 +256,25 @@ ClassName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterVa
 """The name of a class: a short text that can be printed."""
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Condition(BaseModel):
+    """A continuous condition: its name, and mean, deviation, smallest and largest value of the training items."""
+
+    name: ClassName
+    mean: Finite
+    std: Annotated[Finite, Field(gt=0)]
+    low: Finite
+    high: Finite
+
+
 class _Derived(BaseModel):
     """Facts about the data that a model needs."""
 
     shape: Annotated[list[Annotated[int, Field(ge=1, le=65_536)]], Field(min_length=1, max_length=4)]
     num_classes: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    conditions: Annotated[list[_Condition], Field(max_length=LONGEST)] = []
 
 
 class Settings(BaseModel):
@@ -268,7 +282,7 @@ class Settings(BaseModel):
 
     derived: _Derived
     learned_variance: bool = False
-    conditional: bool = False
+    conditional: bool | Annotated[list[ClassName], Field(max_length=LONGEST)] = False
     clip_samples: bool = True
     class_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     guidance: Annotated[float, Field(allow_inf_nan=False)] | Literal["auto"] = 1.0

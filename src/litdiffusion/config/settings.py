@@ -9,11 +9,14 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from litdiffusion.data import Facts
+from litdiffusion.data.conditions import CLASS, chosen_columns
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import FILE as RECORD
 from litdiffusion.runs.record import how_to_leave
 
 GUIDANCE = 1.5
+ROUNDING = ("bf16-true", "16-true")
+"""Precisions in which Lightning rounds all floats of a batch."""
 LARGEST_SEED = 2**32 - 1  # numpy's limit
 OWN = ("litdiffusion.", "lightning.", "torch.")
 """Packages whose arguments are checked."""
@@ -41,7 +44,9 @@ def check_settings(cfg: DictConfig) -> None:
     for key in SWITCHES:
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
     conditional = cfg.conditional
-    _require("conditional", conditional, conditional == "auto" or isinstance(conditional, bool), "true, false or auto")
+    fits = conditional == "auto" or isinstance(conditional, bool) or _is_list_of_words(conditional)
+    allowed = "true, false or auto, or a list of conditions, conditional=[class,grey]"
+    _require("conditional", conditional, fits, allowed)
     _require("trusted", cfg.trusted, _is_list_of_words(cfg.trusted), "a list of packages, trusted=[mynets]")
     _require("tags", cfg.tags, _is_list_of_words(cfg.tags), "a list of words, tags=[trial]")
     _check_precision(cfg)
@@ -104,22 +109,27 @@ def diffuses(cfg: DictConfig) -> bool:
 def num_classes_of(cfg: DictConfig, facts: Facts) -> int:
     """Number of classes that the net learns: those of the data if the run is conditional, else 0.
 
-    ``conditional=auto`` is true for labelled images (C, H, W), if the net has an argument ``num_classes``.
+    ``conditional=auto`` is true for labelled images (C, H, W), if the net has an argument ``num_classes``. A list asks
+    for classes by the name ``class``. ``conditional=true`` asks for all that is given with the items: classes, or the
+    conditions that a table names, or both.
 
     Raises:
         UserError: the data have no class labels or some out of range, or the net takes no classes.
     """
+    asked = _asked(cfg)
     class_label, num_classes = facts.train.class_label, facts.num_classes
     labelled_images = class_label is not None and num_classes > 1 and len(facts.shape) == 3
     fits = labelled_images and "num_classes" in cfg.model
-    if not (fits if cfg.conditional == "auto" else cfg.conditional):
+    if not (fits if asked == "auto" else CLASS in asked if isinstance(asked, list) else asked):
+        return 0
+    if class_label is None and facts.given_conditions and asked is True:
         return 0
     if class_label is None and facts.why_no_classes:
         raise UserError(f"conditional=true needs classes, but there are none: {facts.why_no_classes}")
     if class_label is None or num_classes < 1:
         raise UserError(
             "conditional=true needs labelled data, these data have no classes; take data=digits, mnist or another "
-            "labelled set, or conditional=false"
+            "labelled set, or conditional=false" + _could_name(facts)
         )
     if not 0 <= class_label.min() <= class_label.max() < num_classes:
         raise UserError(
@@ -134,6 +144,49 @@ def num_classes_of(cfg: DictConfig, facts: Facts) -> int:
     return num_classes
 
 
+def conditions_of(cfg: DictConfig, facts: Facts) -> list[str]:
+    """Names of the continuous conditions that the net learns, see `litdiffusion.data.conditions`.
+
+    ``conditional=auto`` and ``true`` take those that are given with the items, a list those that it names beside
+    ``class``.
+
+    Raises:
+        UserError: a name that the data do not have, twice the same, or a net that takes no conditions.
+    """
+    asked = _asked(cfg)
+    names = [name for name in asked if name != CLASS] if isinstance(asked, list) else []
+    names = list(facts.given_conditions) if asked == "auto" or asked is True else names
+    chosen_columns(names, facts.condition_names, f"conditional=[{','.join(names)}]")
+    _require("conditional", names, len(set(names)) == len(names), "a list with each condition once")
+    if names and "conditions" not in cfg.model:
+        raise UserError(
+            f"conditional=[{','.join(names)}] needs a net with conditions, {cfg.model._target_} has none; add "
+            f"conditions: ${{derived.conditions}} to its yaml, or take model=unet or mlp"
+        )
+    if names and str(cfg.trainer.precision) in ROUNDING:
+        raise UserError(
+            f"trainer.precision={cfg.trainer.precision} rounds the conditions {', '.join(names)} to three digits or "
+            f"less; take trainer.precision={str(cfg.trainer.precision).replace('true', 'mixed')}"
+        )
+    return names
+
+
+def _asked(cfg: DictConfig) -> bool | str | list[str]:
+    """``conditional`` as true, false, auto or a plain list of names."""
+    return cfg.conditional if isinstance(cfg.conditional, bool | str) else list(cfg.conditional)
+
+
+def _could_name(facts: Facts) -> str:
+    """Which conditions a config could ask for by name; empty if there are none."""
+    names = list(facts.condition_names)
+    return f"; or name what can be computed of the items: conditional=[{','.join(names)}]" if names else ""
+
+
+def is_conditional(cfg: DictConfig) -> bool:
+    """Whether a model with this config is told anything: classes or conditions."""
+    return bool(cfg.derived.num_classes or cfg.derived.get("conditions"))
+
+
 def guidance_of(cfg: DictConfig, weight: float | str | None = "auto") -> float:
     """The weight of classifier-free guidance (see `GuidedDenoiser`) for samples of a model with this config.
 
@@ -146,7 +199,7 @@ def guidance_of(cfg: DictConfig, weight: float | str | None = "auto") -> float:
     if weight == "auto":
         return GUIDANCE if classes and drops and len(cfg.derived.shape) == 3 else 1.0
     _require("guidance", weight, _is_number(weight) and math.isfinite(weight), "a finite number, or auto; 1 is none")
-    if weight != 1 and not classes:
+    if weight != 1 and not is_conditional(cfg):
         raise UserError(f"guidance={weight} needs a model that was trained with conditional=true; leave it out")
     if weight != 1 and not drops:
         raise UserError(f"guidance={weight} needs a model that was trained with class_dropout above 0; leave it out")

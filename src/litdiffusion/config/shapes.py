@@ -46,18 +46,19 @@ def _check_autoencoder(module: TrainingModule, facts: Facts) -> DummyOutput:
 
 def _check_diffusion(module: DiffusionModule, facts: Facts) -> DummyOutput:
     _check_codec(module, facts)
+    told = module.num_classes, len(module.conditions)
     channels = module.shape[0] * (2 if module.denoiser.learned_variance else 1)
-    output = dummy_forward(module.denoiser.net, module.shape, module.num_classes)
+    output = dummy_forward(module.denoiser.net, module.shape, *told)
     needed = (DUMMY_ITEMS, channels, *module.shape[1:])
     remedy = "set out_channels: ${derived.out_channels}"
     if output.shape[2:] != needed[2:]:
-        remedy = size_remedy(module.denoiser.net, module.shape, module.num_classes) or "return the size of x"
+        remedy = size_remedy(module.denoiser.net, module.shape, *told) or "return the size of x"
     _require("the net", output.shape, needed, remedy)
     _check_sampler(module.sampler, module.denoiser.schedule, module.shape)
     return output
 
 
-def dummy_forward(net: nn.Module, shape: Sequence[int], num_classes: int = 0) -> DummyOutput:
+def dummy_forward(net: nn.Module, shape: Sequence[int], num_classes: int = 0, conditions: int = 0) -> DummyOutput:
     """Calls the net with two dummy inputs (2, *shape) on the meta device, which needs no memory.
 
     A net that fails on the meta device (it holds tensors that are not buffers, or reads values) is called once on its
@@ -67,24 +68,24 @@ def dummy_forward(net: nn.Module, shape: Sequence[int], num_classes: int = 0) ->
         UserError: the net fails on real tensors.
     """
     try:
-        return _call(net, shape, num_classes, torch.device("meta"))
+        return _call(net, shape, num_classes, conditions, torch.device("meta"))
     except Exception:  # a net may fail on meta in any way; the call below decides
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
     with torch.random.fork_rng(devices=[]):
         try:
-            return _call(net, shape, num_classes, device)
+            return _call(net, shape, num_classes, conditions, device)
         except UserError:
             raise
         except Exception as error:
             reason = first_line(error)
-            remedy = size_remedy(net, shape, num_classes) or "set shape: ${derived.shape} in its yaml"
+            remedy = size_remedy(net, shape, num_classes, conditions) or "set shape: ${derived.shape} in its yaml"
             raise UserError(
                 f"the net fails on x {(DUMMY_ITEMS, *shape)}, noise_label ({DUMMY_ITEMS},) and class_label "
-                f"{f'({DUMMY_ITEMS},)' if num_classes else None}: {reason}; {remedy}, or take a net made for such data"
+                f"{_size(num_classes, conditions)}: {reason}; {remedy}, or take a net made for such data"
             ) from error
 
 
-def size_remedy(net: nn.Module, shape: Sequence[int], num_classes: int = 0) -> str:
+def size_remedy(net: nn.Module, shape: Sequence[int], num_classes: int = 0, conditions: int = 0) -> str:
     """The nearest sizes of images that the net can take, below and above; empty if none near is found.
 
     Sides that are multiples of 2, 4, 8, ... are tried, because a net that halves its input needs them.
@@ -96,7 +97,8 @@ def size_remedy(net: nn.Module, shape: Sequence[int], num_classes: int = 0) -> s
     below = (tuple(max(side // factor, 1) * factor for side in sides) for factor in factors)
     above = (tuple(-(-side // factor) * factor for side in sides) for factor in factors)
     found = dict.fromkeys(
-        next((s for s in sizes if _takes(net, (channels, *s), num_classes)), None) for sizes in (below, above)
+        next((s for s in sizes if _takes(net, (channels, *s), num_classes, conditions)), None)
+        for sizes in (below, above)
     )
     names = [f"{height}x{width}" for height, width in sorted(size for size in found if size is not None)]
     if not names:
@@ -106,18 +108,25 @@ def size_remedy(net: nn.Module, shape: Sequence[int], num_classes: int = 0) -> s
     return f"sizes (height x width) that work: {' and '.join(names)}, e.g. {setting} where the data can be resized"
 
 
-def _takes(net: nn.Module, shape: Sequence[int], num_classes: int) -> bool:
+def _takes(net: nn.Module, shape: Sequence[int], num_classes: int, conditions: int) -> bool:
     """Whether the net returns images of the shape's size on the meta device."""
     try:
-        return _call(net, shape, num_classes, torch.device("meta")).shape[2:] == tuple(shape[1:])
+        return _call(net, shape, num_classes, conditions, torch.device("meta")).shape[2:] == tuple(shape[1:])
     except Exception:  # a net may fail in any way
         return False
 
 
-def _call(net: nn.Module, shape: Sequence[int], num_classes: int, device: torch.device) -> DummyOutput:
+def _size(num_classes: int, conditions: int) -> tuple[int, ...] | None:
+    """The shape of ``class_label`` for the dummy items; None if nothing is told."""
+    columns = (conditions + (num_classes > 0),) if conditions else ()
+    return (DUMMY_ITEMS, *columns) if num_classes or conditions else None
+
+
+def _call(net: nn.Module, shape: Sequence[int], num_classes: int, conditions: int, device: torch.device) -> DummyOutput:
     x = torch.zeros(DUMMY_ITEMS, *shape, device=device)
     noise_label = torch.ones(DUMMY_ITEMS, device=device)
-    class_label = torch.zeros(DUMMY_ITEMS, dtype=torch.long, device=device) if num_classes else None
+    told, dtype = _size(num_classes, conditions), torch.float if conditions else torch.long
+    class_label = None if told is None else torch.zeros(told, dtype=dtype, device=device)
     tensors = (*net.named_parameters(), *net.named_buffers())
     weights = {f"net.{name}": _to_device(value, device) for name, value in tensors}
     with measured_activations(net, weights.values()) as sizes:

@@ -30,7 +30,7 @@ def hydra_arguments(arguments: Sequence[str], script: Path, config_dir: Path, co
     # First, because argparse takes no overrides on both sides of an option.
     arguments = sorted(arguments, key=lambda word: word not in MULTIRUN)
     primary = yaml.safe_load((config_dir / f"{config_name}.yaml").read_text())
-    words = readable(_mark_new_keys([_replace_null(word, config_dir, primary) for word in arguments]))
+    words = readable(_mark_new_keys([_replace_null(word, config_dir, primary) for word in arguments], primary))
     if "dry_run=true" in (word.lower() for word in words):
         words += [word for word in DRY_RUN_OVERRIDES if word not in words]
     if is_saved(config_file(words, script)):
@@ -90,12 +90,15 @@ def _replace_null(word: str, config_dir: Path, primary: dict[str, Any]) -> str:
     return f"~{group}"
 
 
-def _mark_new_keys(words: Sequence[str]) -> list[str]:
+def _mark_new_keys(words: Sequence[str], primary: dict[str, Any]) -> list[str]:
     """Puts ``++``, which Hydra requires for new keys, before arguments of a typed ``_target_`` and a sweeper's params.
+
+    So too before the names of conditions where the config has some (``condition.angle=1.2``).
 
     A target's arguments are checked when it is built.
     """
-    parts = ["hydra.sweeper.params", *(name for word in words for name in _TARGET.findall(word))]
+    named = ["condition"] if "condition" in primary else []
+    parts = ["hydra.sweeper.params", *named, *(name for word in words for name in _TARGET.findall(word))]
     return [f"++{word}" if any(_is_argument_of(word, part) for part in parts) else word for word in words]
 
 

@@ -8,6 +8,7 @@ from litdiffusion.data.image_folder import ImageFolder
 from litdiffusion.data.images import Digits, TorchvisionImages
 from litdiffusion.data.loaders import EpochLoader, loader
 from litdiffusion.data.order import EpochSampler, InOrderSampler, StripeSampler
+from litdiffusion.data.profiles import Profiles
 from litdiffusion.data.scale import Scale, items_for_scale, scale_of, warn_of_scale
 from litdiffusion.data.table import TableData
 from litdiffusion.data.torchvision_sets import TorchvisionSet
@@ -39,6 +40,7 @@ __all__ = [
     "LoaderFacts",
     "Mixture",
     "Moons",
+    "Profiles",
     "Ramp",
     "Scale",
     "Spiral",

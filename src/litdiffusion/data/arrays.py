@@ -59,6 +59,20 @@ def as_class_labels(x: Any) -> Any:
     return as_tensor(x) if isinstance(x, np.ndarray) and x.dtype.kind in "biu" else x
 
 
+def as_conditions(x: Any) -> Tensor | None:
+    """The conditions (N, D) of items, as floats; None without any.
+
+    Raises:
+        UserError: no numbers, or not D of them for each item.
+    """
+    if x is None:
+        return None
+    x = as_tensor(x)
+    if x.ndim != 2:
+        raise UserError(f"conditions must be (B, D), D numbers for each item, but the data give {tuple(x.shape)}")
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
 def _torch_type(array: np.ndarray) -> np.dtype:
     """The type of these numbers, or a larger one, that torch computes with."""
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:

@@ -1,7 +1,8 @@
 """The base class of all data sets: training items, validation items, and the loaders of their batches."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -11,9 +12,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
-from litdiffusion.data.arrays import as_class_labels, as_items, bytes_to_floats
+from litdiffusion.data.arrays import as_class_labels, as_conditions, as_items, bytes_to_floats
 from litdiffusion.data.augment import Augment
 from litdiffusion.data.batch import Batch
+from litdiffusion.data.conditions import check_conditions, chosen_columns, mean_grey
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.data.health import LOOKED_AT, class_line, say, warn_of_constant
 from litdiffusion.data.identity import Identity
@@ -26,6 +28,8 @@ from litdiffusion.errors import UserError
 _HOLD_OUT_SEED = 20_201
 DECODED = 64
 """How many items of a set that is decoded on access are looked at for constant values."""
+CHUNK = 4096
+"""How many items a condition is computed of at once."""
 
 
 def check_at_least(name: str, value: float, minimum: float) -> None:
@@ -52,25 +56,26 @@ def hold_out(size: int, val_size: int) -> tuple[Tensor, Tensor]:
 def as_batch(batch: Any) -> Batch:
     """A `Batch` in data space and the default dtype, from a loader's items x, pair (x, class label) or `Batch`.
 
-    x and the class labels are tensors or arrays of any numeric type, see `as_items`.
+    x and the class labels are tensors or arrays of any numeric type, see `as_items`. A third part is the conditions
+    (B, D), with a class label of None if there are no classes.
 
     Raises:
         UserError: for any other type, and for images of integers that are not bytes.
     """
     arrays = Tensor | np.ndarray
     parts = (batch,) if isinstance(batch, arrays) else tuple(batch) if isinstance(batch, Sequence) else ()
-    if not (1 <= len(parts) <= 2 and isinstance(parts[0], arrays)):
+    if not (1 <= len(parts) <= 3 and isinstance(parts[0], arrays)):
         raise UserError(
             f"a batch must be a tensor (B, ...) or a pair (tensor, class labels), but the loader returns "
             f"{type(batch).__name__}; let its collate_fn or its data set return one of these"
         )
-    return Batch(bytes_to_floats(as_items(parts[0])), *map(as_class_labels, parts[1:]))
+    return Batch(bytes_to_floats(as_items(parts[0])), *map(as_class_labels, parts[1:2]), *map(as_conditions, parts[2:]))
 
 
 def as_part(part: Batch) -> Batch:
     """Training or validation items as a `DataModule` keeps them, see `as_items`; files are left as they are."""
     data = as_items(part[0]) if isinstance(part[0], Tensor | np.ndarray) else part[0]
-    return Batch(data, *map(as_class_labels, part[1:]))
+    return Batch(data, as_class_labels(part.class_label), as_conditions(part.conditions))
 
 
 def check_finite(part: str, data: Sliceable) -> None:
@@ -102,6 +107,8 @@ class DataModule(LightningDataModule):
     """Number of classes; 0 for data without class labels."""
     class_names: Sequence[str] = ()
     """Names of the classes in the order of their class labels; empty if they have none."""
+    given_conditions: Sequence[str] = ()
+    """Names of the conditions (N, D) that `read` returns with the items."""
     why_no_classes: str | None = None
     """Why data that look as if they had classes have none, with the remedy; else None."""
     augment: Augment | None = None
@@ -125,6 +132,7 @@ class DataModule(LightningDataModule):
         check_at_least("val_size", val_size, 1)
         self.batch_size, self.val_size, self.seed = batch_size, val_size, seed
         self._loaded = False
+        self._chosen: tuple[str, ...] | None = None
         self._fingerprint: str | None = None
 
     @property
@@ -144,7 +152,8 @@ class DataModule(LightningDataModule):
             UserError: for bad data, or sizes that do not fit the data.
         """
         if not self._loaded:
-            self.train, self.val = map(as_part, self.read())
+            self._read = tuple(map(as_part, self.read()))
+            self.train, self.val = self._read
             check_finite("training", self.train.data)
             check_finite("validation", self.val.data)
             self._loaded = True
@@ -152,6 +161,53 @@ class DataModule(LightningDataModule):
             count = LOOKED_AT if isinstance(self.train.data, Tensor) else DECODED
             warn_of_constant(self.name, self._first_items(self.train, count))
         self._check_batch_size()
+
+    def computed_conditions(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """Conditions that follow from the items: name -> function of items in data space (n, *shape) -> (n,).
+
+        Images have ``grey``, see `mean_grey`; other data none, unless a subclass declares them.
+        """
+        images = len(self.shape) == 3 and self.value_range is not None
+        return {"grey": partial(mean_grey, low=self.value_range[0], high=self.value_range[1])} if images else {}
+
+    @property
+    def condition_names(self) -> list[str]:
+        """Names of all conditions that these data can give."""
+        return [*self.given_conditions, *self.computed_conditions()]
+
+    def choose_conditions(self, names: Sequence[str]) -> None:
+        """Lets `train`, `val`, `test` and the loaders return these conditions, in this order; none by an empty list.
+
+        Raises:
+            UserError: unknown names, values that are not finite, or images that are decoded on access.
+        """
+        self.load()
+        chosen_columns(names, self.condition_names, f"conditions {list(names)}")
+        self._chosen = tuple(names)
+        self.train, self.val = map(self._with_conditions, self._read)
+
+    def _with_conditions(self, part: Batch) -> Batch:
+        """The part with the chosen conditions (N, D); with those that are given, if none were ever chosen."""
+        if self._chosen is None:
+            return part
+        if not self._chosen:
+            return part._replace(conditions=None)
+        given, computed = list(self.given_conditions), self.computed_conditions()
+        columns = [
+            part.conditions[:, given.index(name)] if name in given else self._computed(name, computed[name], part.data)
+            for name in self._chosen
+        ]
+        values = torch.stack(columns, dim=1)
+        check_conditions(self.name, self._chosen, values)
+        return part._replace(conditions=values)
+
+    def _computed(self, name: str, function: Callable[[Tensor], Tensor], data: Sliceable) -> Tensor:
+        if not isinstance(data, Tensor):
+            raise UserError(
+                f"the condition {name} is computed of images in memory, these are decoded when they are needed; raise "
+                f"data.memory_limit_gb, or leave {name} out"
+            )
+        return torch.cat([function(bytes_to_floats(chunk)) for chunk in data.split(CHUNK)])
 
     def notes(self) -> list[str]:
         """Lines about what was read, which are printed once: a set with named classes says which number has which."""
@@ -205,7 +261,7 @@ class DataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """The test items in stored order, divided like the validation items."""
-        return self._in_order_loader(self.test())
+        return self._in_order_loader(self._with_conditions(self.test()))
 
     def predict_dataloader(self) -> DataLoader:
         """The validation items: ``Trainer.predict`` draws one sample for each of them."""
@@ -228,10 +284,11 @@ class DataModule(LightningDataModule):
 
     def _digest(self) -> str:
         tensors = {f"{name}.data": part.data for name, part in (("train", self.train), ("val", self.val))}
-        class_labels = {"train.label": self.train.class_label, "val.label": self.val.class_label}
-        return tensor_digest(
-            tensors | {name: class_label for name, class_label in class_labels.items() if class_label is not None}
-        )
+        beside = {"train.label": self.train.class_label, "val.label": self.val.class_label}
+        beside |= {
+            f"{name}.conditions": part.conditions for name, part in zip(("train", "val"), self._read, strict=True)
+        }
+        return tensor_digest(tensors | {name: x for name, x in beside.items() if x is not None})
 
     def _in_order_loader(self, part: Batch) -> DataLoader:
         (rank, world), size = self._rank_and_world(), len(part.data)

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, SequentialSampler
 
 from litdiffusion.data.augment import Augment
 from litdiffusion.data.base import DataModule, as_batch, check_finite
 from litdiffusion.data.batch import Batch
+from litdiffusion.data.conditions import check_conditions
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.data.health import class_line, say, warn_of_constant
 from litdiffusion.data.identity import Identity
+from litdiffusion.data.loaders import loader
 from litdiffusion.data.toys import Mixture
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
@@ -36,6 +38,7 @@ class Facts(Protocol):
     shape: tuple[int, ...]
     num_classes: int
     class_names: Sequence[str]
+    given_conditions: Sequence[str]
     why_no_classes: str | None
     augment: Augment | None
     value_range: tuple[float, float] | None
@@ -46,6 +49,11 @@ class Facts(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def condition_names(self) -> Sequence[str]: ...
+
+    def choose_conditions(self, names: Sequence[str]) -> None: ...
 
     def load(self) -> None: ...
 
@@ -138,6 +146,7 @@ class LoaderFacts:
             )
         if self.train.class_label is not None:
             self.num_classes = len(self.class_names) or self.num_classes
+        self.given_conditions = _condition_names_of(declared, self.train.conditions)
         self.augment: Augment | None = getattr(declared, "augment", None)
         self._counts = [_length_of(loader, part) for loader, part in ((train, self.train), (val, self.val))]
         self._warn_of_guesses()
@@ -159,8 +168,26 @@ class LoaderFacts:
 
     def val_loader(self) -> DataLoader:
         """A loader of the kept validation items, in order."""
-        items = TensorDataset(*(part for part in self.val if part is not None))
-        return DataLoader(items, batch_size=min(512, len(items)))
+        size = len(self.val.data)
+        return loader(self.val, SequentialSampler(range(size)), min(512, size))
+
+    @property
+    def condition_names(self) -> Sequence[str]:
+        """Names of the conditions that the loaders return."""
+        return self.given_conditions
+
+    def choose_conditions(self, names: Sequence[str]) -> None:
+        """Accepts all conditions of the loaders in their order, or none.
+
+        Raises:
+            UserError: others.
+        """
+        if list(names) not in ([], list(self.given_conditions)):
+            known = f"[{','.join(self.given_conditions)}]" if self.given_conditions else "none"
+            raise UserError(
+                f"conditions {list(names)}: the loaders of {self.name} return {known}, and a model takes all of them "
+                f"in this order, or none; let the data module return others"
+            )
 
     def test(self) -> Batch:
         """The kept validation items: the test split is not read during training."""
@@ -187,6 +214,8 @@ class LoaderFacts:
         for part in (self.train, self.val):
             labels = part.class_label if part.class_label is not None else [None] * len(part.data)
             rows = [tensor_digest({"x": x}) + f" {label}" for x, label in zip(part.data, labels, strict=True)]
+            if part.conditions is not None:
+                rows = [f"{row} {values.tolist()}" for row, values in zip(rows, part.conditions, strict=True)]
             digests += sorted(rows) if self.complete else rows
         return Identity.of_rows("items", *self._counts, digests, self.class_names).without_rows()
 
@@ -240,7 +269,11 @@ def _first_items(loaders: Any, part: str) -> FirstItems:
         raise UserError(f"data: {part} items have several shapes, {sorted(shapes)[:3]}; resize them in a transform")
     data = torch.cat([batch.data for batch in batches])
     check_finite(part, data)
-    return FirstItems(Batch(data, _joined_class_labels(batches)), complete)
+    conditions = [batch.conditions for batch in batches]
+    joined = None if any(values is None for values in conditions) else torch.cat(conditions)
+    if joined is not None:
+        check_conditions(f"the {part} data", [str(i) for i in range(joined.shape[1])], joined)
+    return FirstItems(Batch(data, _joined_class_labels(batches), joined), complete)
 
 
 def _first_batches(loader: Iterable[Any]) -> tuple[list[Batch], bool]:
@@ -280,6 +313,16 @@ def _class_names_of(declared: Any) -> tuple[str, ...]:
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise UserError(f"data.class_names={names!r}: must be a list of texts, one for each class")
     return tuple(names)
+
+
+def _condition_names_of(declared: Any, conditions: Tensor | None) -> list[str]:
+    """The names of the conditions (N, D) that a data module declares as ``given_conditions``; else 0, 1, ..."""
+    if conditions is None:
+        return []
+    names = list(getattr(declared, "given_conditions", None) or map(str, range(conditions.shape[1])))
+    if len(names) != conditions.shape[1] or not all(isinstance(name, str) for name in names):
+        raise UserError(f"data.given_conditions={names!r}: must name each of the {conditions.shape[1]} conditions")
+    return names
 
 
 def _length_of(loader: Any, part: Batch) -> int:

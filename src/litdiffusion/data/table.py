@@ -8,7 +8,8 @@ import torch
 
 from litdiffusion.data.base import DataModule, check_at_least, hold_out
 from litdiffusion.data.batch import Batch
-from litdiffusion.data.columns import check_columns, classes, numbers, read_table
+from litdiffusion.data.columns import Table, check_columns, classes, numbers, read_table
+from litdiffusion.data.conditions import CLASS
 from litdiffusion.data.loaders import take
 from litdiffusion.errors import UserError
 
@@ -27,8 +28,10 @@ class TableData(DataModule):
 
     Args:
         path: the file.
-        columns: names of the columns that are the coordinates, in this order; None: all but ``label_column``.
+        columns: names of the columns that are the coordinates, in this order; None: all but ``label_column`` and
+            ``conditions``.
         label_column: name of the column of class labels, numbers or text; None: no classes.
+        conditions: names of columns of numbers that are conditions and not coordinates; None: none.
         batch_size: rows per step and process.
         val_size: rows held out for validation; None: a tenth, at most 2000.
         seed: seed of the order of the training rows.
@@ -44,6 +47,7 @@ class TableData(DataModule):
         path: str | Path,
         columns: Sequence[str | int] | None = None,
         label_column: str | int | None = None,
+        conditions: Sequence[str | int] | None = None,
         batch_size: int,
         val_size: int | None = None,
         seed: int,
@@ -52,6 +56,13 @@ class TableData(DataModule):
         self.path, self.default_val_size = Path(path).expanduser(), val_size is None
         self.columns = None if columns is None else [str(name) for name in columns]
         self.label_column = None if label_column is None else str(label_column)
+        self.given_conditions = [str(name) for name in conditions or ()]
+        taken = [*(self.columns or ()), *([] if self.label_column is None else [self.label_column]), CLASS]
+        if set(self.given_conditions) & set(taken) or len(set(self.given_conditions)) < len(self.given_conditions):
+            raise UserError(
+                f"data.conditions={self.given_conditions}: name each column once, none of data.columns or "
+                f"data.label_column, and none called {CLASS}"
+            )
         if self.columns is not None:
             check_at_least("columns", len(self.columns), 1)
         if self.columns and (self.label_column in self.columns or len(set(self.columns)) < len(self.columns)):
@@ -78,29 +89,45 @@ class TableData(DataModule):
         """Training and validation rows, float32 (N, d), with class labels if there is a ``label_column``."""
         table = read_table(self.path)
         label = [] if self.label_column is None else [self.label_column]
-        names = self.columns or [name for name in table.columns if name not in label]
-        check_columns(table, self.path, [*names, *label])
+        others = [*label, *self.given_conditions]
+        names = self.columns or [name for name in table.columns if name not in others]
+        check_columns(table, self.path, [*names, *others])
         if not names:
-            raise UserError(
-                f"{self.path} has no column beside data.label_column={self.label_column}; give one of numbers"
-            )
+            raise UserError(f"{self.path} has no column beside {self._others()}; give one of numbers")
         values = np.concatenate([numbers(table, self.path, name) for name in names], axis=1)
         data = self._in_float32(values, names)
         class_label = None
         if label:
             found, self.class_names = classes(table, self.path, *label)
             class_label = torch.from_numpy(found)
+        conditions = self._conditions(table)
         if self.default_val_size:
             self.val_size = max(1, min(MOST, len(data) // SHARE))
         self.found, self._names_from = {"columns": names}, table.names_from
         train, val = hold_out(len(data), self.val_size)
-        return take(data, class_label, train), take(data, class_label, val)
+        return take(data, class_label, train, conditions), take(data, class_label, val, conditions)
+
+    def _others(self) -> str:
+        """The settings that name columns which are no coordinates."""
+        label = [] if self.label_column is None else [f"data.label_column={self.label_column}"]
+        named = [f"data.conditions=[{','.join(self.given_conditions)}]"] if self.given_conditions else []
+        return " and ".join([*label, *named])
+
+    def _conditions(self, table: Table) -> torch.Tensor | None:
+        """The conditions (N, D) in float32; None without any."""
+        names = self.given_conditions
+        columns = [numbers(table, self.path, name) for name in names]
+        for name, column in zip(names, columns, strict=True):
+            if column.shape[1] != 1:
+                raise UserError(f"{self.path}, column {name}: a condition is one number for each row, not several")
+        return self._in_float32(np.concatenate(columns, axis=1), names) if names else None
 
     def notes(self) -> list[str]:
         """The rows and coordinates, and what `DataModule.notes` says of the classes."""
         rows, names = len(self.train.data) + len(self.val.data), self.found["columns"]
         shown = ", ".join(names[:SHOWN]) + (f", ... ({len(names)} columns)" if len(names) > SHOWN else "")
         label = "" if self.label_column is None else f", classes in {self.label_column}"
+        label += f", conditions {', '.join(self.given_conditions)}" if self.given_conditions else ""
         names_from = f" ({self._names_from})" if self._names_from else ""
         return [f"{self.path.name}: {rows} rows, coordinates {shown}{label}{names_from}", *super().notes()]
 

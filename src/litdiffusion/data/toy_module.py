@@ -1,6 +1,6 @@
 """Toy densities as data sets of standardised points. A new toy is one class of three lines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -99,9 +99,12 @@ class TwoGaussians(ToyData):
 
 
 class Spiral(ToyData):
-    """One and a half turns, `toys.spiral`."""
+    """One and a half turns, `toys.spiral`, with the condition ``angle``, see `toys.spiral_angle`."""
 
     density = toys.spiral
+
+    def computed_conditions(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        return {"angle": lambda x: toys.spiral_angle(self.in_data_units(x))}
 
 
 class Moons(ToyData):

@@ -66,6 +66,17 @@ def spiral(n: int, generator: Generator) -> Tensor:
     return torch.stack((rho * theta.cos(), rho * theta.sin()), dim=1)
 
 
+def spiral_angle(x: Tensor) -> Tensor:
+    """The angle theta (n,) of points (n, 2) of `spiral`, from 0 at its inner end to 3 pi at its outer end.
+
+    The polar angle is known up to whole turns; the turn is the one whose radius is nearest: ``rho`` without v gives
+    theta to within ``0.075 / 0.65 * 3 pi = 1.09`` radians, less than half a turn, so theta is exact.
+    """
+    rough = 3 * math.pi * (x.norm(dim=1) - 0.325) / 0.65
+    polar = torch.atan2(x[:, 1], x[:, 0])
+    return polar + 2 * math.pi * ((rough - polar) / (2 * math.pi)).round()
+
+
 def checkerboard(n: int, generator: Generator) -> Tensor:
     """Points (n, 2), uniform on the 8 unit squares of [-2, 2]² for which floor(x) + floor(y) is even."""
     x = 4 * torch.rand(n, generator=generator) - 2

@@ -21,6 +21,7 @@ STREAMS = {
     "validation": "noise of a batch of validation, the same in every run",
     "predict": "samples of Trainer.predict",
     "facts": "random transforms while the facts about other data are inferred",
+    "conditions": "which training items lend samples their conditions",
     # pictures
     "forward_process": "noise of the picture of the forward process",
     "trajectory": "samples of the trajectory",
@@ -28,6 +29,7 @@ STREAMS = {
     "field": "noise on the data below the learned field",
     "langevin_path": "the long Langevin chain",
     "langevin_data": "noise on the data below that chain",
+    "condition_sweep": "samples while a condition is swept",
     "final_samples": "samples at the end of a run",
     # measurements
     "live_quality": "samples measured during a run, as the seed of `block`",

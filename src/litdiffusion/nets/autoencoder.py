@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
 
 from litdiffusion.errors import UserError
-from litdiffusion.nets.unet import RMSNorm, zeroed
+from litdiffusion.nets.blocks import RMSNorm, zeroed
 from litdiffusion.parts.described import Described
 
 

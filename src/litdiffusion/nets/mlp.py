@@ -1,14 +1,15 @@
 """A multilayer perceptron for vectors, with the noise label and a class embedding as further inputs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from litdiffusion.errors import UserError
-from litdiffusion.nets.classes import ClassEmbedding
+from litdiffusion.nets.conditions import condition_embedding
 from litdiffusion.parts.described import Described
 
 
@@ -24,9 +25,10 @@ class MLP(Described, nn.Module):
         layers: number of hidden layers.
         out_channels: size of the output's first dimension, if it is not shape[0] (learned variance).
         num_classes: K; a learned vector for the class is appended to x. 0: ``class_label`` is ignored.
+        conditions: continuous conditions, see `nets.conditions`; none: ``class_label`` holds classes alone.
         class_dim: size of the class vector.
 
-    Shapes: x (B, *shape), noise_label (B,), class_label (B,) or None (see `nets.classes`)
+    Shapes: x (B, *shape), noise_label (B,), class_label (B,), (B, C) or None (see `nets.conditions`)
     -> (B, out_channels, *shape[1:]).
     """
 
@@ -39,6 +41,7 @@ class MLP(Described, nn.Module):
         out_channels: int | None = None,
         num_classes: int = 0,
         class_dim: int = 16,
+        conditions: Sequence[Mapping[str, Any]] = (),
     ):
         super().__init__()
         if hidden < 1 or layers < 1:
@@ -46,10 +49,10 @@ class MLP(Described, nn.Module):
         self.low, self.high = noise_label_range
         size, self.out_shape = math.prod(shape), (out_channels or shape[0], *shape[1:])
         self.timed = self.high > self.low
-        widths = [size + self.timed + (class_dim if num_classes else 0)] + [hidden] * layers
+        widths = [size + self.timed + (class_dim if num_classes or conditions else 0)] + [hidden] * layers
         blocks = [nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(widths)]
         self.layers = nn.Sequential(*blocks, nn.Linear(hidden, math.prod(self.out_shape)))
-        self.class_embedding = ClassEmbedding(num_classes, class_dim) if num_classes else None
+        self.class_embedding = condition_embedding(num_classes, class_dim, conditions)
 
     def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
         h = x.flatten(1)

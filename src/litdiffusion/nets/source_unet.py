@@ -1,13 +1,14 @@
 """The U-Net of the MNIST source: residual blocks, mean pooling, an embedding of the noise label at every resizing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from litdiffusion.errors import UserError
-from litdiffusion.nets.classes import ClassEmbedding
+from litdiffusion.nets.conditions import condition_embedding
 from litdiffusion.parts.described import Described
 
 NORMS = {
@@ -76,8 +77,9 @@ class SourceUNet(Described, nn.Module):
             each channel's mean and with it the overall brightness: some samples then have a grey background.
         out_channels: channels of the output, if they are not shape[0] (learned variance).
         num_classes: K; a learned vector for the class is added to the embedding. 0: ``class_label`` is ignored.
+        conditions: continuous conditions, see `nets.conditions`; none: ``class_label`` holds classes alone.
 
-    Shapes: x (B, *shape), noise_label (B,), class_label (B,) or None (see `nets.classes`)
+    Shapes: x (B, *shape), noise_label (B,), class_label (B,), (B, C) or None (see `nets.conditions`)
     -> (B, out_channels, *shape[1:]).
 
     Source: Ronneberger, Fischer, Brox, "U-Net", 2015, arXiv 1505.04597.
@@ -93,6 +95,7 @@ class SourceUNet(Described, nn.Module):
         norm: str = "group",
         out_channels: int | None = None,
         num_classes: int = 0,
+        conditions: Sequence[Mapping[str, Any]] = (),
     ):
         super().__init__()
         _check(shape, base_channels, depth, norm)
@@ -108,7 +111,7 @@ class SourceUNet(Described, nn.Module):
         self.expand = nn.ModuleList(ResidualBlock(i, o, norm) for i, o in zip(arriving, widths, strict=True))
         self.merge = nn.ModuleList(ResidualBlock(2 * width, width // 2, norm) for width in widths)
         self.last = nn.Conv2d(base_channels // 2, out_channels or shape[0], 1)
-        self.class_embedding = ClassEmbedding(num_classes, embedding_dim) if num_classes else None
+        self.class_embedding = condition_embedding(num_classes, embedding_dim, conditions)
 
     def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
         embedding = self.embedding(noise_label).to(x.dtype)

@@ -1,102 +1,27 @@
 """A small U-Net for images: it works on patches of pixels, in residual blocks that are scaled by time and class."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention, silu
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
 
 from litdiffusion.errors import UserError
-from litdiffusion.nets.classes import ClassEmbedding
+from litdiffusion.nets.blocks import (
+    HEAD,
+    TERMS,
+    Attention,
+    FourierEmbedding,
+    ResidualBlock,
+    RMSNorm,
+    padded,
+    patch_side,
+    zeroed,
+)
+from litdiffusion.nets.conditions import condition_embedding
 from litdiffusion.parts.described import Described
-
-HEAD = 32
-"""Channels of one head of attention."""
-TERMS = 16
-"""Frequencies of the noise embedding."""
-SMALL = 16
-"""Images with a side below this are not divided into patches by default."""
-
-
-class RMSNorm(nn.Module):
-    """``g * x / sqrt(mean(x²))`` with the mean over the channels of a pixel and a learned g (C,); (B, C, H, W).
-
-    Source: Zhang, Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv 1910.07467.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * (x.square().mean(dim=1, keepdim=True) + 1e-5).rsqrt() * self.gain[:, None, None]
-
-
-class FourierEmbedding(nn.Module):
-    """``[cos(pi k u), sin(pi k u)]``, k = 1..terms, with u the noise label on [0, 1]; (B,) -> (B, 2 terms).
-
-    Args:
-        terms: number of frequencies; the highest has ``terms / 2`` periods over the range of noise labels.
-        label_range: the smallest and the largest noise label, mapped to 0 and 1; equal ones are mapped to 0.
-    """
-
-    def __init__(self, terms: int, label_range: tuple[float, float]):
-        super().__init__()
-        self.terms, (self.low, high) = terms, label_range
-        self.span = high - self.low or 1.0
-
-    def forward(self, noise_label: Tensor) -> Tensor:
-        # Not a buffer, because a net in half precision would round it.
-        k = torch.arange(1, self.terms + 1, device=noise_label.device, dtype=noise_label.dtype)
-        phase = (noise_label[:, None] - self.low) / self.span * (math.pi * k)
-        return torch.cat([phase.cos(), phase.sin()], dim=1)
-
-
-class ResidualBlock(nn.Module):
-    """``skip(x) + conv(dropout(silu((1 + a) conv(norm(x)) + b)))`` with a and b linear in the embedding.
-
-    ``skip`` is a 1x1 convolution where the widths differ, else the identity. The last convolution, a and b start at
-    zero, so that the block starts as ``skip``. (B, inputs, H, W), (B, embedding_dim) -> (B, outputs, H, W).
-
-    Source: a and b: Perez et al., "FiLM", 2017, arXiv 1709.07871.
-    """
-
-    def __init__(self, inputs: int, outputs: int, embedding_dim: int, dropout: float):
-        super().__init__()
-        self.norm = RMSNorm(inputs)
-        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.scale_and_shift = zeroed(nn.Linear(embedding_dim, 2 * outputs))
-        self.dropout = nn.Dropout(dropout)
-        self.second = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        a, b = self.scale_and_shift(embedding)[:, :, None, None].chunk(2, dim=1)
-        h = silu(torch.addcmul(b, self.first(self.norm(x)), 1 + a))
-        return self.skip(x) + self.second(self.dropout(h))
-
-
-class Attention(nn.Module):
-    """``x + out(attention(norm(x)))`` over all pixels, in heads of 32 channels; (B, C, H, W). ``out`` starts at zero.
-
-    Source: Vaswani et al., "Attention Is All You Need", 2017, arXiv 1706.03762.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.heads = max(1, channels // HEAD)
-        self.norm = RMSNorm(channels)
-        self.query_key_value = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = zeroed(nn.Conv2d(channels, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        parts = self.query_key_value(self.norm(x)).view(batch, 3, self.heads, channels // self.heads, height * width)
-        query, key, value = parts.transpose(-1, -2).unbind(dim=1)
-        mixed = scaled_dot_product_attention(query, key, value).transpose(-1, -2)
-        return x + self.out(mixed.reshape(x.shape))
 
 
 class UNet(Described, nn.Module):
@@ -104,7 +29,7 @@ class UNet(Described, nn.Module):
 
     - The pixels of each patch become channels; a 3x3 convolution to the first width.
     - Down, level by level: ``blocks`` residual blocks, the last of which is the skip; the pixels of 2x2 squares become
-      channels; a 1x1 convolution to the next width. Attention follows the blocks of the last level.
+      channels; a 1x1 convolution to the next width. Attention follows the blocks of the chosen levels, each way.
     - Up: the inverse, concatenation with the skip, ``blocks`` residual blocks.
     - ``silu(norm)``; a 3x3 convolution, which starts at zero, to the channels of a patch; the patches become pixels.
 
@@ -114,16 +39,18 @@ class UNet(Described, nn.Module):
     Args:
         shape: (channels, height, width) of one sample.
         noise_label_range: the smallest and the largest noise label.
-        channels: width of each level, from the full size on; with attention the last is a multiple of 32, or below it.
+        channels: width of each level, from the full size on; with attention a multiple of 32, or below it.
         blocks: residual blocks of a level, each way.
         patch: side of a patch; None: 2, or 1 for images with a side below 16.
-        attention: whether the last level has attention over all of its pixels.
+        attention: the levels that have attention over all of their pixels, counted from 0 (the full size); True: the
+            last level, False: none.
         embedding_dim: size of the embedding of noise label and class.
         dropout: share of activations that a block drops in training.
         out_channels: channels of the output, if they are not shape[0] (learned variance).
         num_classes: K; a learned vector for the class is added to the embedding. 0: ``class_label`` is ignored.
+        conditions: continuous conditions, see `nets.conditions`; none: ``class_label`` holds classes alone.
 
-    Shapes: x (B, *shape), noise_label (B,), class_label (B,) or None (see `nets.classes`)
+    Shapes: x (B, *shape), noise_label (B,), class_label (B,), (B, C) or None (see `nets.conditions`)
     -> (B, out_channels, *shape[1:]).
 
     Source: Ronneberger, Fischer, Brox, "U-Net", 2015, arXiv 1505.04597; blocks after Dhariwal, Nichol, "Diffusion
@@ -137,19 +64,21 @@ class UNet(Described, nn.Module):
         channels: Sequence[int] = (48, 96),
         blocks: int = 2,
         patch: int | None = None,
-        attention: bool = True,
+        attention: bool | Sequence[int] = True,
         embedding_dim: int = 128,
         dropout: float = 0.0,
         out_channels: int | None = None,
         num_classes: int = 0,
+        conditions: Sequence[Mapping[str, Any]] = (),
     ):
         super().__init__()
-        _check(shape, channels, blocks, patch, attention, embedding_dim, dropout)
-        self.patch = _patch_for(shape, patch)
+        _check(shape, channels, blocks, patch, embedding_dim, dropout)
+        chosen = _levels(attention, channels)
+        self.patch = patch_side(shape, patch)
         self.multiple = self.patch * 2 ** (len(channels) - 1)
         widths, square = list(channels), self.patch**2
         self.noise_embedding = FourierEmbedding(TERMS, noise_label_range)
-        self.class_embedding = ClassEmbedding(num_classes, embedding_dim) if num_classes else None
+        self.class_embedding = condition_embedding(num_classes, embedding_dim, conditions)
         self.embedding = nn.Sequential(
             nn.Linear(2 * TERMS, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
         )
@@ -161,28 +90,32 @@ class UNet(Described, nn.Module):
         self.first = nn.Conv2d(shape[0] * square, widths[0], 3, padding=1)
         self.down = nn.ModuleList(stage(width, width) for width in widths)
         self.contract = nn.ModuleList(nn.Conv2d(4 * i, o, 1) for i, o in pairwise(widths))
-        self.attention = Attention(widths[-1]) if attention else nn.Identity()
+        self.attention = Attention(widths[-1]) if len(widths) - 1 in chosen else nn.Identity()
         self.expand = nn.ModuleList(nn.Conv2d(o, 4 * i, 1) for i, o in pairwise(widths))
         self.up = nn.ModuleList(stage(2 * width, width) for width in widths[:-1])
+        before = [(level in chosen, width) for level, width in enumerate(widths[:-1])]
+        self.attention_down = nn.ModuleList(Attention(width) if own else nn.Identity() for own, width in before)
+        self.attention_up = nn.ModuleList(Attention(width) if own else nn.Identity() for own, width in before)
         self.norm = RMSNorm(widths[0])
         self.last = zeroed(nn.Conv2d(widths[0], (out_channels or shape[0]) * square, 3, padding=1))
 
     def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
         height, width = x.shape[-2:]
         embedding = self._embedding(noise_label, class_label, x.dtype)
-        h = self.first(pixel_unshuffle(self._padded(x), self.patch))
+        h = self.first(pixel_unshuffle(padded(x, self.multiple), self.patch))
         skips: list[Tensor] = []
-        for level, stage in enumerate(self.down):
+        for level, (stage, attention) in enumerate(zip(self.down, [*self.attention_down, self.attention], strict=True)):
             if level:
                 skips.append(h)
                 h = self.contract[level - 1](pixel_unshuffle(h, 2))
             for block in stage:
                 h = block(h, embedding)
-        h = self.attention(h)
-        for expand, stage in zip(reversed(self.expand), reversed(self.up), strict=True):
+            h = attention(h)
+        for expand, stage, attention in zip(*map(reversed, (self.expand, self.up, self.attention_up)), strict=True):
             h = torch.cat([pixel_shuffle(expand(h), 2), skips.pop()], dim=1)
             for block in stage:
                 h = block(h, embedding)
+            h = attention(h)
         h = pixel_shuffle(self.last(silu(self.norm(h))), self.patch)
         return h[..., :height, :width]
 
@@ -192,20 +125,22 @@ class UNet(Described, nn.Module):
             embedding = embedding + self.class_embedding(class_label, noise_label)
         return silu(embedding)
 
-    def _padded(self, x: Tensor) -> Tensor:
-        below, right = (-side % self.multiple for side in x.shape[-2:])
-        return pad(x, (0, right, 0, below)) if below or right else x
 
-
-def zeroed(layer: nn.Module) -> nn.Module:
-    """The layer with all of its parameters at zero."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
-
-
-def _patch_for(shape: Sequence[int], patch: int | None) -> int:
-    return patch or (1 if min(shape[1:]) < SMALL else 2)
+def _levels(attention: bool | Sequence[int], channels: Sequence[int]) -> list[int]:
+    """The levels with attention."""
+    widths, last = list(channels), len(channels) - 1
+    levels = [last] * attention if isinstance(attention, bool) else list(attention)
+    if not all(isinstance(level, int) and 0 <= level <= last for level in levels):
+        raise UserError(
+            f"model.attention must be true, false or a list of levels from 0 (the full size) to {last}, got {attention}"
+        )
+    for level in levels:
+        if widths[level] > HEAD and widths[level] % HEAD:
+            raise UserError(
+                f"model.channels={widths}: attention needs a width that is a multiple of {HEAD}, or less than it, at "
+                f"level {level}; change it, or set model.attention=false"
+            )
+    return levels
 
 
 def _check(
@@ -213,7 +148,6 @@ def _check(
     channels: Sequence[int],
     blocks: int,
     patch: int | None,
-    attention: bool,
     embedding_dim: int,
     dropout: float,
 ) -> None:
@@ -225,17 +159,12 @@ def _check(
     widths = list(channels)
     if not widths or not all(isinstance(width, int) and width >= 1 for width in widths):
         raise UserError(f"model.channels must be the width of each level, such as [64,128], got {widths}")
-    if attention and widths[-1] > HEAD and widths[-1] % HEAD:
-        raise UserError(
-            f"model.channels={widths}: attention needs a last width that is a multiple of {HEAD}, or less than it; "
-            f"change it, or set model.attention=false"
-        )
     for name, value in (("blocks", blocks), ("patch", 1 if patch is None else patch), ("embedding_dim", embedding_dim)):
         if not isinstance(value, int) or value < 1:
             raise UserError(f"model.{name} must be a whole number of at least 1, got {value}")
     if not 0 <= dropout < 1:
         raise UserError(f"model.dropout must lie in [0, 1), got {dropout}")
-    side = _patch_for(shape, patch) * 2 ** (len(widths) - 1)
+    side = patch_side(shape, patch) * 2 ** (len(widths) - 1)
     if side > min(shape[1:]):
         raise UserError(
             f"model.channels={widths} halves the image to less than a pixel: patches and levels need sides of at least "

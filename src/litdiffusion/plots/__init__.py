@@ -10,7 +10,7 @@ from litdiffusion.plots.curves import Curve, quality_picture
 from litdiffusion.plots.field import FieldPanel, field_picture
 from litdiffusion.plots.grids import field_grid, field_grids
 from litdiffusion.plots.images import image_grid, pairs_picture, trajectory_sheet
-from litdiffusion.plots.overviews import comparison_picture, forward_picture, trajectory_picture
+from litdiffusion.plots.overviews import comparison_picture, forward_picture, sweep_picture, trajectory_picture
 from litdiffusion.plots.path import path_picture
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "pairs_picture",
     "path_picture",
     "quality_picture",
+    "sweep_picture",
     "trajectory_gif",
     "trajectory_picture",
     "trajectory_sheet",

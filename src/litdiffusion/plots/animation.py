@@ -12,6 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from litdiffusion.plots.density import common_window
 from litdiffusion.plots.images import Range, enlarged_grid
 from litdiffusion.plots.panels import panel_sheets, panels_of
+from litdiffusion.plots.sequences import sequence_sheets
 from litdiffusion.plots.sheets import pixel_sheets
 
 if TYPE_CHECKING:
@@ -37,10 +38,12 @@ def trajectory_gif(
 
     A frame is shown for ``duration`` ms, the last one for ``hold`` ms. Images (n, C, H, W): the first ten chains in
     rows of five. Vectors (n, 1): a histogram with the data's outline. Vectors (n, d), d >= 2: the density, beside the
-    data's density under ``data_title``.
+    data's density under ``data_title``. Sequences (n, C, L): curves.
     """
     if states[0].ndim == 4:
         frames = image_frames(states, titles, value_range)
+    elif states[0].ndim == 3:
+        frames = sequence_sheets([[state] for state in states], [[title] for title in titles], data, width=560)
     else:
         frames = vector_frames(states, titles, data, data_title)
     palette = shared_palette(frames)

@@ -87,6 +87,8 @@ def image_grid(
         room = max(6, tile // 12)
         heads = [head if len(head) <= room else f"{head[: room - 1]}…" for head in heads]
         return pixel_sheets([grid], [heads], tile, GAP, title)[0]
+    if title:
+        return pixel_sheets([enlarged_grid(images, columns, value_range)], title=title)[0]
     return Image.fromarray(enlarged_grid(images, columns, value_range).permute(1, 2, 0).contiguous().numpy())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from litdiffusion.plots.density import Window, common_window, density_image, histogram
@@ -12,6 +13,7 @@ from litdiffusion.plots.figures import DPI, axes_at, hex_colour, rendered, set_f
 from litdiffusion.plots.images import Range, trajectory_sheet
 from litdiffusion.plots.palette import FAINT, INK, NOISE_TO_DATA
 from litdiffusion.plots.panels import panel_sheets, panels_of
+from litdiffusion.plots.sequences import sequence_sheets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,10 +39,12 @@ def trajectory_picture(
 
     Images (n, C, H, W): a `trajectory_sheet`. Vectors (n, d): one panel per state on common axes, and last a framed
     panel of the data (m, d) under ``data_title``. If d = 1, panels are histograms with the data's outline. Otherwise
-    they are densities of the first two coordinates, each on its own colour scale.
+    they are densities of the first two coordinates, each on its own colour scale. Sequences (n, C, L): curves.
     """
     if states[0].ndim == 4:
         return trajectory_sheet(states, titles, title, value_range)
+    if states[0].ndim == 3:
+        return sequence_sheets([[*states, data]], [[*titles, data_title]], data, title, framed=True)[0]
     points, reference = [state[:, :2] for state in states], data[:, :2]
     window = common_window(points, reference)
     panels = panels_of([*points, reference], [*titles, data_title], window, reference)
@@ -54,16 +58,41 @@ def forward_picture(
     """The forward process: data with growing noise, ``states[0]`` the cleanest.
 
     Images (n, C, H, W): six rows of images, a column per level. Vectors (n, 1): histograms with the curve of N(0, 1).
-    Vectors (n, d), d >= 2: densities of the first two coordinates.
+    Vectors (n, d), d >= 2: densities of the first two coordinates. Sequences (n, C, L): curves.
     """
     if states[0].ndim == 4:
         return trajectory_sheet([state[:6] for state in states], titles, title, value_range)
+    if states[0].ndim == 3:
+        return sequence_sheets([states], [titles], states[0], title)[0]
     points = [state[:, :2] for state in states]
     window = common_window(points, points[0])
     panels = panels_of(points[::-1], titles[::-1], window, points[0], normal_curve=True)[::-1]
     return panel_sheets(
         [panels], with_dimension_note(title, states[0]), _sheet_note(window, "density of x; dark line: N(0, 1)")
     )[0]
+
+
+def sweep_picture(
+    states: list[Tensor],
+    data: list[Tensor],
+    titles: Sequence[str],
+    title: str = "",
+    value_range: Range = (-1.0, 1.0),
+) -> Image:
+    """Samples at each value of a condition that is swept.
+
+    Images (n, C, H, W): a `trajectory_sheet`, a column per value. Vectors (n, d): a row of panels as in
+    `trajectory_picture`, and below it a row of the data (m, d) at these values.
+    """
+    if states[0].ndim == 4:
+        return trajectory_sheet(states, titles, title, value_range)
+    points = [state[:, :2] for state in (*states, *data)]
+    reference = torch.cat(points[len(states) :])
+    window = common_window(points, reference)
+    panels = panels_of(points, [*titles, *(f"data, {name.replace('=', '≈')}" for name in titles)], window, reference)
+    line = f"density of x over {_interval(window)}; grey line: data of all values"
+    title = f"{title}: samples above, data below"
+    return panel_sheets([panels], with_dimension_note(title, states[0]), _sheet_note(window, line))[0]
 
 
 def with_dimension_note(title: str, points: Tensor) -> str:
@@ -89,9 +118,13 @@ def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
 
     d = 1: histograms, each with the reference's outline. d >= 2: densities of the first two coordinates on the
     reference's colour scale. A name may contain a number ("samples: sliced W2 = 0.021 (1.1 × floor)") and is wrapped.
+    Sequences (n, C, L): a sheet of curves.
     """
     from matplotlib.figure import Figure
 
+    first = next(iter(panels.values()))
+    if first.ndim == 3:
+        return sequence_sheets([list(panels.values())], [list(panels)], first, title, width=640)[0]
     samples = {name: sample[:, :2] for name, sample in panels.items()}
     reference, *_ = samples.values()
     window = common_window(list(samples.values()), reference)
@@ -105,7 +138,7 @@ def comparison_picture(panels: dict[str, Tensor], title: str = "") -> Image:
             axes.tick_params(labelleft=False)
         show(axes, sample, reference, window)
         axes.set_xlabel(_wrapped_name(name), fontsize=13, color=hex_colour(INK), labelpad=8)
-    set_figure_title(figure, with_dimension_note(title, next(iter(panels.values()))), 16)
+    set_figure_title(figure, with_dimension_note(title, first), 16)
     return rendered(figure)
 
 

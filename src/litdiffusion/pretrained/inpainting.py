@@ -27,7 +27,6 @@ from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.pretrained.problems import Problem, check_values, fixed_points, hidden_images
 from litdiffusion.pretrained.progress import progress_bar
 from litdiffusion.runs.files import write_arrays, write_picture
-from litdiffusion.training.class_labels import class_captions
 
 STEPS = 50
 """Default number of transitions; a shorter chain has fewer."""
@@ -55,7 +54,7 @@ def inpaint_to_files(cfg: DictConfig) -> Path:
     write_arrays(folder / "inpainting.npz", items=problem.items, mask=problem.mask, samples=samples)
     times = "once" if cfg.resample == 1 else f"{cfg.resample} times"
     title = f"{problem.title}: {cfg.steps} transitions, each taken {times}"
-    if captions := class_captions(class_labels, pretrained.class_names):
+    if captions := pretrained.captions(class_labels):
         title += f"; classes {in_rows(captions)}"
     picture = (image_picture if images else point_picture)(problem, samples, data, title)
     write_picture(folder / "inpainting.png", picture)
@@ -71,7 +70,7 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class
     together, count = max(1, cfg.batch_size // cfg.samples), len(problem.items)
     encoded = problem._replace(items=pretrained.codec.encode(problem.items))
     sampler, device = sampler_for(cfg, encoded.items, encoded.mask), device_for(cfg.device)
-    repeated_labels = None if class_labels is None else class_labels.repeat_interleave(cfg.samples)
+    repeated_labels = None if class_labels is None else class_labels.repeat_interleave(cfg.samples, 0)
     parts = []
     with progress_bar(pretrained.draws(sampler, device, cfg.clip, guidance=1.0), count * cfg.samples) as draws:
         for start in range(0, count, together):

@@ -23,13 +23,20 @@ from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
+from litdiffusion.pretrained.conditions import Condition, captions_of, values_for
 from litdiffusion.pretrained.exporting import PREFIXES, read_export
 from litdiffusion.pretrained.outputs import device_for
 from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.pretrained.sizes import check_size, limited_by
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.checkpoints import read_checkpoint
-from litdiffusion.training.class_labels import class_called, classes_in_turn, classes_of_model
+from litdiffusion.training.class_labels import (
+    class_called,
+    classes_in_proportion,
+    classes_in_turn,
+    classes_of_model,
+)
+from litdiffusion.training.conditions import class_column, joined, rows_drawn
 
 ClassChoice = int | str | Sequence[int | str] | None
 """Classes to draw: a number, a name, several of them in turn, or None for all classes in turn."""
@@ -39,7 +46,8 @@ class Pretrained:
     """A model from a checkpoint, ready to sample: denoiser with the chosen weights, sampler and codec.
 
     ``shape`` is the shape of one sample in model space; ``num_classes`` is 0 unless the model is conditional, and
-    ``class_names`` are the names of its classes, if the data had some.
+    ``class_names`` are the names of its classes, if the data had some. ``conditions`` are its continuous conditions,
+    with the mean, std, low and high of the training items.
 
     Args:
         path: a checkpoint, or the folder of an exported model.
@@ -68,6 +76,7 @@ class Pretrained:
         self.config: DictConfig = OmegaConf.create({**settings, "compile": False})
         self.shape = tuple(self.config.derived.shape)
         self.num_classes: int = self.config.derived.num_classes
+        self.conditions: list[dict[str, Any]] = OmegaConf.to_container(self.config.derived.conditions)
         self.codec: Codec
         self.sampler: Sampler
         self.codec, self.sampler, self.denoiser = self._made(content) if module is None else _copies(module)
@@ -132,15 +141,19 @@ class Pretrained:
         n: int,
         seed: int = 0,
         class_label: ClassChoice = None,
+        condition: Condition = None,
         *,
         clip: bool = True,
         guidance: float | None = None,
         batch_size: int = 256,
         device: str = "auto",
     ) -> Tensor:
-        """Samples (n, ...) in data space; equal to those of ``scripts/sample.py`` with the same settings."""
+        """Samples (n, ...) in data space; equal to those of ``scripts/sample.py`` with the same settings.
+
+        ``class_label`` and ``condition`` as in `told`.
+        """
         draws = self.draws(self.sampler, device_for(device), clip, guidance)
-        return draw_samples(draws, n, seed, batch_size, self.class_labels(n, class_label))
+        return draw_samples(draws, n, seed, batch_size, self.told(n, class_label, condition))
 
     def draws(self, sampler: Sampler, device: torch.device, clip: bool = True, guidance: float | None = None) -> Draws:
         """Draws samples in data space by ``sampler``, guided by a weight, or else by that of the training run."""
@@ -154,6 +167,44 @@ class Pretrained:
             denoiser = GuidedDenoiser(denoiser, guidance)
         clip_range = self.codec.latent_range(self.value_range, self.shape) if clip else None
         return denoiser if clip_range is None else ClippedDenoiser(denoiser, *clip_range)
+
+    def told(self, n: int, class_label: ClassChoice = None, condition: Condition = None) -> Tensor | None:
+        """What the net is told of n samples: the classes of `class_labels`, and conditions such as ``{"angle": 1.2}``.
+
+        A condition that is not named is not told: the samples then are of p(x | the others). Returns class labels (n,)
+        for a model of classes alone, None for an unconditional one, else columns (n, C), see `nets.conditions`.
+
+        Raises:
+            UserError: the model does not have these classes or conditions.
+        """
+        class_labels = self.class_labels(n, class_label)
+        values = values_for(n, condition, self.conditions, self.config.class_dropout > 0)
+        return joined(class_labels, values) if self.conditions else class_labels
+
+    def told_like(self, data: Facts, count: int, seed: int) -> tuple[Tensor | None, Tensor | None]:
+        """What the net is told of ``count`` samples distributed as the training items of ``data``.
+
+        Returns class labels (count,) as the data count them, None without classes, and what the net is told as in
+        `told`. Classes alone come in proportion, with conditions random items lend both.
+        """
+        labelled = self.labels_in(data, data.train, "give labelled data by data_path") if self.num_classes else None
+        if self.conditions:
+            data.choose_conditions(self.condition_names)
+            rows = rows_drawn(joined(labelled, data.train.conditions), count, seed)
+            class_labels = class_column(rows, self.num_classes)
+        else:
+            class_labels = None if labelled is None else classes_in_proportion(labelled, count)
+        own = None if class_labels is None else self.own_classes(data, class_labels)
+        return class_labels, joined(own, rows[:, -len(self.conditions) :]) if self.conditions else own
+
+    def captions(self, told: Tensor | None, named: bool = True) -> list[str]:
+        """What each sample was told, in a few words, see `captions_of`."""
+        return captions_of(told, self.num_classes, self.class_names, self.conditions, named)
+
+    @property
+    def condition_names(self) -> list[str]:
+        """Names of the continuous conditions, in the order of their columns."""
+        return [scale["name"] for scale in self.conditions]
 
     def class_labels(self, n: int, class_label: ClassChoice = None) -> Tensor | None:
         """The class labels (n,) of n samples: ``class_label`` repeated in turn, by default all classes in turn.
@@ -179,13 +230,19 @@ class Pretrained:
         return torch.tensor(classes)[torch.arange(n) % len(classes)]
 
     def class_labels_of(self, data: Facts, n: int, class_label: ClassChoice = None) -> Tensor | None:
-        """The model's class labels of the first n validation items of `DataModule.reference`; None without classes.
+        """What the net is told of the first n validation items of `DataModule.reference`, in the form of `told`.
 
-        With ``class_label`` they are those that `class_labels` gives, whatever the items are.
+        With ``class_label`` the classes are those that `class_labels` gives, whatever the items are.
 
         Raises:
             UserError: items without class labels, or of a class that the model does not have.
         """
+        if self.conditions:
+            data.choose_conditions(self.condition_names)
+            return joined(self._classes_of(data, n, class_label), data.val.conditions[:n])
+        return self._classes_of(data, n, class_label)
+
+    def _classes_of(self, data: Facts, n: int, class_label: ClassChoice) -> Tensor | None:
         if class_label is not None:
             return self.class_labels(min(n, len(data.reference(n))), class_label)
         if not self.num_classes:

@@ -9,15 +9,21 @@ from torch import Tensor
 
 from litdiffusion.config.make import make
 from litdiffusion.config.settings import require_int
+from litdiffusion.data.conditions import CLASS
 from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.errors import UserError
 from litdiffusion.plots import comparison_picture, image_grid
+from litdiffusion.plots.images import MOST_NAMES
 from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.pretrained.outputs import device_for, folder_for
 from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.runs.files import write_arrays, write_picture
-from litdiffusion.training.class_labels import class_captions, grid_columns
+from litdiffusion.training.class_labels import grid_columns
+from litdiffusion.training.conditions import class_column
+
+MOST_PANELS = 8
+"""Largest number of panels of vectors that were told different conditions; more are shown together."""
 
 
 def sample_to_files(cfg: DictConfig) -> Path:
@@ -28,13 +34,15 @@ def sample_to_files(cfg: DictConfig) -> Path:
         require_int(cfg, name, least)
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
     sampler = _sampler(cfg, pretrained)
-    class_labels = pretrained.class_labels(cfg.n, cfg.class_label)
+    told = pretrained.told(cfg.n, cfg.class_label, cfg.condition)
+    if left := [name for i, name in enumerate(pretrained.condition_names[::-1]) if told[:, -1 - i].isnan().all()]:
+        print(f"not told: {', '.join(left[::-1])} (condition.{left[-1]}=...); the samples have any value of the data")
     draws = pretrained.draws(sampler, device_for(cfg.device), cfg.clip, cfg.guidance)
     folder = folder_for(cfg, "samples", "samples.npz")
     begin = time.perf_counter()
-    samples = draw_samples(draws, cfg.n, cfg.seed, cfg.batch_size, class_labels)
+    samples = draw_samples(draws, cfg.n, cfg.seed, cfg.batch_size, told)
     seconds = time.perf_counter() - begin
-    _write(folder, samples, class_labels, cfg, pretrained)
+    _write(folder, samples, told, cfg, pretrained)
     print(f"{len(samples)} samples in {seconds:.1f} s, {len(samples) / seconds:.1f} samples/s: {folder}")
     return folder
 
@@ -46,16 +54,36 @@ def _sampler(cfg: DictConfig, pretrained: Pretrained) -> Sampler:
     return sampler
 
 
-def _write(folder: Path, samples: Tensor, class_labels: Tensor | None, cfg: DictConfig, pretrained: Pretrained) -> None:
+def _write(folder: Path, samples: Tensor, told: Tensor | None, cfg: DictConfig, pretrained: Pretrained) -> None:
+    class_labels = class_column(told, pretrained.num_classes)
     beside = {} if class_labels is None else {"class_labels": class_labels.numpy()}
     if class_labels is not None and pretrained.class_names:
         beside["class_names"] = np.array(pretrained.class_names)
+    if pretrained.conditions:
+        beside["conditions"] = told[:, -len(pretrained.conditions) :].numpy()
+        beside["condition_names"] = np.array(pretrained.condition_names)
+    captions = pretrained.captions(told, named=samples.ndim != 4)
     write_arrays(folder / "samples.npz", samples=samples.numpy(), seeds=np.arange(cfg.n) + cfg.seed, **beside)
     if samples.ndim == 4:
         shown = samples[:400]
-        side = grid_columns(len(shown), 0 if class_labels is None else len(class_labels.unique()))
-        captions = class_captions(class_labels, pretrained.class_names)[: len(shown)]
-        picture = image_grid(shown, side, pretrained.value_range or BYTES, captions)
+        side = grid_columns(len(shown), len(set(captions)))
+        over, title = ([], _title(pretrained, captions)) if pretrained.conditions else (captions[: len(shown)], "")
+        picture = image_grid(shown, side, pretrained.value_range or BYTES, over, title)
     else:
-        picture = comparison_picture({"samples": samples})
+        picture = comparison_picture(_by_caption(samples, captions if pretrained.conditions else []))
     write_picture(folder / "samples.png", picture)
+
+
+def _by_caption(samples: Tensor, captions: list[str]) -> dict[str, Tensor]:
+    """Vectors (n, d) in one set for each caption; all in one set if there are many captions."""
+    sets = list(dict.fromkeys(captions))
+    if not 1 < len(sets) <= MOST_PANELS:
+        return {f"samples: {sets[0]}" if len(sets) == 1 and sets[0] else "samples": samples}
+    return {name: samples[[i for i, caption in enumerate(captions) if caption == name]] for name in sets}
+
+
+def _title(pretrained: Pretrained, captions: list[str]) -> str:
+    """What images were told, too long to stand over their columns: ``class, grey in turn: 3, 0.2 | 8, 0.2``."""
+    names = ", ".join([*([CLASS] if pretrained.num_classes else []), *pretrained.condition_names])
+    sets = list(dict.fromkeys(captions))
+    return f"{names} in turn: {' | '.join(sets)}" if len(sets) <= MOST_NAMES else names

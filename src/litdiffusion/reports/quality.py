@@ -24,7 +24,6 @@ from litdiffusion.reports.pictures import write_checks
 from litdiffusion.reports.subjects import NamedSampler, Subject, check_choices, fitting_samplers, subjects
 from litdiffusion.reports.table import Row, text_table, write_csv
 from litdiffusion.runs.files import write_picture
-from litdiffusion.training.class_labels import classes_in_proportion
 
 SAMPLES = {1: 10_000, 3: 1000}
 """Number of dimensions of one sample -> default number of samples; images cost more than points."""
@@ -108,19 +107,14 @@ def _measure_row(cfg: DictConfig, subject: Subject, named: NamedSampler, samples
 def _draw(cfg: DictConfig, subject: Subject, named: NamedSampler) -> Samples:
     pretrained, device = subject.pretrained, device_for(cfg.device)
     each = cfg.n or SAMPLES[len(pretrained.shape)]
-    class_labels, own_classes = None, None
-    if pretrained.num_classes:
-        data = subject.quality.data
-        labelled = pretrained.labels_in(data, data.train, "give labelled data by data_path")
-        class_labels = classes_in_proportion(labelled, each)
-        own_classes = pretrained.own_classes(data, class_labels)
+    class_labels, told = pretrained.told_like(subject.quality.data, each, cfg.seed)
     n, parts = each * cfg.sets, []
     size = min(cfg.batch_size, n)
     draws = pretrained.draws(named.sampler, device, cfg.clip, cfg.guidance)
     begin = time.perf_counter()
     with tqdm(total=n, unit="sample", desc=named.name, mininterval=0.5, leave=False) as bar:
         for index in range(math.ceil(n / size)):
-            end = draws.block(index, size, fold_seed(cfg.seed, "evaluation"), own_classes)
+            end = draws.block(index, size, fold_seed(cfg.seed, "evaluation"), told)
             parts.append(end.x.cpu())
             bar.update(len(end.x))
     seconds = time.perf_counter() - begin

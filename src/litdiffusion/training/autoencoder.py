@@ -49,7 +49,7 @@ class AutoencoderModule(TrainingModule[ReconstructionLosses]):
         self.autoencoder = autoencoder
         self.ema = EMA(autoencoder, ema_decay)
         self.objective = objective
-        self.shape, self.num_classes, self.class_names = tuple(shape), 0, []
+        self.shape, self.num_classes, self.class_names, self.conditions = tuple(shape), 0, [], []
         self.codec = Identity()
         config = {"model": described(autoencoder), "objective": described(objective), "ema_decay": ema_decay}
         config |= {"seed": seed, "derived": {"shape": list(self.shape), "num_classes": 0}}

@@ -44,6 +44,7 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
     """Shape of one item in the space that the network works in."""
     description: dict[str, Any]
     class_names: list[str]
+    conditions: list[dict[str, Any]]
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ def description_of(
     value_range: tuple[float, float] | None,
     shape: tuple[int, ...],
     num_classes: int,
+    conditions: list[dict[str, Any]],
     parts: dict[str, Any],
 ) -> dict[str, Any]:
     """The description of a module: its parts in the form of a composed config, and the value range of the data.
@@ -23,6 +24,7 @@ def description_of(
         value_range: value range of the data, or None.
         shape: shape of one sample in model space.
         num_classes: number of classes of a conditional model, or 0.
+        conditions: its continuous conditions.
         parts: further parts and settings, by their config keys.
     """
     context = {"schedule": denoiser.schedule}
@@ -33,6 +35,7 @@ def description_of(
         "shape": list(shape),
         "out_channels": shape[0] * (2 if denoiser.learned_variance else 1),
         "num_classes": num_classes,
+        "conditions": conditions,
         "num_class_embeds": num_classes + 1 if num_classes else None,
         "noise_label_range": list(denoiser.schedule.noise_label_range),
     }

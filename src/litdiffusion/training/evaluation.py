@@ -17,6 +17,7 @@ from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.training.class_labels import checked_class_labels
+from litdiffusion.training.conditions import condition_of
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.quartiles import quartile_means, sums_by_quartile
 
@@ -39,6 +40,7 @@ class Evaluation(L.LightningModule):
     seed: int
     num_classes: int
     class_names: list[str]
+    conditions: list[dict[str, Any]]
     guidance: float
     _clip: tuple[float, float] | None
     _exact_output: list[ExactOutput]
@@ -104,12 +106,22 @@ class Evaluation(L.LightningModule):
         return x_0
 
     def condition(self, batch: Batch, count: int | None = None) -> Tensor | None:
-        """Class labels of the first ``count`` items, or of all, to condition the net on; None without classes."""
+        """What the net is told of the first ``count`` items, or of all; None for an unconditional model.
+
+        Class labels (B,), or with continuous conditions the columns (B, C) of `condition_of`.
+        """
+        if self.conditions:
+            return condition_of(batch, self.num_classes, self.condition_names)[:count].to(self.device)
         return (
             checked_class_labels(batch.class_label, self.num_classes)[:count].to(self.device)
             if self.num_classes
             else None
         )
+
+    @property
+    def condition_names(self) -> list[str]:
+        """Names of the continuous conditions, in the order of their columns."""
+        return [scale["name"] for scale in self.conditions]
 
     def sampling_denoiser(self, weights: str = "ema", guidance: float = 1.0) -> nn.Module:
         """The denoiser with averaged ("ema") or current ("raw") weights, clipped if the module has a ``clip`` range."""

@@ -15,6 +15,7 @@ from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.diffusion.samplers import Ancestral, Sampler
 from litdiffusion.training.base import MakeOptimizer, MakeSchedule, TrainingModule
 from litdiffusion.training.class_labels import checked_class_names, with_class_dropout
+from litdiffusion.training.conditions import with_dropout
 from litdiffusion.training.description import description_of
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.evaluation import Evaluation
@@ -41,11 +42,14 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
         seed: determines, with the step, the batch and the rank, every random number of a training step.
         clip: range that x_0 is clamped to while sampling, or None.
         num_classes: number of classes of a conditional model; 0: class labels are not used.
-        class_dropout: share of training items whose class is dropped, so that the net also learns p(x).
+        class_dropout: share of training items whose class is dropped, so that the net also learns p(x); with
+            continuous conditions see `with_dropout`.
         guidance: weight of classifier-free guidance for samples with classes (see `GuidedDenoiser`); 1: none.
         exact_denoiser: exact denoiser of the data, if known: its loss is the smallest that can be reached.
         class_names: names of the classes of a conditional model, for pictures and scripts; empty: they have none.
         augment: random changes of training images, the same in every run with this seed; None: no changes.
+        conditions: continuous conditions that the net is told, see `litdiffusion.data.conditions.condition_scales`; the
+            net is given the same.
         skip_nonfinite: how many steps without a finite gradient are skipped before the run stops.
         description: plain values stored in every checkpoint, enough to rebuild the module; None: made from the
             constructor arguments that the parts store, see `description_of`.
@@ -70,6 +74,7 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
         class_names: Sequence[str] = (),
         augment: Augment | None = None,
         skip_nonfinite: int = 0,
+        conditions: Sequence[Mapping[str, Any]] = (),
         description: dict[str, Any] | None = None,
     ):
         super().__init__(Losses, optimizer, lr_schedule, seed, augment, skip_nonfinite)
@@ -82,11 +87,13 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
         self.sampler.check(denoiser.schedule, denoiser.learned_variance)
         self.shape = tuple(shape)
         self.num_classes, self.class_names = num_classes, checked_class_names(class_names, num_classes)
+        self.conditions = [dict(scale) for scale in conditions]
         parts = {"codec": self.codec, "sampler": self.sampler, "optimizer": optimizer, "lr_schedule": lr_schedule}
         parts |= {"ema_decay": ema_decay, "seed": seed, "class_dropout": class_dropout}
         parts |= {"guidance": guidance}
         parts["skip_nonfinite"] = skip_nonfinite
-        described = description or description_of(denoiser, objective, clip, self.shape, num_classes, parts)
+        told = num_classes, self.conditions
+        described = description or description_of(denoiser, objective, clip, self.shape, *told, parts)
         self.description = described | ({"class_names": self.class_names} if self.class_names else {})
         self._clip, self._class_dropout, self.guidance = clip, class_dropout, guidance
         # In a list, so that torch does not train, move or save it.
@@ -110,8 +117,10 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
         return (self.global_rank + shared) / self.trainer.world_size
 
     def drop_class(self, batch: Batch) -> Tensor | None:
-        """Class labels to train on, some replaced by "no class"; None for a model without classes."""
+        """What the net is told in training: `condition`, of which some is dropped; None for an unconditional model."""
         class_label = self.condition(batch)
+        if class_label is not None and self.conditions:
+            return with_dropout(class_label, self._class_dropout)
         return None if class_label is None else with_class_dropout(class_label, self.num_classes, self._class_dropout)
 
     def means(self, losses: Losses) -> dict[str, Tensor]:

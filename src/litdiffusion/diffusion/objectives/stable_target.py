@@ -6,6 +6,7 @@ from torch import Tensor
 from litdiffusion.diffusion.gaussian import scaled
 from litdiffusion.diffusion.levels import Level
 from litdiffusion.diffusion.objectives.denoising import DenoisingObjective
+from litdiffusion.errors import UserError
 
 SMALLEST = 1e-6
 """An alpha below this is taken as this: x_t then says nothing about x_0."""
@@ -41,7 +42,15 @@ def posterior_mean(x_0: Tensor, x_t: Tensor, level: Level, class_label: Tensor |
     """The mean of x_0 given each of ``x_t`` (B, ...) if the items ``x_0`` (B, ...) are all there are; needs sigma > 0.
 
     With class labels (B,) each item has the mean over the items of its own label.
+
+    Raises:
+        UserError: continuous conditions (B, C), which no two items share.
     """
+    if class_label is not None and class_label.ndim > 1:
+        raise UserError(
+            "objective=stable_target averages items that are told the same, and no two items share a continuous "
+            "condition; take objective=denoising"
+        )
     alpha, sigma = (value.to(x_0).reshape(-1, 1) for value in (level.alpha, level.sigma))
     alpha = alpha.clamp(min=SMALLEST)
     # Differences, because the expanded square loses the small distances that count at small sigma.
