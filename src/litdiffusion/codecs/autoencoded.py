@@ -23,6 +23,7 @@ class Autoencoded(Codec):
         mean, std: of each latent channel; None: measured by `measured_on`.
         value_range: range of the data, to which decoded items are limited; None: no limit.
         ckpt: checkpoint of the autoencoder's run, or folder of a published one; only its path is kept here.
+        experiment: experiment whose run trains the autoencoder first, where there is no ``ckpt``; only named here.
         checksum: 16 hex digits of the autoencoder's weights.
 
     Raises:
@@ -37,7 +38,8 @@ class Autoencoded(Codec):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         value_range: Range | None = None,
-        ckpt: Path | None = None,
+        ckpt: str | Path | None = None,
+        experiment: str | None = None,
         checksum: str | None = None,
     ):
         super().__init__()
