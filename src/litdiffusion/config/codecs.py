@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 from litdiffusion.codecs import Codec
@@ -19,21 +19,25 @@ Source = tuple[dict[str, Any], dict[str, Tensor]]
 """Values for the codec's node, and the autoencoder's weights."""
 
 
-def made_codec(node: DictConfig) -> tuple[DictConfig, Codec]:
-    """The codec of a config, and its node: with the network and the checksum of the autoencoder that ``ckpt`` names.
+def made_codec(cfg: DictConfig) -> tuple[DictConfig, Codec]:
+    """The codec of a config, and the config with the network and checksum of the autoencoder that ``codec.ckpt`` names.
 
     Raises:
-        UserError: ``ckpt`` holds no autoencoder, or cannot be read.
+        UserError: ``codec.ckpt`` holds no autoencoder, or cannot be read.
     """
-    if node.get("ckpt") is None or node.get("model") is not None:
-        return node, make_a(Codec, node, "codec")
-    path = Path(node.ckpt).expanduser()
+    if cfg.codec.get("ckpt") is None or cfg.codec.get("model") is not None:
+        return cfg, make_a(Codec, cfg.codec, "codec")
+    path = Path(cfg.codec.ckpt).expanduser()
     found, weights = _published(path) if (path / "config.json").is_file() else _trained(path)
-    typed = {key: value for key, value in node.items() if value is not None}
-    filled = OmegaConf.create({**node, **found, "checksum": tensor_digest(weights)[:16], **typed})
-    codec = make_a(Codec, filled, "codec")
+    typed = {key: value for key, value in cfg.codec.items() if value is not None}
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        for key, value in {**found, "checksum": tensor_digest(weights)[:16]}.items():
+            if key not in typed:
+                cfg.codec[key] = value
+    codec = make_a(Codec, cfg.codec, "codec")
     codec.model.load_state_dict(weights)
-    return filled, codec
+    return cfg, codec
 
 
 def _trained(path: Path) -> Source:

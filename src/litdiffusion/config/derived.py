@@ -48,7 +48,7 @@ def merged(
     measured = measured or {}
     items = facts.training_reference(items_for_scale(facts.shape))
     result = _with_derived(cfg, {"run_dir": str(run_dir), **of_scale(items), **measured})
-    result.codec, codec = made_codec(result.codec)
+    result, codec = made_codec(result)
     constants = codec.measured_on(items)
     scale = scale_of(codec.encode(items))
     values = {**of_data(cfg, facts, codec, scale), **of_hardware(cfg, facts), **constants, **measured}
@@ -154,7 +154,7 @@ def _data(cfg: DictConfig) -> dict[str, Any]:
         facts = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
         items = facts.training_reference(items_for_scale(facts.shape))
     _CACHE[_scale, _content(cfg)] = of_scale(items)  # before the codec, which may need it
-    _, codec = made_codec(cfg.codec)
+    _, codec = made_codec(cfg)
     codec.measured_on(items)
     return of_data(cfg, facts, codec, scale_of(codec.encode(items))) | of_hardware(cfg, facts)
 
