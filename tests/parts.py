@@ -38,8 +38,8 @@ def presets(group: str) -> dict:
     return {path.stem: load(path) for path in sorted((CONF / group).glob("*.yaml"))}
 
 
-NETS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-"""Every choice of the group ``model``."""
+NETS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "autoencoder")
+"""Every choice of the group ``model`` that denoises."""
 VECTOR_NETS = ("mlp", "residual_mlp")
 SMALL_NETS = {
     "unet": ["model.channels=[8]", "model.blocks=1"],

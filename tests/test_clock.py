@@ -6,6 +6,7 @@ import torch
 from litdiffusion.diffusion.objectives import Losses
 from litdiffusion.training import clock as module
 from litdiffusion.training.clock import Budget, Clock
+from litdiffusion.training.quartiles import quartile_means, sums_by_quartile
 from litdiffusion.training.train_log import TrainLog
 
 
@@ -90,16 +91,20 @@ def test_a_budget_keeps_a_recurring_job_within_its_share(hand, ahead, largest):
     assert Budget(clock, "job", None).allows()
 
 
+def means(losses: Losses) -> dict[str, torch.Tensor]:
+    return quartile_means(sums_by_quartile(losses, lambda t: t), "train/loss")
+
+
 def test_throughput_counts_the_time_of_training_alone(hand):
     clock, losses = Clock(), Losses(torch.ones(64), torch.full((64,), 0.5))
     clock.start()
-    log = TrainLog(clock)
+    log = TrainLog(clock, Losses)
 
     def seen(batches: int) -> dict:
         for _ in range(batches):
             log.add(losses)
             log.end_step()
-        return log.row(lambda t: t, processes=2)
+        return log.row(means, processes=2)
 
     for section, seconds in (("step", 6), ("data", 2), ("drawing", 32)):
         with clock(section):
@@ -115,14 +120,14 @@ def test_throughput_counts_the_time_of_training_alone(hand):
 
 def test_a_row_has_the_mean_loss_since_the_last_one_without_steps_that_were_left_out(hand):
     """Batches of 2 and 3 items of one step, a step that is left out, and a row of nothing but such a step."""
-    log = TrainLog(Clock())
+    log = TrainLog(Clock(), Losses)
     log.add(Losses(torch.tensor([1.0, 2.0]), torch.tensor([0.1, 0.2])))
     log.add(Losses(torch.tensor([3.0, 4.0, 5.0]), torch.tensor([0.2, 0.6, 0.7])))
     log.end_step()
     log.add(Losses(torch.full((2,), torch.nan), torch.tensor([0.1, 0.9])))
     log.end_step(skipped=True)
-    row = {name: float(value) for name, value in log.row(lambda t: t, processes=1).items() if name[:5] == "train"}
+    row = {name: float(value) for name, value in log.row(means, processes=1).items() if name[:5] == "train"}
     assert row == {"train/loss": 3.0, "train/loss_t_0_25": 2.0, "train/loss_t_50_75": 4.5}
     log.add(Losses(torch.ones(2), torch.tensor([0.1, 0.9])))
     log.end_step(skipped=True)
-    assert "train/loss" not in log.row(lambda t: t, processes=1)
+    assert "train/loss" not in log.row(means, processes=1)

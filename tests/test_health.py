@@ -13,7 +13,6 @@ from litdiffusion.commands.training import train
 from litdiffusion.diffusion.levels import Level
 from litdiffusion.diffusion.objectives import DenoisingObjective, Losses
 from litdiffusion.diffusion.samplers.base import State
-from litdiffusion.diffusion.schedules import LinearChain
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.guard import Health, diagnosis, sample_problem
@@ -110,17 +109,21 @@ def test_the_number_of_skipped_steps_must_be_whole(tmp_path):
         build(composed(*TINY, "skip_nonfinite=-1"), Run(tmp_path))
 
 
-def test_a_diagnosis_names_the_parameter_and_the_quartile():
+def test_a_diagnosis_names_the_parameter_and_the_item():
     small, large = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
     small.grad, large.grad = torch.ones(2), torch.tensor([float("nan"), 0.0])
     losses = [
         Losses(torch.ones(2), torch.tensor([0.9, 0.3])),
         Losses(torch.tensor([1.0, 5.0]), torch.tensor([0.1, 0.6])),
     ]
-    text = diagnosis([("small", small), ("large", large)], losses, LinearChain(steps=100))
-    assert text == "the largest gradient is that of large, the worst loss 5 in quartile t_50_75"
+
+    def where(batch: Losses, index: int) -> str:
+        return f" at t = {batch.t[index]:.1f}"
+
+    text = diagnosis([("small", small), ("large", large)], losses, where)
+    assert text == "the largest gradient is that of large, the worst loss 5 at t = 0.6"
     losses[0] = losses[0]._replace(value=torch.tensor([1.0, float("nan")]))
-    assert "loss nan in quartile t_25_50" in diagnosis([("large", large)], losses, LinearChain(steps=100))
+    assert "loss nan at t = 0.3" in diagnosis([("large", large)], losses, where)
 
 
 def test_each_warning_is_told_once(capfd):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from litdiffusion.callbacks import FinalValidation, Interrupts
-from litdiffusion.codecs import Codec
+from litdiffusion.codecs import Codec, ReconstructionObjective
 from litdiffusion.config import checks, derived
 from litdiffusion.config.guide import Guide
 from litdiffusion.config.make import make, make_a, nodes
@@ -31,7 +31,7 @@ from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.diffusion.times import TimeSampler
 from litdiffusion.diffusion.weightings import Weighting
 from litdiffusion.measure.quality import Quality
-from litdiffusion.training import DiffusionModule
+from litdiffusion.training import AutoencoderModule, DiffusionModule, TrainingModule
 from litdiffusion.training.hardware import prepared, use_threads
 from litdiffusion.training.length import total_steps
 
@@ -60,7 +60,7 @@ class Experiment:
 
     cfg: DictConfig
     data: L.LightningDataModule
-    module: DiffusionModule
+    module: TrainingModule
     trainer: L.Trainer
     facts: Facts
     interrupts: Interrupts
@@ -81,13 +81,16 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     cfg, codec, scale, schedule = derived.merged(cfg, run.dir, facts, quality, run.measured)
     if quality is not None:
         quality.codec = codec
-    warn_of_scale(scale, schedule.sigma_data, has_range=facts.value_range is not None and codec.in_data_space)
     L.seed_everything(fold_seed(cfg.seed, "init") % 2**32, verbose=False)  # for the initial weights
-    exact = exact_denoiser(schedule, codec.latent_law(facts.mixture))
-    of_data = {"class_names": facts.class_names, "augment": facts.augment}
-    guide = Guide(cfg.guide, cfg, codec, lambda: facts, cfg.trusted)
-    module = build_module(cfg, codec, schedule, guide, facts.value_range, exact, **of_data)
-    module.sampling_denoiser(guidance=module.guidance)  # so that a guide that does not fit is refused at once
+    if schedule is None:
+        module = build_autoencoder(cfg, facts.value_range, facts.augment, quality)
+    else:
+        warn_of_scale(scale, schedule.sigma_data, has_range=facts.value_range is not None and codec.in_data_space)
+        exact = exact_denoiser(schedule, codec.latent_law(facts.mixture))
+        of_data = {"class_names": facts.class_names, "augment": facts.augment}
+        guide = Guide(cfg.guide, cfg, codec, lambda: facts, cfg.trusted)
+        module = build_module(cfg, codec, schedule, guide, facts.value_range, exact, **of_data)
+        module.sampling_denoiser(guidance=module.guidance)  # so that a guide that does not fit is refused at once
     interrupts = Interrupts()
     callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.extra_callbacks, FinalValidation()]
     context = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
@@ -142,6 +145,30 @@ def build_module(
         guide=guide,
         class_names=class_names,
         augment=augment,
+        description={"config": public(cfg), "value_range": value_range},
+    )
+
+
+def build_autoencoder(
+    cfg: DictConfig,
+    value_range: tuple[float, float] | None,
+    augment: Augment | None = None,
+    quality: Quality | None = None,
+    kind: type[AutoencoderModule] = AutoencoderModule,
+) -> AutoencoderModule:
+    """Builds the Lightning module of a run without a noise schedule; ``quality`` has the features of images."""
+    features = quality.features if cfg.objective.get("perceptual_weight") and quality is not None else None
+    return kind(
+        prepared(make_a(nn.Module, cfg.model, "model"), cfg.compile, cfg.trainer.accelerator),
+        make_a(ReconstructionObjective, cfg.objective, "objective", features=features),
+        shape=tuple(cfg.derived.shape),
+        value_range=value_range,
+        optimizer=partial(make_optimizer, cfg.optimizer),
+        lr_schedule=lr_schedule_maker(cfg),
+        ema_decay=cfg.ema_decay,
+        seed=cfg.seed,
+        augment=augment,
+        skip_nonfinite=cfg.skip_nonfinite,
         description={"config": public(cfg), "value_range": value_range},
     )
 

@@ -1,5 +1,6 @@
 """Callbacks that make pictures, measure and save while a run trains."""
 
+from litdiffusion.callbacks.autoencoding import LatentWalk, Reconstructions
 from litdiffusion.callbacks.condition_sweep import ConditionSweep
 from litdiffusion.callbacks.field import Field
 from litdiffusion.callbacks.final_samples import FinalSamples
@@ -23,9 +24,11 @@ __all__ = [
     "Interrupts",
     "LangevinPath",
     "LastCheckpoint",
+    "LatentWalk",
     "LiveLikelihood",
     "LiveQuality",
     "PosthocEMA",
+    "Reconstructions",
     "StepProgress",
     "Stopped",
     "Trajectory",

@@ -23,7 +23,7 @@ from litdiffusion.errors import UserError
 from litdiffusion.plots.images import in_rows
 from litdiffusion.runs.dashboards import log_picture
 from litdiffusion.runs.files import write_picture
-from litdiffusion.training import DiffusionModule
+from litdiffusion.training import DiffusionModule, TrainingModule
 from litdiffusion.training.class_labels import class_captions, classes_in_turn
 from litdiffusion.training.guard import sample_problem
 
@@ -84,15 +84,15 @@ def warn_of_broken_samples(module: DiffusionModule, end: State, weights: str, fa
 
 
 @contextmanager
-def evaluating(module: DiffusionModule) -> Iterator[None]:
+def evaluating(module: TrainingModule) -> Iterator[None]:
     """Puts the module into evaluation mode and the run's precision inside the block, then restores its mode."""
-    training = module.denoiser.training
-    module.denoiser.eval()
+    training = module.trained.training
+    module.trained.eval()
     try:
         with module.trainer.precision_plugin.forward_context():
             yield
     finally:
-        module.denoiser.train(training)
+        module.trained.train(training)
 
 
 def evenly_spaced(count: int, shown: int) -> set[int]:

@@ -32,6 +32,10 @@ class Codec(Described, nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         """Decodes latents (B, *latent_shape) into data space."""
 
+    def measured_on(self, items: Tensor) -> dict[str, Any]:
+        """Measures the codec's constants on training items, if it has any; returns them as values of ``derived``."""
+        return {}
+
     def latent_law(self, law: Any) -> Any:
         """The distribution of encoded data in closed form, given the data's distribution ``law``; None if unknown."""
         return None

@@ -31,7 +31,7 @@ def announce(experiment: Experiment, run: Run) -> None:
     """Prints data, model size, steps, device and folder before the first step."""
     trainer, data = experiment.trainer, experiment.data
     steps, batch_size = total_steps(trainer, data), getattr(data, "batch_size", None)
-    parameters = sum(p.numel() for p in experiment.module.denoiser.parameters())
+    parameters = sum(p.numel() for p in experiment.module.trained.parameters())
     print_once(
         experiment,
         f"{num_items(data, experiment.facts)} training items of shape {tuple(experiment.facts.shape)}, {parameters:,} "

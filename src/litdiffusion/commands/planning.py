@@ -67,7 +67,7 @@ def make_plan(experiment: Experiment) -> Plan:
     """Estimates the memory and disk that the run needs."""
     module, data = experiment.module, experiment.data
     batch_size = getattr(data, "batch_size", len(experiment.facts.train.data))
-    weights = list(module.denoiser.parameters())
+    weights = list(module.trained.parameters())
     state = round(state_per_weight(partial(make_optimizer, experiment.cfg.optimizer)) * _bytes(weights))
     memory = Memory(
         weights=_bytes(weights),
@@ -91,7 +91,7 @@ def describe(experiment: Experiment, plan: Plan, run: Run) -> str:
     each = format_bytes(plan.checkpoint)
     rows = [(part, cfg[part]["_target_"]) for part in PARTS if cfg.get(part) and "_target_" in cfg[part]]
     rows += [
-        ("parameters", f"{sum(p.numel() for p in module.denoiser.parameters()):,}"),
+        ("parameters", f"{sum(p.numel() for p in module.trained.parameters()):,}"),
         ("items", f"{num_items(experiment.data, experiment.facts):,} of shape {tuple(experiment.facts.shape)}"),
         ("steps", _steps(experiment)),
         ("device", f"{trainer.world_size} x {trainer.strategy.root_device.type} in {cfg.derived.precision}"),

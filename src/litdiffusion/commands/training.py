@@ -25,6 +25,7 @@ from litdiffusion.commands.messages import (
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
 from litdiffusion.commands.rehearsal import rehearsal
 from litdiffusion.commands.resuming import Start, check_complete, checkpoint_to_start_from, same_data
+from litdiffusion.commands.stages import with_autoencoder
 from litdiffusion.config.checks import check_disk
 from litdiffusion.config.identity import action_for
 from litdiffusion.config.keys import MEASURED
@@ -69,7 +70,7 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     is_rank_zero = rank_zero_only.rank == 0
     if is_rank_zero and not cfg.resume and not cfg.dry_run and read_record(run.dir) is not None:
         run = replace(run, dir=fresh(run.dir))
-    cfg = with_budget(cfg, run)
+    cfg = with_budget(with_autoencoder(cfg, run, train), run)
     if cfg.dry_run:
         return _dry_run(cfg, run)
     config, texts = plain_config(cfg), digests(cfg)

@@ -25,7 +25,7 @@ from litdiffusion.config.trust import warn_of_untrusted_packages
 from litdiffusion.data import Facts
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
-from litdiffusion.training import DiffusionModule
+from litdiffusion.training import TrainingModule
 
 
 def check_config(cfg: DictConfig, run_dir: Path) -> None:
@@ -38,7 +38,7 @@ def check_config(cfg: DictConfig, run_dir: Path) -> None:
 
 def check_parts(
     cfg: DictConfig,
-    module: DiffusionModule,
+    module: TrainingModule,
     facts: Facts,
     quality: Quality | None,
     trainer: L.Trainer,
@@ -62,7 +62,7 @@ def check_parts(
     check_metric(cfg, quality)
     check_monitors(cfg, quality)
     dummy_output = check_shapes(module, facts)
-    check_optimizer(cfg, module.denoiser, steps)
+    check_optimizer(cfg, module.trained, steps)
     check_processes(trainer, in_sweep)
     return dummy_output
 

@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
 from litdiffusion.codecs import Codec
+from litdiffusion.config.codecs import made_codec
 from litdiffusion.config.make import make_a
 from litdiffusion.config.metrics import METRICS
-from litdiffusion.config.settings import conditions_of, num_classes_of
+from litdiffusion.config.settings import conditions_of, diffuses, num_classes_of
 from litdiffusion.data import Facts, Scale, facts_of, items_for_scale, scale_of
 from litdiffusion.data.conditions import CLASS, condition_scales
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -29,8 +30,10 @@ _CACHE: dict[tuple[Callable, str], dict[str, Any]] = {}
 
 def merged(
     cfg: DictConfig, run_dir: Path, facts: Facts, quality: Quality | None, measured: Mapping[str, Any] | None = None
-) -> tuple[DictConfig, Codec, Scale, NoiseSchedule]:
+) -> tuple[DictConfig, Codec, Scale, NoiseSchedule | None]:
     """A read-only copy of ``cfg`` with all of ``derived``, codec, latent scale and schedule; a run's only merge.
+
+    The schedule is None for a run that trains an autoencoder.
 
     Codec and schedule are made here: after the values that they may need (``data_mean``, ``sigma_data``), and before
     those that follow from them.
@@ -45,14 +48,15 @@ def merged(
     measured = measured or {}
     items = facts.training_reference(items_for_scale(facts.shape))
     result = _with_derived(cfg, {"run_dir": str(run_dir), **of_scale(items), **measured})
-    codec = make_a(Codec, result.codec, "codec")
+    result, codec = made_codec(result)
+    constants = codec.measured_on(items)
     scale = scale_of(codec.encode(items))
-    values = {**of_data(cfg, facts, codec, scale), **of_hardware(cfg, facts), **measured}
+    values = {**of_data(cfg, facts, codec, scale), **of_hardware(cfg, facts), **constants, **measured}
     with open_dict(result):
         result.conditional = _told(values)
         result.data.update(getattr(facts, "found", {}))
     result = _with_derived(result, values | of_metric(cfg, quality.rising if quality else ()))
-    schedule = make_a(NoiseSchedule, result.schedule, "schedule")
+    schedule = make_a(NoiseSchedule, result.schedule, "schedule") if diffuses(result) else None
     result = _with_derived(result, of_schedule(schedule))
     OmegaConf.set_readonly(result, True)
     return result, codec, scale, schedule
@@ -96,9 +100,9 @@ def of_data(cfg: DictConfig, facts: Facts, codec: Codec, scale: Scale) -> dict[s
     }
 
 
-def of_schedule(schedule: NoiseSchedule) -> dict[str, Any]:
-    """The values that follow from the noise schedule."""
-    return {"noise_label_range": list(schedule.noise_label_range)}
+def of_schedule(schedule: NoiseSchedule | None) -> dict[str, Any]:
+    """The values that follow from the noise schedule, if there is one."""
+    return {"noise_label_range": None if schedule is None else list(schedule.noise_label_range)}
 
 
 def of_metric(cfg: DictConfig, rising: Collection[str]) -> dict[str, Any]:
@@ -150,7 +154,8 @@ def _data(cfg: DictConfig) -> dict[str, Any]:
         facts = facts_of(make_a(L.LightningDataModule, cfg.data, "data"))
         items = facts.training_reference(items_for_scale(facts.shape))
     _CACHE[_scale, _content(cfg)] = of_scale(items)  # before the codec, which may need it
-    codec = make_a(Codec, cfg.codec, "codec")
+    _, codec = made_codec(cfg)
+    codec.measured_on(items)
     return of_data(cfg, facts, codec, scale_of(codec.encode(items))) | of_hardware(cfg, facts)
 
 

@@ -25,7 +25,7 @@ class Use(Flag):
     """Stored as a value even if it is text from the environment, because a checkpoint or a sweep's table reads it."""
 
 
-MEASURED = ("data_mean", "data_std", "sigma_data", "conditions")
+MEASURED = ("data_mean", "data_std", "sigma_data", "conditions", "latent_mean", "latent_std")
 """The values of ``derived`` that are measured on training items."""
 FROM_DATA = (*MEASURED, "noise_label_range")
 """These, and what follows from them: numbers that a new run of the same model takes from its own data."""
@@ -37,6 +37,7 @@ KEYS: dict[str, Use] = {
     # the model and its process
     **dict.fromkeys(("conditional", "learned_variance", "model", "codec", "schedule", "parameterization"), PART),
     **dict.fromkeys(("times", "weighting", "objective", "data"), PART),
+    "codec.ckpt": Use.JOB,  # its checksum identifies the autoencoder
     "data.augment": TRAINING | Use.EXPORT | Use.PLAIN,
     "data.path": Use.RUN | Use.EXPORT | Use.JOB | Use.PLAIN,
     **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb"), Use.EXPORT | Use.PLAIN),

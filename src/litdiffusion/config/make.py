@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
@@ -193,6 +193,8 @@ def _as_time(value: Any, hint: Any) -> Any:
 
 
 def _check_type(value: Any, hint: Any, path: str) -> None:
+    if get_origin(hint) is tuple and len(get_args(hint)) == 1:
+        hint = tuple[get_args(hint)[0], ...]  # what ``tuple[str]`` means in diffusers
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
         adapter.validate_python(value, strict=isinstance(value, (str, bool, int, float)))

@@ -14,6 +14,8 @@ NAMED_PARTS = ("callbacks", "logger")
 """Groups of named parts. A part without a ``_target_`` is never built."""
 OPTIONAL = ("callbacks", "logger", "metrics", "lr_schedule", "recipe", "experiment")
 """Groups that may be missing from a run."""
+PROCESS = ("schedule", "parameterization", "times", "weighting", "sampler")
+"""Groups of a diffusion, which the run of an autoencoder has none of (``recipe=autoencoder``)."""
 
 
 def check_keys(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> None:
@@ -32,8 +34,9 @@ def check_keys(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> Non
     plain = OmegaConf.to_container(cfg, resolve=False)
     keys = [name for name in flat(plain) if name.partition(".")[0] in known and not name.startswith("derived.")]
     _require_known(cfg, "", known, yamls, [*groups, *keys])
+    optional = ("defaults", "hydra", *OPTIONAL, *(() if any(part in cfg for part in PROCESS) else PROCESS))
     for key in needed:
-        if key not in ("defaults", "hydra", *OPTIONAL) and key not in cfg:
+        if key not in optional and key not in cfg:
             raise UserError(f"{key} is missing from the config; remove ~{key} from the command line")
     _require_known(cfg.get("derived") or {}, "derived.", list(primary.get("derived", {})), yamls)
     for group in NAMED_PARTS:

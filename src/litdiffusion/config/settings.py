@@ -102,6 +102,11 @@ def require_int(cfg: DictConfig, key: str, least: int) -> None:
     _require(key, value, _is_int(value) and value >= least, f"a whole number of at least {least}")
 
 
+def diffuses(cfg: DictConfig) -> bool:
+    """Whether a run with this config trains a diffusion; one without a noise schedule trains an autoencoder."""
+    return cfg.get("schedule") is not None
+
+
 def num_classes_of(cfg: DictConfig, facts: Facts) -> int:
     """Number of classes that the net learns: those of the data if the run is conditional, else 0.
 

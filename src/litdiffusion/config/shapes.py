@@ -1,6 +1,7 @@
 """Checks the shapes of data, codec, net and sampler by two dummy items, before training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from litdiffusion.diffusion.levels import Level, Prediction, seeded_noise
 from litdiffusion.diffusion.samplers import Sampler
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError, first_line
-from litdiffusion.training import DiffusionModule
+from litdiffusion.training import DiffusionModule, TrainingModule
 
 DUMMY_ITEMS = 2
 """Batch size of the checks; with 1 a net could mix up the batch with another dimension unnoticed."""
@@ -26,12 +27,24 @@ class DummyOutput(NamedTuple):
     activation_bytes: int
 
 
-def check_shapes(module: DiffusionModule, facts: Facts) -> DummyOutput:
-    """Refuses parts that do not fit each other; returns the result of `dummy_forward`.
+def check_shapes(module: TrainingModule, facts: Facts) -> DummyOutput:
+    """Refuses parts that do not fit each other; returns the net's output for two dummy items.
 
     Raises:
         UserError: names the part, the shape that it returns, and the shape that is needed.
     """
+    return _check_diffusion(module, facts) if hasattr(module, "denoiser") else _check_autoencoder(module, facts)
+
+
+def _check_autoencoder(module: TrainingModule, facts: Facts) -> DummyOutput:
+    net, items = module.trained, facts.training_reference(DUMMY_ITEMS)
+    with torch.random.fork_rng(devices=[]), measured_activations(net) as sizes:
+        out = net(items)
+    _require("the autoencoder", out.shape, items.shape, "return the shape of x")
+    return DummyOutput(tuple(out.shape), sum(sizes))
+
+
+def _check_diffusion(module: DiffusionModule, facts: Facts) -> DummyOutput:
     _check_codec(module, facts)
     told = module.num_classes, len(module.conditions)
     channels = module.shape[0] * (2 if module.denoiser.learned_variance else 1)
@@ -116,8 +129,20 @@ def _call(net: nn.Module, shape: Sequence[int], num_classes: int, conditions: in
     class_label = None if told is None else torch.zeros(told, dtype=dtype, device=device)
     tensors = (*net.named_parameters(), *net.named_buffers())
     weights = {f"net.{name}": _to_device(value, device) for name, value in tensors}
-    own = {value.untyped_storage()._cdata for value in weights.values()}
+    with measured_activations(net, weights.values()) as sizes:
+        out = functional_call(_Uncompiled(net), weights, (x, noise_label, class_label))
+    return DummyOutput(tuple(getattr(out, "shape", ())), sum(sizes))
+
+
+@contextmanager
+def measured_activations(net: nn.Module, weights: Iterable[Tensor] | None = None) -> Iterator[list[int]]:
+    """Runs the block with the net in evaluation mode, and lists the bytes of each tensor that a gradient needs.
+
+    ``weights``, by default the net's own, are left out.
+    """
+    own = {value.untyped_storage()._cdata for value in (net.parameters() if weights is None else weights)}
     kept: dict[int, Tensor] = {}
+    sizes: list[int] = []
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor
@@ -127,11 +152,10 @@ def _call(net: nn.Module, shape: Sequence[int], num_classes: int, conditions: in
     net.eval()  # dummy items must not change running statistics
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            out = functional_call(_Uncompiled(net), weights, (x, noise_label, class_label))
+            yield sizes
     finally:
         net.train(training)
-    sizes = [tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own]
-    return DummyOutput(tuple(getattr(out, "shape", ())), sum(sizes))
+    sizes += [tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own]
 
 
 def _to_device(value: Tensor, device: torch.device) -> Tensor:

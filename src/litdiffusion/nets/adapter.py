@@ -1,5 +1,6 @@
-"""An adapter for nets with another interface."""
+"""Adapters for nets with another interface."""
 
+import torch
 from torch import Tensor, nn
 
 from litdiffusion.nets.classes import as_classes
@@ -26,3 +27,28 @@ class Adapter(Described, nn.Module):
         class_label = as_classes(class_label, noise_label, self.num_classes) if self.asks else class_label
         out = self.net(x, noise_label) if class_label is None else self.net(x, noise_label, class_label)
         return getattr(out, self.output) if self.output else out
+
+
+class AutoencoderAdapter(Described, nn.Module):
+    """An autoencoder of diffusers (``AutoencoderKL``) with the interface of `Autoencoder`.
+
+    Args:
+        net: a module whose ``encode(x).latent_dist`` has ``mean`` and ``logvar``, and with ``decode(z).sample``.
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Mean and log-variance, one after the other in dimension 1, of the latents of images x."""
+        latent = self.net.encode(x).latent_dist
+        return torch.cat([latent.mean, latent.logvar], dim=1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The images of latents z."""
+        return self.net.decode(z).sample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The images of the latents' means."""
+        return self.decode(self.encode(x).chunk(2, dim=1)[0])

@@ -10,7 +10,9 @@ from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.training.checkpoints import LAST, read_checkpoint
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CODEC_WEIGHTS, CONFIG = "model.safetensors", "codec.safetensors", "config.json"
+CODEC = "codec."
+"""Prefix of the codec's tensors in a checkpoint; most codecs have none."""
 PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
 """Choice of weights -> prefix of the denoiser's tensors in a checkpoint."""
 
@@ -18,7 +20,8 @@ PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
 def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> Path:
     """Writes the net's weights and the config of a checkpoint into ``folder``, without pickled code.
 
-    ``model.safetensors`` holds the tensors under the net's own names, as ``net.load_state_dict`` needs them.
+    ``model.safetensors`` holds the tensors under the net's own names, as ``net.load_state_dict`` needs them, and
+    ``codec.safetensors`` those of an autoencoder, if there is one.
     ``config.json`` holds what `Pretrained` needs to build net, process and sampler.
 
     Raises:
@@ -34,9 +37,7 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> 
     content = read_checkpoint(checkpoint)
     checked_description(content["litdiffusion"], checkpoint)
     prefix, state = f"{PREFIXES[weights]}net.", content["state_dict"]
-    # Cloned because safetensors refuses tensors that share memory or are not contiguous.
-    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    net = {name: value.clone().contiguous() for name, value in own.items()}
+    net, codec = (_contiguous(state, start) for start in (prefix, CODEC))
     try:
         text = json.dumps(_record(content, weights), indent=1)
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -44,6 +45,8 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / WEIGHTS, save(net, {"format": "pt", "weights": weights}))
+        if codec:
+            write_atomically(folder / CODEC_WEIGHTS, save(codec, {"format": "pt"}))
         write_atomically(folder / CONFIG, text.encode())
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be written ({error.strerror}); name another one") from error
@@ -66,6 +69,7 @@ def read_export(folder: str | Path, weights: str = "ema") -> dict[str, Any]:
         if weights != exported:
             raise UserError(f"{folder} holds only the {exported} weights; take weights={exported}")
         net = load_file(folder / WEIGHTS)
+        codec = load_file(folder / CODEC_WEIGHTS) if (folder / CODEC_WEIGHTS).is_file() else {}
     except FileNotFoundError as error:
         last = folder / "checkpoints" / LAST
         remedy = f"{last}, since this is a run's folder" if last.is_file() else "a folder that scripts/export.py wrote"
@@ -74,7 +78,14 @@ def read_export(folder: str | Path, weights: str = "ema") -> dict[str, Any]:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{folder} holds no intact exported model ({error}); export it again") from error
-    return {"litdiffusion": record, "state_dict": {f"{PREFIXES[exported]}net.{k}": v for k, v in net.items()}}
+    state = {f"{PREFIXES[exported]}net.{k}": v for k, v in net.items()} | {f"{CODEC}{k}": v for k, v in codec.items()}
+    return {"litdiffusion": record, "state_dict": state}
+
+
+def _contiguous(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The tensors below a prefix, cloned because safetensors refuses what shares memory or is not contiguous."""
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {name: value.clone().contiguous() for name, value in own.items()}
 
 
 def _record(content: dict[str, Any], weights: str) -> dict[str, Any]:

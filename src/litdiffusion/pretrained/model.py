@@ -26,7 +26,7 @@ from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
 from litdiffusion.pretrained.averages import posthoc_average, use_average
 from litdiffusion.pretrained.conditions import Condition, captions_of, values_for
-from litdiffusion.pretrained.exporting import PREFIXES, read_export
+from litdiffusion.pretrained.exporting import CODEC, PREFIXES, read_export
 from litdiffusion.pretrained.outputs import device_for
 from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.pretrained.sizes import check_size, limited_by
@@ -90,6 +90,7 @@ class Pretrained:
         self.denoiser.eval()
         try:
             self.denoiser.load_state_dict(_with_prefix(content["state_dict"], PREFIXES[weights]))
+            self.codec.load_state_dict(_with_prefix(content["state_dict"], CODEC))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:160]
             owner = "its own config" if module is None else "this module"
@@ -105,8 +106,8 @@ class Pretrained:
         check_size(partial(make, self.config.model, "model"), state)
         schedule = make_a(NoiseSchedule, self.config.schedule, "schedule")
         sampler = make_a(Sampler, self.config.sampler, "sampler")
-        codec = make_a(Codec, self.config.codec, "codec")
         with limited_by(state):
+            codec = make_a(Codec, self.config.codec, "codec")
             return codec, sampler, build_denoiser(self.config, schedule)
 
     def part(self, name: str, paths: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -18,11 +18,9 @@ from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.training.class_labels import checked_class_labels
-from litdiffusion.training.clock import Clock
 from litdiffusion.training.conditions import condition_of
 from litdiffusion.training.ema import EMA
-from litdiffusion.training.quartiles import quartile_means
-from litdiffusion.training.train_log import sums_by_quartile
+from litdiffusion.training.quartiles import quartile_means, sums_by_quartile
 
 
 def check_weights(weights: str, key: str = "weights") -> None:
@@ -44,17 +42,10 @@ class Evaluation(L.LightningModule):
     num_classes: int
     class_names: list[str]
     conditions: list[dict[str, Any]]
-    clock: Clock
     guidance: float
     _guide: Callable[[nn.Module, float], nn.Module]
     _clip: tuple[float, float] | None
     _exact_output: list[ExactOutput]
-
-    def on_validation_start(self) -> None:
-        self.clock.enter("validation")
-
-    def on_validation_end(self) -> None:
-        self.clock.leave()
 
     def on_validation_epoch_start(self) -> None:
         self._loss_sums, self._best_loss_sums = torch.zeros(2, 2, 4, device=self.device)

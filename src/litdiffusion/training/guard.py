@@ -1,16 +1,13 @@
 """Checks of a training run: non-finite steps are skipped or end it, other problems are printed once."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from litdiffusion.diffusion.objectives import Losses
-from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import TrainingError
-from litdiffusion.training.quartiles import NAMES, quartile_index
+from litdiffusion.training.train_log import LossesOf
 
 
 class Health:
@@ -65,15 +62,24 @@ class Health:
         self.skipped = state["skipped"]
 
 
-def diagnosis(parameters: Iterable[tuple[str, nn.Parameter]], losses: list[Losses], schedule: NoiseSchedule) -> str:
-    """Cause of a non-finite step: the parameter with the largest gradient, and the worst loss with its quartile."""
+def diagnosis(
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    losses: list[LossesOf],
+    where: Callable[[LossesOf, int], str],
+) -> str:
+    """Cause of a non-finite step: the parameter with the largest gradient, and the worst loss.
+
+    Args:
+        parameters: the trained parameters, with their gradients.
+        losses: the losses of the step's batches.
+        where: what is known of item k of a batch's losses.
+    """
     norms = {name: _norm(weight.grad) for name, weight in parameters if weight.grad is not None}
     name = max(norms, key=lambda key: norms[key])
-    worst = torch.cat([_nan_as_inf(loss.value) for loss in losses])
-    index, t = int(worst.argmax()), torch.cat([loss.t.flatten() for loss in losses])
-    value = torch.cat([loss.value.flatten() for loss in losses])[index].item()
-    quartile = NAMES[int(quartile_index(schedule.place(t[index : index + 1])))]
-    return f"the largest gradient is that of {name}, the worst loss {value:.3g} in quartile {quartile}"
+    worst = max(losses, key=lambda loss: _nan_as_inf(loss.value).max().item())
+    index = int(_nan_as_inf(worst.value).argmax())
+    value = worst.value.flatten()[index].item()
+    return f"the largest gradient is that of {name}, the worst loss {value:.3g}{where(worst, index)}"
 
 
 def sample_problem(x: Tensor, data: Tensor, value_range: tuple[float, float] | None) -> tuple[str, str] | None:

@@ -1,7 +1,11 @@
 """The loss by quartile of time (of log sigma if time is sigma): shows at which noise levels a model is good or bad."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from litdiffusion.diffusion.objectives import Losses
 
 NAMES = ("t_0_25", "t_25_50", "t_50_75", "t_75_100")
 
@@ -27,3 +31,8 @@ def quartile_means(sums: Tensor, name: str) -> dict[str, Tensor]:
     counts, totals = sums
     means = {f"{name}_{NAMES[k]}": totals[k] / counts[k] for k in range(4) if counts[k] > 0}
     return {name: totals.sum() / counts.sum(), **means}
+
+
+def sums_by_quartile(losses: Losses, place: Callable[[Tensor], Tensor]) -> Tensor:
+    """Counts and sums (2, 4) of losses, see `quartile_sums`."""
+    return quartile_sums(place(losses.t), losses.value, losses.importance)

@@ -1,54 +1,68 @@
 """The training metrics in the log: the loss since the last row, by quartile of time, and the speed."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from litdiffusion.diffusion.objectives import Losses
 from litdiffusion.training.clock import Clock
-from litdiffusion.training.quartiles import quartile_means, quartile_sums
 
 SECTIONS = ("step", "data", "validation", "drawing", "quality", "likelihood")
 TRAINING = ("step", "data")
 
 
-class TrainLog:
+class BatchLosses(Protocol):
+    """A named tuple of tensors (B,), or None: what the items of a batch lose, ``value`` in all."""
+
+    @property
+    def value(self) -> Tensor: ...
+
+    def detach(self) -> Self:
+        """The same losses without gradients."""
+
+
+LossesOf = TypeVar("LossesOf", bound=BatchLosses)
+
+
+class TrainLog(Generic[LossesOf]):
     """Collects the losses of batches for the next row of the log; losses of a skipped step never enter a row.
 
     ``time/samples_per_second`` counts only the training time since the last row. ``time/step_percent`` is the share of
     the training step. ``time/data_percent`` is the share of waiting for a batch, with Lightning's loop around it. Both
     are shares of the whole time since training began.
+
+    Args:
+        clock: measures the sections of the run.
+        kind: class of the losses.
     """
 
-    def __init__(self, clock: Clock):
-        self.clock = clock
-        self.current: list[Losses] = []
+    def __init__(self, clock: Clock, kind: type[LossesOf]):
+        self.clock, self._kind = clock, kind
+        self.current: list[LossesOf] = []
         """Losses of the batches since the last optimizer step."""
-        self._unlogged: list[Losses] = []
+        self._unlogged: list[LossesOf] = []
         self._items, self._seconds = 0, 0.0
 
-    def add(self, losses: Losses) -> None:
+    def add(self, losses: LossesOf) -> None:
         """Adds the losses of one batch."""
         self.current.append(losses.detach())
 
     def end_step(self, skipped: bool = False) -> None:
         """Keeps the losses since the last step for the next row, or drops them if the step was skipped."""
-        self._items += sum(len(losses.t) for losses in self.current)
+        self._items += sum(len(losses.value) for losses in self.current)
         self._unlogged += [] if skipped else self.current
         self.current = []
 
-    def row(self, place: Callable[[Tensor], Tensor], processes: int) -> dict[str, Tensor | float]:
+    def row(self, means: Callable[[LossesOf], dict[str, Tensor]], processes: int) -> dict[str, Tensor | float]:
         """The metrics since the last row; without a loss if all steps were skipped.
 
         Args:
-            place: maps a time to its place among the quartiles, see `NoiseSchedule.place`.
+            means: the values of losses for the row.
             processes: number of processes that train together.
         """
         losses, self._unlogged = concatenated(self._unlogged), []
-        means = {} if losses is None else quartile_means(sums_by_quartile(losses, place), "train/loss")
-        return means | self._speed_and_shares(processes)
+        return ({} if losses is None else means(losses)) | self._speed_and_shares(processes)
 
     def state_dict(self) -> dict[str, Any]:
         """The losses that are not in a row yet."""
@@ -59,7 +73,7 @@ class TrainLog:
         """Restores the losses of `state_dict`."""
         losses = state["losses"]
         self.current = []
-        self._unlogged = [] if losses is None else [Losses(*(None if x is None else x.to(device) for x in losses))]
+        self._unlogged = [] if losses is None else [self._kind(*(None if x is None else x.to(device) for x in losses))]
 
     def _speed_and_shares(self, processes: int) -> dict[str, float]:
         seconds = sum(self.clock.seconds[name] for name in TRAINING)
@@ -69,13 +83,8 @@ class TrainLog:
         return {"time/samples_per_second": items / spent, **shares}
 
 
-def concatenated(losses: list[Losses]) -> Losses | None:
+def concatenated(losses: list[LossesOf]) -> LossesOf | None:
     """The losses of several batches as those of one batch; None without batches."""
     if not losses:
         return None
-    return Losses(*(None if field[0] is None else torch.cat(field) for field in zip(*losses, strict=True)))
-
-
-def sums_by_quartile(losses: Losses, place: Callable[[Tensor], Tensor]) -> Tensor:
-    """Counts and sums (2, 4) of losses, see `quartile_sums`."""
-    return quartile_sums(place(losses.t), losses.value, losses.importance)
+    return type(losses[0])(*(None if field[0] is None else torch.cat(field) for field in zip(*losses, strict=True)))

@@ -1,0 +1,286 @@
+"""The base class of what is trained: Lightning's hooks for optimizer, average, guard, log and checkpoints."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Generic
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from litdiffusion.data.augment import Augment
+from litdiffusion.data.batch import Batch
+from litdiffusion.diffusion.seeding import fold_seed, seed_generators
+from litdiffusion.errors import UserError
+from litdiffusion.runs.dashboards import log_metrics
+from litdiffusion.runs.log import sync_rows
+from litdiffusion.training.clock import Clock
+from litdiffusion.training.ema import EMA
+from litdiffusion.training.guard import Health, diagnosis
+from litdiffusion.training.position import Position, Progress, rewind
+from litdiffusion.training.settings import Made, settings_of, take_settings, take_settings_of_trainer
+from litdiffusion.training.train_log import LossesOf, TrainLog
+
+MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
+MakeSchedule = Callable[[torch.optim.Optimizer, float], Any]
+
+
+class TrainingModule(L.LightningModule, Generic[LossesOf]):
+    """Trains one network by automatic optimisation; every random number of a step is a function of the seed and step.
+
+    A subclass sets ``ema``, ``shape`` and ``description``, and implements `trained`, ``training_step``, `means` and
+    `where_worst`.
+
+    Args:
+        losses: class of the losses of a batch.
+        optimizer: function network -> optimizer.
+        lr_schedule: see `DiffusionModule`.
+        seed, augment, skip_nonfinite: see `DiffusionModule`.
+    """
+
+    ema: EMA
+    shape: tuple[int, ...]
+    """Shape of one item in the space that the network works in."""
+    description: dict[str, Any]
+    class_names: list[str]
+    conditions: list[dict[str, Any]]
+
+    def __init__(
+        self,
+        losses: type[LossesOf],
+        optimizer: MakeOptimizer,
+        lr_schedule: MakeSchedule | None = None,
+        seed: int = 0,
+        augment: Augment | None = None,
+        skip_nonfinite: int = 0,
+    ):
+        super().__init__()
+        self.seed, self.augment = seed, augment
+        self.clock = Clock()
+        self.health = Health(skip_nonfinite)
+        self.train_log = TrainLog(self.clock, losses)
+        self.progress = Progress()
+        self._optimizer, self._lr_schedule = optimizer, lr_schedule
+        self._lr: float | None = None
+        self._is_set_up = False
+        self._settings: dict[str, Any] | None = None
+        self._restored: dict[str, Any] | None = None
+
+    @property
+    @abstractmethod
+    def trained(self) -> nn.Module:
+        """The network whose weights are trained, of which ``ema`` is the average."""
+
+    @abstractmethod
+    def means(self, losses: LossesOf) -> dict[str, Tensor]:
+        """The values of losses (B,) for the log, ``train/loss`` among them."""
+
+    def where_worst(self, losses: LossesOf, index: int) -> str:
+        """What is known of the item with the worst loss, for the message about a non-finite step; may be empty."""
+        return ""
+
+    def after_step(self, skipped: bool) -> None:
+        """Called after each optimizer step and the update of the average."""
+
+    # Training
+
+    def configure_optimizers(self) -> Any:
+        optimizer, schedule = made = self._make_optimizer()
+        typed = self.description.get("config", {}).get("lr_schedule")
+        self._settings = settings_of(made, self.trainer.estimated_stepping_batches, typed)
+        self._take_settings()
+        return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _make_optimizer(self) -> Made:
+        optimizer = self._optimizer(self.trained)
+        for group in optimizer.param_groups if self._lr is not None else ():
+            group["lr"] = self._lr
+        if self._lr_schedule is None:
+            return optimizer, None
+        schedule = self._lr_schedule(optimizer, self.trainer.estimated_stepping_batches)
+        return optimizer, schedule if isinstance(schedule, Mapping) else {"scheduler": schedule, "interval": "step"}
+
+    def _take_settings(self) -> None:
+        """Puts the settings of this config into the checkpoint that is being restored, once both exist."""
+        if self._restored is not None and self._settings is not None:
+            take_settings(self._restored, self._make_optimizer, self._settings, self.progress.position)
+            self._restored = None
+
+    @property
+    def lr(self) -> float | None:
+        """Base learning rate that was set later, e.g. by Lightning's LearningRateFinder; else None."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = value
+        for config in self.trainer.lr_scheduler_configs if self._is_set_up else ():
+            if hasattr(config.scheduler, "base_lrs"):  # otherwise the scheduler restores the old rate
+                config.scheduler.base_lrs = [value] * len(config.scheduler.base_lrs)
+
+    def seed_step(self, batch_idx: int) -> None:
+        """Makes every random number of a batch a function of (seed, step, micro-batch, rank)."""
+        seed_generators(self.device, self._seed_of("step", batch_idx, self.global_rank))
+
+    def augmented(self, batch: Batch, batch_idx: int) -> Batch:
+        """The batch with its images randomly changed: a function of (seed, step, micro-batch, rank)."""
+        if self.augment is None:
+            return batch
+        if batch.data.ndim != 4:
+            raise UserError(f"augment takes images (B, C, H, W), not items {tuple(batch.data.shape[1:])}; leave it out")
+        position = *self._step_and_micro_batch(batch_idx), self.global_rank
+        return batch._replace(data=self.augment(batch.data, self.seed, *position))
+
+    def _seed_of(self, stream: str, batch_idx: int, *position: int) -> int:
+        return fold_seed(self.seed, stream, *self._step_and_micro_batch(batch_idx), *position)
+
+    def _step_and_micro_batch(self, batch_idx: int) -> tuple[int, int]:
+        return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Skips or refuses a non-finite gradient before it changes the weights; clips a finite one.
+
+        A non-finite loss is also found here, by every process alike, because gradients are already summed over
+        processes.
+        """
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        self.progress.gradient_norm = norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        # With a scaled loss (16-mixed) the gradient scaler itself skips steps with infinite gradients.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if not scaled and not math.isfinite(norm):
+            self._skip_step(weights)
+        elif (gradient_clip_val or 0) > 0 and gradient_clip_algorithm in (None, "norm") and self._norm_is_local():
+            nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)  # Lightning would compute the norm again
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        self.progress.updating = True
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Lightning's step, then the update of the average."""
+        step, skipped = self.global_step, self.health.skipped
+        self.progress.rate = optimizer.param_groups[0]["lr"]  # because the scheduler changes it after the step
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.ema.update(self.trained, step)
+        skipped_now = self.health.skipped > skipped
+        self.after_step(skipped_now)
+        self.train_log.end_step(skipped_now)
+        loop = self.trainer.fit_loop
+        last = loop.epoch_loop.batch_progress.is_last_batch or batch_idx + 1 == self.trainer.num_training_batches
+        self.progress.position = Position(step + 1, epoch, batch_idx + 1, loop.total_batch_idx + 1, last)
+        self.progress.updating = False
+
+    @property
+    def stepped(self) -> bool:
+        """Whether the batch that has just ended led to an optimizer step."""
+        return self.progress.position.total == self.trainer.fit_loop.total_batch_idx + 1
+
+    def _norm_is_local(self) -> bool:
+        """Whether this process can compute the gradient norm alone: FSDP's norm is a sum over processes."""
+        return "fsdp" not in type(self.trainer.strategy).__name__.lower()
+
+    def _skip_step(self, weights: list[Tensor]) -> None:
+        reason = diagnosis(self.trained.named_parameters(), self.train_log.current, self.where_worst)
+        self.health.skip(self.global_step, reason)
+        for weight in weights:
+            weight.grad = None  # because an optimizer skips weights without a gradient
+
+    def setup(self, stage: str) -> None:
+        self._is_set_up = True
+        if stage == "fit":
+            self._settings = self._restored = None
+
+    def on_validation_start(self) -> None:
+        self.clock.enter("validation")
+
+    def on_validation_end(self) -> None:
+        self.clock.leave()
+
+    # The log
+
+    def on_train_start(self) -> None:
+        self.progress.finished = False
+        self.clock.start()
+        self._check_rate()
+        self.clock.enter("data")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.clock.leave()
+        self.clock.enter("step")
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.clock.leave()
+        every = self.trainer.log_every_n_steps
+        if self.stepped and every and (self.global_step % every == 0 or self.trainer.should_stop):
+            self._log_training()
+        self.clock.enter("data")  # until the next batch, without the sections of callbacks
+
+    def on_train_epoch_end(self) -> None:
+        """Moves ReduceLROnPlateau in the epoch in which a run resumed.
+
+        Lightning leaves it out there, because no checkpoint holds the monitored metric. The metric exists if the rest
+        of the epoch contains the validation.
+        """
+        numbers, epochs = self.trainer.callback_metrics, self.trainer.current_epoch + 1
+        for config in self.trainer.lr_scheduler_configs if self.trainer.fit_loop.restarting else ():
+            due = config.reduce_on_plateau and config.interval == "epoch" and epochs % config.frequency == 0
+            if due and config.monitor in numbers:
+                self.lr_scheduler_step(config.scheduler, numbers[config.monitor])
+
+    def on_train_end(self) -> None:
+        self.clock.leave()
+        self.clock.stop()
+
+    def _log_training(self) -> None:
+        """Writes the row straight to the loggers: ten values by ``self.log`` cost as much as ten steps of a toy."""
+        row = self.train_log.row(self.means, self.trainer.world_size)
+        if "train/loss" in row:  # for the progress bar and for callbacks
+            self.log("train/loss", row["train/loss"], prog_bar=True, logger=False)
+        if self.health.skipped:
+            row["train/skipped_steps"] = float(self.health.skipped)
+        row["train/learning_rate"] = self.progress.rate
+        row["train/gradient_norm"] = self.progress.gradient_norm
+        self._check_rate()
+        log_metrics(self.trainer, row)
+
+    def _check_rate(self) -> None:
+        groups = self.trainer.optimizers[0].param_groups
+        self.health.check_rate(groups, self.global_step, self.trainer.estimated_stepping_batches)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["litdiffusion"] = self.description
+        checkpoint["progress"] = {
+            "rows": sync_rows(self.trainer),
+            "position": list(self.progress.position),
+            "finished": self.progress.finished,
+            "settings": self._settings,
+            **self.train_log.state_dict(),
+            **self.health.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores losses that are not logged yet; sets Lightning's counters, and the settings of this config."""
+        progress = checkpoint.get("progress")
+        if progress is None:
+            return
+        self.train_log.load_state_dict(progress, self.device)
+        self.health.load_state_dict(progress)
+        self.progress.position = Position(*progress["position"])
+        if "loops" in checkpoint:
+            rewind(checkpoint["loops"]["fit_loop"], self.progress.position, self.trainer.max_steps != -1)
+            take_settings_of_trainer(checkpoint, self.trainer)
+            self._restored = checkpoint
+            self._take_settings()  # some strategies make the optimizer first, others restore first

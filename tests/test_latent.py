@@ -1,0 +1,190 @@
+"""Autoencoders and latent diffusion: the loss in closed form, exact resume, and codecs in every door."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import BARE_RUN, TINY, composed
+from torch import nn
+
+from litdiffusion.build import Run, build
+from litdiffusion.codecs import Autoencoded, ReconstructionObjective
+from litdiffusion.commands.training import train
+from litdiffusion.errors import UserError
+from litdiffusion.nets import Autoencoder
+from litdiffusion.pretrained import Pretrained
+from litdiffusion.pretrained.exporting import export
+from litdiffusion.training.checkpoints import read_checkpoint
+
+SMALL = ["data=digits", "data.batch_size=8", "model.channels=[8,8]", "optimizer=adamw", "lr_schedule=constant"]
+FIRST = ["recipe=autoencoder", "model=autoencoder", *SMALL]
+BARE = [*TINY, "callbacks.progress_bar=null", "trainer.val_check_interval=2"]
+LATENT = ["model=unet", "recipe=flow", "data=digits", "data.batch_size=8", "model.channels=[8]", "model.blocks=1"]
+LATENT += ["lr_schedule=constant", "trainer.val_check_interval=2"]
+
+
+class Linear(nn.Module):
+    """An autoencoder whose latent is ``Q x`` with orthogonal rows Q (k, d): PCA if they are the data's axes."""
+
+    def __init__(self, rows: torch.Tensor, log_variance: float = -60.0):
+        super().__init__()
+        self.rows, self.log_variance = nn.Parameter(rows), log_variance
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        mean = (x.flatten(1) @ self.rows.T)[..., None, None]
+        return torch.cat([mean, torch.full_like(mean, self.log_variance)], dim=1)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return (z.flatten(1) @ self.rows).view(-1, 1, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def first_stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a trained autoencoder."""
+    folder = tmp_path_factory.mktemp("first") / "autoencoder"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LITDIFFUSION_DATA", str(folder.parent))
+        train(composed(*BARE, *FIRST), Run(folder, "autoencoder"))
+    return folder
+
+
+def latent_run(folder: Path, first_stage: Path, *words: str) -> Path:
+    train(composed(*BARE_RUN, *LATENT, "codec=autoencoder", f"codec.ckpt={first_stage}", *words), Run(folder, "latent"))
+    return folder
+
+
+def test_the_loss_is_error_and_divergence_in_closed_form():
+    """z = m of one coordinate of four: the others are lost. KL(N(m, s²) | N(0, 1)) = (m² + s² - log s² - 1) / 2."""
+    x = torch.tensor([[1.0, 2.0, -1.0, 3.0]]).view(1, 1, 2, 2)
+    losses = ReconstructionObjective(kl_weight=0.5)(Linear(torch.eye(4)[:1], -2.0), x, noise=None)
+    kl = (1.0 + torch.tensor(-2.0).exp() + 2.0 - 1) / 2
+    assert losses.reconstruction.item() == pytest.approx((4 + 1 + 9) / 4)
+    assert losses.kl.item() == pytest.approx(kl.item())
+    assert losses.value.item() == pytest.approx(3.5 + 0.5 * kl.item())
+
+
+def test_the_noise_of_the_latent_has_its_deviation():
+    """decode(m + s eps) - x has the variance s² in each coordinate of an orthogonal code."""
+    torch.manual_seed(0)
+    x = torch.randn(20_000, 1, 2, 2)
+    losses = ReconstructionObjective(kl_weight=0.0)(Linear(torch.eye(4), -1.0), x)
+    assert losses.reconstruction.mean().item() == pytest.approx(torch.tensor(-1.0).exp().item(), rel=0.02)
+
+
+def test_a_linear_code_of_full_rank_keeps_the_data_and_unit_scale():
+    torch.manual_seed(0)
+    x = torch.randn(4000, 1, 2, 2) * torch.tensor([[0.2, 1.0], [3.0, 0.5]]) + 2
+    rows, _ = torch.linalg.qr(torch.randn(4, 4))
+    codec = Autoencoded(Linear(rows))
+    codec.measured_on(x)
+    latent = codec.encode(x)
+    assert torch.allclose(codec.decode(latent), x, atol=1e-4)
+    assert latent.mean(0).abs().max() < 1e-3
+    assert torch.allclose(latent.std(0), torch.ones(4, 1, 1), atol=1e-3)
+
+
+def test_codecs_of_a_run_are_frozen_and_stored_once(tmp_path, first_stage):
+    folder = latent_run(tmp_path / "run", first_stage)
+    state = read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]
+    own = {k: v for k, v in state.items() if k.startswith("codec.")}
+    source = read_checkpoint(first_stage / "checkpoints" / "last.ckpt")["state_dict"]
+    assert own and all(torch.equal(v, source[k.replace("codec.model.", "ema.model.")]) for k, v in own.items())
+    assert not any("autoencoder" in k or k.startswith("ema.codec") for k in state)
+
+
+def test_a_latent_model_needs_nothing_but_its_file(tmp_path, first_stage):
+    """Samples of the checkpoint and of the export are equal, and are images, with the autoencoder's folder gone."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "ae.ckpt").write_bytes((first_stage / "checkpoints" / "last.ckpt").read_bytes())
+    folder = latent_run(tmp_path / "run", source / "ae.ckpt")
+    (source / "ae.ckpt").unlink()
+    path = folder / "checkpoints" / "last.ckpt"
+    samples = Pretrained(path).sample(4, seed=1)
+    assert samples.shape == (4, 1, 8, 8)
+    assert -1 <= samples.min() < samples.max() <= 1
+    assert torch.equal(Pretrained(export(path, tmp_path / "export")).sample(4, seed=1), samples)
+
+
+def test_runs_in_two_attempts_equal_those_in_one(tmp_path, first_stage):
+    whole = latent_run(tmp_path / "whole", first_stage)
+    half = latent_run(tmp_path / "half", first_stage, "trainer.max_steps=2")
+    latent_run(tmp_path / "half", first_stage)
+    assert _state(whole).keys() == _state(half).keys()
+    assert all(torch.equal(value, _state(half)[name]) for name, value in _state(whole).items())
+
+
+def test_autoencoders_in_two_attempts_equal_those_in_one(tmp_path, first_stage):
+    half = tmp_path / "half"
+    train(composed(*BARE, *FIRST, "trainer.max_steps=2"), Run(half, "autoencoder"))
+    train(composed(*BARE, *FIRST), Run(half, "autoencoder"))
+    assert all(torch.equal(value, _state(half)[name]) for name, value in _state(first_stage).items())
+
+
+def test_an_autoencoder_leaves_pictures_and_numbers(first_stage):
+    pictures = {path.name for path in (first_stage / "pictures").iterdir()}
+    assert pictures == {"reconstructions_step_000002.png", "reconstructions_step_000004.png", "latent_walk.png"}
+    metrics = json.loads((first_stage / "run.json").read_text())["metrics"]
+    assert {"val/loss", "val/reconstruction", "val/kl", "val/latent_std"} <= metrics.keys()
+
+
+def test_validation_numbers_are_those_of_all_items(tmp_path, first_stage):
+    """The reconstruction error of run.json equals one computed here from the file's weights."""
+    experiment = build(composed(*BARE, *FIRST, "logger=none"), Run(tmp_path))
+    module = experiment.module
+    module.load_state_dict(read_checkpoint(first_stage / "checkpoints" / "last.ckpt")["state_dict"])
+    x = experiment.facts.reference(10**6)
+    with torch.no_grad():
+        error = (module.reconstructed(x) - x).square().mean().item()
+    metrics = json.loads((first_stage / "run.json").read_text())["metrics"]
+    assert metrics["val/reconstruction"] == pytest.approx(error, rel=1e-5)
+
+
+def test_published_autoencoders_of_diffusers_are_codecs(tmp_path):
+    diffusers = pytest.importorskip("diffusers", reason="an autoencoder of another package")
+    torch.manual_seed(0)
+    sizes = {"block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 2, "layers_per_block": 1}
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    vae = diffusers.AutoencoderKL(in_channels=1, out_channels=1, **sizes, **blocks).eval()
+    vae.save_pretrained(tmp_path / "vae")
+    words = ["codec=diffusers_vae", f"codec.ckpt={tmp_path / 'vae'}"]
+    train(composed(*BARE_RUN, *LATENT, *words), Run(tmp_path / "run", "latent"))
+    pretrained = Pretrained(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    x = torch.rand(3, 1, 8, 8) * 2 - 1
+    latent = pretrained.codec.encode(x)
+    with torch.no_grad():
+        expected = vae.encode(x).latent_dist.mean
+        decoded = vae.decode(expected).sample.clamp(-1, 1)
+    mean, std = (torch.tensor(v).view(1, 2, 1, 1) for v in (pretrained.codec.mean, pretrained.codec.std))
+    assert torch.allclose(latent * std + mean, expected, atol=1e-5)
+    assert torch.allclose(pretrained.codec.decode(latent), decoded, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["codec=autoencoder"], "needs a trained autoencoder: codec.ckpt="),
+        (["codec=autoencoder", "codec.ckpt=missing.ckpt"], "no checkpoint at missing.ckpt"),
+        (["codec=autoencoder", "codec.ckpt=DIFFUSION"], "holds a diffusion, not an autoencoder"),
+    ],
+)
+def test_what_is_no_autoencoder_is_refused(tmp_path, first_stage, words, line):
+    if "DIFFUSION" in words[-1]:
+        words = [words[0], f"codec.ckpt={latent_run(tmp_path / 'run', first_stage)}"]
+    with pytest.raises(UserError, match=line):
+        build(composed(*TINY, *LATENT, *words), Run(tmp_path / "other"))
+
+
+def test_sides_that_cannot_be_halved_are_refused():
+    with pytest.raises(UserError, match="multiples of 4, got 30 x 28"):
+        Autoencoder((1, 30, 28), channels=[8, 8, 8])
+
+
+def test_a_path_of_the_checkpoint_is_not_opened(tmp_path, first_stage):
+    folder = latent_run(tmp_path / "run", first_stage)
+    assert "ckpt" not in Pretrained(folder / "checkpoints" / "last.ckpt").config.codec
+
+
+def _state(folder: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]
