@@ -1,6 +1,6 @@
 """Training of a denoiser, as Lightning hooks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
