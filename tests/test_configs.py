@@ -48,6 +48,8 @@ def overrides_for(group: str, choice: str, tmp_path: Path, monkeypatch: pytest.M
     if (group, choice) == ("data", "torchvision"):
         fake = "data.options={size: 40, image_size: [3, 8, 8]}"
         return ["data=torchvision", "data.name=FakeData", fake, *SMALL_NET, "data.val_size=8"]
+    if choice == "autoencoder":
+        return ["data=digits", "recipe=autoencoder", "model=autoencoder", f"{group}={choice}"]
     if group == "model":
         if choice.startswith("diffusers"):
             pytest.importorskip("diffusers", reason="nets of another package")
@@ -57,7 +59,9 @@ def overrides_for(group: str, choice: str, tmp_path: Path, monkeypatch: pytest.M
 
 INPAINTING = ("mask", "inpainting")
 OTHERS = ("logger", "callbacks", "experiment", "trainer", *INPAINTING)
-STEP = [choice for choice in CHOICES if choice[0] not in OTHERS]
+TRAINED = [("codec", "autoencoder"), ("codec", "diffusers_vae")]
+"""They need a trained autoencoder; tests/test_latent.py trains with each."""
+STEP = [choice for choice in CHOICES if choice[0] not in OTHERS and choice not in TRAINED]
 
 
 @pytest.mark.parametrize(("group", "choice"), [choice for choice in CHOICES if choice[0] in INPAINTING])
@@ -72,11 +76,12 @@ def test_every_choice_of_inpainting_is_built(group, choice):
 def test_every_choice_trains_a_step(group, choice, fitted, tmp_path, monkeypatch):
     experiment = fitted(*overrides_for(group, choice, tmp_path, monkeypatch), "trainer.max_steps=1")
     assert experiment.trainer.global_step == 1
-    weights = experiment.module.denoiser.state_dict()
+    weights = experiment.module.trained.state_dict()
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
-RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml") if path.stem != "autoencoder")
+"""Those of diffusions."""
 
 
 @pytest.mark.parametrize("data", [["data=gaussian_mixture"], TINY_UNET], ids=["1-D", "images"])
@@ -98,6 +103,9 @@ def test_every_experiment_trains_a_step(name, fitted, tmp_path, monkeypatch):
     cfg = composed(f"experiment={name}", "callbacks=none")
     small = ["data.val_size=16", "data.batch_size=16"] if cfg.data.get("root") is not None else []
     small += [f"callbacks.{callback}=null" for callback in cfg.callbacks]  # its own, which take their time
+    if first := OmegaConf.select(cfg, "codec.experiment"):
+        fitted(f"experiment={first}", *small, "trainer.max_steps=1").trainer.save_checkpoint(tmp_path / "first.ckpt")
+        small.append(f"codec.ckpt={tmp_path / 'first.ckpt'}")
     experiment = fitted(f"experiment={name}", *small, "trainer.max_steps=1")
     assert experiment.trainer.global_step == 1
 

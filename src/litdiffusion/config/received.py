@@ -50,7 +50,7 @@ LARGEST = {"model": 10**6, "schedule": 10**6, "sampler": 10**6, "times": 10**6, 
 """Section -> bound on its whole numbers, which may be lengths of tables there; 2**32 for others and for seeds."""
 
 
-def kinds() -> dict[str, type]:
+def kinds() -> dict[str, Any]:
     """Section of a config -> the class that its part must be of."""
     from torch import nn, optim
 
@@ -67,7 +67,7 @@ def kinds() -> dict[str, type]:
         "guide": denoisers.Guidance,
         "times": times.TimeSampler,
         "weighting": weightings.Weighting,
-        "objective": objectives.DenoisingObjective,
+        "objective": objectives.DenoisingObjective | codecs.ReconstructionObjective,
         "optimizer": optim.Optimizer,
         "lr_schedule": optim.lr_scheduler.LRScheduler,
         "data": data.DataModule,
@@ -244,7 +244,7 @@ def _check_class(target: Any, name: str, kind: type, path: str) -> None:
     if not known or issubclass(target, fx.GraphModule) or not origin.startswith(PLACES.get(package_of(origin), ())):
         package = package_of(name)
         raise UserError(
-            f"this checkpoint names {name} ({path}), which is not a {kind.__name__} of a trusted package; if you know "
+            f"this checkpoint names {name} ({path}), which is not a {getattr(kind, '__name__', kind)} of a trusted package; if you know "
             f"who wrote it, allow it by trust={package}"
         )
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from litdiffusion.data import Facts
@@ -51,6 +52,7 @@ def check_settings(cfg: DictConfig) -> None:
     _require("trusted", cfg.trusted, _is_list_of_words(cfg.trusted), "a list of packages, trusted=[mynets]")
     _require("tags", cfg.tags, _is_list_of_words(cfg.tags), "a list of words, tags=[trial]")
     _check_precision(cfg)
+    _check_network(cfg)
     _refuse_nan(OmegaConf.to_container(cfg, resolve=False))
 
 
@@ -223,6 +225,19 @@ def check_folder(path: Path) -> None:
         raise UserError(f"the folder {path} is not writable; name another one")
     if not (path / RECORD).exists() and ((path / "metrics.csv").exists() or (path / "checkpoints").exists()):
         raise UserError(f"{path} already holds a run but no {RECORD}, and would be overwritten; {how_to_leave(path)}")
+
+
+def _check_network(cfg: DictConfig) -> None:
+    """Refuses an autoencoder as the net of a diffusion, and another net for ``recipe=autoencoder``."""
+    name = cfg.model.get("_target_")
+    try:
+        two_ways = all(hasattr(get_class(name), way) for way in ("encode", "decode"))
+    except Exception:  # making the net says what is wrong with its name
+        return
+    if two_ways and diffuses(cfg):
+        raise UserError(f"model._target_={name} is an autoencoder; add recipe=autoencoder to train it")
+    if not two_ways and not diffuses(cfg):
+        raise UserError(f"recipe=autoencoder needs a net with encode and decode, not {name}; add model=autoencoder")
 
 
 def _check_precision(cfg: DictConfig) -> None:
