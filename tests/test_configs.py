@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import CONF, TINY_UNET, composed
 from fakes import write_cifar10, write_mnist, write_pictures
+from omegaconf import OmegaConf
 from parts import words_for_net
 from tables import points, write_csv
 

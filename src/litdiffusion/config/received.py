@@ -243,9 +243,10 @@ def _check_class(target: Any, name: str, kind: type, path: str) -> None:
     origin = origin_of(target) or ""
     if not known or issubclass(target, fx.GraphModule) or not origin.startswith(PLACES.get(package_of(origin), ())):
         package = package_of(name)
+        wanted = getattr(kind, "__name__", kind)
         raise UserError(
-            f"this checkpoint names {name} ({path}), which is not a {getattr(kind, '__name__', kind)} of a trusted package; if you know "
-            f"who wrote it, allow it by trust={package}"
+            f"this checkpoint names {name} ({path}), which is not a {wanted} of a trusted package; if you know who "
+            f"wrote it, allow it by trust={package}"
         )
 
 
