@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from litdiffusion.build import Run, build
 from litdiffusion.commands.training import train
-from litdiffusion.data import facts_of
+from litdiffusion.data import Digits, facts_of
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained import Pretrained
 
@@ -282,3 +282,11 @@ def test_a_run_on_data_of_ones_own_goes_on_with_weights_average_optimizer_and_st
     for name, value in before["state_dict"].items():
         moved = (after["state_dict"][name] - value).abs().max()
         assert 0 < moved < 3e-3 or name.startswith("ema."), name  # one step of Adam, from where it stood
+
+
+def test_a_config_outside_of_a_run_reads_labelled_images_once(monkeypatch):
+    """`num_classes` follows from the data and from whether the net has such an argument, whose value it is."""
+    reads = []
+    monkeypatch.setattr(Digits, "read", lambda self, read=Digits.read: reads.append(self) or read(self))
+    assert composed("model=unet", "data=digits", "seed=831").derived.num_classes == 10
+    assert len(reads) == 1

@@ -106,8 +106,9 @@ def num_classes_of(cfg: DictConfig, facts: Facts) -> int:
     """
     class_label, num_classes = facts.train.class_label, facts.num_classes
     labelled_images = class_label is not None and num_classes > 1 and len(facts.shape) == 3
-    fits = labelled_images and "num_classes" in cfg.model
-    if not (fits if cfg.conditional == "auto" else cfg.conditional):
+    # `in cfg.model` would compute the value, ${derived.num_classes}, which calls this function again and again.
+    takes_classes = "num_classes" in set(cfg.model)
+    if not (labelled_images and takes_classes if cfg.conditional == "auto" else cfg.conditional):
         return 0
     if class_label is None and facts.why_no_classes:
         raise UserError(f"conditional=true needs classes, but there are none: {facts.why_no_classes}")
@@ -121,7 +122,7 @@ def num_classes_of(cfg: DictConfig, facts: Facts) -> int:
             f"class labels must be from 0 to {num_classes - 1}, the data have {class_label.min()} to "
             f"{class_label.max()}; repair the class labels or num_classes of the data"
         )
-    if "num_classes" not in cfg.model:
+    if not takes_classes:
         raise UserError(
             f"conditional=true needs a net with num_classes, {cfg.model._target_} has none; add num_classes: "
             f"${{derived.num_classes}} to its yaml, or take model=unet or mlp"
