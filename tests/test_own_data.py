@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from conftest import TINY, composed
+from conftest import TINY, UNDRAWN, composed
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -175,7 +175,7 @@ def test_data_of_ones_own_train_and_all_callbacks_draw(kind, overrides, settings
 
 
 def test_the_scripts_find_the_data_again(ran, command):
-    folder, _ = ran("Validated", "callbacks.trajectory=null", "callbacks.final_samples=null", class_labels=True)
+    folder, _ = ran("Validated", *UNDRAWN, class_labels=True)
     ckpt = [f"ckpt={folder}/checkpoints/last.ckpt", f"trust={HERE}", "device=cpu"]
     for script, *options in (
         ("sample", "n=3"),
@@ -272,7 +272,7 @@ def test_a_metric_that_was_asked_for_is_still_refused(tmp_path):
 
 def test_a_run_on_data_of_ones_own_goes_on_with_weights_average_optimizer_and_steps(ran):
     """The order of the items is the loader's own: what is exact is the state that the run goes on from."""
-    quiet = ["callbacks.trajectory=null", "callbacks.final_samples=null", "metrics=none", "lr_schedule=constant"]
+    quiet = [*UNDRAWN, "metrics=none", "lr_schedule=constant"]
     folder, _ = ran("Validated", *quiet, "trainer.max_steps=4")
     before = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     ran("Validated", *quiet, "trainer.max_steps=5", "optimizer.lr=1e-3")
