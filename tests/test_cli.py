@@ -132,18 +132,16 @@ def test_a_folder_that_holds_a_run_is_refused(command, tmp_path):
     ],
     ids=lambda value: value[0] if isinstance(value, list) and value else "",
 )
-def test_bad_sampling_ends_in_one_line(args, message, command, trained, tmp_path):
-    quick = ["callbacks.trajectory=null", "callbacks.final_samples=null", "schedule.steps=25", "trainer.max_steps=1"]
+def test_bad_sampling_ends_in_one_line(args, message, command, finished, tmp_path):
     given = args and not args[0].startswith("ckpt")
-    ckpt = [f"ckpt={trained(*quick)}/checkpoints/last.ckpt"] if given else []
+    ckpt = [f"ckpt={finished}/checkpoints/last.ckpt"] if given else []
     status, _, err = command("scripts/sample.py", *ckpt, *args)
     assert message in one_error(status, err)
     assert not (tmp_path / "sample.log").exists()
 
 
-def test_samples_are_never_overwritten(command, trained, tmp_path):
-    quick = ["callbacks.trajectory=null", "callbacks.final_samples=null", "schedule.steps=25", "trainer.max_steps=1"]
-    arguments = [f"ckpt={trained(*quick)}/checkpoints/last.ckpt", "n=2", f"out={tmp_path}/drawn"]
+def test_samples_are_never_overwritten(command, finished, tmp_path):
+    arguments = [f"ckpt={finished}/checkpoints/last.ckpt", "n=2", f"out={tmp_path}/drawn"]
     assert command("scripts/sample.py", *arguments)[0] == 0
     status, _, err = command("scripts/sample.py", *arguments)
     assert "already holds samples" in one_error(status, err)

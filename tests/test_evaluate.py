@@ -76,7 +76,7 @@ def test_rows_are_checkpoints_by_weights_by_samplers_by_steps(checkpoints, comma
     rows, out = evaluate(command, tmp_path, checkpoints, *choice)
     own, rivals = rows[:-3], rows[-3:]
     found = [(row["checkpoint"], row["weights"], row["sampler"], row["calls"]) for row in own]
-    walks = [("own (Ancestral)", 25), ("own (Ancestral)", 5), ("own (Ancestral)", 10), ("ddim", 5), ("ddim", 10)]
+    walks = [("own (Ancestral)", 5), ("own (Ancestral)", 10), ("ddim", 5), ("ddim", 10)]
     walks += [("heun", 9), ("heun", 19)]
     expected = [(c, w, s, str(k)) for c in ("a/last", "b/last") for w in ("ema", "raw") for s, k in walks]
     assert found == expected
@@ -90,9 +90,18 @@ def test_rows_are_checkpoints_by_weights_by_samplers_by_steps(checkpoints, comma
         assert (tmp_path / "report" / name).is_file()
     lines = out.splitlines()
     header = next(k for k, line in enumerate(lines) if line.startswith("checkpoint "))
-    assert len(lines[header + 1 : header + 1 + len(rows)]) == 31
+    assert len(lines[header + 1 : header + 1 + len(rows)]) == 27
     assert lines[header + 1].startswith("a/last")
     assert "noise floor" in lines[header + 1 + len(rows)]
+
+
+def test_own_is_measured_with_its_own_steps_too_unless_steps_are_given(checkpoints, command, tmp_path):
+    """The run's chain has 25 levels, which are not measured twice."""
+    for folder, words, calls in (("null", [], ["25", "10"]), ("given", ["steps=5"], ["5"])):
+        options = ["samplers=own", f"out={tmp_path}/{folder}", *words]
+        status, _, err = command("scripts/evaluate.py", f"ckpt={checkpoints[0]}", f"n={N}", "device=cpu", *options)
+        assert status == 0, err
+        assert [row["calls"] for row in table(tmp_path / folder)[:-3]] == calls
 
 
 def test_a_row_is_a_direct_computation(checkpoints, command, tmp_path):
@@ -122,7 +131,7 @@ def test_samples_that_are_not_finite_are_named_and_not_measured(samplers, checkp
     assert by_name["ddim"]["wasserstein"] == ""
     (line,) = [line for line in out.splitlines() if "samples are not finite and are not measured" in line]
     assert "ddim, 5 calls" in line
-    assert len([row for row in rows[:-3] if row["wasserstein"]]) == (2 if "own" in samplers else 0)
+    assert len([row for row in rows[:-3] if row["wasserstein"]]) == (1 if "own" in samplers else 0)
     assert (tmp_path / "report" / "quality.png").is_file()
 
 

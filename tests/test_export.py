@@ -6,14 +6,14 @@ import textwrap
 
 import pytest
 import torch
-from conftest import ROOT, TINY_UNET
+from conftest import ROOT, TINY_UNET, UNDRAWN
 from safetensors.torch import load_file
 
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.exporting import export, read_export
 
-BARE = ["callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null", "schedule.steps=25"]
+BARE = [*UNDRAWN, "schedule.steps=25"]
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
@@ -26,8 +26,8 @@ def test_an_export_draws_the_same_samples_bit_for_bit(part, weights, trained, tm
     assert ours.shape[0] == 6
 
 
-def test_the_documented_lines_load_an_export(trained, tmp_path, monkeypatch, command):
-    checkpoint = trained(*BARE, "data.size=600") / "checkpoints" / "last.ckpt"
+def test_the_documented_lines_load_an_export(finished, tmp_path, monkeypatch, command):
+    checkpoint = finished / "checkpoints" / "last.ckpt"
     blocks = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
     (code,) = (text for kind, text in blocks if kind == "python" and "Pretrained(" in text)
     assert len([line for line in code.splitlines() if line.strip()]) <= 5
@@ -43,8 +43,8 @@ def test_the_documented_lines_load_an_export(trained, tmp_path, monkeypatch, com
     assert torch.equal(drawn, Pretrained(checkpoint).sample(n=len(drawn), seed=7))
 
 
-def test_the_files_hold_the_averaged_weights_of_the_net_and_plain_values(trained, tmp_path):
-    checkpoint = trained(*BARE, "data.size=600") / "checkpoints" / "last.ckpt"
+def test_the_files_hold_the_averaged_weights_of_the_net_and_plain_values(finished, tmp_path):
+    checkpoint = finished / "checkpoints" / "last.ckpt"
     folder = export(checkpoint, tmp_path / "exported")
     tensors = load_file(folder / "model.safetensors")
     stored = torch.load(checkpoint, weights_only=True)["state_dict"]
@@ -57,16 +57,16 @@ def test_the_files_hold_the_averaged_weights_of_the_net_and_plain_values(trained
     Pretrained(folder).denoiser.net.load_state_dict(tensors)
 
 
-def test_scripts_take_an_export_for_a_checkpoint(trained, tmp_path, command):
-    checkpoint = trained(*BARE, "data.size=600") / "checkpoints" / "last.ckpt"
+def test_scripts_take_an_export_for_a_checkpoint(finished, tmp_path, command):
+    checkpoint = finished / "checkpoints" / "last.ckpt"
     folder = export(checkpoint, tmp_path / "exported")
     status, _, err = command("scripts/sample.py", f"ckpt={folder}", "n=4", f"out={tmp_path}/drawn")
     assert status == 0, err
     assert (tmp_path / "drawn" / "samples.npz").is_file()
 
 
-def test_what_is_not_whole_is_named(trained, tmp_path):
-    checkpoint = trained(*BARE, "data.size=600") / "checkpoints" / "last.ckpt"
+def test_what_is_not_whole_is_named(finished, tmp_path):
+    checkpoint = finished / "checkpoints" / "last.ckpt"
     folder = export(checkpoint, tmp_path / "exported")
     with pytest.raises(UserError, match="already holds an exported model"):
         export(checkpoint, folder)

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from conftest import UNDRAWN
 from mixtures import ENTROPY, GAUSSIAN, LINE, MEAN, STD, TWO_BY_TWO, Mixture, double, signs
 from torch.distributions import Normal, kl_divergence
 
@@ -244,7 +245,7 @@ def test_the_bound_of_bytes_lies_above_their_exact_code_length():
     assert chosen.mean().item() == pytest.approx(math.log(2), abs=4 * chosen.std().item() / 20)
 
 
-QUICK = ["callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.forward_process=null"]
+QUICK = UNDRAWN
 
 
 def table(folder):

@@ -7,14 +7,14 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from conftest import TINY, composed
+from conftest import TINY, UNDRAWN, composed
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from litdiffusion.build import Run, build
 from litdiffusion.commands.training import train
-from litdiffusion.data import facts_of
+from litdiffusion.data import Digits, facts_of
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained import Pretrained
 
@@ -175,7 +175,7 @@ def test_data_of_ones_own_train_and_all_callbacks_draw(kind, overrides, settings
 
 
 def test_the_scripts_find_the_data_again(ran, command):
-    folder, _ = ran("Validated", "callbacks.trajectory=null", "callbacks.final_samples=null", class_labels=True)
+    folder, _ = ran("Validated", *UNDRAWN, class_labels=True)
     ckpt = [f"ckpt={folder}/checkpoints/last.ckpt", f"trust={HERE}", "device=cpu"]
     for script, *options in (
         ("sample", "n=3"),
@@ -272,7 +272,7 @@ def test_a_metric_that_was_asked_for_is_still_refused(tmp_path):
 
 def test_a_run_on_data_of_ones_own_goes_on_with_weights_average_optimizer_and_steps(ran):
     """The order of the items is the loader's own: what is exact is the state that the run goes on from."""
-    quiet = ["callbacks.trajectory=null", "callbacks.final_samples=null", "metrics=none", "lr_schedule=constant"]
+    quiet = [*UNDRAWN, "metrics=none", "lr_schedule=constant"]
     folder, _ = ran("Validated", *quiet, "trainer.max_steps=4")
     before = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     ran("Validated", *quiet, "trainer.max_steps=5", "optimizer.lr=1e-3")
@@ -282,3 +282,11 @@ def test_a_run_on_data_of_ones_own_goes_on_with_weights_average_optimizer_and_st
     for name, value in before["state_dict"].items():
         moved = (after["state_dict"][name] - value).abs().max()
         assert 0 < moved < 3e-3 or name.startswith("ema."), name  # one step of Adam, from where it stood
+
+
+def test_a_config_outside_of_a_run_reads_labelled_images_once(monkeypatch):
+    """`num_classes` follows from the data and from whether the net has such an argument, whose value it is."""
+    reads = []
+    monkeypatch.setattr(Digits, "read", lambda self, read=Digits.read: reads.append(self) or read(self))
+    assert composed("model=unet", "data=digits", "seed=831").derived.num_classes == 10
+    assert len(reads) == 1

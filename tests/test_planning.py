@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import QUIET, TINY, TINY_UNET, UNMEASURED, composed
+from conftest import QUIET, TINY, TINY_UNET, UNDRAWN, UNMEASURED, composed
 from torch import nn
 
 from litdiffusion.build import Run, build
@@ -18,7 +18,7 @@ from litdiffusion.diffusion.schedules import SingleLevel
 from litdiffusion.errors import UserError
 from litdiffusion.nets import MLP, SourceUNet
 
-BARE = ["callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null", "schedule.steps=25"]
+BARE = [*UNDRAWN, "schedule.steps=25"]
 BARE += ["callbacks.forward_process=null", "logger=none", *UNMEASURED]
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, UNDRAWN
 
 pytestmark = pytest.mark.slow
-PLAIN = [*TINY, "callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.progress_bar=null"]
+PLAIN = [*TINY, *UNDRAWN, "callbacks.progress_bar=null"]
 DDP = ["trainer=ddp", "trainer.devices=2", "data.batch_size=300", "trainer.enable_progress_bar=false"]
 KEEP = [
     "+callbacks.keep._target_=lightning.pytorch.callbacks.ModelCheckpoint",

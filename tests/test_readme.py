@@ -5,7 +5,7 @@ import subprocess
 import textwrap
 
 import pytest
-from conftest import CONF, ROOT, TINY, TINY_UNET
+from conftest import CONF, ROOT, TINY, TINY_UNET, UNDRAWN
 from fakes import write_mnist
 
 README = (ROOT / "README.md").read_text()
@@ -68,7 +68,7 @@ def test_training_commands(line, command, trained, tmp_path, monkeypatch):
         (tmp_path / "conf" / "model" / "plain.yaml").write_text(yaml)
         arguments = ["--config-dir", str(tmp_path / "conf"), *arguments]
     if any("..." in argument for argument in arguments):
-        folder = trained("callbacks.trajectory=null", "callbacks.final_samples=null", "data.batch_size=8")
+        folder = trained(*UNDRAWN, "data.batch_size=8")
         ckpt = folder / "checkpoints" / "last.ckpt"
         arguments = ["trainer.max_steps=6", f"ckpt_path={ckpt}"]
     status, out, err = command("train.py", *with_quick(arguments))
@@ -77,7 +77,7 @@ def test_training_commands(line, command, trained, tmp_path, monkeypatch):
 
 
 def test_sampling_command(trained, command, tmp_path):
-    folder = trained("callbacks.trajectory=null", "callbacks.final_samples=null", "schedule.steps=60")
+    folder = trained(*UNDRAWN, "schedule.steps=60")
     (line,) = [c for c in COMMANDS if c.startswith("python scripts/sample.py")]
     checkpoint = f"ckpt={folder}/checkpoints/last.ckpt"
     arguments = [checkpoint if "ckpt=" in argument else argument for argument in line.split()[2:]]
@@ -89,7 +89,7 @@ def test_sampling_command(trained, command, tmp_path):
 
 @pytest.mark.parametrize("script", ["likelihood", "inpaint"])
 def test_commands_on_a_checkpoint(script, trained, command):
-    quiet = ("callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null")
+    quiet = UNDRAWN
     folder = trained(*quiet, "schedule.steps=60", *(TINY_UNET if script == "inpaint" else ["data.size=600"]))
     (line,) = [c for c in COMMANDS if c.startswith(f"python scripts/{script}.py")]
     checkpoint = f"ckpt={folder}/checkpoints/last.ckpt"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUIET, ROOT, TINY, UNMEASURED, composed
+from conftest import QUIET, ROOT, TINY, UNDRAWN, UNMEASURED, composed
 from omegaconf import OmegaConf
 
 from litdiffusion.build import Run, build
@@ -18,7 +18,7 @@ from litdiffusion.config.received import checked_part
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained import Pretrained
 
-BARE = ["callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null", "schedule.steps=25"]
+BARE = [*UNDRAWN, "schedule.steps=25"]
 BARE += ["callbacks.forward_process=null", "logger=none"]
 REFUSED = (
     *("os.system", "subprocess.run", "builtins.eval", "builtins.exec", "shutil.rmtree", "pickle.loads"),
@@ -117,8 +117,8 @@ def test_a_checkpoint_alone_is_sampled_from_another_folder_without_its_config(my
     assert samples.shape == (3, 2)
 
 
-def test_a_tampered_checkpoint_runs_nothing(trained, tmp_path):
-    path = trained(*BARE, "data.size=600") / "checkpoints" / "last.ckpt"
+def test_a_tampered_checkpoint_runs_nothing(finished, tmp_path):
+    path = finished / "checkpoints" / "last.ckpt"
     content = torch.load(path, weights_only=True)
     content.pop("sealed", None)
     for part, name in (("codec", "os.system"), ("sampler", "mypackage.Sampler"), ("model", "torch.hub.load")):

@@ -247,10 +247,11 @@ def test_crowded_levels_move_to_the_next_noisier_ones_and_never_further():
     assert found == expected
 
 
-@pytest.mark.parametrize("make", [Ancestral, DDIM, Euler, Heun, EulerMaruyama, PredictorCorrector])
-def test_default_grid_is_uniform_and_that_of_multistep_methods_even_in_log_snr(make):
+@pytest.mark.parametrize("make", [Ancestral, DDIM, Euler, EulerMaruyama, PredictorCorrector])
+def test_default_grid_is_uniform_that_of_multistep_methods_even_in_log_snr_and_that_of_heun_auto(make):
     assert make().grid == "uniform"
     assert {DPMSolver2M().grid, UniPC().grid} == {"log_snr"}
+    assert Heun().grid == "auto"
     times = [level.t.item() for level in make(10).levels(VP())]
     np.testing.assert_allclose(times[:-1], np.linspace(1, 1e-3, 10), atol=1e-12)
 

@@ -49,10 +49,10 @@ def orders(errors):
 # Without noise. All methods end with the denoiser's x_0 from the last level, and so does the reference.
 
 METHODS = {
-    "euler": (Euler, 1),
+    "euler": (lambda n, grid: Euler(n, grid, "time"), 1),
     "euler_angle": (lambda n, grid: Euler(n, grid, "angle"), 1),
     "ddim": (lambda n, grid: DDIM(n, grid=grid), 1),
-    "heun": (Heun, 2),
+    "heun": (lambda n, grid: Heun(n, grid, "time"), 2),
     "heun_ratio": (lambda n, grid: Heun(n, grid, "ratio"), 2),
     "heun_angle": (lambda n, grid: Heun(n, grid, "angle"), 2),
     "dpm_solver": (DPMSolver2M, 2),
@@ -106,7 +106,7 @@ def test_unipc_is_of_order_2_only_on_a_uniform_grid_of_the_straight_path():
 def test_heun_along_the_time_of_a_chain_keeps_an_error_of_order_1_over_its_length(make):
     def gap(length):
         schedule = make(length)
-        walks = (Heun(32, coordinate=axis).sample(mixture(schedule), starts(schedule)) for axis in ("time", "angle"))
+        walks = (Heun(32, "uniform", axis).sample(mixture(schedule), starts(schedule)) for axis in ("time", "angle"))
         return next(walks) - next(walks)
 
     short, middle, long = gap(2048), gap(4096), gap(8192)

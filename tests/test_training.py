@@ -6,7 +6,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from conftest import QUIET, TINY, TINY_UNET, composed
+from conftest import QUIET, TINY, TINY_UNET, UNDRAWN, composed
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from litdiffusion.build import Run, build
@@ -149,7 +149,7 @@ def test_validation_loss_is_a_function_of_the_weights_alone(fitted):
 
 
 def test_the_last_step_is_validated_and_saved_whatever_the_interval(trained):
-    folder = trained("trainer.max_steps=7", "callbacks.trajectory=null", "callbacks.final_samples=null")
+    folder = trained("trainer.max_steps=7", *UNDRAWN)
     with (folder / "metrics.csv").open() as file:
         steps = [int(row["step"]) for row in csv.DictReader(file) if row["val/loss"]]
     assert steps == [3, 6]  # Lightning counts from 0
@@ -157,8 +157,8 @@ def test_the_last_step_is_validated_and_saved_whatever_the_interval(trained):
 
 
 def test_a_time_budget_stops_the_run_and_saves_it(trained):
-    options = ["trainer.max_steps=100000", "trainer.max_time=00:00:00:01", "callbacks.trajectory=null"]
-    folder = trained(*options, "trainer.val_check_interval=100000", "callbacks.final_samples=null")
+    options = ["trainer.max_steps=100000", "trainer.max_time=00:00:00:01", *UNDRAWN]
+    folder = trained(*options, "trainer.val_check_interval=100000")
     step = read_checkpoint(folder / "checkpoints" / "last.ckpt")["global_step"]
     assert 0 < step < 100000
 
@@ -244,7 +244,7 @@ def test_a_run_ends_by_its_steps_or_its_epochs_whichever_come_first(words, steps
 
 
 def test_checkpoint_redraws_the_same_samples_without_data_or_config_files(trained, tmp_path):
-    folder = trained("callbacks.trajectory=null", "callbacks.final_samples=null", "schedule.steps=25")
+    folder = trained(*UNDRAWN, "schedule.steps=25")
     path = folder / "checkpoints" / "last.ckpt"
     content = torch.load(path, weights_only=True)
     assert content["global_step"] == 4
@@ -280,7 +280,7 @@ def test_a_non_finite_step_keeps_the_last_good_checkpoint(poison, trained, tmp_p
     monkeypatch.setattr(DenoisingObjective, "__call__", poisoned)
     match = r"became non-finite at step 30 .*Last good checkpoint: .*last.ckpt"
     with pytest.raises(TrainingError, match=match):
-        trained("trainer.max_steps=50", "trainer.val_check_interval=50", "callbacks.trajectory=null")
+        trained("trainer.max_steps=50", "trainer.val_check_interval=50", *UNDRAWN)
     content = torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)
     assert all(torch.isfinite(value).all() for value in content["state_dict"].values())
     assert content["global_step"] == 30
@@ -326,15 +326,13 @@ def test_last_is_the_last_step_although_another_was_the_best(trained, monkeypatc
     monkeypatch.setattr(
         "litdiffusion.training.evaluation.quartile_means", lambda sums, name: {name: torch.tensor(float(next(rising)))}
     )
-    folder = (
-        trained("trainer.max_steps=12", "callbacks.trajectory=null", "callbacks.final_samples=null") / "checkpoints"
-    )
+    folder = trained("trainer.max_steps=12", *UNDRAWN) / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {"best_step_000004.ckpt", "last.ckpt", "previous.ckpt"}
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 12
 
 
 def test_a_finished_run_is_not_run_again(trained):
-    quick = ["callbacks.trajectory=null", "callbacks.final_samples=null"]
+    quick = UNDRAWN
     ckpt = trained(*quick) / "checkpoints" / "last.ckpt"
     with pytest.raises(UserError, match=r"has all of its 4 steps; to continue raise trainer\.max_steps"):
         trained(*quick, f"ckpt_path={ckpt}", folder="again")
@@ -342,7 +340,7 @@ def test_a_finished_run_is_not_run_again(trained):
 
 def test_a_finished_run_can_be_made_longer(trained):
     """With a constant rate it ends as a run does that was as long from the beginning."""
-    quick = ["callbacks.trajectory=null", "callbacks.final_samples=null", "lr_schedule=constant"]
+    quick = [*UNDRAWN, "lr_schedule=constant"]
     short = trained(*quick, folder="short")
     trained(*quick, "trainer.max_steps=8", folder="short")
     whole = trained(*quick, "trainer.max_steps=8", folder="whole")
@@ -366,7 +364,7 @@ def test_a_learned_variance_that_nobody_learns_is_refused(built):
 
 def test_loss_aware_times_learn_and_are_in_the_checkpoint(trained):
     options = ["times=loss_aware", "times.bins=4", "times.warmup=1", "schedule.steps=100", "trainer.max_steps=60"]
-    quiet = ["callbacks.trajectory=null", "callbacks.final_samples=null", "callbacks.field=null"]
+    quiet = UNDRAWN
     whole = trained(*options, *quiet, folder="whole")
     state = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     moments = state["objective.times.second_moment"]

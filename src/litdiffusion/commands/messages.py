@@ -12,6 +12,7 @@ from litdiffusion.config.secrets import masked_keys
 from litdiffusion.config.yamls import groups_of_this_job
 from litdiffusion.runs.record import RunRecord
 from litdiffusion.training.checkpoints import LAST
+from litdiffusion.training.hardware import precision_for
 from litdiffusion.training.length import num_items, total_steps
 
 
@@ -51,10 +52,9 @@ def announce(experiment: Experiment, run: Run) -> None:
 
 def _precision(experiment: Experiment) -> str:
     """The precision, with the reason where ``auto`` chose float32 for images."""
-    precision = experiment.cfg.derived.precision
-    chosen = str(experiment.cfg.trainer.precision) == "auto" and precision == "32-true"
-    images = len(experiment.facts.shape) == 3
-    return f"{precision} (this machine has no fast bfloat16)" if chosen and images else precision
+    setting = experiment.cfg.trainer
+    precision, reason = precision_for(setting.precision, setting.accelerator, experiment.facts.shape)
+    return f"{precision} ({reason})" if reason else str(precision)
 
 
 def report(experiment: Experiment, run: Run) -> None:

@@ -113,7 +113,7 @@ def of_metric(cfg: DictConfig, rising: Collection[str]) -> dict[str, Any]:
 
 def of_hardware(cfg: DictConfig, facts: Facts) -> dict[str, Any]:
     """The precision that ``trainer.precision=auto`` stands for, given this machine and these data."""
-    return {"precision": precision_for(cfg.trainer.precision, cfg.trainer.accelerator, facts.shape)}
+    return {"precision": precision_for(cfg.trainer.precision, cfg.trainer.accelerator, facts.shape)[0]}
 
 
 def better(metric: str, rising: Collection[str]) -> str:

@@ -122,7 +122,9 @@ def num_classes_of(cfg: DictConfig, facts: Facts) -> int:
     asked = _asked(cfg)
     class_label, num_classes = facts.train.class_label, facts.num_classes
     labelled_images = class_label is not None and num_classes > 1 and len(facts.shape) == 3
-    fits = labelled_images and "num_classes" in cfg.model
+    # `in cfg.model` would compute the value, ${derived.num_classes}, which calls this function again and again.
+    takes_classes = "num_classes" in set(cfg.model)
+    fits = labelled_images and takes_classes
     if not (fits if asked == "auto" else CLASS in asked if isinstance(asked, list) else asked):
         return 0
     if class_label is None and facts.given_conditions and asked is True:
@@ -139,7 +141,7 @@ def num_classes_of(cfg: DictConfig, facts: Facts) -> int:
             f"class labels must be from 0 to {num_classes - 1}, the data have {class_label.min()} to "
             f"{class_label.max()}; repair the class labels or num_classes of the data"
         )
-    if "num_classes" not in cfg.model:
+    if not takes_classes:
         raise UserError(
             f"conditional=true needs a net with num_classes, {cfg.model._target_} has none; add num_classes: "
             f"${{derived.num_classes}} to its yaml, or take model=unet or mlp"
@@ -161,7 +163,7 @@ def conditions_of(cfg: DictConfig, facts: Facts) -> list[str]:
     names = list(facts.given_conditions) if asked == "auto" or asked is True else names
     chosen_columns(names, facts.condition_names, f"conditional=[{','.join(names)}]")
     _require("conditional", names, len(set(names)) == len(names), "a list with each condition once")
-    if names and "conditions" not in cfg.model:
+    if names and "conditions" not in set(cfg.model):
         raise UserError(
             f"conditional=[{','.join(names)}] needs a net with conditions, {cfg.model._target_} has none; add "
             f"conditions: ${{derived.conditions}} to its yaml, or take model=unet or mlp"

@@ -73,10 +73,10 @@ class LogitNormalTimes(TimeSampler):
     On EDM's process `NoiseSchedule.place`, which is linear in log sigma, has this distribution instead of t.
 
     Source: Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024,
-    arXiv 2403.03206, section 3.1.
+    arXiv 2403.03206, section 3.1, which takes mean = 0 and std = 1.
     """
 
-    def __init__(self, schedule: NoiseSchedule, mean: float = 0.0, std: float = 1.0):
+    def __init__(self, schedule: NoiseSchedule, mean: float = 0.4, std: float = 1.0):
         super().__init__(schedule)
         self.mean, self.std = mean, _positive_std(std)
 

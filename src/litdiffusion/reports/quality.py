@@ -63,7 +63,9 @@ def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path:
         rows.append(row)
         write_csv(folder / "quality.csv", rows)  # written after each row, so that a later failure loses nothing
     if not rows:
-        raise UserError("no sampler of samplers=[...] fits these checkpoints; take samplers=own")
+        raise UserError(
+            "no sampler of samplers=[...] fits these checkpoints with these steps; take samplers=own steps=null"
+        )
     _report(cfg, chosen, rows, folder)
     return folder
 

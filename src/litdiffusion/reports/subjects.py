@@ -8,6 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from litdiffusion.config.make import make
 from litdiffusion.diffusion.samplers import Sampler
+from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError, nearest
 from litdiffusion.measure.quality import Quality
 from litdiffusion.pretrained.exporting import PREFIXES
@@ -15,6 +16,8 @@ from litdiffusion.pretrained.model import Pretrained
 
 OWN = "own"
 """Name of the sampler that the checkpoint's run used."""
+STEPS = (10, 25, 50)
+"""What ``steps=null`` measures."""
 
 
 class Subject(NamedTuple):
@@ -62,8 +65,8 @@ def subjects(cfg: DictConfig) -> Iterator[Subject]:
 def fitting_samplers(cfg: DictConfig, pretrained: Pretrained, folder: Path) -> Iterator[NamedSampler]:
     """Every sampler of ``cfg.samplers`` that fits the process, at every number of ``cfg.steps``.
 
-    The sampler of the checkpoint's run is also used with its own number of steps. A sampler that cannot be respaced
-    (Langevin) is used only with its own number. ``folder`` holds the yamls of the samplers.
+    ``steps=null`` is `STEPS`, and for the sampler of the checkpoint's run also its own number. A sampler that cannot
+    be respaced (Langevin) is used only with its own number. ``folder`` holds the yamls of the samplers.
     """
     schedule, learned = pretrained.denoiser.schedule, pretrained.denoiser.learned_variance
     own = OmegaConf.select(pretrained.config, "sampler._target_")
@@ -72,13 +75,9 @@ def fitting_samplers(cfg: DictConfig, pretrained: Pretrained, folder: Path) -> I
         if sampler.unfit(schedule):
             print(f"sampler={name} does not fit this process: {sampler.unfit(schedule)}; it is left out", flush=True)
             continue
-        if name == OWN or not sampler.respaceable:
-            yield NamedSampler(_own_name(own) if name == OWN else name, sampler)
-        for steps in as_list(cfg.steps) if sampler.respaceable else []:
-            if schedule.steps is None or steps <= schedule.steps:
-                respaced = sampler.respaced(steps)
-                respaced.check(schedule, learned)
-                yield NamedSampler(_own_name(own) if name == OWN else name, respaced)
+        for walk in _respaced(cfg, sampler, schedule, name == OWN and cfg.steps is None):
+            walk.check(schedule, learned)
+            yield NamedSampler(_own_name(own) if name == OWN else name, walk)
 
 
 def names(paths: list[str]) -> list[str]:
@@ -101,9 +100,23 @@ def check_choices(cfg: DictConfig, folder: Path) -> None:
     for weights in as_list(cfg.weights):
         if weights not in PREFIXES:
             raise UserError(f"weights must be among {', '.join(PREFIXES)}, got {weights!r}")
-    for steps in as_list(cfg.steps):
+    for steps in _steps(cfg):
         if type(steps) is not int or steps < 1:
             raise UserError(f"steps must be whole numbers of at least 1, got {steps!r}")
+
+
+def _respaced(cfg: DictConfig, sampler: Sampler, schedule: NoiseSchedule, with_own: bool) -> Iterator[Sampler]:
+    """The sampler with its own number of steps, if that is asked for or the only one, and with all others that fit."""
+    if with_own or not sampler.respaceable:
+        yield sampler
+    if sampler.respaceable:
+        measured = {len(sampler.levels(schedule)) - 1} if with_own else set()
+        fitting = [steps for steps in _steps(cfg) if schedule.steps is None or steps <= schedule.steps]
+        yield from (sampler.respaced(steps) for steps in fitting if steps not in measured)
+
+
+def _steps(cfg: DictConfig) -> list[Any]:
+    return list(STEPS) if cfg.steps is None else as_list(cfg.steps)
 
 
 def _make_quality(cfg: DictConfig, pretrained: Pretrained) -> Quality:

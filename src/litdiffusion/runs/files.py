@@ -82,7 +82,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 def write_picture(path: Path, picture: "Image") -> None:
     """Replaces ``path`` by a png of the picture, see `write_atomically`."""
     archive = io.BytesIO()
-    picture.save(archive, "PNG")
+    picture.save(archive, "PNG", compress_level=4)  # half the time of the default for a tenth more bytes
     write_atomically(path, archive.getbuffer())
 
 

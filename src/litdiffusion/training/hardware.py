@@ -17,11 +17,13 @@ def fast_bf16(accelerator: str) -> bool:
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
-def precision_for(setting: str | int, accelerator: str, shape: Sequence[int]) -> str | int:
-    """The Trainer's precision: ``setting``, where "auto" is bf16-mixed for images (C, H, W) on fast hardware."""
+def precision_for(setting: str | int, accelerator: str, shape: Sequence[int]) -> tuple[str | int, str]:
+    """The Trainer's precision, and why "auto" does not train images (C, H, W) in bf16-mixed ("" where it does)."""
     if setting != "auto":
-        return setting
-    return "bf16-mixed" if len(shape) == 3 and fast_bf16(accelerator) else "32-true"
+        return setting, ""
+    if len(shape) != 3:
+        return "32-true", ""
+    return ("bf16-mixed", "") if fast_bf16(accelerator) else ("32-true", "this machine has no fast bfloat16")
 
 
 def use_threads(setting: str | int, shape: Sequence[int]) -> None:

@@ -66,7 +66,7 @@ class MuonAdamW(CombinedOptimizer):
     def __init__(
         self,
         net: nn.Module,
-        lr: float = 1e-3,
+        lr: float = 3e-3,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,

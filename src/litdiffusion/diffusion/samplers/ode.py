@@ -88,7 +88,7 @@ class Euler(Sampler):
 
     name = "euler"
 
-    def __init__(self, steps: int | None = None, grid: str = "uniform", coordinate: str = "time"):
+    def __init__(self, steps: int | None = None, grid: str = "uniform", coordinate: str = "auto"):
         super().__init__(steps, grid)
         if coordinate not in COORDINATES:
             raise UserError(f"sampler.coordinate must be one of {', '.join(COORDINATES)}, got {coordinate!r}")
@@ -136,8 +136,8 @@ class Heun(Euler):
     def __init__(
         self,
         steps: int | None = None,
-        grid: str = "uniform",
-        coordinate: str = "time",
+        grid: str = "auto",
+        coordinate: str = "auto",
         churn: float = 0.0,
         churn_min: float = 0.0,
         churn_max: float = float("inf"),

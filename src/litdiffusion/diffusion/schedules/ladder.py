@@ -86,7 +86,7 @@ class SingleLevel(NoiseLadder):
     Source: Vincent, "A Connection Between Score Matching and Denoising Autoencoders", 2011 (Neural Computation 23).
     """
 
-    def __init__(self, sigma: float = 0.5):
+    def __init__(self, sigma: float = 0.2):
         if not sigma > 0:
             raise UserError(f"schedule.sigma must be positive, got {sigma}; 0.1 to 1 times the data's std are usual")
         super().__init__(torch.tensor([sigma], dtype=torch.float64))
