@@ -15,6 +15,7 @@ from litdiffusion.errors import UserError
 from litdiffusion.nets import Autoencoder
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.exporting import export
+from litdiffusion.training import AutoencoderModule
 from litdiffusion.training.checkpoints import read_checkpoint
 
 SMALL = ["data=digits", "data.batch_size=8", "model.channels=[8,8]", "optimizer=adamw", "lr_schedule=constant"]
@@ -121,6 +122,14 @@ def test_autoencoders_in_two_attempts_equal_those_in_one(tmp_path, first_stage):
     train(composed(*BARE, *FIRST, "trainer.max_steps=2"), Run(half, "autoencoder"))
     train(composed(*BARE, *FIRST), Run(half, "autoencoder"))
     assert all(torch.equal(value, _state(half)[name]) for name, value in _state(first_stage).items())
+
+
+def test_lightning_loads_an_autoencoder_and_samples_are_refused(first_stage):
+    path = first_stage / "checkpoints" / "last.ckpt"
+    module = AutoencoderModule.load_from_checkpoint(path)
+    assert all(torch.equal(value, _state(first_stage)[name]) for name, value in module.state_dict().items())
+    with pytest.raises(UserError, match="holds an autoencoder; a diffusion takes it by codec=autoencoder"):
+        Pretrained(path)
 
 
 def test_an_autoencoder_leaves_pictures_and_numbers(first_stage):

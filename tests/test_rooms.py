@@ -19,7 +19,7 @@ ROOMS = (
 """From the ground up: a room imports only those before it."""
 LIGHTNING = {"data", "runs", *ROOMS[ROOMS.index("training") :]}
 HYDRA = {*ROOMS[ROOMS.index("config") :]}
-UPWARD = {("training/module.py", "load_from_checkpoint", "pretrained")}
+UPWARD = {("training/base.py", "load_from_checkpoint", "pretrained")}
 """Lightning's own name for loading a module stands on the module, and loading one builds it."""
 
 

@@ -159,7 +159,7 @@ def build_autoencoder(
     """Builds the Lightning module of a run without a noise schedule; ``quality`` has the features of images."""
     features = quality.features if cfg.objective.get("perceptual_weight") and quality is not None else None
     return kind(
-        prepared(make_a(nn.Module, cfg.model, "model"), cfg.compile, cfg.trainer.accelerator),
+        prepared(make_a(nn.Module, cfg.model, "model"), cfg.compile, _accelerator(cfg)),
         make_a(ReconstructionObjective, cfg.objective, "objective", features=features),
         shape=tuple(cfg.derived.shape),
         value_range=value_range,
@@ -186,9 +186,12 @@ def build_objective(
 def build_denoiser(cfg: DictConfig, schedule: NoiseSchedule) -> Denoiser:
     """Builds net and parameterization and joins them with the schedule; needs ``cfg.derived``."""
     parameterization = make_a(Parameterization, cfg.parameterization, "parameterization", schedule=schedule)
-    accelerator = OmegaConf.select(cfg, "trainer.accelerator", default="auto")  # checkpoints may have no trainer
-    net = prepared(make_a(nn.Module, cfg.model, "model"), cfg.compile, accelerator)
+    net = prepared(make_a(nn.Module, cfg.model, "model"), cfg.compile, _accelerator(cfg))
     return Denoiser(net, schedule, parameterization, cfg.learned_variance)
+
+
+def _accelerator(cfg: DictConfig) -> str:
+    return OmegaConf.select(cfg, "trainer.accelerator", default="auto")  # checkpoints may have no trainer
 
 
 def build_callbacks(cfg: DictConfig, run: Run, facts: Facts, quality: Quality | None) -> list[L.Callback]:

@@ -11,7 +11,7 @@ from litdiffusion.config.make import make_a
 from litdiffusion.config.received import checked_description, checked_part
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.errors import UserError, first_line
-from litdiffusion.training.checkpoints import LAST, read_checkpoint
+from litdiffusion.training.checkpoints import LAST, is_autoencoder, read_checkpoint
 
 AVERAGE = "ema.model."
 """Prefix of an autoencoder's averaged weights in its checkpoint."""
@@ -45,7 +45,7 @@ def _trained(path: Path) -> Source:
     content = read_checkpoint(path / "checkpoints" / LAST if path.is_dir() else path)
     description = content["litdiffusion"]
     _, value_range, _ = checked_description(description, path)
-    if "denoiser" in {name.partition(".")[0] for name in content["state_dict"]}:
+    if not is_autoencoder(content):
         raise UserError(
             f"codec.ckpt={path} holds a diffusion, not an autoencoder; take the last.ckpt of a run with "
             f"recipe=autoencoder, such as experiment=mnist_autoencoder"

@@ -31,7 +31,7 @@ from litdiffusion.pretrained.outputs import device_for
 from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.pretrained.sizes import check_size, limited_by
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.checkpoints import read_checkpoint
+from litdiffusion.training.checkpoints import is_autoencoder, read_checkpoint
 from litdiffusion.training.class_labels import (
     class_called,
     classes_in_proportion,
@@ -77,6 +77,8 @@ class Pretrained:
         if ema is not None and weights != "ema":
             raise UserError(f"ema={ema} is an average, and weights={weights} asks for none; leave out one of them")
         content = read_export(path, weights) if Path(path).is_dir() else read_checkpoint(path)
+        if is_autoencoder(content):
+            raise UserError(f"{path} holds an autoencoder; a diffusion takes it by codec=autoencoder codec.ckpt={path}")
         settings, self.value_range, self.class_names = checked_description(content["litdiffusion"], path)
         self._parts: dict[str, Any] = content["litdiffusion"]["config"]
         self._trust = [trust] if isinstance(trust, str) else list(trust)

@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 import lightning as L
 import torch
@@ -284,3 +284,33 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
             take_settings_of_trainer(checkpoint, self.trainer)
             self._restored = checkpoint
             self._take_settings()  # some strategies make the optimizer first, others restore first
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """The module of a checkpoint with all of its weights, as Lightning's method of this name.
+
+        The parts are rebuilt from the config in the file, which may name only what `Pretrained` allows. Files are
+        always read with ``weights_only=True``. There is no file of hyperparameters.
+
+        Args:
+            checkpoint_path: path of the file.
+            map_location: device of the module, if it is one device or its name; else the CPU.
+            hparams_file, weights_only: ignored.
+            strict: whether the names of all weights must fit; None: they must.
+            kwargs: ``trust``, as for `Pretrained`, and settings of the config that replace those in the file.
+
+        Raises:
+            UserError: a damaged or foreign file, or a config that names more than is allowed.
+        """
+        from litdiffusion.pretrained.restoring import restored_module  # here, because only this method builds a module
+
+        device = map_location if isinstance(map_location, str | int | torch.device) else "cpu"
+        return restored_module(checkpoint_path, kind=cls, strict=strict is not False, **kwargs).to(device)

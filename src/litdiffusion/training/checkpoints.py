@@ -33,6 +33,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def is_autoencoder(content: dict[str, Any]) -> bool:
+    """Whether the content of a checkpoint is that of an `AutoencoderModule`."""
+    return any(name.startswith("autoencoder.") for name in content["state_dict"])
+
+
 def read_file(path: str | Path) -> Any:
     """The content of a file, loaded with ``weights_only=True`` onto the CPU; a file with a checksum must be intact.
 
