@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from conftest import CONF, TINY, TINY_UNET, composed
+from conftest import BARE_RUN, CONF, TINY_UNET, composed
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -185,8 +185,7 @@ def checkpoint(tmp_path_factory):
     @cache
     def path(kind):
         folder = tmp_path_factory.mktemp(kind)
-        drop = [f"callbacks.{name}=null" for name in ("trajectory", "forward_process", "final_samples", "progress_bar")]
-        train(composed(*TINY, *drop, "logger=none", *KINDS[kind]), Run(folder))
+        train(composed(*BARE_RUN, *KINDS[kind]), Run(folder))
         return folder / "checkpoints" / "last.ckpt"
 
     return path

@@ -11,6 +11,7 @@ The rule, for everything that is stored, printed or sent:
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -54,6 +55,7 @@ SHORTEST = 8
 _KNOWN: set[str] = set()
 
 
+@lru_cache(maxsize=4096)  # every masked text asks for all variables of the environment
 def looks_secret(name: object) -> bool:
     """Whether a key or a variable is named like a secret, by whole words: ``hf_token``, not ``tokens``."""
     words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", str(name))]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -200,7 +200,12 @@ def _child(node: Any, part: str) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(), _LOADER)
+        return _parsed(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError):
         return {}  # only chosen yamls matter, and Hydra refuses a broken one of these
+
+
+@lru_cache(maxsize=512)  # the jobs of a sweep read the same yamls, and each job some of them several times
+def _parsed(text: str) -> dict[str, Any]:
+    content = yaml.load(text, _LOADER)
     return content if isinstance(content, dict) else {}
