@@ -73,6 +73,31 @@ def test_the_noise_of_the_latent_has_its_deviation():
     assert losses.reconstruction.mean().item() == pytest.approx(torch.tensor(-1.0).exp().item(), rel=0.02)
 
 
+def test_the_perceptual_term_is_the_distance_of_features_and_moves_the_decoder():
+    net, x = Linear(torch.eye(4)[:2]), torch.arange(4.0).view(1, 1, 2, 2)
+    losses = ReconstructionObjective(0.0, 0.5, features=lambda x: x.flatten(1) ** 2)(net, x, noise=None)
+    assert losses.perceptual.item() == pytest.approx((2.0**4 + 3.0**4) / 4)
+    assert losses.value.item() == pytest.approx((4 + 9) / 4 + 0.5 * (16 + 81) / 4)
+    with pytest.raises(UserError, match="needs the features of a trained classifier"):
+        ReconstructionObjective(perceptual_weight=0.5)
+
+
+def test_a_perceptual_run_learns_from_the_classifier_of_its_data(tmp_path):
+    words = ["objective.perceptual_weight=0.1", "+metrics.features.steps=2", "trainer.max_steps=2"]
+    train(composed(*BARE, *FIRST, *words), Run(tmp_path / "run", "autoencoder"))
+    metrics = json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
+    assert metrics["val/perceptual"] > 0
+
+
+def test_gradients_flow_through_a_codec_to_its_latents():
+    """As guidance by a classifier of decoded images needs."""
+    codec = Autoencoded(Linear(torch.eye(4)), mean=[0.0] * 4, std=[2.0] * 4)
+    latent = torch.randn(3, 4, 1, 1, requires_grad=True)
+    codec.decode(latent).sum().backward()
+    assert torch.equal(latent.grad, torch.full_like(latent, 2.0))
+    assert not any(weight.requires_grad for weight in codec.parameters())
+
+
 def test_a_linear_code_of_full_rank_keeps_the_data_and_unit_scale():
     torch.manual_seed(0)
     x = torch.randn(4000, 1, 2, 2) * torch.tensor([[0.2, 1.0], [3.0, 0.5]]) + 2

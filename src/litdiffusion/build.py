@@ -30,6 +30,7 @@ from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.diffusion.times import TimeSampler
 from litdiffusion.diffusion.weightings import Weighting
+from litdiffusion.measure.features import ClassifierFeatures
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training import AutoencoderModule, DiffusionModule, TrainingModule
 from litdiffusion.training.hardware import prepared, use_threads
@@ -83,7 +84,7 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
         quality.codec = codec
     L.seed_everything(fold_seed(cfg.seed, "init") % 2**32, verbose=False)  # for the initial weights
     if schedule is None:
-        module = build_autoencoder(cfg, facts.value_range, facts.augment, quality)
+        module = build_autoencoder(cfg, facts.value_range, facts.augment, facts)
     else:
         warn_of_scale(scale, schedule.sigma_data, has_range=facts.value_range is not None and codec.in_data_space)
         exact = exact_denoiser(schedule, codec.latent_law(facts.mixture))
@@ -153,11 +154,14 @@ def build_autoencoder(
     cfg: DictConfig,
     value_range: tuple[float, float] | None,
     augment: Augment | None = None,
-    quality: Quality | None = None,
+    facts: Facts | None = None,
     kind: type[AutoencoderModule] = AutoencoderModule,
 ) -> AutoencoderModule:
-    """Builds the Lightning module of a run without a noise schedule; ``quality`` has the features of images."""
-    features = quality.features if cfg.objective.get("perceptual_weight") and quality is not None else None
+    """Builds the Lightning module of a run without a noise schedule; ``facts`` are needed for a perceptual loss."""
+    features = None
+    if cfg.objective.get("perceptual_weight") and facts is not None and OmegaConf.select(cfg, "metrics.features"):
+        classifier = make_a(ClassifierFeatures, cfg.metrics.features, "metrics.features").prepare(facts)
+        features = classifier.differentiable
     return kind(
         prepared(make_a(nn.Module, cfg.model, "model"), cfg.compile, _accelerator(cfg)),
         make_a(ReconstructionObjective, cfg.objective, "objective", features=features),

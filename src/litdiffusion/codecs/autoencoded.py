@@ -61,12 +61,10 @@ class Autoencoded(Codec):
         with torch.no_grad():
             return tuple(self._latent(torch.zeros(1, *shape, device=self._weight.device)).shape[1:])
 
-    @torch.no_grad()
     def encode(self, data: Tensor) -> Tensor:
         latent = self._latent(data)
         return (latent - self._per_channel(self.mean, latent)) / self._per_channel(self.std or [1.0], latent)
 
-    @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         z = self._per_channel(self.mean, latent) + self._per_channel(self.std or [1.0], latent) * latent
         decoded = self.model.decode(z.to(self._weight.dtype)).to(latent.dtype)
@@ -75,7 +73,9 @@ class Autoencoded(Codec):
     def measured_on(self, items: Tensor) -> dict[str, Any]:
         """Measures ``mean`` and ``std`` of the latents of training items, unless they are given; returns them."""
         if not self.std:
-            latents = torch.cat([self._latent(part) for part in items.split(256)]).double().transpose(0, 1).flatten(1)
+            with torch.no_grad():
+                latents = torch.cat([self._latent(part) for part in items.split(256)])
+            latents = latents.double().transpose(0, 1).flatten(1)
             self.mean, self.std = (_rounded(x) for x in (latents.mean(1), latents.std(1, correction=0)))
             self.std = [value or 1.0 for value in self.std]
         return {"latent_mean": self.mean, "latent_std": self.std}
@@ -90,7 +90,6 @@ class Autoencoded(Codec):
     def _weight(self) -> Tensor:
         return next(self.model.parameters())
 
-    @torch.no_grad()
     def _latent(self, data: Tensor) -> Tensor:
         return self.model.encode(data.to(self._weight)).chunk(2, dim=1)[0].to(data.dtype)
 

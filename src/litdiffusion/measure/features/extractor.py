@@ -94,6 +94,10 @@ class ClassifierExtractor(Extractor):
             raise ValueError(f"{self.name} takes images {tuple(self.shape)}, got {tuple(images.shape[1:])}")
         return FeatureMaps(*self.net(bytes_to_floats(images)))
 
+    def differentiable(self, images: Tensor) -> Tensor:
+        """Features (B, d) of images in [-1, 1] on their own device, through which gradients flow to the images."""
+        return self.net.to(images.device)(images.float())[0]
+
 
 def joined(parts: list[FeatureMaps]) -> FeatureMaps:
     """The rows of all ``parts``, in float32 on the CPU."""
