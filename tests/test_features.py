@@ -94,7 +94,7 @@ class Mean(Extractor):
 def test_training_is_a_function_of_images_and_seed_alone(digits: Digits):
     def weights(seed: int) -> str:
         short = ClassifierTraining(steps=12, width=4)
-        net = fit_classifier(*digits.train, **FACTS, seed=seed, training=short)
+        net = fit_classifier(*digits.train[:2], **FACTS, seed=seed, training=short)
         return tensor_digest(net.state_dict())
 
     torch.manual_seed(0)
@@ -108,7 +108,7 @@ def test_training_is_a_function_of_images_and_seed_alone(digits: Digits):
 
 
 def test_digits_are_learned_with_a_gap_to_chance_and_floats_are_bytes(digits: Digits):
-    net = fit_classifier(*digits.train, **FACTS, seed=0, training=TRAINING)
+    net = fit_classifier(*digits.train[:2], **FACTS, seed=0, training=TRAINING)
     assert accuracy(net, digits.val) >= 0.95
     assert accuracy(net, digits.val, batch_size=7) == accuracy(net, digits.val)
     floats = Batch(bytes_to_floats(digits.val.data), digits.val.class_label)

@@ -110,9 +110,9 @@ def test_null_in_an_experiments_defaults(command, tmp_path):
     [
         (
             ["model=null"],
-            "model=null leaves the run without a part that it needs; take one of diffusers_dit, diffusers_unet, ",
+            "model=null leaves the run without a part that it needs; take one of autoencoder, diffusers_dit, ",
         ),
-        (["-m", "recipe=null,edm"], "a sweep needs named choices; recipe is one of ddpm"),
+        (["-m", "recipe=null,edm"], "a sweep needs named choices; recipe is one of autoencoder, ddpm"),
     ],
 )
 def test_null_where_it_cannot_be(words, message, command):

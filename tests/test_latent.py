@@ -83,7 +83,7 @@ def test_the_perceptual_term_is_the_distance_of_features_and_moves_the_decoder()
 
 
 def test_a_perceptual_run_learns_from_the_classifier_of_its_data(tmp_path):
-    words = ["objective.perceptual_weight=0.1", "+metrics.features.steps=2", "trainer.max_steps=2"]
+    words = ["objective.perceptual_weight=0.1", "+metrics.features.steps=10", "trainer.max_steps=2"]
     train(composed(*BARE, *FIRST, *words), Run(tmp_path / "run", "autoencoder"))
     metrics = json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
     assert metrics["val/perceptual"] > 0

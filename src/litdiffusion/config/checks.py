@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.config.metrics import check_metric, check_monitors
 from litdiffusion.config.optimizer import check_optimizer
-from litdiffusion.config.settings import check_folder, check_settings
+from litdiffusion.config.settings import check_folder, check_network, check_settings
 from litdiffusion.config.shapes import DummyOutput, check_shapes
 from litdiffusion.config.trust import warn_of_untrusted_packages
 from litdiffusion.data import Facts
@@ -32,6 +32,7 @@ def check_config(cfg: DictConfig, run_dir: Path) -> None:
     """Checks the settings before any part is built; makes the run's folder, except for a dry run."""
     check_settings(cfg)
     warn_of_untrusted_packages(OmegaConf.to_container(cfg, resolve=False), cfg.trusted)
+    check_network(cfg)  # after the warning, because it imports the net's code
     if not cfg.dry_run:
         check_folder(run_dir)
 

@@ -52,7 +52,6 @@ def check_settings(cfg: DictConfig) -> None:
     _require("trusted", cfg.trusted, _is_list_of_words(cfg.trusted), "a list of packages, trusted=[mynets]")
     _require("tags", cfg.tags, _is_list_of_words(cfg.tags), "a list of words, tags=[trial]")
     _check_precision(cfg)
-    _check_network(cfg)
     _refuse_nan(OmegaConf.to_container(cfg, resolve=False))
 
 
@@ -229,8 +228,8 @@ def check_folder(path: Path) -> None:
         raise UserError(f"{path} already holds a run but no {RECORD}, and would be overwritten; {how_to_leave(path)}")
 
 
-def _check_network(cfg: DictConfig) -> None:
-    """Refuses an autoencoder as the net of a diffusion, and another net for ``recipe=autoencoder``."""
+def check_network(cfg: DictConfig) -> None:
+    """Refuses an autoencoder as the net of a diffusion, and another net for ``recipe=autoencoder``; imports its class."""
     name = cfg.model.get("_target_")
     try:
         two_ways = all(hasattr(get_class(name), way) for way in ("encode", "decode"))

@@ -66,7 +66,7 @@ def _heights() -> torch.Tensor:
     from matplotlib.cbook import get_sample_data
 
     try:
-        with np.load(get_sample_data(FILE, asfileobj=False)) as file:
+        with np.load(get_sample_data(FILE, asfileobj=False), allow_pickle=False) as file:
             return torch.from_numpy(file["elevation"].astype(np.float32))
     except OSError as error:
         raise UserError(

@@ -15,15 +15,13 @@ from torch import Tensor
 from litdiffusion.config.make import make
 from litdiffusion.config.settings import require_int
 from litdiffusion.diffusion.denoisers import MixedClasses
-from litdiffusion.diffusion.levels import per_sample_noise
 from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.diffusion.samplers import DDIM, Draws, Sampler, blank
-from litdiffusion.diffusion.seeding import item_seed
 from litdiffusion.errors import UserError
 from litdiffusion.plots import cloud_picture, trajectory_sheet, walk_gif
 from litdiffusion.pretrained.model import Pretrained
 from litdiffusion.pretrained.outputs import device_for, folder_for
-from litdiffusion.pretrained.progress import progress_bar
+from litdiffusion.pretrained.progress import noise_of_samples, progress_bar
 from litdiffusion.runs.files import write_arrays, write_atomically, write_picture
 
 IMAGES, POINTS, STEPS = 10, 500, 50
@@ -142,10 +140,10 @@ def stops_of(
         raise UserError(f"{len(seeds)} seeds and {len(classes)} classes do not pair up; give as many, or one of them")
     stops = []
     for seed, name in zip(seeds * (count // len(seeds)), classes * (count // len(classes)), strict=True):
-        noise = per_sample_noise([item_seed("samples", seed + i) for i in range(n)])
+        noise = noise_of_samples(seed + i for i in range(n))
         x = draws.sampler.prior(draws.denoiser.schedule, blank(n, draws.shape, draws.device), noise)
         words = [f"seed {seed}"] * (len(seeds) > 1) + [_called(name, pretrained)] * (len(classes) > 1)
-        stops.append(Stop(x, pretrained.class_labels(n, name), ", ".join(words)))
+        stops.append(Stop(x, pretrained.told(n, name), ", ".join(words)))
     return stops
 
 

@@ -1,6 +1,6 @@
 """Draws many samples in batches, with a progress bar."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -8,9 +8,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from litdiffusion.diffusion.levels import per_sample_noise
+from litdiffusion.diffusion.levels import Noise, per_sample_noise
 from litdiffusion.diffusion.samplers import Draws
 from litdiffusion.diffusion.seeding import item_seed
+
+
+def noise_of_samples(seeds: Iterable[int]) -> Noise:
+    """The noise of samples, each of which has a seed of its own."""
+    return per_sample_noise([item_seed("samples", seed) for seed in seeds])
 
 
 def draw_samples(draws: Draws, n: int, seed: int, batch_size: int, class_labels: Tensor | None) -> Tensor:
@@ -19,7 +24,7 @@ def draw_samples(draws: Draws, n: int, seed: int, batch_size: int, class_labels:
     with progress_bar(draws, n) as draws:
         for start in range(0, n, batch_size):
             indices = range(start, min(start + batch_size, n))
-            noise = per_sample_noise([item_seed("samples", seed + i) for i in indices])
+            noise = noise_of_samples(seed + i for i in indices)
             parts.append(draws.batch(indices, noise, class_labels).x.cpu())
     return torch.cat(parts)
 
