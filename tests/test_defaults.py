@@ -27,7 +27,8 @@ def plain(value: Any) -> Any:
 def test_every_default_of_a_constructor_is_the_value_of_a_yaml_of_its_class():
     """A class with several yamls (a chain and a source's preset of it) has the default of one of them.
 
-    A yaml that does not name an argument has its default. None is no value: the class works it out (every level of a chain), or it is a fact of the run (an interpolation).
+    A yaml that does not name an argument has its default. None is no value: the class works it out (every level of a
+    chain), or it is a fact of the run (an interpolation).
     """
     given, yamls = defaultdict(list), Counter()
     for path in CONF.rglob("*.yaml"):

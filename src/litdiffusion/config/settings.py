@@ -229,7 +229,10 @@ def check_folder(path: Path) -> None:
 
 
 def check_network(cfg: DictConfig) -> None:
-    """Refuses an autoencoder as the net of a diffusion, and another net for ``recipe=autoencoder``; imports its class."""
+    """Refuses an autoencoder as the net of a diffusion, and another net for ``recipe=autoencoder``.
+
+    Imports the net's class.
+    """
     name = cfg.model.get("_target_")
     try:
         two_ways = all(hasattr(get_class(name), way) for way in ("encode", "decode"))
