@@ -221,5 +221,24 @@ def test_a_path_of_the_checkpoint_is_not_opened(tmp_path, first_stage):
     assert "ckpt" not in Pretrained(folder / "checkpoints" / "last.ckpt").config.codec
 
 
+def test_a_dry_run_of_two_stages_plans_the_first_and_trains_nothing(tmp_path, command):
+    status, out, err = command("train.py", "experiment=digits_latent", "dry_run=true", f"hydra.run.dir={tmp_path}/run")
+    assert status == 0, err
+    assert "codec.experiment comes first" in out
+    assert "litdiffusion.nets.Autoencoder" in out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_one_command_trains_both_stages_once(tmp_path, command):
+    words = ["experiment=digits_latent", "callbacks.progress_bar=null", f"hydra.run.dir={tmp_path}/run"]
+    status, out, err = command("train.py", *words, "trainer.max_steps=2", "trainer.val_check_interval=2")
+    assert status == 0, err
+    assert Pretrained(tmp_path / "run" / "checkpoints" / "last.ckpt").sample(2).shape == (2, 1, 8, 8)
+    status, out, err = command("train.py", *words, "trainer.max_steps=2", "trainer.val_check_interval=2")
+    assert status == 0, err
+    assert out.count("is complete") == 2
+
+
 def _state(folder: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]

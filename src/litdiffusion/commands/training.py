@@ -25,7 +25,7 @@ from litdiffusion.commands.messages import (
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
 from litdiffusion.commands.rehearsal import rehearsal
 from litdiffusion.commands.resuming import Start, check_complete, checkpoint_to_start_from, same_data
-from litdiffusion.commands.stages import with_autoencoder
+from litdiffusion.commands.stages import first_stage, with_autoencoder
 from litdiffusion.config.checks import check_disk
 from litdiffusion.config.identity import action_for
 from litdiffusion.config.keys import MEASURED
@@ -65,12 +65,19 @@ def train(cfg: DictConfig, run: Run) -> float | None:
         TrainingError: training failed; the message names the last good checkpoint.
     """
     _silence_lightning_advice()
+    if (cfg.dry_run or cfg.trainer.fast_dev_run) and (first := first_stage(cfg, run)):
+        rank_zero_only(print)("codec.experiment comes first; without its autoencoder only that stage can be tried")
+        return train(*first)
     if cfg.trainer.fast_dev_run and not cfg.dry_run:
         return _fast_dev_run(cfg, run)
     is_rank_zero = rank_zero_only.rank == 0
     if is_rank_zero and not cfg.resume and not cfg.dry_run and read_record(run.dir) is not None:
         run = replace(run, dir=fresh(run.dir))
-    cfg = with_budget(with_autoencoder(cfg, run, train), run)
+    if first := first_stage(cfg, run):
+        rank_zero_only(print)(f"first stage: experiment={cfg.codec.experiment} in {first[1].dir}")
+        train(*first)
+        cfg = with_autoencoder(cfg, first[1])
+    cfg = with_budget(cfg, run)
     if cfg.dry_run:
         return _dry_run(cfg, run)
     config, texts = plain_config(cfg), digests(cfg)

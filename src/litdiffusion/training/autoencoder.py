@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from litdiffusion.codecs import Identity, ReconstructionLosses, ReconstructionObjective
 from litdiffusion.data.augment import Augment
 from litdiffusion.data.base import as_batch
-from litdiffusion.errors import UserError
 from litdiffusion.parts.described import description as described
 from litdiffusion.training.base import MakeOptimizer, MakeSchedule, TrainingModule
 from litdiffusion.training.ema import EMA
+from litdiffusion.training.items import check_not_empty, check_shape
 from litdiffusion.training.optimizers import NetAdamW
 
 
@@ -105,13 +105,8 @@ class AutoencoderModule(TrainingModule[ReconstructionLosses]):
         return self.ema.model(self._items(x, "the batch")).to(x.dtype)
 
     def _items(self, x: Tensor, name: str) -> Tensor:
-        if not len(x):
-            raise UserError(f"{name} is empty; let the loader leave it out, or return at least one item")
-        if x.shape[1:] != self.shape:
-            raise UserError(
-                f"{name} has items of shape {tuple(x.shape[1:])}, but the model takes {self.shape}; give all items one "
-                f"shape in the data set or its transform"
-            )
+        check_not_empty(x, name)
+        check_shape(x, self.shape, name)
         return x.to(self.device)
 
     def _log_means(self, part: str) -> None:

@@ -20,6 +20,7 @@ from litdiffusion.errors import UserError
 from litdiffusion.training.class_labels import checked_class_labels
 from litdiffusion.training.conditions import condition_of
 from litdiffusion.training.ema import EMA
+from litdiffusion.training.items import check_not_empty, check_shape
 from litdiffusion.training.quartiles import quartile_means, sums_by_quartile
 
 
@@ -95,16 +96,11 @@ class Evaluation(L.LightningModule):
         Raises:
             UserError: an empty batch, or items of another shape.
         """
-        if not len(batch.data):
-            raise UserError(f"{name} is empty; let the loader leave it out, or return at least one item")
+        check_not_empty(batch.data, name)
         data = batch.data.to(self.device)  # Lightning does not move arrays of NumPy
         misshapen = self.codec.in_data_space and data.shape[1:] != self.shape
         x_0 = data if misshapen else self.codec.encode(data)
-        if x_0.shape[1:] != self.shape:
-            raise UserError(
-                f"{name} has items of shape {tuple(x_0.shape[1:])}, but the model takes {self.shape}; give all items "
-                f"one shape in the data set or its transform"
-            )
+        check_shape(x_0, self.shape, name)
         return x_0
 
     def condition(self, batch: Batch, count: int | None = None) -> Tensor | None:
