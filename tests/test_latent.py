@@ -1,5 +1,6 @@
 """Autoencoders and latent diffusion: the loss in closed form, exact resume, and codecs in every door."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -242,3 +243,41 @@ def test_one_command_trains_both_stages_once(tmp_path, command):
 
 def _state(folder: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_latents_are_encoded_once_and_train_as_those_encoded_at_every_step(tmp_path, first_stage, monkeypatch):
+    """Encoding 256 items together or 8 differs in the last bits only."""
+    encoded, encode = [], Autoencoded.encode
+    monkeypatch.setattr(Autoencoded, "encode", lambda self, x: (encoded.append(len(x)), encode(self, x))[1])
+    cache = f"codec.cache={tmp_path / 'latents'}"
+    latent_run(tmp_path / "first", first_stage, cache)
+    assert (encoded.count(256), encoded.count(8)) == (1500 // 256 + 297 // 256, 0)
+    (file,) = (tmp_path / "latents").iterdir()
+    encoded.clear()
+    again = latent_run(tmp_path / "again", first_stage, cache)
+    assert not {256, 8} & {*encoded}
+    plain = latent_run(tmp_path / "plain", first_stage, "codec.cache=null")
+    assert encoded.count(8) > 0
+    assert list((tmp_path / "latents").iterdir()) == [file]
+    for name in ("train/loss", "val/loss"):
+        kept, anew = ([float(row[name]) for row in rows_of(run) if row.get(name)] for run in (again, plain))
+        assert kept == pytest.approx(anew, rel=1e-4)
+
+
+def test_another_autoencoder_or_scale_has_other_latents(tmp_path, first_stage):
+    cache = f"codec.cache={tmp_path / 'latents'}"
+    latent_run(tmp_path / "one", first_stage, cache, "trainer.max_steps=1")
+    latent_run(tmp_path / "two", first_stage, cache, "trainer.max_steps=1", "codec.std=[1.0,1.0,1.0,1.0]")
+    assert len(list((tmp_path / "latents").iterdir())) == 2
+
+
+def test_images_that_are_changed_at_random_are_encoded_at_every_step(tmp_path, first_stage, capsys):
+    words = [f"codec.cache={tmp_path / 'latents'}", "data.augment.flip=true"]
+    latent_run(tmp_path / "run", first_stage, "trainer.max_steps=1", *words)
+    assert "latents are encoded at every step: images are randomly changed" in capsys.readouterr().out
+    assert not (tmp_path / "latents").exists()

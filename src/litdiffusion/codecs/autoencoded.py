@@ -24,6 +24,7 @@ class Autoencoded(Codec):
         value_range: range of the data, to which decoded items are limited; None: no limit.
         ckpt: checkpoint of the autoencoder's run, or folder of a published one; only its path is kept here.
         experiment: experiment whose run trains the autoencoder first, where there is no ``ckpt``; only named here.
+        cache: folder for the latents of the items, encoded once; None: items are encoded at every step.
         checksum: 16 hex digits of the autoencoder's weights.
 
     Raises:
@@ -40,6 +41,7 @@ class Autoencoded(Codec):
         value_range: Range | None = None,
         ckpt: str | Path | None = None,
         experiment: str | None = None,
+        cache: str | Path | None = None,
         checksum: str | None = None,
     ):
         super().__init__()
@@ -52,6 +54,7 @@ class Autoencoded(Codec):
             raise UserError(f"codec.model={type(model).__name__} has no encode and decode; take an autoencoder")
         self.model = model.requires_grad_(False).eval()
         self.mean, self.std = list(mean or ()), list(std or ())
+        self.cache = cache
         self.value_range = None if value_range is None else tuple(value_range)
 
     def train(self, mode: bool = True) -> "Autoencoded":
@@ -70,6 +73,10 @@ class Autoencoded(Codec):
         decoded = self.model.decode(z.to(self._weight.dtype)).to(latent.dtype)
         return decoded if self.value_range is None else decoded.clamp(*self.value_range)
 
+    @property
+    def constants(self) -> dict[str, Any]:
+        return {"latent_mean": self.mean, "latent_std": self.std}
+
     def measured_on(self, items: Tensor) -> dict[str, Any]:
         """Measures ``mean`` and ``std`` of the latents of training items, unless they are given; returns them."""
         if not self.std:
@@ -78,7 +85,7 @@ class Autoencoded(Codec):
             latents = latents.double().transpose(0, 1).flatten(1)
             self.mean, self.std = (_rounded(x) for x in (latents.mean(1), latents.std(1, correction=0)))
             self.std = [value or 1.0 for value in self.std]
-        return {"latent_mean": self.mean, "latent_std": self.std}
+        return self.constants
 
     def summary(self, shape: Sequence[int]) -> str:
         """Shape and scale of the latents."""

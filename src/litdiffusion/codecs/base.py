@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ class Codec(Described, nn.Module):
     Likelihoods are then those of the data, inpainting can fix coordinates, and fields are shown in data space.
     """
 
+    cache: str | Path | None = None
+    """Folder in which a run keeps the latents of its items, which are then encoded once; None: at every step."""
+
     @abstractmethod
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of an encoded item, given the shape of the item."""
@@ -32,9 +36,14 @@ class Codec(Described, nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         """Decodes latents (B, *latent_shape) into data space."""
 
-    def measured_on(self, items: Tensor) -> dict[str, Any]:
-        """Measures the codec's constants on training items, if it has any; returns them as values of ``derived``."""
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What `measured_on` measured, as values of ``derived``; with the weights it decides `encode`."""
         return {}
+
+    def measured_on(self, items: Tensor) -> dict[str, Any]:
+        """Measures the codec's constants on training items, if it has any; returns them."""
+        return self.constants
 
     def latent_law(self, law: Any) -> Any:
         """The distribution of encoded data in closed form, given the data's distribution ``law``; None if unknown."""

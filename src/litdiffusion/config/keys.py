@@ -37,6 +37,7 @@ KEYS: dict[str, Use] = {
     # the model and its process
     **dict.fromkeys(("conditional", "learned_variance", "model", "codec", "schedule", "parameterization"), PART),
     **dict.fromkeys(("times", "weighting", "objective", "data"), PART),
+    "codec.cache": Use.PLAIN,
     "codec.ckpt": Use.JOB,  # its checksum identifies the autoencoder
     "data.augment": TRAINING | Use.EXPORT | Use.PLAIN,
     "data.path": Use.RUN | Use.EXPORT | Use.JOB | Use.PLAIN,

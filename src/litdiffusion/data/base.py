@@ -57,25 +57,26 @@ def as_batch(batch: Any) -> Batch:
     """A `Batch` in data space and the default dtype, from a loader's items x, pair (x, class label) or `Batch`.
 
     x and the class labels are tensors or arrays of any numeric type, see `as_items`. A third part is the conditions
-    (B, D), with a class label of None if there are no classes.
+    (B, D), with a class label of None if there are no classes, and a fourth the latents.
 
     Raises:
         UserError: for any other type, and for images of integers that are not bytes.
     """
     arrays = Tensor | np.ndarray
     parts = (batch,) if isinstance(batch, arrays) else tuple(batch) if isinstance(batch, Sequence) else ()
-    if not (1 <= len(parts) <= 3 and isinstance(parts[0], arrays)):
+    if not (1 <= len(parts) <= 4 and isinstance(parts[0], arrays)):
         raise UserError(
             f"a batch must be a tensor (B, ...) or a pair (tensor, class labels), but the loader returns "
             f"{type(batch).__name__}; let its collate_fn or its data set return one of these"
         )
-    return Batch(bytes_to_floats(as_items(parts[0])), *map(as_class_labels, parts[1:2]), *map(as_conditions, parts[2:]))
+    kinds = (lambda x: bytes_to_floats(as_items(x))), as_class_labels, as_conditions, lambda latent: latent
+    return Batch(*(as_kind(part) for as_kind, part in zip(kinds, parts, strict=False)))
 
 
 def as_part(part: Batch) -> Batch:
     """Training or validation items as a `DataModule` keeps them, see `as_items`; files are left as they are."""
     data = as_items(part[0]) if isinstance(part[0], Tensor | np.ndarray) else part[0]
-    return Batch(data, as_class_labels(part.class_label), as_conditions(part.conditions))
+    return Batch(data, as_class_labels(part.class_label), as_conditions(part.conditions), part.latent)
 
 
 def check_finite(part: str, data: Sliceable) -> None:

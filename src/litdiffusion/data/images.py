@@ -155,4 +155,4 @@ def class_names_of(part: Any) -> tuple[str, ...]:
 def split_off_validation(everything: Batch, val_size: int) -> tuple[Batch, Batch]:
     """Images with class labels (N, ...) as training and validation items, see `hold_out`."""
     train, val = hold_out(len(everything.data), val_size)
-    return take(everything.data, everything.class_label, train), take(everything.data, everything.class_label, val)
+    return take(everything, train), take(everything, val)

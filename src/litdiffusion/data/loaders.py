@@ -19,10 +19,10 @@ class Sliceable(Protocol):
     def index_select(self, dim: int, index: Tensor) -> Tensor: ...
 
 
-def take(data: Sliceable, class_label: Tensor | None, index: Tensor, conditions: Tensor | None = None) -> Batch:
-    """The items ``index`` (B,) as a `Batch`, by one gather for the whole batch."""
+def take(part: Batch, index: Tensor) -> Batch:
+    """The items ``index`` (B,) of ``part``, by one gather for the whole batch."""
     # index_select copies whole items; indexing by a tensor takes five times as long on bytes.
-    return Batch(data.index_select(0, index), *(None if x is None else x[index] for x in (class_label, conditions)))
+    return Batch(*(None if x is None else x.index_select(0, index) for x in part))
 
 
 class Items(Dataset[Batch]):
@@ -35,19 +35,16 @@ class Items(Dataset[Batch]):
         return len(self.part.data)
 
     def __getitem__(self, index: int) -> Batch:
-        item = self._take(torch.tensor([index]))
+        item = take(self.part, torch.tensor([index]))
         return Batch(*(None if x is None else x[0] for x in item))
 
     def __getitems__(self, indices: list[int] | Tensor) -> Batch | str:
         """The method that PyTorch's fetcher calls for a whole batch; an error is returned as its message."""
         try:
-            return self._take(torch.as_tensor(indices))
+            return take(self.part, torch.as_tensor(indices))
         except UserError as error:
             # Because an exception raised in a worker carries the worker's whole traceback as its message.
             return str(error)
-
-    def _take(self, index: Tensor) -> Batch:
-        return take(self.part.data, self.part.class_label, index, self.part.conditions)
 
 
 class EpochLoader(DataLoader):

@@ -105,7 +105,8 @@ class TableData(DataModule):
             self.val_size = max(1, min(MOST, len(data) // SHARE))
         self.found, self._names_from = {"columns": names}, table.names_from
         train, val = hold_out(len(data), self.val_size)
-        return take(data, class_label, train, conditions), take(data, class_label, val, conditions)
+        everything = Batch(data, class_label, conditions)
+        return take(everything, train), take(everything, val)
 
     def _others(self) -> str:
         """The settings that name columns which are no coordinates."""

@@ -104,7 +104,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path} cannot be written ({first_line(error)}); set the metrics' cache to a folder that can")
+    return UserError(
+        f"{path} cannot be written ({first_line(error)}); set metrics.cache, or codec.cache of latents, to a folder "
+        f"that can"
+    )
 
 
 def _checksum(tensors: dict[str, Tensor], about: About, key: str) -> str:

@@ -130,7 +130,7 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
         if batch.data.ndim != 4:
             raise UserError(f"augment takes images (B, C, H, W), not items {tuple(batch.data.shape[1:])}; leave it out")
         position = *self._step_and_micro_batch(batch_idx), self.global_rank
-        return batch._replace(data=self.augment(batch.data, self.seed, *position))
+        return batch._replace(data=self.augment(batch.data, self.seed, *position), latent=None)
 
     def _seed_of(self, stream: str, batch_idx: int, *position: int) -> int:
         return fold_seed(self.seed, stream, *self._step_and_micro_batch(batch_idx), *position)

@@ -97,6 +97,8 @@ class Evaluation(L.LightningModule):
             UserError: an empty batch, or items of another shape.
         """
         check_not_empty(batch.data, name)
+        if batch.latent is not None:
+            return batch.latent.to(self.device)
         data = batch.data.to(self.device)  # Lightning does not move arrays of NumPy
         misshapen = self.codec.in_data_space and data.shape[1:] != self.shape
         x_0 = data if misshapen else self.codec.encode(data)

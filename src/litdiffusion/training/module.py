@@ -18,6 +18,7 @@ from litdiffusion.training.conditions import with_dropout
 from litdiffusion.training.description import description_of
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.evaluation import Evaluation
+from litdiffusion.training.latents import keep_latents
 from litdiffusion.training.optimizers import NetAdamW
 from litdiffusion.training.quartiles import NAMES, quartile_index, quartile_means, sums_by_quartile
 
@@ -104,6 +105,9 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
     @property
     def trained(self) -> Denoiser:
         return self.denoiser
+
+    def on_fit_start(self) -> None:
+        keep_latents(self.trainer, self.codec, self.shape)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = as_batch(batch)

@@ -58,7 +58,7 @@ def classification_accuracy(
         raise UserError(f"the set {data.name} has no classes; the classification accuracy score needs class labels")
     check_class_labels(len(samples), class_labels, data.num_classes)
     first = torch.arange(min(len(samples), len(data.train.data)))
-    real = take(data.train.data, data.train.class_label, first)
+    real = take(data.train._replace(conditions=None, latent=None), first)
     drawn = Batch(to_bytes(samples[first]).cpu(), class_labels[first].cpu())
     drawn_score, real_score = (_score(batch, data, seed, training) for batch in (drawn, real))
     return ClassificationAccuracy(drawn_score, real_score, len(first))

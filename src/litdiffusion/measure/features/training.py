@@ -86,7 +86,7 @@ def fit_classifier(
     optimizer = torch.optim.AdamW(net.parameters(), lr=training.lr, weight_decay=training.weight_decay)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=steps)
     for index in shuffled_batches(len(images), batch_size, seed, steps):
-        batch = take(images, class_labels, index)
+        batch = take(Batch(images, class_labels), index)
         _, logits = net(shifted(bytes_to_floats(batch.data), training.shift, generator))
         optimizer.zero_grad()
         cross_entropy(logits, batch.class_label).backward()
@@ -109,7 +109,7 @@ def accuracy(net: Classifier, part: Batch, batch_size: int = 500) -> float:
     """The share of images of ``part`` whose largest logit is at their class label, in [0, 1]."""
     right = 0
     for index in torch.arange(len(part.data)).split(batch_size):
-        batch = take(part.data, part.class_label, index)
+        batch = take(part, index)
         right += int((net(bytes_to_floats(batch.data))[1].argmax(1) == batch.class_label).sum())
     return right / len(part.data)
 

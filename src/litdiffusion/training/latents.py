@@ -1,0 +1,66 @@
+"""Latents of a data set's items, encoded once and kept in a file."""
+
+import math
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+from tqdm import tqdm
+
+from litdiffusion.codecs import Codec
+from litdiffusion.data.arrays import bytes_to_floats
+from litdiffusion.data.base import DataModule
+from litdiffusion.data.digest import tensor_digest
+from litdiffusion.data.loaders import Sliceable
+from litdiffusion.measure.cache import Cached, cached, key_of
+
+CHUNK = 256
+"""How many items are encoded at once."""
+LARGEST = 4 * 2**30
+"""Largest number of bytes of latents that are kept in memory."""
+
+
+def keep_latents(trainer: L.Trainer, codec: Codec, shape: tuple[int, ...]) -> None:
+    """Gives the training and validation items of ``trainer.datamodule`` their latents, of ``shape`` in float32 each.
+
+    They are read from ``<codec.cache>/latents-<key>.safetensors``; without that file the first process encodes the
+    items and writes it. The key changes with the items and with the codec. Nothing is kept if ``codec.cache`` is None,
+    if the data are not of this project, if their images are randomly changed, or if the latents are larger than
+    `LARGEST`; items are then encoded at every step. The last two reasons are printed.
+    """
+    data = trainer.datamodule
+    if codec.cache is None or not isinstance(data, DataModule):
+        return
+    sizes = [len(part.data) for part in (data.train, data.val)]
+    reason = "images are randomly changed (data.augment)" if data.augment is not None else ""
+    if 4 * sum(sizes) * math.prod(shape) > LARGEST:
+        reason = f"they would take more than {LARGEST // 2**30} GiB of memory"
+    if reason:
+        rank_zero_only(print)(f"latents are encoded at every step: {reason}")
+        return
+    key = key_of(data=data.fingerprint(), codec=tensor_digest(codec.state_dict()), constants=codec.constants)
+    path = Path(codec.cache).expanduser() / f"latents-{key}.safetensors"
+
+    def computed() -> Cached:
+        latents = {"train": encoded_items(codec, data.train.data), "val": encoded_items(codec, data.val.data)}
+        return Cached(latents, {"data": data.name})
+
+    if not trainer.is_global_zero:
+        trainer.strategy.barrier("latents")
+    found = cached(path, key, computed).tensors
+    if trainer.is_global_zero:
+        trainer.strategy.barrier("latents")
+    data.train, data.val = data.train._replace(latent=found["train"]), data.val._replace(latent=found["val"])
+
+
+@torch.no_grad()
+def encoded_items(codec: Codec, items: Sliceable) -> Tensor:
+    """All ``items`` (N, *shape) in model space, on the CPU; encoded where the codec lies, in full precision."""
+    device = next((weight.device for weight in codec.parameters()), torch.device("cpu"))
+    parts = []
+    with torch.autocast(device.type, enabled=False):
+        for index in tqdm(torch.arange(len(items)).split(CHUNK), desc="encoding", leave=False, mininterval=1):
+            parts.append(codec.encode(bytes_to_floats(items.index_select(0, index)).to(device)).float().cpu())
+    return torch.cat(parts)
