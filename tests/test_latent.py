@@ -251,19 +251,22 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 def test_latents_are_encoded_once_and_train_as_those_encoded_at_every_step(tmp_path, first_stage, monkeypatch):
-    """Encoding 256 items together or 8 differs in the last bits only."""
+    """Encoding 256 items together or 500 differs in the last bits only."""
     encoded, encode = [], Autoencoded.encode
     monkeypatch.setattr(Autoencoded, "encode", lambda self, x: (encoded.append(len(x)), encode(self, x))[1])
-    cache = f"codec.cache={tmp_path / 'latents'}"
+    cache, whole = f"codec.cache={tmp_path / 'latents'}", ["data.batch_size=500", "trainer.max_steps=4"]
     rows = "logger=csv", "trainer.log_every_n_steps=1"
-    latent_run(tmp_path / "first", first_stage, cache)
-    assert (encoded.count(256), encoded.count(8)) == (1500 // 256 + 297 // 256, 0)
+    latent_run(tmp_path / "short", first_stage, cache, "data.batch_size=500", "trainer.max_steps=2")
+    assert not (tmp_path / "latents").exists()  # less than one pass over 1500 items
+    encoded.clear()
+    latent_run(tmp_path / "first", first_stage, cache, *whole)
+    assert (encoded.count(256), encoded.count(500)) == (1500 // 256 + 297 // 256, 0)
     (file,) = (tmp_path / "latents").iterdir()
     encoded.clear()
-    again = latent_run(tmp_path / "again", first_stage, cache, *rows)
-    assert not {256, 8} & {*encoded}
-    plain = latent_run(tmp_path / "plain", first_stage, "codec.cache=null", *rows)
-    assert encoded.count(8) > 0
+    again = latent_run(tmp_path / "again", first_stage, cache, *whole, *rows)
+    assert not {256, 500} & {*encoded}
+    plain = latent_run(tmp_path / "plain", first_stage, "codec.cache=null", *whole, *rows)
+    assert encoded.count(500) > 0
     assert list((tmp_path / "latents").iterdir()) == [file]
     for name in ("train/loss", "val/loss"):
         kept, anew = ([float(row[name]) for row in rows_of(run) if row.get(name)] for run in (again, plain))
@@ -271,10 +274,20 @@ def test_latents_are_encoded_once_and_train_as_those_encoded_at_every_step(tmp_p
         assert kept == pytest.approx(anew, rel=1e-4)
 
 
+def test_a_run_that_began_without_kept_latents_goes_on_without_them(tmp_path, first_stage):
+    """So a short run that is made longer equals, to the last bit, one that never saw a file of latents."""
+    cache, size = f"codec.cache={tmp_path / 'latents'}", "data.batch_size=500"
+    folder = latent_run(tmp_path / "run", first_stage, cache, size, "trainer.max_steps=2")
+    latent_run(folder, first_stage, cache, size, "trainer.max_steps=4")
+    plain = latent_run(tmp_path / "plain", first_stage, "codec.cache=null", size, "trainer.max_steps=4")
+    states = [read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (folder, plain)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+
+
 def test_another_autoencoder_or_scale_has_other_latents(tmp_path, first_stage):
-    cache = f"codec.cache={tmp_path / 'latents'}"
-    latent_run(tmp_path / "one", first_stage, cache, "trainer.max_steps=1")
-    latent_run(tmp_path / "two", first_stage, cache, "trainer.max_steps=1", "codec.std=[1.0,1.0,1.0,1.0]")
+    words = f"codec.cache={tmp_path / 'latents'}", "data.batch_size=1500", "trainer.max_steps=1"
+    latent_run(tmp_path / "one", first_stage, *words)
+    latent_run(tmp_path / "two", first_stage, *words, "codec.std=[1.0,1.0,1.0,1.0]")
     assert len(list((tmp_path / "latents").iterdir())) == 2
 
 

@@ -15,6 +15,7 @@ from litdiffusion.data.base import DataModule
 from litdiffusion.data.digest import tensor_digest
 from litdiffusion.data.loaders import Sliceable
 from litdiffusion.measure.cache import Cached, cached, key_of
+from litdiffusion.training.length import batches_per_epoch, total_steps
 
 CHUNK = 256
 """How many items are encoded at once."""
@@ -22,28 +23,28 @@ LARGEST = 4 * 2**30
 """Largest number of bytes of latents that are kept in memory."""
 
 
-def keep_latents(trainer: L.Trainer, codec: Codec, shape: tuple[int, ...]) -> None:
+def keep_latents(trainer: L.Trainer, codec: Codec, shape: tuple[int, ...]) -> bool:
     """Gives the training and validation items of ``trainer.datamodule`` their latents, of ``shape`` in float32 each.
 
     They are read from ``<codec.cache>/latents-<key>.safetensors``; without that file the first process encodes the
-    items and writes it. The key changes with the items and with the codec. Nothing is kept if ``codec.cache`` is None,
-    if the data are not of this project, if their images are randomly changed, or if the latents are larger than
-    `LARGEST`; items are then encoded at every step. The last two reasons are printed.
+    items and writes it. The key changes with the items and with the codec. Returns False and changes nothing if
+    ``codec.cache`` is None, if the data are not of this project, if their images are randomly changed, if the latents
+    are larger than `LARGEST`, or if there is no file yet and the run is shorter than one pass over the items.
     """
     data = trainer.datamodule
     if codec.cache is None or not isinstance(data, DataModule):
-        return
-    sizes = [len(part.data) for part in (data.train, data.val)]
-    reason = "images are randomly changed (data.augment)" if data.augment is not None else ""
-    if 4 * sum(sizes) * math.prod(shape) > LARGEST:
-        reason = f"they would take more than {LARGEST // 2**30} GiB of memory"
-    if reason:
+        return False
+    if reason := _why_not(data, shape):
         rank_zero_only(print)(f"latents are encoded at every step: {reason}")
-        return
+        return False
     key = key_of(data=data.fingerprint(), codec=tensor_digest(codec.state_dict()), constants=codec.constants)
     path = Path(codec.cache).expanduser() / f"latents-{key}.safetensors"
+    exists = trainer.strategy.broadcast(path.exists())
+    if not exists and total_steps(trainer, data) * trainer.accumulate_grad_batches < batches_per_epoch(trainer, data):
+        return False
 
     def computed() -> Cached:
+        rank_zero_only(print)(f"encoding {data.name} once, into {path}")
         latents = {"train": encoded_items(codec, data.train.data), "val": encoded_items(codec, data.val.data)}
         return Cached(latents, {"data": data.name})
 
@@ -53,6 +54,16 @@ def keep_latents(trainer: L.Trainer, codec: Codec, shape: tuple[int, ...]) -> No
     if trainer.is_global_zero:
         trainer.strategy.barrier("latents")
     data.train, data.val = data.train._replace(latent=found["train"]), data.val._replace(latent=found["val"])
+    return True
+
+
+def _why_not(data: DataModule, shape: tuple[int, ...]) -> str:
+    """Why latents of these data cannot be kept; empty if they can."""
+    if data.augment is not None:
+        return "images are randomly changed (data.augment)"
+    if 4 * math.prod(shape) * (len(data.train.data) + len(data.val.data)) > LARGEST:
+        return f"together they would take more than {LARGEST // 2**30} GiB of memory"
+    return ""
 
 
 @torch.no_grad()

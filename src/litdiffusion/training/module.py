@@ -99,6 +99,7 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
         self.description = described | ({"class_names": self.class_names} if self.class_names else {})
         self._clip, self._class_dropout, self.guidance = clip, class_dropout, guidance
         self._guide = guide
+        self._kept_latents: bool | None = None
         # In a list, so that torch does not train, move or save it.
         self._exact_output = [] if exact_denoiser is None else [ExactOutput(exact_denoiser, denoiser.parameterization)]
 
@@ -107,7 +108,16 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
         return self.denoiser
 
     def on_fit_start(self) -> None:
-        keep_latents(self.trainer, self.codec, self.shape)
+        if self._kept_latents is not False:  # a resumed run goes on as it began, to the last bit
+            self._kept_latents = keep_latents(self.trainer, self.codec, self.shape)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["progress"]["kept_latents"] = self._kept_latents
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._kept_latents = checkpoint.get("progress", {}).get("kept_latents")
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = as_batch(batch)
