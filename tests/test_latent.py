@@ -175,6 +175,8 @@ def test_validation_numbers_are_those_of_all_items(tmp_path, first_stage):
         error = (module.reconstructed(x) - x).square().mean().item()
     metrics = json.loads((first_stage / "run.json").read_text())["metrics"]
     assert metrics["val/reconstruction"] == pytest.approx(error, rel=1e-5)
+    assert metrics["test/reconstruction"] == pytest.approx(error, rel=1e-5)  # digits hold out no further images
+    assert metrics["test/latent_std"] == pytest.approx(metrics["val/latent_std"], rel=1e-5)
 
 
 def test_published_autoencoders_of_diffusers_are_codecs(tmp_path):

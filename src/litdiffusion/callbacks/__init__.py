@@ -1,6 +1,6 @@
 """Callbacks that make pictures, measure and save while a run trains."""
 
-from litdiffusion.callbacks.autoencoding import LatentWalk, Reconstructions
+from litdiffusion.callbacks.autoencoding import FinalReconstruction, LatentWalk, Reconstructions
 from litdiffusion.callbacks.condition_sweep import ConditionSweep
 from litdiffusion.callbacks.field import Field
 from litdiffusion.callbacks.final_samples import FinalSamples
@@ -18,6 +18,7 @@ from litdiffusion.callbacks.trajectory import Trajectory
 __all__ = [
     "ConditionSweep",
     "Field",
+    "FinalReconstruction",
     "FinalSamples",
     "FinalValidation",
     "ForwardProcess",

@@ -1,4 +1,4 @@
-"""Pictures of an autoencoder: reconstructions beside the data, and a walk through the latents."""
+"""Pictures and final numbers of an autoencoder: reconstructions beside the data, and a walk through the latents."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,14 @@ import torch
 from torch import Tensor
 
 from litdiffusion.callbacks.pictures import display_range, evaluating, facts_for, save_picture
+from litdiffusion.data.arrays import bytes_to_floats
 from litdiffusion.errors import UserError
 from litdiffusion.plots import image_grid, pairs_picture
+from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.training import AutoencoderModule
+
+CHUNK = 256
+"""How many test items are reconstructed at once."""
 
 
 class Reconstructions(L.Callback):
@@ -70,3 +75,45 @@ class LatentWalk(L.Callback):
         net, u = module.ema.model, torch.linspace(0, 1, self.columns, device=ends.device).view(1, -1, 1, 1, 1)
         start, end = (net.encode(part).chunk(2, dim=1)[0].unsqueeze(1) for part in (ends[0::2], ends[1::2]))
         return net.decode(((1 - u) * start + u * end).flatten(0, 1))
+
+
+class FinalReconstruction(L.Callback):
+    """Measures the averaged autoencoder on the official test split at the end, or on validation items without one.
+
+    ``test/reconstruction`` is the mean square error of a coordinate, ``test/latent_std`` the deviation of the latents'
+    means over items and coordinates. Both stand in the log and in ``run.json``.
+
+    Args:
+        facts: facts about the data; None: those of the trainer's data module.
+    """
+
+    def __init__(self, facts: Any = None):
+        self.facts = facts
+        self._summary = ""
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: AutoencoderModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        items = facts_for(self, trainer).test().data
+        net, device = pl_module.ema.model, pl_module.device
+        errors, latents = [], []
+        with pl_module.clock("testing"), evaluating(pl_module), torch.no_grad():
+            for index in torch.arange(len(items)).split(CHUNK):
+                x = bytes_to_floats(items.index_select(0, index)).to(device)
+                z = net.encode(x).chunk(2, dim=1)[0]
+                errors.append((net.decode(z) - x).double().square().flatten(1).mean(1).cpu())
+                latents.append(z.float().cpu())
+        error, latent = torch.cat(errors), torch.cat(latents)
+        values = {"test/reconstruction": error.mean().item(), "test/latent_std": latent.std(correction=0).item()}
+        log_metrics(trainer, values)
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+        spread = error.std().item() / len(error) ** 0.5
+        self._summary = (
+            f"reconstruction of {len(error)} test items: mean square error {values['test/reconstruction']:.5f} ± "
+            f"{spread:.5f}; latents of {' x '.join(map(str, latent.shape[1:]))}, deviation "
+            f"{values['test/latent_std']:.3f}"
+        )
+
+    def summary(self) -> str:
+        """One line for the end of a run."""
+        return self._summary
