@@ -232,15 +232,34 @@ def test_a_dry_run_of_two_stages_plans_the_first_and_trains_nothing(tmp_path, co
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
-def test_one_command_trains_both_stages_once(tmp_path, command):
-    words = ["experiment=digits_latent", "callbacks.progress_bar=null", f"hydra.run.dir={tmp_path}/run"]
-    status, out, err = command("train.py", *words, "trainer.max_steps=2", "trainer.val_check_interval=2")
+@pytest.fixture
+def both_stages(tmp_path) -> list[str]:
+    """The words of a short run of experiment=digits_latent, with a first stage of two steps."""
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    short = "trainer: {max_steps: 2, val_check_interval: 2}"
+    first = f"# @package _global_\ndefaults: [digits_autoencoder]\n{short}\n"
+    (tmp_path / "conf" / "experiment" / "short.yaml").write_text(first)
+    words = ["--config-dir", str(tmp_path / "conf"), "experiment=digits_latent", "codec.experiment=short"]
+    words += ["trainer.max_steps=2", "trainer.val_check_interval=2", "callbacks.live_quality=null"]
+    return [*words, "callbacks.progress_bar=null", "metrics=none", f"hydra.run.dir={tmp_path}/run"]
+
+
+def test_one_command_trains_both_stages_once(tmp_path, command, both_stages):
+    status, out, err = command("train.py", *both_stages)
     assert status == 0, err
+    assert "training:" not in err  # the first stage obeys callbacks.progress_bar=null too
     assert Pretrained(tmp_path / "run" / "checkpoints" / "last.ckpt").sample(2).shape == (2, 1, 8, 8)
-    status, out, err = command("train.py", *words, "trainer.max_steps=2", "trainer.val_check_interval=2")
+    status, out, err = command("train.py", *both_stages)
     assert status == 0, err
     assert out.count("is complete") == 2
+
+
+@pytest.mark.slow
+def test_two_processes_train_both_stages(tmp_path, command, both_stages):
+    devices = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    status, out, err = command("train.py", *both_stages, *devices)
+    assert status == 0, err
+    assert Pretrained(tmp_path / "run" / "checkpoints" / "last.ckpt").sample(2).shape == (2, 1, 8, 8)
 
 
 def _state(folder: Path) -> dict[str, torch.Tensor]:

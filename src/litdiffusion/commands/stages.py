@@ -26,7 +26,7 @@ def first_stage(cfg: DictConfig, run: Run) -> tuple[DictConfig, Run] | None:
         return None
     values = {key: OmegaConf.select(cfg, key) for key in SHARED}
     words = [f"++{key}={value}" for key, value in values.items() if value is not None]
-    quiet = () if "progress_bar" in cfg.get("callbacks", {}) else ("~callbacks.progress_bar",)
+    quiet = () if OmegaConf.select(cfg, "callbacks.progress_bar") else ("~callbacks.progress_bar",)
     stage = replace(run, dir=run.dir / FOLDER, name=f"{run.name}/{FOLDER}", extra_callbacks=())
     return composed_again([f"experiment={experiment}", *words, *quiet]), stage
 
