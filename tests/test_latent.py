@@ -254,14 +254,6 @@ def test_one_command_trains_both_stages_once(tmp_path, command, both_stages):
     assert out.count("is complete") == 2
 
 
-@pytest.mark.slow
-def test_two_processes_train_both_stages(tmp_path, command, both_stages):
-    devices = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    status, out, err = command("train.py", *both_stages, *devices)
-    assert status == 0, err
-    assert Pretrained(tmp_path / "run" / "checkpoints" / "last.ckpt").sample(2).shape == (2, 1, 8, 8)
-
-
 def _state(folder: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]
 

@@ -1,14 +1,18 @@
 """Runs in processes of their own: signals and several processes. Slow: each process imports everything."""
 
+import csv
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY, UNDRAWN
+
+from litdiffusion.pretrained import Pretrained
 
 pytestmark = pytest.mark.slow
 PLAIN = [*TINY, *UNDRAWN, "callbacks.progress_bar=null"]
@@ -40,9 +44,19 @@ class Hooks(L.Callback):
 
 
 def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen:
-    arguments = [sys.executable, "train.py", *overrides, f"hydra.run.dir={folder}"]
+    return python("train.py", *overrides, f"hydra.run.dir={folder}", **environment)
+
+
+def python(*words: str, **environment: str) -> subprocess.Popen:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(arguments, cwd=ROOT, env={**os.environ, **environment}, **pipes)
+    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env={**os.environ, **environment}, **pipes)
+
+
+def output(process: subprocess.Popen) -> str:
+    """What the process printed; it must end with status 0."""
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    return out
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
@@ -111,3 +125,66 @@ def test_strategies_that_start_processes_in_other_ways(strategy, tmp_path):
     out, _ = run.communicate(timeout=300)
     assert run.returncode == 0, out
     assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_two_processes_train_both_stages_of_latent_diffusion(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    short = "trainer: {max_steps: 2, val_check_interval: 2}"
+    (tmp_path / "experiment" / "short.yaml").write_text(
+        f"# @package _global_\ndefaults: [digits_autoencoder]\n{short}\n"
+    )
+    words = ["--config-dir", str(tmp_path), "experiment=digits_latent", "codec.experiment=short", "metrics=none"]
+    words += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=2"]
+    output(start(tmp_path / "run", *words, "trainer.val_check_interval=2", "callbacks.progress_bar=null"))
+    assert Pretrained(tmp_path / "run" / "checkpoints" / "last.ckpt").sample(2).shape == (2, 1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of classes of digits."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = ["data=digits", "model=unet", "model.channels=[8]", "model.blocks=1", "sampler.steps=3"]
+    output(start(folder, *PLAIN, *words, "metrics=classifier", "metrics.cache=" + str(folder / "cache")))
+    return folder / "checkpoints" / "last.ckpt"
+
+
+LAUNCHES = {
+    "one": (["{script}"], []),
+    "fabric": (["{script}"], ["devices=2"]),
+    "torchrun": (["-m", "torch.distributed.run", "--nproc_per_node=2", "{script}"], []),
+}
+
+
+def launched(way: str, script: str, *words: str) -> str:
+    before, after = LAUNCHES[way]
+    return output(python(*(word.format(script=script) for word in before), *words, *after, "device=cpu"))
+
+
+def test_any_number_of_processes_draws_the_same_samples(trained, tmp_path):
+    drawn = {}
+    for way in LAUNCHES:
+        out = launched(way, "scripts/sample.py", f"ckpt={trained}", "n=10", "batch_size=4", f"out={tmp_path / way}")
+        assert out.count("10 samples in") == 1
+        drawn[way] = np.load(tmp_path / way / "samples.npz")
+    for way in ("fabric", "torchrun"):
+        assert all(np.array_equal(drawn["one"][name], drawn[way][name]) for name in drawn["one"])
+
+
+def test_any_number_of_processes_measures_the_same_numbers(trained, tmp_path):
+    rows = {}
+    for way in LAUNCHES:
+        words = [f"ckpt={trained}", "n=24", "batch_size=10", "samplers=own", "steps=[2,3]", f"out={tmp_path / way}"]
+        out = launched(way, "scripts/evaluate.py", *words)
+        assert out.count("evaluation:") == 1
+        table = list(csv.DictReader((tmp_path / way / "quality.csv").open()))
+        rows[way] = [{name: value for name, value in row.items() if name != "seconds"} for row in table]
+    assert rows["one"] == rows["fabric"] == rows["torchrun"]
+    assert len(rows["one"]) == 3
+
+
+def test_more_processes_than_devices_are_refused_in_one_line(trained, tmp_path):
+    process = python("scripts/sample.py", f"ckpt={trained}", "devices=0", "device=cpu", f"out={tmp_path / 'out'}")
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "error: devices=0" in out
+    assert "Traceback" not in out

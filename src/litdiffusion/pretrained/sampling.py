@@ -16,7 +16,8 @@ from litdiffusion.errors import UserError
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.plots.images import MOST_NAMES
 from litdiffusion.pretrained.model import Pretrained
-from litdiffusion.pretrained.outputs import device_for, folder_for
+from litdiffusion.pretrained.outputs import folder_for
+from litdiffusion.pretrained.processes import Processes, processes
 from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.runs.files import write_arrays, write_picture
 from litdiffusion.training.class_labels import grid_columns
@@ -26,22 +27,33 @@ MOST_PANELS = 8
 """Largest number of panels of vectors that were told different conditions; more are shown together."""
 
 
-def sample_to_files(cfg: DictConfig) -> Path:
-    """Draws ``cfg.n`` samples, writes ``samples.png`` and ``samples.npz`` and returns their folder."""
+def sample_to_files(cfg: DictConfig) -> Path | None:
+    """Draws ``cfg.n`` samples, writes ``samples.png`` and ``samples.npz`` and returns their folder.
+
+    Of several processes the first one writes; the others return None.
+    """
     if OmegaConf.is_missing(cfg, "ckpt"):
         raise UserError("give a checkpoint: python scripts/sample.py ckpt=outputs/.../checkpoints/last.ckpt")
     for name, least in {"n": 1, "batch_size": 1, "seed": 0, **({"steps": 1} if cfg.steps is not None else {})}.items():
         require_int(cfg, name, least)
+    with processes(cfg.device, cfg.devices, cfg.num_nodes) as here:
+        return _sample(cfg, here)
+
+
+def _sample(cfg: DictConfig, here: Processes) -> Path | None:
     pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust, ema=cfg.ema)
     sampler = _sampler(cfg, pretrained)
     told = pretrained.told(cfg.n, cfg.class_label, cfg.condition)
     if left := [name for i, name in enumerate(pretrained.condition_names[::-1]) if told[:, -1 - i].isnan().all()]:
         print(f"not told: {', '.join(left[::-1])} (condition.{left[-1]}=...); the samples have any value of the data")
-    guide = pretrained.guide(cfg.get("guide"), cfg.data_root, cfg.data_path)
-    draws = pretrained.draws(sampler, device_for(cfg.device), cfg.clip, cfg.guidance, guide)
-    folder = folder_for(cfg, "samples", "samples.npz")
+    with here.first_alone():  # a guide may need data or a classifier
+        guide = pretrained.guide(cfg.get("guide"), cfg.data_root, cfg.data_path)
+        draws = pretrained.draws(sampler, here.device, cfg.clip, cfg.guidance, guide)
+    folder = folder_for(cfg, "samples", "samples.npz") if here.is_first else None
     begin = time.perf_counter()
-    samples = draw_samples(draws, cfg.n, cfg.seed, cfg.batch_size, told)
+    samples = draw_samples(draws, cfg.n, cfg.seed, cfg.batch_size, told, here)
+    if samples is None:
+        return None
     seconds = time.perf_counter() - begin
     _write(folder, samples, told, cfg, pretrained)
     print(f"{len(samples)} samples in {seconds:.1f} s, {len(samples) / seconds:.1f} samples/s: {folder}")

@@ -20,7 +20,8 @@ from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import Estimate
 from litdiffusion.plots import Curve, guidance_picture, quality_picture
-from litdiffusion.pretrained.outputs import device_for, folder_for
+from litdiffusion.pretrained.outputs import folder_for
+from litdiffusion.pretrained.processes import Processes, processes
 from litdiffusion.reports.accuracy import accuracy_numbers
 from litdiffusion.reports.dashboard import show_report
 from litdiffusion.reports.pictures import write_checks
@@ -47,19 +48,29 @@ class Samples(NamedTuple):
     seconds: float
 
 
-def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path:
+def evaluate_to_files(cfg: DictConfig, samplers: Path) -> Path | None:
     """Measures every checkpoint x weights x sampler x steps x guidance, prints the table, returns the files' folder.
 
     ``quality.csv`` holds all numbers with spread and n, ``quality.png`` shows them against network calls, and
     ``ema.png`` against the widths of ``cfg.ema``, ``guidance.png`` against the weight of guidance, if there are
     several. The samples of the first row are shown, for images with their nearest training images. Non-finite samples
-    are neither measured nor shown. ``samplers`` is the folder of the sampler group's yamls.
+    are neither measured nor shown. ``samplers`` is the folder of the sampler group's yamls. Several processes draw
+    together; the first one measures, the others return None.
     """
     _check(cfg, samplers)
-    chosen = list(subjects(cfg))
+    with processes(cfg.device, cfg.devices, cfg.num_nodes) as here:
+        chosen = list(subjects(cfg))
+        if not here.is_first:
+            for _ in _drawn(cfg, chosen, samplers, here):
+                pass  # the first process has the samples
+            return None
+        return _evaluate(cfg, chosen, samplers, here)
+
+
+def _evaluate(cfg: DictConfig, chosen: list[Subject], samplers: Path, here: Processes) -> Path:
     folder = folder_for(cfg, "evaluation", "quality.csv", chosen[0].path)
     rows: list[Row] = []
-    for row in _rows(cfg, chosen, samplers, folder):
+    for row in _rows(cfg, chosen, samplers, folder, here):
         rows.append(row)
         write_csv(folder / "quality.csv", rows)  # written after each row, so that a later failure loses nothing
     if not rows:
@@ -81,22 +92,40 @@ def _check(cfg: DictConfig, samplers: Path) -> None:
         raise UserError("guidance=[] names no weight; give numbers such as [1,1.5,2,3], or leave it out")
 
 
-def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path) -> Iterator[Row]:
-    """Yields one row at a time. The first row of all writes pictures; the first row of a subject has the accuracy."""
-    for number, subject in enumerate(chosen):
-        guide = subject.pretrained.guide(cfg.get("guide"), cfg.data_root, cfg.data_path)
-        weights = [subject.pretrained.weight(weight, guide) for weight in as_list(cfg.guidance)]
+class Walk(NamedTuple):
+    """One row to be measured; ``index`` counts the rows of its subject, from 0."""
+
+    subject: Subject
+    index: int
+    named: NamedSampler
+    weight: float
+
+
+def _drawn(
+    cfg: DictConfig, chosen: list[Subject], samplers: Path, here: Processes
+) -> Iterator[tuple[Walk, Samples | None]]:
+    """Yields every row with its samples, which only the first process has."""
+    for subject in chosen:
+        with here.first_alone():  # downloads data, trains a classifier
+            subject.quality.data.load()
+            guide = subject.pretrained.guide(cfg.get("guide"), cfg.data_root, cfg.data_path)
+            weights = [subject.pretrained.weight(weight, guide) for weight in as_list(cfg.guidance)]
         walks = product(fitting_samplers(cfg, subject.pretrained, samplers), weights)
         for index, (named, weight) in enumerate(walks):
-            draws = subject.pretrained.draws(named.sampler, device_for(cfg.device), cfg.clip, weight, guide)
-            samples = _draw(cfg, subject, named.name, draws)
-            row = _measure_row(cfg, subject, named, weight, samples)
-            finite = subject.quality.headline in row
-            if finite and number == index == 0:
-                row |= write_checks(folder, subject, samples.x, samples.class_labels)
-            if finite and cfg.accuracy and index == 0:
-                row |= accuracy_numbers(subject, samples.x, samples.class_labels)
-            yield row
+            draws = subject.pretrained.draws(named.sampler, here.device, cfg.clip, weight, guide)
+            yield Walk(subject, index, named, weight), _draw(cfg, subject, named.name, draws, here)
+
+
+def _rows(cfg: DictConfig, chosen: list[Subject], samplers: Path, folder: Path, here: Processes) -> Iterator[Row]:
+    """Yields one row at a time. The first row of all writes pictures; the first row of a subject has the accuracy."""
+    for (subject, index, named, weight), samples in _drawn(cfg, chosen, samplers, here):
+        row = _measure_row(cfg, subject, named, weight, samples)
+        finite = subject.quality.headline in row
+        if finite and subject is chosen[0] and index == 0:
+            row |= write_checks(folder, subject, samples.x, samples.class_labels)
+        if finite and cfg.accuracy and index == 0:
+            row |= accuracy_numbers(subject, samples.x, samples.class_labels)
+        yield row
 
 
 def _measure_row(cfg: DictConfig, subject: Subject, named: NamedSampler, weight: float, samples: Samples) -> Row:
@@ -112,7 +141,6 @@ def _measure_row(cfg: DictConfig, subject: Subject, named: NamedSampler, weight:
     }
     if subject.width is not None:
         row["width"] = subject.width
-    line = f"{subject.name}, {subject.weights}, {named.name}, {row['calls']} calls, {row['seconds']:.1f} s:"
     guided = "" if weight == 1 else f"guidance {weight:g}, "
     line = f"{subject.name}, {subject.weights}, {named.name}, {row['calls']} calls, {guided}{row['seconds']:.1f} s:"
     if not samples.x.isfinite().all():
@@ -124,21 +152,27 @@ def _measure_row(cfg: DictConfig, subject: Subject, named: NamedSampler, weight:
     return row | measured
 
 
-def _draw(cfg: DictConfig, subject: Subject, name: str, draws: Draws) -> Samples:
+def _draw(cfg: DictConfig, subject: Subject, name: str, draws: Draws, here: Processes) -> Samples | None:
     pretrained = subject.pretrained
     each = cfg.n or SAMPLES[len(pretrained.shape)]
     class_labels, told = pretrained.told_like(subject.quality.data, each, cfg.seed)
-    n, parts = each * cfg.sets, []
+    n, levels = each * cfg.sets, []
     size = min(cfg.batch_size, n)
     begin = time.perf_counter()
-    with tqdm(total=n, unit="sample", desc=name, mininterval=0.5, leave=False) as bar:
-        for index in range(math.ceil(n / size)):
+    with tqdm(total=n, unit="sample", desc=name, mininterval=0.5, leave=False, disable=not here.is_first) as bar:
+
+        def draw(index: int) -> Tensor:
             end = draws.block(index, size, fold_seed(cfg.seed, "evaluation"), told)
-            parts.append(end.x.cpu())
-            bar.update(len(end.x))
+            levels.append(end.level)
+            bar.update(len(end.x) * here.world)
+            return end.x
+
+        parts = here.map(draw, range(math.ceil(n / size)))
+    if parts is None:
+        return None
     seconds = time.perf_counter() - begin
     return Samples(
-        torch.cat(parts)[:n], None if class_labels is None else class_labels.repeat(cfg.sets), end.level, seconds
+        torch.cat(parts)[:n], None if class_labels is None else class_labels.repeat(cfg.sets), levels[-1], seconds
     )
 
 
