@@ -163,7 +163,7 @@ def build_autoencoder(
         classifier = make_a(ClassifierFeatures, cfg.metrics.features, "metrics.features").prepare(facts)
         features = classifier.differentiable
     return kind(
-        prepared(make_a(nn.Module, cfg.model, "model"), cfg.compile, _accelerator(cfg)),
+        _net(cfg),
         make_a(ReconstructionObjective, cfg.objective, "objective", features=features),
         shape=tuple(cfg.derived.shape),
         value_range=value_range,
@@ -190,12 +190,13 @@ def build_objective(
 def build_denoiser(cfg: DictConfig, schedule: NoiseSchedule) -> Denoiser:
     """Builds net and parameterization and joins them with the schedule; needs ``cfg.derived``."""
     parameterization = make_a(Parameterization, cfg.parameterization, "parameterization", schedule=schedule)
-    net = prepared(make_a(nn.Module, cfg.model, "model"), cfg.compile, _accelerator(cfg))
-    return Denoiser(net, schedule, parameterization, cfg.learned_variance)
+    return Denoiser(_net(cfg), schedule, parameterization, cfg.learned_variance)
 
 
-def _accelerator(cfg: DictConfig) -> str:
-    return OmegaConf.select(cfg, "trainer.accelerator", default="auto")  # checkpoints may have no trainer
+def _net(cfg: DictConfig) -> nn.Module:
+    accelerator = OmegaConf.select(cfg, "trainer.accelerator", default="auto")  # checkpoints may have no trainer
+    recompute = cfg.get("gradient_checkpointing", False)
+    return prepared(make_a(nn.Module, cfg.model, "model"), cfg.compile, accelerator, recompute)
 
 
 def build_callbacks(cfg: DictConfig, run: Run, facts: Facts, quality: Quality | None) -> list[L.Callback]:

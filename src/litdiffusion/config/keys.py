@@ -64,6 +64,7 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("callbacks.trajectory", "callbacks.forward_process", "callbacks.field"), Use.NOTHING),
     "callbacks.condition_sweep": Use.NOTHING,
     **dict.fromkeys(("callbacks.langevin_path", "callbacks.last.every_n_steps", "callbacks.last.minutes"), Use.NOTHING),
+    "gradient_checkpointing": Use.NOTHING,
     **dict.fromkeys(("save_every", "trusted", "expected", "dry_run"), Use.NOTHING),
     # the name of a run, and how it is started
     **dict.fromkeys(("name", "sweep", "tags"), Use.PLAIN),

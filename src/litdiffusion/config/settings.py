@@ -23,7 +23,7 @@ LARGEST_SEED = 2**32 - 1  # numpy's limit
 OWN = ("litdiffusion.", "lightning.", "torch.")
 """Packages whose arguments are checked."""
 SWITCHES = (
-    *("allow_changed_data", "clip_samples", "compile"),
+    *("allow_changed_data", "clip_samples", "compile", "gradient_checkpointing"),
     *("dry_run", "learned_variance", "print_config", "resume"),
 )
 

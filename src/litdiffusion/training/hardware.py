@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from litdiffusion.training.recomputing import with_gradient_checkpointing
+
 ALL_THREADS = torch.get_num_threads()
 """Threads of this process at its start: an earlier job of a multirun may have lowered the current number."""
 
@@ -60,15 +62,20 @@ def channels_last_suits(net: nn.Module, accelerator: str) -> bool:
     return not on_cpu or not any(isinstance(part, norms) for part in net.modules())
 
 
-def prepared(net: nn.Module, compile: bool, accelerator: str = "auto") -> nn.Module:
+def prepared(
+    net: nn.Module, compile: bool, accelerator: str = "auto", gradient_checkpointing: bool = False
+) -> nn.Module:
     """The net with 4-D weights in the layout that suits it, see `channels_last_suits`; compiled if ``compile``.
 
-    Both are done in place, so the names in checkpoints do not change.
+    ``gradient_checkpointing`` saves memory, see `with_gradient_checkpointing`. All is done in place, so the names in
+    checkpoints do not change.
     """
     layout = torch.channels_last if channels_last_suits(net, accelerator) else torch.contiguous_format
     for weight in net.parameters():
         if weight.ndim == 4:
             weight.data = weight.data.contiguous(memory_format=layout)
+    if gradient_checkpointing:
+        net = with_gradient_checkpointing(net)
     if compile:
         net.compile()
     return net
