@@ -58,8 +58,19 @@ def known_failure(error: Exception, world_size: int) -> TrainingError | None:
 
 
 def told(error: Exception) -> str | None:
-    """One line for an error of the data or of the file system; None for another error."""
-    return data_failure(error) or file_failure(error)
+    """One line for an error of the data, of the file system or of memory; None for another error."""
+    return data_failure(error) or file_failure(error) or memory_failure(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the CPU's allocator, had no memory left."""
+    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+
+
+def memory_failure(error: Exception) -> str | None:
+    """The remedy of a device without memory; None for another error."""
+    reason = first_line(error)[:120]
+    return f"memory is used up ({reason}); take a smaller batch_size" if is_out_of_memory(error) else None
 
 
 def file_failure(error: Exception) -> str | None:

@@ -12,7 +12,8 @@ from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import Stopped
 from litdiffusion.commands.attempts import Attempt
 from litdiffusion.commands.budget import with_budget
-from litdiffusion.commands.failures import errors_in_words
+from litdiffusion.commands.failures import errors_in_words, is_out_of_memory
+from litdiffusion.commands.memory import too_large
 from litdiffusion.commands.messages import (
     announce,
     how_to_continue,
@@ -152,6 +153,9 @@ def _fit(experiment: Experiment, run: Run, start: Start) -> int:
         steps = check_complete(experiment, run)
         status = "complete"
         return steps
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
     except Stopped:
         status = "stopped"
         raise
@@ -160,6 +164,8 @@ def _fit(experiment: Experiment, run: Run, start: Start) -> int:
         raise
     finally:
         finish(trainer, status)
+    # Here, where no traceback holds the tensors of the failed step any more.
+    raise TrainingError(too_large(experiment))
 
 
 def _dry_run(cfg: DictConfig, run: Run) -> None:
