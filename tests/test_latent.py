@@ -132,10 +132,13 @@ def test_a_latent_model_needs_nothing_but_its_file(tmp_path, first_stage):
     folder = latent_run(tmp_path / "run", source / "ae.ckpt")
     (source / "ae.ckpt").unlink()
     path = folder / "checkpoints" / "last.ckpt"
-    samples = Pretrained(path).sample(4, seed=1)
+    pretrained = Pretrained(path)
+    samples = pretrained.sample(4, seed=1)
     assert samples.shape == (4, 1, 8, 8)
     assert -1 <= samples.min() < samples.max() <= 1
     assert torch.equal(Pretrained(export(path, tmp_path / "export")).sample(4, seed=1), samples)
+    pretrained.draws(pretrained.sampler, torch.device("meta"))  # as on an accelerator, the codec goes with the net
+    assert all(weight.is_meta for weight in pretrained.codec.parameters())
 
 
 def test_runs_in_two_attempts_equal_those_in_one(tmp_path, first_stage):

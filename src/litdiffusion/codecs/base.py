@@ -54,8 +54,8 @@ class Codec(Described, nn.Module):
         Raises:
             UserError: latents without rows and columns, or whose sides do not divide those of the images.
 
-        Source: Avrahami, Fried, Lischinski, "Blended Latent Diffusion", 2022, arXiv 2206.02779, section 4.1, where a
-        mask is made smaller too.
+        Source: Avrahami, Fried, Lischinski, "Blended Latent Diffusion", 2022, arXiv 2206.02779 (a mask of
+        the latent's size; that only whole patches count is our choice).
         """
         if self.in_data_space:
             return mask
