@@ -19,8 +19,9 @@ def main(cfg: DictConfig) -> None:
                 raise UserError(f"give {key}: python scripts/export.py ckpt=outputs/.../last.ckpt out=my_model")
         from litdiffusion.pretrained.exporting import CONFIG, WEIGHTS, export
 
-        folder = export(cfg.ckpt, cfg.out, cfg.weights)
-        print(f"exported the {cfg.weights} weights: {folder / WEIGHTS}, {folder / CONFIG}")
+        folder = export(cfg.ckpt, cfg.out, cfg.weights, cfg.ema)
+        width = "" if cfg.ema is None else f" of the width {cfg.ema:g}"
+        print(f"exported the {cfg.weights} weights{width}: {folder / WEIGHTS}, {folder / CONFIG}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from conftest import QUIET, TINY, TINY_UNET, composed
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import open_dict
 from test_cli import one_error
+from torch import nn
 
 from litdiffusion.build import Run, build
 from litdiffusion.callbacks import FinalSamples
@@ -25,7 +26,7 @@ from litdiffusion.diffusion.objectives import DenoisingObjective
 from litdiffusion.diffusion.samplers import DDIM
 from litdiffusion.diffusion.schedules import LinearChain
 from litdiffusion.errors import UserError
-from litdiffusion.nets import MLP, SourceUNet, UNet
+from litdiffusion.nets import MLP, Adapter, SourceUNet, UNet
 from litdiffusion.nets.classes import ClassEmbedding
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.training.class_labels import classes_in_proportion, classes_in_turn, grid_columns, with_class_dropout
@@ -150,6 +151,23 @@ def test_a_net_from_elsewhere_is_told_classes_through_the_adapter(built):
     x, noise_label = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 90.0])
     assert torch.equal(net(x, noise_label), net(x, noise_label, torch.tensor([10, 10])))
     assert not torch.equal(net(x, noise_label), net(x, noise_label, torch.tensor([10, 4])))
+
+
+def test_a_net_from_elsewhere_is_told_conditions_in_the_place_of_its_class(built):
+    """Bit for bit what the net of diffusers does that adds a given vector to its embedding of the time."""
+    diffusers = pytest.importorskip("diffusers", reason="the third-party U-Net needs diffusers")
+    options = ["data=digits", "data.batch_size=8", "model=diffusers_unet", "model.net.block_out_channels=[8,8]"]
+    net = built(*options, "conditional=[class,grey]").module.denoiser.net.eval()
+    x, noise_label = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 90.0])
+    told = torch.tensor([[4.0, 0.3], [torch.nan, 0.2]])
+    theirs = diffusers.UNet2DModel(**{**net.net.config, "class_embed_type": "identity"}).eval()
+    theirs.load_state_dict({k: v for k, v in net.net.state_dict().items() if not k.startswith("class_embedding")})
+    vector = net.net.class_embedding(told)
+    assert torch.equal(net(x, noise_label, told), theirs(x, noise_label, vector).sample)
+    assert torch.equal(net(x, noise_label), net(x, noise_label, torch.full((2, 2), torch.nan)))
+    assert not torch.equal(net(x, noise_label, told), net(x, noise_label, told.roll(1, 0)))
+    with pytest.raises(UserError, match="cannot be told conditions: it adds no class_embedding"):
+        Adapter(nn.Identity(), conditions=[{"mean": 0.0, "std": 1.0}])
 
 
 def test_hidden_labels_are_a_share_and_the_others_stay():

@@ -145,6 +145,29 @@ def test_an_exported_model_draws_the_same(checkpoint, tmp_path):
     assert Pretrained(folder).condition_names == ["age", "dose"]
 
 
+def test_held_out_items_are_likely_given_their_own_conditions_or_what_is_asked_for(checkpoint, command):
+    """Of N(SLOPES · z, NOISE²). With the age's mean for all, the error of the mean adds (0.7 z)² / (2 NOISE²)."""
+
+    def nats(*words: str) -> float:
+        few = [f"ckpt={checkpoint}", "trust=test_conditions", "method=flow", "n=300", "rtol=1e-3", "atol=1e-3", *words]
+        status, out, err = command("scripts/likelihood.py", *few)
+        assert status == 0, err
+        assert "-log p(x | age, dose) of 300 validation items" in out
+        (row,) = [line for line in out.splitlines() if line.startswith("flow ")]
+        return float(row.split()[-2])
+
+    data = Line(size=4000, batch_size=8, val_size=300, seed=0)
+    data.load()
+    mean, std = values_of(torch.zeros(2)), values_of(torch.ones(2)) - values_of(torch.zeros(2))
+    z, x = (data.val.conditions - mean) / std, data.val.data[:, 0]
+    own, asked = (
+        -torch.distributions.Normal(told @ SLOPES, NOISE).log_prob(x).mean().item()
+        for told in (z, z * torch.tensor([0.0, 1.0]))
+    )
+    assert nats() == pytest.approx(own, abs=0.1)
+    assert nats("condition.age=5") == pytest.approx(asked, abs=0.25)
+
+
 def test_samples_of_an_evaluation_are_told_what_training_items_have_together(checkpoint):
     data = Line(size=4000, batch_size=8, val_size=300, seed=0)
     class_labels, told = Pretrained(checkpoint).told_like(data, 500, 3)

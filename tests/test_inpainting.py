@@ -238,6 +238,8 @@ def test_points_are_drawn_at_the_first_coordinates_asked_for_whatever_the_batch(
         ("digits", ["mask=random", "mask.share=2"], "mask.share must lie in (0, 1], got 2"),
         ("digits", ["masc=left"], "did you mean mask?"),
         ("moons", ["mask=left"], "mask does not apply to data of shape (2,)"),
+        ("moons", ["condition.age=1"], "condition does not apply to inpainting of points; leave it out"),
+        ("digits", ["condition.age=1"], "the model has no condition age (it was trained without conditions)"),
         ("moons", ["x=1"], "x must be a list of numbers, as in x=[-1,0,1], got 1"),
         ("moons", ["x=[]"], "x must be a list of numbers"),
         ("line", [], "this checkpoint's data have 1"),

@@ -4,18 +4,22 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import BARE_RUN, TINY, composed
+from test_cli import one_error
 from torch import nn
 
 from litdiffusion.build import Run, build
-from litdiffusion.codecs import Autoencoded, ReconstructionObjective
+from litdiffusion.codecs import Autoencoded, Identity, ReconstructionObjective, Standardise
 from litdiffusion.commands.training import train
 from litdiffusion.errors import UserError
 from litdiffusion.nets import Autoencoder
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.exporting import export
+from litdiffusion.pretrained.inpainting import inpaintings
+from litdiffusion.pretrained.problems import hidden_images
 from litdiffusion.training import AutoencoderModule
 from litdiffusion.training.checkpoints import read_checkpoint
 
@@ -129,10 +133,13 @@ def test_a_latent_model_needs_nothing_but_its_file(tmp_path, first_stage):
     folder = latent_run(tmp_path / "run", source / "ae.ckpt")
     (source / "ae.ckpt").unlink()
     path = folder / "checkpoints" / "last.ckpt"
-    samples = Pretrained(path).sample(4, seed=1)
+    pretrained = Pretrained(path)
+    samples = pretrained.sample(4, seed=1)
     assert samples.shape == (4, 1, 8, 8)
     assert -1 <= samples.min() < samples.max() <= 1
     assert torch.equal(Pretrained(export(path, tmp_path / "export")).sample(4, seed=1), samples)
+    pretrained.draws(pretrained.sampler, torch.device("meta"))  # as on an accelerator, the codec goes with the net
+    assert all(weight.is_meta for weight in pretrained.codec.parameters())
 
 
 def test_runs_in_two_attempts_equal_those_in_one(tmp_path, first_stage):
@@ -230,6 +237,100 @@ def test_a_dry_run_of_two_stages_plans_the_first_and_trains_nothing(tmp_path, co
     assert "codec.experiment comes first" in out
     assert "litdiffusion.nets.Autoencoder" in out
     assert not (tmp_path / "run").exists()
+
+
+# Inpainting: the known part of the latent
+
+
+class Patches(nn.Module):
+    """An autoencoder that loses nothing: the pixels of each 2 x 2 patch are the channels of a latent."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pixel_unshuffle(x, 2).repeat(1, 2, 1, 1)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pixel_shuffle(z, 2)
+
+
+def test_a_latent_is_known_where_its_whole_patch_is():
+    codec, mask = Autoencoded(Patches()), torch.rand(50, 3, 6, 4) < 0.9
+    known = -nn.functional.max_pool2d(-mask.float(), 2)  # independent: the smallest value of each patch
+    expected = known.amin(1, keepdim=True).bool().expand(50, 12, 3, 2)
+    assert torch.equal(codec.latent_mask(mask), expected)
+    assert 0 < expected.float().mean() < 1
+    assert codec.latent_mask(torch.ones(1, 3, 6, 4, dtype=torch.bool)).all()
+    assert torch.equal(Identity().latent_mask(mask), mask)
+    assert torch.equal(Standardise([0.0], [2.0]).latent_mask(mask), mask)
+
+
+@pytest.mark.parametrize(
+    ("latent", "message"),
+    [((4,), r"latents of shape \(4,\) have no places"), ((1, 4, 3), "8 x 8 do not divide into the 4 x 3 patches")],
+)
+def test_latents_without_places_of_their_own_cannot_be_kept(latent, message, monkeypatch):
+    monkeypatch.setattr(Autoencoded, "latent_shape", lambda self, shape: latent)
+    with pytest.raises(UserError, match=message):
+        Autoencoded(Patches()).latent_mask(torch.ones(2, 1, 8, 8, dtype=torch.bool))
+
+
+@pytest.fixture(scope="module")
+def latent_model(first_stage, tmp_path_factory) -> Path:
+    """The checkpoint of a tiny latent diffusion of digits with classes and their mean grey."""
+    folder = latent_run(tmp_path_factory.mktemp("latent") / "run", first_stage, "conditional=[class,grey]")
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_no_hidden_pixel_can_change_a_sample_and_known_ones_do(latent_model):
+    words = [f"ckpt={latent_model}", "mask=left", "n=3", "samples=2", "steps=3", "resample=2", "variance=posterior"]
+    cfg, pretrained = composed(*words, config_name="inpaint"), Pretrained(latent_model)
+    problem = hidden_images(cfg, pretrained.data())
+    told = pretrained.told(3, [1, 2, 3], {"grey": 0.3})
+
+    def drawn(items: torch.Tensor) -> torch.Tensor:
+        return inpaintings(cfg, pretrained, problem._replace(items=items).encoded(pretrained.codec), told)
+
+    own = drawn(problem.items)
+    for hidden in (1.0, torch.nan):
+        assert torch.equal(drawn(torch.where(problem.mask, problem.items, hidden)), own)
+    assert not torch.equal(drawn(torch.where(problem.mask, -problem.items, problem.items)), own)
+
+
+def test_latents_are_inpainted_around_what_is_known(latent_model, command, tmp_path):
+    def drawn(*words: str) -> dict[str, np.ndarray]:
+        few = ["n=3", "samples=2", "steps=3", "resample=2", f"out={tmp_path}/{len(list(tmp_path.iterdir()))}"]
+        status, out, err = command("scripts/inpaint.py", f"ckpt={latent_model}", *few, *words)
+        assert status == 0, err
+        assert "known: 50 % of the pixels, 50 % of the latents" in out
+        with np.load(out.strip().rpartition(": ")[2] + "/inpainting.npz") as file:
+            return dict(file)
+
+    own, asked = drawn("mask=left"), drawn("mask=left", "condition.grey=[0.25,0.3]")
+    for found in (own, asked):
+        rows = np.broadcast_to(found["mask"][:, None], found["samples"].shape)
+        expected = np.broadcast_to(found["items"][:, None], rows.shape)
+        assert np.array_equal(found["samples"][rows], expected[rows])
+        assert (found["samples"] != expected)[~rows].any()
+    grey = (own["items"].reshape(3, -1).mean(1) + 1) / 2
+    np.testing.assert_allclose(own["conditions"][:, 0], grey, rtol=1e-5)
+    np.testing.assert_allclose(asked["conditions"][:, 0], [0.25, 0.3, 0.25], rtol=1e-6)
+    assert np.array_equal(asked["class_labels"], own["class_labels"])
+    assert own["condition_names"].tolist() == ["grey"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mask=random"], "the mask hides part of every patch of 2 x 2 pixels in"),
+        (["condition.gray=0.3"], "the model has no condition gray; did you mean grey?"),
+    ],
+)
+def test_what_latents_cannot_keep_or_be_told_is_one_line(words, message, latent_model, command):
+    status, _, err = command("scripts/inpaint.py", f"ckpt={latent_model}", *words)
+    assert message in one_error(status, err)
 
 
 @pytest.fixture

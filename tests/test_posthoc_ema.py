@@ -208,6 +208,27 @@ def test_what_cannot_be_given_is_one_line(recorded, tmp_path, command):
         Pretrained(tmp_path / "plain/checkpoints/last.ckpt", ema=0.05)
 
 
+def test_an_export_holds_the_average_and_every_script_takes_it(recorded, tmp_path, command):
+    folder, _ = recorded
+    last = folder / "checkpoints/last.ckpt"
+    status, out, err = command("scripts/export.py", f"ckpt={last}", "ema=0.1", f"out={tmp_path}/model")
+    assert status == 0, err
+    assert "exported the ema weights of the width 0.1" in out
+    ours, theirs, plain = Pretrained(last, ema=0.1), Pretrained(tmp_path / "model"), Pretrained(last)
+    assert torch.equal(ours.sample(5), theirs.sample(5))
+    assert not torch.equal(ours.sample(5), plain.sample(5))
+    few = {"likelihood": ["n=10"], "inpaint": ["x=[0]", "samples=5", "steps=3", "resample=1"]}
+    for script, words in few.items():
+        for name, where in {"ours": [f"ckpt={last}", "ema=0.1"], "theirs": [f"ckpt={tmp_path}/model"]}.items():
+            status, _, err = command(f"scripts/{script}.py", *where, *words, f"out={tmp_path}/{name}_{script}")
+            assert status == 0, err
+    tables = [(tmp_path / f"{name}_likelihood/likelihood.csv").read_text() for name in ("ours", "theirs")]
+    assert tables[0] == tables[1]
+    drawn = [np.load(tmp_path / f"{name}_inpaint/inpainting.npz")["samples"] for name in ("ours", "theirs")]
+    assert np.array_equal(*drawn)
+    assert "asks for none" in refused(command("scripts/export.py", f"ckpt={last}", "ema=0.1", "weights=raw", "out=x"))
+
+
 def test_evaluate_has_a_row_and_a_point_for_each_width(recorded, tmp_path, command):
     folder, _ = recorded
     options = ["ema=[0.03,0.05,0.15]", "samplers=ddim", "steps=5", "n=100", "metrics=vectors", "device=cpu"]

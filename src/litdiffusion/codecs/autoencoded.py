@@ -70,7 +70,7 @@ class Autoencoded(Codec):
 
     def decode(self, latent: Tensor) -> Tensor:
         z = self._per_channel(self.mean, latent) + self._per_channel(self.std or [1.0], latent) * latent
-        decoded = self.model.decode(z.to(self._weight.dtype)).to(latent.dtype)
+        decoded = self.model.decode(z.to(self._weight)).to(latent)
         return decoded if self.value_range is None else decoded.clamp(*self.value_range)
 
     @property
@@ -98,7 +98,7 @@ class Autoencoded(Codec):
         return next(self.model.parameters())
 
     def _latent(self, data: Tensor) -> Tensor:
-        return self.model.encode(data.to(self._weight)).chunk(2, dim=1)[0].to(data.dtype)
+        return self.model.encode(data.to(self._weight)).chunk(2, dim=1)[0].to(data)
 
     def _per_channel(self, values: Sequence[float], like: Tensor) -> Tensor:
         return torch.tensor(values or [0.0]).to(like).view(1, -1, *(1,) * (like.ndim - 2))

@@ -62,7 +62,7 @@ class ConditionEmbedding(nn.Module):
         dim: size of each vector.
         conditions: ``mean`` and ``std`` of each condition, see `litdiffusion.data.conditions.condition_scales`.
 
-    Shapes: class_label (B, C) or None, noise_label (B,) -> (B, dim).
+    Shapes: class_label (B, C) or None, noise_label (B,) -> (B, dim). ``noise_label`` is read only without class_label.
     """
 
     def __init__(self, num_classes: int, dim: int, conditions: Conditions):
@@ -71,9 +71,8 @@ class ConditionEmbedding(nn.Module):
         self.values = nn.ModuleList(ValueEmbedding(dim, scale["mean"], scale["std"]) for scale in conditions)
         self.columns = len(self.values) + (num_classes > 0)
 
-    def forward(self, class_label: Tensor | None, noise_label: Tensor) -> Tensor:
-        if class_label is None:
-            class_label = torch.full((len(noise_label), self.columns), torch.nan, device=noise_label.device)
+    def forward(self, class_label: Tensor | None, noise_label: Tensor | None = None) -> Tensor:
+        class_label = as_columns(class_label, noise_label, self.columns)
         *first, columns = class_label.split([self.columns - len(self.values), len(self.values)], dim=1)
         total = sum(embed(value) for embed, value in zip(self.values, columns.unbind(1), strict=True))
         if self.classes is not None:
@@ -81,6 +80,12 @@ class ConditionEmbedding(nn.Module):
             number = number.where(~number.isnan(), self.classes.num_classes).long()
             total = total + self.classes(number, noise_label)
         return total
+
+
+def as_columns(class_label: Tensor | None, noise_label: Tensor | None, columns: int) -> Tensor:
+    """``class_label`` itself; for None, NaN ("not told") in all columns for each of the noise labels (B,)."""
+    missing = class_label is None
+    return torch.full((len(noise_label), columns), torch.nan, device=noise_label.device) if missing else class_label
 
 
 def condition_embedding(num_classes: int, dim: int, conditions: Conditions = ()) -> nn.Module | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from litdiffusion.callbacks import PosthocEMA
 from litdiffusion.errors import UserError, first_line
@@ -43,18 +43,15 @@ def posthoc_average(path: str | Path, content: dict[str, Any], width: float) -> 
         raise UserError(f"the averages of {path} cannot be read ({first_line(error)}); leave out ema") from error
 
 
-def use_average(denoiser: nn.Module, average: Weights) -> None:
-    """Puts the average into the denoiser's weights.
+def with_average(state: Weights, average: Weights) -> Weights:
+    """A denoiser's tensors with the average in place of its weights; buffers stay as they are.
 
     Raises:
         UserError: it has other weights.
     """
-    weights = dict(denoiser.named_parameters())
-    if {k: w.shape for k, w in weights.items()} != {k: a.shape for k, a in average.items()}:
+    if any(name not in state or state[name].shape != value.shape for name, value in average.items()):
         raise UserError("the averages in this checkpoint are of another net than its weights; take another file")
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(average[name])
+    return state | average
 
 
 def _summed(path: Path, state: dict[str, Any], gamma: float, width: float) -> Weights:

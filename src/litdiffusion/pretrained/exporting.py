@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from litdiffusion.config.keys import Use, decides
 from litdiffusion.config.received import checked_description
 from litdiffusion.errors import UserError
+from litdiffusion.pretrained.averages import posthoc_average, with_average
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.training.checkpoints import LAST, read_checkpoint
 
@@ -17,29 +20,48 @@ PREFIXES = {"ema": "ema.model.", "raw": "denoiser."}
 """Choice of weights -> prefix of the denoiser's tensors in a checkpoint."""
 
 
-def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema") -> Path:
+def check_weights(weights: str, ema: float | None = None) -> None:
+    """Refuses unknown weights, and a post-hoc average together with the raw ones."""
+    if weights not in PREFIXES:
+        raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
+    if ema is not None and weights != "ema":
+        raise UserError(f"ema={ema} is an average, and weights={weights} asks for none; leave out one of them")
+
+
+def denoiser_state(path: str | Path, content: dict[str, Any], weights: str, ema: float | None) -> dict[str, Tensor]:
+    """The denoiser's tensors in a checkpoint: averaged or raw, or with the post-hoc average of the width ``ema``."""
+    state = with_prefix(content["state_dict"], PREFIXES[weights])
+    return state if ema is None else with_average(state, posthoc_average(path, content, ema))
+
+
+def with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema", ema: float | None = None) -> Path:
     """Writes the net's weights and the config of a checkpoint into ``folder``, without pickled code.
 
     ``model.safetensors`` holds the tensors under the net's own names, as ``net.load_state_dict`` needs them, and
     ``codec.safetensors`` those of an autoencoder, if there is one.
-    ``config.json`` holds what `Pretrained` needs to build net, process and sampler.
+    ``config.json`` holds what `Pretrained` needs to build net, process and sampler. ``weights`` and ``ema`` as there.
 
     Raises:
-        UserError: the checkpoint cannot be read, ``weights`` is unknown, or ``folder`` already holds a model.
+        UserError: the checkpoint cannot be read, ``weights`` is unknown, ``ema`` is out of reach, or ``folder`` already
+            holds a model.
     """
     from safetensors.torch import save
 
-    if weights not in PREFIXES:
-        raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
+    check_weights(weights, ema)
     folder = Path(folder)
     if any((folder / name).exists() for name in (WEIGHTS, CONFIG)):
         raise UserError(f"{folder} already holds an exported model, which would be overwritten; name another folder")
     content = read_checkpoint(checkpoint)
     checked_description(content["litdiffusion"], checkpoint)
-    prefix, state = f"{PREFIXES[weights]}net.", content["state_dict"]
-    net, codec = (_contiguous(state, start) for start in (prefix, CODEC))
+    net = _contiguous(with_prefix(denoiser_state(checkpoint, content, weights, ema), "net."))
+    codec = _contiguous(with_prefix(content["state_dict"], CODEC))
     try:
-        text = json.dumps(_record(content, weights), indent=1)
+        text = json.dumps(_record(content, weights, ema), indent=1)
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"the config of {checkpoint} holds more than plain values; take another file") from error
     try:
@@ -82,15 +104,15 @@ def read_export(folder: str | Path, weights: str = "ema") -> dict[str, Any]:
     return {"litdiffusion": record, "state_dict": state}
 
 
-def _contiguous(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """The tensors below a prefix, cloned because safetensors refuses what shares memory or is not contiguous."""
-    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    return {name: value.clone().contiguous() for name, value in own.items()}
+def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, cloned because safetensors refuses what shares memory or is not contiguous."""
+    return {name: value.clone().contiguous() for name, value in state.items()}
 
 
-def _record(content: dict[str, Any], weights: str) -> dict[str, Any]:
+def _record(content: dict[str, Any], weights: str, ema: float | None) -> dict[str, Any]:
     record = content["litdiffusion"]
     config = {key: value for key, value in record["config"].items() if decides(key, Use.EXPORT)}
     config["derived"] = {**config["derived"], "run_dir": None}
     facts = {key: record[key] for key in ("value_range", "class_names") if key in record}
-    return {"format": "litdiffusion 1", "weights": weights, **facts, "config": config}
+    width = {} if ema is None else {"ema": ema}
+    return {"format": "litdiffusion 1", "weights": weights, **width, **facts, "config": config}

@@ -10,7 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from litdiffusion.config.make import make_a
-from litdiffusion.config.settings import require_int
+from litdiffusion.config.settings import is_conditional, require_int
 from litdiffusion.data import Facts
 from litdiffusion.diffusion.levels import Noise
 from litdiffusion.diffusion.likelihood.bits import BYTES
@@ -39,38 +39,42 @@ POOL = 200_000
 def inpaint_to_files(cfg: DictConfig) -> Path:
     """Inpaints by the settings of ``cfg``, writes ``inpainting.png`` and ``inpainting.npz``; returns their folder."""
     _check(cfg)
-    pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
-    images = _is_image_model(cfg, pretrained)
-    cfg = _with_defaults(cfg, pretrained, images)
+    pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust, ema=cfg.ema)
+    pretrained.class_labels(1, cfg.class_label)  # refuses an unknown class before the data are read
     data = pretrained.data(cfg.data_root, cfg.data_path)
+    images = _are_images(cfg, pretrained, data)
+    cfg = _with_defaults(cfg, pretrained, images)
     problem = (hidden_images if images else fixed_points)(cfg, data)
-    denoiser = pretrained.denoiser
-    sampler_for(cfg, problem.items, problem.mask).check(denoiser.schedule, denoiser.learned_variance)
-    class_labels = pretrained.class_labels_of(data, len(problem.items), cfg.class_label) if images else None
+    encoded, denoiser = problem.encoded(pretrained.codec), pretrained.denoiser
+    sampler_for(cfg, encoded.items, encoded.mask).check(denoiser.schedule, denoiser.learned_variance)
+    told = pretrained.class_labels_of(data, len(problem.items), cfg.class_label, cfg.condition) if images else None
     folder = folder_for(cfg, "inpainting", "inpainting.npz")
+    if not pretrained.codec.in_data_space:
+        print(f"known: {_share(problem.mask)} of the pixels, {_share(encoded.mask)} of the latents, in whole patches")
     begin = time.perf_counter()
-    samples = inpaintings(cfg, pretrained, problem, class_labels)
+    samples = inpaintings(cfg, pretrained, encoded, told)
+    samples = torch.where(problem.mask[:, None], problem.items[:, None], samples)  # because decoding rounds
     seconds = time.perf_counter() - begin
-    write_arrays(folder / "inpainting.npz", items=problem.items, mask=problem.mask, samples=samples)
+    arrays = {"items": problem.items, "mask": problem.mask, "samples": samples}
+    write_arrays(folder / "inpainting.npz", **arrays, **pretrained.told_arrays(told))
     times = "once" if cfg.resample == 1 else f"{cfg.resample} times"
     title = f"{problem.title}: {cfg.steps} transitions, each taken {times}"
-    if captions := pretrained.captions(class_labels):
-        title += f"; classes {in_rows(captions)}"
+    if captions := pretrained.captions(told):
+        title += f"; {'told' if pretrained.conditions else 'classes'} {in_rows(captions)}"
     picture = (image_picture if images else point_picture)(problem, samples, data, title)
     write_picture(folder / "inpainting.png", picture)
     print(f"{samples.shape[0]} x {samples.shape[1]} inpaintings in {seconds:.1f} s: {folder}")
     return folder
 
 
-def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class_labels: Tensor | None) -> Tensor:
+def inpaintings(cfg: DictConfig, pretrained: Pretrained, encoded: Problem, told: Tensor | None) -> Tensor:
     """(n, samples, *shape) on the CPU; those of item i depend on ``cfg.seed + i`` and ``cfg.samples`` alone.
 
-    ``class_labels`` (n,) are the items' classes, for a conditional model.
+    ``encoded`` is the problem in model space, ``told`` what a conditional model is told of its n items.
     """
-    together, count = max(1, cfg.batch_size // cfg.samples), len(problem.items)
-    encoded = problem._replace(items=pretrained.codec.encode(problem.items))
+    together, count = max(1, cfg.batch_size // cfg.samples), len(encoded.items)
     sampler, device = sampler_for(cfg, encoded.items, encoded.mask), device_for(cfg.device)
-    repeated_labels = None if class_labels is None else class_labels.repeat_interleave(cfg.samples, 0)
+    repeated = None if told is None else told.repeat_interleave(cfg.samples, 0)
     parts = []
     with progress_bar(pretrained.draws(sampler, device, cfg.clip, guidance=1.0), count * cfg.samples) as draws:
         for start in range(0, count, together):
@@ -78,9 +82,8 @@ def inpaintings(cfg: DictConfig, pretrained: Pretrained, problem: Problem, class
             indices = range(items.start * cfg.samples, items.stop * cfg.samples)
             noise = _noise_per_item([item_seed("inpainting", cfg.seed + i) for i in items])
             part = replace(draws, sampler=sampler_for(cfg, *encoded.repeated(items, cfg.samples)))
-            parts.append(part.batch(indices, noise, repeated_labels).x.cpu())
-    samples = torch.cat(parts).unflatten(0, (-1, cfg.samples))
-    return torch.where(problem.mask[:, None], problem.items[:, None], samples)  # because decoding rounds
+            parts.append(part.batch(indices, noise, repeated).x.cpu())
+    return torch.cat(parts).unflatten(0, (-1, cfg.samples))
 
 
 def sampler_for(cfg: DictConfig, known: Tensor, mask: Tensor) -> Sampler:
@@ -120,6 +123,10 @@ def conditional_truth(data: Facts, pool: Tensor, x: float) -> Tensor:
     return given.sample(POOL // 10, torch.Generator().manual_seed(fold_seed(0, "conditional")))[:, 0]
 
 
+def _share(mask: Tensor) -> str:
+    return f"{100 * mask.float().mean():.0f} %"
+
+
 def _noise_per_item(seeds: list[int]) -> Noise:
     """Noise with one generator per item, so that an item does not depend on the batch; all items have equal shares."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -153,20 +160,21 @@ def _with_defaults(cfg: DictConfig, pretrained: Pretrained, images: bool) -> Dic
     return OmegaConf.merge(cfg, {key: value for key, value in values.items() if cfg[key] is None})
 
 
-def _is_image_model(cfg: DictConfig, pretrained: Pretrained) -> bool:
-    """Whether the checkpoint's data are images; refuses data and settings that inpainting cannot use."""
-    if not pretrained.codec.in_data_space:
-        raise UserError(
-            "inpainting needs data space, this checkpoint works on a codec's latents; train with codec=identity"
-        )
-    if pretrained.shape == (1,):
+def _are_images(cfg: DictConfig, pretrained: Pretrained, data: Facts) -> bool:
+    """Whether the data are images; refuses data and settings that inpainting cannot use."""
+    shape = tuple(data.shape)
+    if shape == (1,):
         raise UserError("inpainting needs images or points of at least 2 coordinates; this checkpoint's data have 1")
-    images = len(pretrained.shape) == 3
-    if cfg.class_label is not None:
-        if not images:
-            raise UserError("class_label does not apply to inpainting of points; leave it out")
-        pretrained.class_labels(1, cfg.class_label)
+    images = len(shape) == 3
+    for name in ("class_label", "condition"):
+        if not images and cfg[name] is not None:
+            raise UserError(f"{name} does not apply to inpainting of points; leave it out")
+    if not images and is_conditional(pretrained.config) and pretrained.config.class_dropout == 0:
+        raise UserError(
+            "inpainting of points tells the net no class or condition, and this one never did without "
+            "(class_dropout=0); train with class_dropout=0.1"
+        )
     key = "x" if images else "mask"
     if cfg.get(key) is not None:
-        raise UserError(f"{key} does not apply to data of shape {pretrained.shape}; leave it out")
+        raise UserError(f"{key} does not apply to data of shape {shape}; leave it out")
     return images

@@ -24,9 +24,8 @@ from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
-from litdiffusion.pretrained.averages import posthoc_average, use_average
 from litdiffusion.pretrained.conditions import Condition, captions_of, values_for
-from litdiffusion.pretrained.exporting import CODEC, PREFIXES, read_export
+from litdiffusion.pretrained.exporting import CODEC, check_weights, denoiser_state, read_export, with_prefix
 from litdiffusion.pretrained.outputs import device_for
 from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.pretrained.sizes import check_size, limited_by
@@ -72,10 +71,7 @@ class Pretrained:
         module: DiffusionModule | None = None,
         ema: float | None = None,
     ):
-        if weights not in PREFIXES:
-            raise UserError(f"weights must be one of {', '.join(PREFIXES)}, got {weights!r}")
-        if ema is not None and weights != "ema":
-            raise UserError(f"ema={ema} is an average, and weights={weights} asks for none; leave out one of them")
+        check_weights(weights, ema)
         content = read_export(path, weights) if Path(path).is_dir() else read_checkpoint(path)
         if is_autoencoder(content):
             raise UserError(f"{path} holds an autoencoder; a diffusion takes it by codec=autoencoder codec.ckpt={path}")
@@ -91,14 +87,12 @@ class Pretrained:
         self.codec, self.sampler, self.denoiser = self._made(content) if module is None else _copies(module)
         self.denoiser.eval()
         try:
-            self.denoiser.load_state_dict(_with_prefix(content["state_dict"], PREFIXES[weights]))
-            self.codec.load_state_dict(_with_prefix(content["state_dict"], CODEC))
+            self.denoiser.load_state_dict(denoiser_state(path, content, weights, ema))
+            self.codec.load_state_dict(with_prefix(content["state_dict"], CODEC))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:160]
             owner = "its own config" if module is None else "this module"
             raise UserError(f"the weights of {path} do not fit {owner} ({reason}); take another file") from error
-        if ema is not None:  # buffers stay those of the plain average
-            use_average(self.denoiser, posthoc_average(path, content, ema))
 
     def _made(self, content: dict[str, Any]) -> tuple[Codec, Sampler, Denoiser]:
         """Makes codec, sampler and denoiser from the stored config, after a look at the shapes of the weights."""
@@ -178,7 +172,7 @@ class Pretrained:
     ) -> Draws:
         """Draws samples in data space by ``sampler``; weight and kind of guidance are by default the training run's."""
         denoiser = self.denoiser_on(device, clip, self.weight(guidance, guide), guide)
-        return Draws(sampler, denoiser, self.shape, self.codec.decode, device)
+        return Draws(sampler, denoiser, self.shape, self.codec.to(device).decode, device)
 
     def denoiser_on(
         self, device: torch.device, clip: bool, guidance: float = 1.0, guide: Guide | None = None
@@ -224,6 +218,15 @@ class Pretrained:
         """What each sample was told, in a few words, see `captions_of`."""
         return captions_of(told, self.num_classes, self.class_names, self.conditions, named)
 
+    def told_arrays(self, told: Tensor | None) -> dict[str, Any]:
+        """What samples were told, as the arrays of a file: their classes and conditions, and the names of both."""
+        class_labels, arrays = class_column(told, self.num_classes), {}
+        if class_labels is not None:
+            arrays = {"class_labels": class_labels, **({"class_names": self.class_names} if self.class_names else {})}
+        if told is not None and self.conditions:
+            arrays |= {"conditions": told[:, -len(self.conditions) :], "condition_names": self.condition_names}
+        return arrays
+
     @property
     def condition_names(self) -> list[str]:
         """Names of the continuous conditions, in the order of their columns."""
@@ -266,18 +269,22 @@ class Pretrained:
         classes = [class_called(k, self.class_names, self.num_classes) for k in chosen]
         return torch.tensor(classes)[torch.arange(n) % len(classes)]
 
-    def class_labels_of(self, data: Facts, n: int, class_label: ClassChoice = None) -> Tensor | None:
+    def class_labels_of(
+        self, data: Facts, n: int, class_label: ClassChoice = None, condition: Condition = None
+    ) -> Tensor | None:
         """What the net is told of the first n validation items of `DataModule.reference`, in the form of `told`.
 
-        With ``class_label`` the classes are those that `class_labels` gives, whatever the items are.
+        Classes and conditions are those of the items; with ``class_label``, or a condition's name, those of `told`.
 
         Raises:
-            UserError: items without class labels, or of a class that the model does not have.
+            UserError: items without class labels, or of a class that the model does not have, or unknown conditions.
         """
+        class_labels = self._classes_of(data, n, class_label)
         if self.conditions:
             data.choose_conditions(self.condition_names)
-            return joined(self._classes_of(data, n, class_label), data.val.conditions[:n])
-        return self._classes_of(data, n, class_label)
+        own = data.val.conditions[:n] if self.conditions else torch.empty(0, 0)
+        given = values_for(len(own), condition, self.conditions, drops=True)  # NaN: its own
+        return joined(class_labels, own.where(given.isnan(), given)) if self.conditions else class_labels
 
     def _classes_of(self, data: Facts, n: int, class_label: ClassChoice) -> Tensor | None:
         if class_label is not None:
@@ -309,7 +316,3 @@ def _copies(module: DiffusionModule) -> tuple[Codec, Sampler, Denoiser]:
 def _root(root: str | None) -> str:
     """The folder of downloaded data sets."""
     return root or os.environ.get("LITDIFFUSION_DATA", "./data")
-
-
-def _with_prefix(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -7,11 +7,15 @@ import torch
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
+from litdiffusion.codecs import Codec
 from litdiffusion.config.make import make_a
 from litdiffusion.data import Facts
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained.masks import Half, Mask
+
+TOGETHER = 64
+"""Items that are encoded together."""
 
 
 class Problem(NamedTuple):
@@ -24,6 +28,36 @@ class Problem(NamedTuple):
     def repeated(self, items: range, times: int) -> tuple[Tensor, Tensor]:
         """The items in a range and their masks, each repeated ``times`` in a row."""
         return tuple(x[items.start : items.stop].repeat_interleave(times, 0) for x in (self.items, self.mask))
+
+    @torch.no_grad()
+    def encoded(self, codec: Codec) -> "Problem":
+        """The problem in model space: the latents of the known part, and which of them are known.
+
+        Before encoding, hidden values are replaced by the mean of the item's known ones (of its channel), because an
+        encoder also sees pixels beyond the patch of a latent: so no hidden value can influence a sample.
+
+        Raises:
+            UserError: `Codec.latent_mask` refuses, or no latent of an item is known although a part of the item is.
+        """
+        mask = codec.latent_mask(self.mask)
+        lost = self.mask.flatten(1).any(1) & ~mask.flatten(1).any(1)
+        if lost.any():
+            sides = [pixels // places for pixels, places in zip(self.mask.shape[2:], mask.shape[2:], strict=True)]
+            raise UserError(
+                f"the mask hides part of every patch of {' x '.join(map(str, sides))} pixels in {lost.sum()} of "
+                f"{len(mask)} images; a latent stands for such a patch, so nothing given would be kept; hide one area "
+                f"(mask=left), fewer pixels (mask.share), or take a model with codec=identity"
+            )
+        filled = torch.where(self.mask, self.items, _known_mean(self.items, self.mask))
+        latents = torch.cat([codec.encode(part) for part in filled.split(TOGETHER)])
+        return Problem(latents, mask, self.title)
+
+
+def _known_mean(items: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the known values of each item and channel (n, C, 1, ...), of vectors (n, 1); 0 if none is."""
+    dims = tuple(range(min(2, items.ndim - 1), items.ndim))
+    total = torch.where(mask, items, 0).sum(dims, keepdim=True)
+    return total / mask.sum(dims, keepdim=True).clamp(min=1)
 
 
 def hidden_images(cfg: DictConfig, data: Facts) -> Problem:

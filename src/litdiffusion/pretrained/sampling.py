@@ -21,7 +21,6 @@ from litdiffusion.pretrained.processes import Processes, processes
 from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.runs.files import write_arrays, write_picture
 from litdiffusion.training.class_labels import grid_columns
-from litdiffusion.training.conditions import class_column
 
 MOST_PANELS = 8
 """Largest number of panels of vectors that were told different conditions; more are shown together."""
@@ -68,13 +67,7 @@ def _sampler(cfg: DictConfig, pretrained: Pretrained) -> Sampler:
 
 
 def _write(folder: Path, samples: Tensor, told: Tensor | None, cfg: DictConfig, pretrained: Pretrained) -> None:
-    class_labels = class_column(told, pretrained.num_classes)
-    beside = {} if class_labels is None else {"class_labels": class_labels.numpy()}
-    if class_labels is not None and pretrained.class_names:
-        beside["class_names"] = np.array(pretrained.class_names)
-    if pretrained.conditions:
-        beside["conditions"] = told[:, -len(pretrained.conditions) :].numpy()
-        beside["condition_names"] = np.array(pretrained.condition_names)
+    beside = pretrained.told_arrays(told)
     captions = pretrained.captions(told, named=samples.ndim != 4)
     write_arrays(folder / "samples.npz", samples=samples.numpy(), seeds=np.arange(cfg.n) + cfg.seed, **beside)
     if samples.ndim == 4:

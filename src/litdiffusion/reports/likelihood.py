@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from litdiffusion.config.settings import require_int
 from litdiffusion.data import Facts
+from litdiffusion.data.conditions import CLASS
 from litdiffusion.diffusion.denoisers import ClippedDenoiser
 from litdiffusion.diffusion.levels import Noise, per_sample_noise
 from litdiffusion.diffusion.likelihood import (
@@ -52,7 +53,7 @@ class Term(NamedTuple):
 class HeldOut(NamedTuple):
     """Held-out items in model space (n, ...), whether they are bytes, and a sentence about their units.
 
-    ``class_label`` (n,) holds the class labels for a conditional model, whose likelihood is that of x given its class.
+    ``class_label`` holds what a conditional model is told of each item: its likelihood is that of x given this.
     ``log_units`` is what a density in model space lacks of one in data space, in nats per item, see `Codec.log_units`.
     """
 
@@ -69,10 +70,10 @@ def likelihood_to_files(cfg: DictConfig) -> Path:
     ``method=bound`` also writes ``steps.csv`` and ``likelihood.png``, the terms of the bound against t.
     """
     _check(cfg)
-    pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust)
+    pretrained = Pretrained(cfg.ckpt, cfg.weights, cfg.trust, ema=cfg.ema)
     data = pretrained.data(cfg.data_root, cfg.data_path)
     held = _held_out(data, pretrained, cfg.n)._replace(
-        class_label=pretrained.class_labels_of(data, cfg.n, cfg.class_label)
+        class_label=pretrained.class_labels_of(data, cfg.n, cfg.class_label, cfg.condition)
     )
     folder = folder_for(cfg, "likelihood", "likelihood.csv")
     rows, terms = METHODS[cfg.method](cfg, pretrained, held)
@@ -178,8 +179,10 @@ def _exact_terms(data: Facts, total: Term, n: int) -> list[Term]:
 
 def _write_table(rows: list[Term], held: HeldOut, cfg: DictConfig, pretrained: Pretrained, folder: Path) -> None:
     coordinates = prod(pretrained.shape) if held.bytes else None
-    what = "-log p" if held.class_label is None else "-log p(x | class)"
-    print(f"{what} of {len(held.x_0)} validation items, {prod(pretrained.shape)} numbers each, {cfg.weights} weights")
+    told = [*([CLASS] if pretrained.num_classes else []), *pretrained.condition_names]
+    what = f"-log p(x | {', '.join(told)})" if told else "-log p"
+    weights = cfg.weights if cfg.ema is None else f"ema {cfg.ema:g}"
+    print(f"{what} of {len(held.x_0)} validation items, {prod(pretrained.shape)} numbers each, {weights} weights")
     print(f"{held.units}\n{'':32}{'nats':>12}{'std. error':>12}" + (f"{'bits/dim':>12}" if held.bytes else ""))
     cells = []
     for row in rows:
