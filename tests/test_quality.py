@@ -13,9 +13,10 @@ from litdiffusion.data.base import DataModule
 from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.errors import UserError
-from litdiffusion.measure.distances import energy_distance, frechet_distance, kernel_mmd, sliced_wasserstein
+from litdiffusion.measure.distances import energy_distance, frechet_distance, kernel_mmd, moments, sliced_wasserstein
 from litdiffusion.measure.features import ClassifierFeatures, FeatureMaps
 from litdiffusion.measure.quality import ImageQuality, VectorQuality
+from litdiffusion.measure.quality import images as images_module
 from litdiffusion.measure.quality import vectors as vectors_module
 
 N = 400
@@ -271,6 +272,24 @@ def test_held_out_images_are_the_floor(images, digits):
     assert measured["confidence"].value > 0.9
     assert measured["class_error"].value < 0.1
     assert abs(measured["kernel"].value) < 5 * measured["kernel"].spread + 0.05
+
+
+def test_the_floor_is_of_random_images_however_they_are_stored(images):
+    """Features in two equal groups, stored one after the other: the first half is not what the floor is made of."""
+    generator = torch.Generator().manual_seed(0)
+
+    def features(count: int) -> Tensor:
+        group = torch.arange(count).mul(2).div(count, rounding_mode="floor")[:, None]
+        return torch.randn(count, 4, generator=generator) + 3 * group
+
+    train, test = features(2000), features(2000)
+    quality = ImageQuality(None, "", reference=1000)
+    maps = [FeatureMaps(x, None) for x in (train, test)]
+    quality.real = images_module.Real(images.real.extractor, *maps, moments(train))
+    floor = quality.rivals(1000)["data"]["frechet"].value
+    assert floor < 0.1 * frechet_distance(test[:1000], train)
+    thinned = [frechet_distance(test[k::2], train) for k in range(2)]  # half of each group
+    assert 0.5 * min(thinned) < floor < 2 * max(thinned)
 
 
 def test_the_frechet_distance_is_that_of_the_extractor_s_features(images, digits):

@@ -38,6 +38,7 @@ STREAMS = {
     "pilot": "pilot chains of the predictor-corrector",
     "fresh": "fresh data that samples are compared with",
     "blur": "noise on these data, where samples end at a noise level",
+    "floor": "held-out images in the place of samples",
     "directions": "directions of the sliced Wasserstein distance",
     "kernel_density": "samples of the kernel density estimate",
     "mixture_fit": "starts of the Gaussian mixture's fit",
