@@ -41,7 +41,7 @@ KEYS: dict[str, Use] = {
     "codec.ckpt": Use.JOB,  # its checksum identifies the autoencoder
     "data.augment": TRAINING | Use.EXPORT | Use.PLAIN,
     "data.path": Use.RUN | Use.EXPORT | Use.JOB | Use.PLAIN,
-    **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb"), Use.EXPORT | Use.PLAIN),
+    **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb", "data.cache"), Use.EXPORT | Use.PLAIN),
     **dict.fromkeys(("data.batch_size", "data.val_size", "data.seed"), TRAINING | Use.EXPORT | Use.PLAIN),
     **dict.fromkeys(("seed", "ema_decay", "class_dropout"), TRAINING | Use.EXPORT | Use.PLAIN),
     # sampling and measuring

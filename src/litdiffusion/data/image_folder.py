@@ -1,4 +1,4 @@
-"""Any folder of pictures as a data set: decoded once if it fits in memory, else decoded batch by batch."""
+"""Any folder of pictures as a data set: decoded once into memory, or into a memory-mapped file."""
 
 import hashlib
 import json
@@ -19,6 +19,7 @@ from litdiffusion.data.augment import augment_of
 from litdiffusion.data.base import DataModule, check_at_least, hold_out
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.changes import changes
+from litdiffusion.data.decoded import decoded, is_written
 from litdiffusion.data.folders import Listing, counted, list_pictures
 from litdiffusion.data.identity import Identity
 from litdiffusion.data.pixels import Pixels, decode
@@ -69,8 +70,9 @@ class ImageFolder(DataModule):
 
     Links are followed. If every picture lies in a first-level subfolder, these subfolders are the classes, in
     alphabetical order with numbers as numbers; otherwise the set has no classes. A set of up to ``memory_limit_gb``
-    (10⁹ bytes, decoded) is decoded once. A larger set is decoded during training by ``num_workers`` processes, with the
-    same batches. Validation items are held out of the folder.
+    (10⁹ bytes, decoded) is decoded into memory. A larger set is decoded into a memory-mapped file below ``cache``
+    before training begins (see `decoded`), or without a ``cache`` batch by batch by ``num_workers`` processes. Batches
+    are the same. Validation items are held out of the folder.
 
     Args:
         path: folder of the images.
@@ -82,7 +84,8 @@ class ImageFolder(DataModule):
         augment: changes of training images, see `Augment`.
         batch_size, val_size, seed: see `DataModule`.
         memory_limit_gb: size of the largest set that is kept in memory.
-        num_workers: number of processes that decode a larger set.
+        cache: folder for the decoded images of larger sets; None: they are decoded at every access.
+        num_workers: number of processes that decode them then.
 
     Raises:
         UserError: for a missing or empty folder, sizes out of range, an unreadable picture, or values whose range
@@ -104,6 +107,7 @@ class ImageFolder(DataModule):
         val_size: int = 2_000,
         seed: int,
         memory_limit_gb: float = 2.0,
+        cache: str | Path | None = None,
         num_workers: int = 2,
     ) -> None:
         super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
@@ -118,6 +122,8 @@ class ImageFolder(DataModule):
         self.memory_limit_gb, self.requested_workers = memory_limit_gb, num_workers
         self.file_range, self.background = pixels.checked_range(value_range), pixels.colour_of(background)
         self.augment = augment_of(augment, self.shape)
+        self.cache = None if cache is None else Path(cache).expanduser()
+        self._mapped = False
         self._notes: list[str] = []
 
     @cached_property
@@ -153,12 +159,40 @@ class ImageFolder(DataModule):
     @property
     def num_workers(self) -> int:
         """Number of worker processes; 0 if the images are decoded already."""
-        return 0 if self.in_memory else self.requested_workers
+        return 0 if self.in_memory or self._mapped else self.requested_workers
 
     @property
     def in_memory(self) -> bool:
         """Whether the decoded set is within the memory limit."""
         return len(self.paths) * prod(self.shape) <= self.memory_limit_gb * 1e9
+
+    def prepare_data(self) -> None:
+        """Lightning's hook for one process of each machine: writes the file of decoded images, if it is needed."""
+        self.load()
+        if self.cache is not None and not self.in_memory:
+            self._decoded()
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook for every process: reads from that file from now on."""
+        super().setup(stage)
+        if self.cache is not None and not self.in_memory and not self._mapped:
+            images = self._decoded().split([len(part.data) for part in (self.train, self.val)])
+            self.train, self.val = (
+                part._replace(data=data) for part, data in zip((self.train, self.val), images, strict=True)
+            )
+            self._mapped = True
+
+    def _decoded(self) -> Tensor:
+        """All images in the order of `train` and `val`, mapped from a file of their own."""
+        parts = [part.data for part in self._read]
+        paths = [path for part in parts for path in part.paths]
+        files = [(path, (found := Path(path).stat()).st_size, found.st_mtime_ns) for path in paths]
+        key = hashlib.sha256(json.dumps([files, self.shape, str(self._pixels)]).encode()).hexdigest()[:16]
+        folder = self.cache / f"{self.name}-{key}"
+        if not is_written(folder):
+            size = len(paths) * prod(self.shape) / 1e9
+            print(f"decoding {self.name} once, into {folder} ({size:.2g} GB)", flush=True)
+        return decoded(folder, len(paths), self.shape, lambda i: decode(paths[i], self.shape, self._pixels), self.name)
 
     def read(self) -> tuple[Batch, Batch]:
         """Training and validation items: uint8 tensors, or `ImageFiles` if the decoded set exceeds the memory limit."""
