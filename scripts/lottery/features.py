@@ -24,11 +24,12 @@ IMAGES = (
 BASES = {
     "toy": TOY,
     "conditional": IMAGES,
-    "streaming": (*IMAGES, "data.memory_limit_gb=0", "data.num_workers=2"),
+    "streaming": (*IMAGES, "data.memory_limit_gb=0", "data.cache=null", "data.num_workers=2"),
+    "mapped": (*IMAGES, "data.memory_limit_gb=0", "data.cache=decoded"),
     "two processes": (*TOY, "trainer=ddp", "trainer.devices=2"),
     "compile": (*TOY, "compile=true"),
 }
-WEIGHTS = {"toy": 54, "conditional": 16, "streaming": 12, "two processes": 14, "compile": 4}
+WEIGHTS = {"toy": 50, "conditional": 14, "streaming": 10, "mapped": 8, "two processes": 14, "compile": 4}
 """How often each kind is drawn, in percent. ``compile`` is rare because each of its starts takes several seconds."""
 EXTRAS = {
     "accumulate": ("trainer.accumulate_grad_batches=3",),
@@ -80,7 +81,7 @@ class Feature:
 
     @property
     def draws_images(self) -> bool:
-        return self.base in ("conditional", "streaming")
+        return self.base in ("conditional", "streaming", "mapped")
 
     def passes(self, point: str) -> bool:
         """Whether a run of this kind passes this named moment."""
