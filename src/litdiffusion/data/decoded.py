@@ -73,7 +73,7 @@ def _write(folder: Path, count: int, item: int, decode: Decode, name: str) -> No
         images.open("ab") as pixels,
         checksums.open("ab") as sums,
         ThreadPoolExecutor() as pool,
-        tqdm(total=count, initial=done, desc=f"decoding {name}", unit="image", mininterval=1, leave=False) as bar,
+        tqdm(total=count, initial=done, desc=f"decoding {name}", unit="image", leave=False, disable=None) as bar,
     ):
         for start in range(done, count, CHUNK):
             found = list(pool.map(decode, range(start, min(start + CHUNK, count))))
