@@ -5,10 +5,9 @@ import copy
 import pytest
 import torch
 from conftest import BARE_RUN, composed
+from memory import PeakBytes
 from test_backbones import made
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from litdiffusion.build import Run
 from litdiffusion.commands.training import train
@@ -17,23 +16,6 @@ from litdiffusion.training.checkpoints import read_checkpoint
 from litdiffusion.training.recomputing import blocks_of, with_gradient_checkpointing
 
 WITH_BLOCKS = ["unet", "dit", "residual_mlp", "source_unet", "unet1d", "diffusers_unet", "diffusers_dit"]
-
-
-class PeakBytes(TorchDispatchMode):
-    """The largest number of bytes of tensors that were alive at once, of those made inside the block."""
-
-    def __init__(self):
-        super().__init__()
-        self.alive, self.peak = WeakIdKeyDictionary(), 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in torch.utils._pytree.tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                self.alive[storage] = storage.nbytes()
-        self.peak = max(self.peak, sum(self.alive.values()))
-        return out
 
 
 def gradients(net: nn.Module, x: torch.Tensor, noise_label: torch.Tensor) -> list[torch.Tensor]:
