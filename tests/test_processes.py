@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -47,9 +48,9 @@ def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen
     return python("train.py", *overrides, f"hydra.run.dir={folder}", **environment)
 
 
-def python(*words: str, **environment: str) -> subprocess.Popen:
+def python(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.Popen:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env={**os.environ, **environment}, **pipes)
+    return subprocess.Popen([sys.executable, *words], cwd=cwd, env={**os.environ, **environment}, **pipes)
 
 
 def output(process: subprocess.Popen) -> str:
@@ -188,3 +189,39 @@ def test_more_processes_than_devices_are_refused_in_one_line(trained, tmp_path):
     assert process.returncode == 2
     assert "error: devices=0" in out
     assert "Traceback" not in out
+
+
+NODES = {
+    "one machine": ([["--nproc_per_node=2"]], "trainer.devices=2"),
+    "two machines": (
+        [["--nnodes=2", f"--node_rank={k}", "--master_addr=127.0.0.1", "--master_port={port}"] for k in (0, 1)],
+        "trainer.num_nodes=2",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NODES)
+def test_torchrun_leaves_one_folder_and_the_losses_of_two_processes(kind, tmp_path):
+    """As Lightning's own start of two processes; without a name for the folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launches, devices = NODES[kind]
+    words = [*PLAIN, "trainer=ddp", "data.batch_size=300", "trainer.log_every_n_steps=1", "logger=csv"]
+    expected = output(start(tmp_path / "plain", *words, "trainer.devices=2"))
+    assert "2 x cpu" in expected
+    torchrun = ["-m", "torch.distributed.run"]
+    train = [str(ROOT / "train.py"), *words, "trainer.devices=1", devices]
+    started = [
+        python(*torchrun, *(word.format(port=port) for word in launch), *train, cwd=tmp_path) for launch in launches
+    ]
+    outs = [output(process) for process in started]
+    assert "".join(outs).count("run folder:") == 1
+    (folder,) = (tmp_path / "outputs").glob("*/*")
+    assert losses(folder) == losses(tmp_path / "plain")
+    assert len(list(folder.glob(".hydra*"))) == 1
+
+
+def losses(folder: Path) -> list[str]:
+    with (folder / "metrics.csv").open() as file:
+        return [row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]]

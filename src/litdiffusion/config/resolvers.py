@@ -8,24 +8,33 @@ from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.config.environment import env
 from litdiffusion.config.job_names import check_folder_name, job_folder, job_subdir, sweep_folder
+from litdiffusion.config.launched import agreed_folder, rank
 from litdiffusion.runs.files import fresh
 from litdiffusion.runs.record import FILE as RECORD
 
-_FOLDERS: dict[str, Path] = {}
+_FOLDERS: dict[tuple[str | None, bool, str], str] = {}
 
 
 def run_folder(name: str | None, resume: bool, unnamed: str) -> str:
     """The run's folder: ``outputs/NAME``, or ``outputs/NAME_2`` with ``resume=false``; ``unnamed`` without a name."""
-    if name is None:
-        return unnamed
-    check_folder_name("name", name)
-    folder = Path("outputs") / str(name)
+    if name is not None:
+        check_folder_name("name", name)
     # Cached because Hydra calls this several times, also after the folder was made.
-    return str(folder if resume else _FOLDERS.setdefault(str(name), fresh(folder)))
+    key = name, resume, unnamed
+    if key not in _FOLDERS:
+        folder = Path(unnamed) if name is None else Path("outputs") / str(name)
+        folder = folder if resume or name is None else fresh(folder)
+        _FOLDERS[key] = agreed_folder(str(folder), named=name is not None)
+    return _FOLDERS[key]
 
 
-def run_subdir(folder: str | None) -> str:
-    """The subfolder of Hydra's own files, a new one for each attempt; ``folder`` is None outside a job."""
+def run_subdir(folder: str | None) -> str | None:
+    """The subfolder of Hydra's own files, a new one for each attempt; ``folder`` is None outside a job.
+
+    Of several processes the first one writes these files.
+    """
+    if rank() > 0:
+        return None
     if folder is None or not (Path(folder) / RECORD).exists():
         return ".hydra"
     count = sum(1 for path in Path(folder, ".hydra").glob("attempt_*"))

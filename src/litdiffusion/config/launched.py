@@ -1,0 +1,36 @@
+"""What the processes of a run share that ``torchrun`` or Slurm has started, before they can talk. Imports no torch."""
+
+import os
+from datetime import timedelta
+
+KEY = "litdiffusion/run_folder"
+WAIT = timedelta(minutes=5)
+"""How long a process waits for the first one to name the folder."""
+
+
+def rank() -> int:
+    """The number of this process among those of ``torchrun`` or of ``srun``; 0 for a process that stands alone."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+
+
+def agreed_folder(folder: str, named: bool) -> str:
+    """The folder of a run, the same in all of its processes.
+
+    The first process that ``torchrun`` started tells the others its own ``folder``; one that is started again finds the
+    folder of before. Processes of ``srun`` take ``outputs/slurm-JOB`` unless the user has ``named`` a folder, so a job
+    that is put back into the queue goes on.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return _told_by_the_first(folder)
+    many = int(os.environ.get("SLURM_NTASKS") or 1) > 1 and "SLURM_PROCID" in os.environ
+    return f"outputs/slurm-{os.environ['SLURM_JOB_ID']}" if many and not named else folder
+
+
+def _told_by_the_first(folder: str) -> str:
+    from torch.distributed import TCPStore  # here, because only processes of torchrun need it
+
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=WAIT)
+    key = f"{KEY}/{os.environ.get('TORCHELASTIC_RUN_ID', '')}"
+    if rank() == 0:
+        store.compare_set(key, "", folder)
+    return store.get(key).decode()
