@@ -365,7 +365,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 def test_latents_are_encoded_once_and_train_as_those_encoded_at_every_step(tmp_path, first_stage, monkeypatch):
-    """Encoding 256 items together or 500 differs in the last bits only."""
+    """Encoding 64 items together or 500 differs in the last bits only."""
     encoded, encode = [], Autoencoded.encode
     monkeypatch.setattr(Autoencoded, "encode", lambda self, x: (encoded.append(len(x)), encode(self, x))[1])
     cache, whole = f"codec.cache={tmp_path / 'latents'}", ["data.batch_size=500", "trainer.max_steps=4"]
@@ -374,11 +374,11 @@ def test_latents_are_encoded_once_and_train_as_those_encoded_at_every_step(tmp_p
     assert not (tmp_path / "latents").exists()  # less than one pass over 1500 items
     encoded.clear()
     latent_run(tmp_path / "first", first_stage, cache, *whole)
-    assert (encoded.count(256), encoded.count(500)) == (1500 // 256 + 297 // 256, 0)
+    assert (encoded.count(64), encoded.count(500)) == (1500 // 64 + 297 // 64, 0)
     (file,) = (tmp_path / "latents").iterdir()
     encoded.clear()
     again = latent_run(tmp_path / "again", first_stage, cache, *whole, *rows)
-    assert not {256, 500} & {*encoded}
+    assert not {64, 500} & {*encoded}
     plain = latent_run(tmp_path / "plain", first_stage, "codec.cache=null", *whole, *rows)
     assert encoded.count(500) > 0
     assert list((tmp_path / "latents").iterdir()) == [file]

