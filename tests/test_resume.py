@@ -20,8 +20,9 @@ from lottery.outcome import fingerprint
 from litdiffusion.build import Run
 from litdiffusion.callbacks import Interrupts, Stopped
 from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
-from litdiffusion.commands.training import plain_config, train
+from litdiffusion.commands.training import train
 from litdiffusion.config.identity import action_for, changes
+from litdiffusion.config.public import plain_config
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.runs.files import fresh, write_atomically
 from litdiffusion.runs.log import Rows, keep_rows
