@@ -38,6 +38,7 @@ TINY = [
     "trainer.accelerator=cpu",
     "lr_schedule.warmup_steps=0",
 ]
+FEW_STATES = ["callbacks.trajectory.shown=3"]  # matplotlib draws each state on a sheet and in a frame
 UNDRAWN = [f"callbacks.{name}=null" for name in ("trajectory", "field", "forward_process", "final_samples")]
 VALUE = re.compile(r"(?!hydra)([\w.]+)=")
 """An override that may set a value: not one that adds or deletes, and none of Hydra's."""
@@ -124,7 +125,8 @@ def trained(tmp_path: Path) -> Callable[..., Path]:
     """Runs ``train`` as the command line does, with every callback but the live measures, and returns its folder."""
 
     def run(*overrides: str, folder: str = "run") -> Path:
-        cfg = composed(*TINY, "callbacks.progress_bar=null", *UNMEASURED, *overrides)
+        few = [] if "callbacks=none" in overrides else FEW_STATES
+        cfg = composed(*TINY, "callbacks.progress_bar=null", *UNMEASURED, *few, *overrides)
         train(cfg, Run(tmp_path / folder, folder))
         return tmp_path / folder
 
@@ -150,7 +152,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Captu
 
     def run(script: str, *args: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [script, *args])
-        if not any(re.search("hydra|experiment|config-", word) for word in args):
+        if not any(re.search(r"hydra(\.mode|\.searchpath|=)|config-", word) for word in args):
             # Hydra composes everything once more to learn hydra.mode, which conf/train.yaml does not set.
             monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         monkeypatch.chdir(tmp_path)

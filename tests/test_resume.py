@@ -139,12 +139,13 @@ VARIANTS = {
         "+callbacks.rate={_target_: lightning.pytorch.callbacks.LearningRateMonitor}",
     ),
     "half epochs": ("trainer.max_epochs=2", "trainer.val_check_interval=0.5", "trainer.accumulate_grad_batches=2"),
-    "adaptive": ("times=loss_aware", "times.bins=4", "times.warmup=1", "trainer.max_steps=26"),
-    "variance": ("objective=hybrid", "sampler.variance=learned", "trainer.max_steps=26"),
+    "adaptive": ("times=loss_aware", "times.bins=4", "times.warmup=1", "trainer.max_steps=14"),
+    "variance": ("objective=hybrid", "sampler.variance=learned", "trainer.max_steps=14"),
     "one batch": ("trainer.overfit_batches=2", "trainer.max_steps=9", "trainer.val_check_interval=3"),
     "images": (
         *("data=digits", "model=unet", "model.channels=[8]", "model.blocks=1", "conditional=true"),
-        *("data.batch_size=500", "data.val_size=60", "trainer.max_steps=7", "trainer.val_check_interval=3"),
+        *("data.batch_size=20", "data.val_size=60", "trainer.max_steps=7", "trainer.val_check_interval=3"),
+        "trainer.limit_train_batches=4",
     ),
 }
 
