@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import CONF, ROOT, TINY
+from conftest import CONF, FEW_STATES, ROOT, TINY
 from fakes import write_mnist
 
 
@@ -89,7 +89,8 @@ def test_missing_and_damaged_mnist_are_named(command, tmp_path, monkeypatch):
 
 
 def test_a_run_prints_where_its_results_lie(command):
-    status, out, err = command("train.py", *TINY, "data.size=600", "callbacks.final_samples.points=100")
+    small = ["data.size=600", "callbacks.final_samples.points=100", "schedule.steps=50"]
+    status, out, err = command("train.py", *TINY, *FEW_STATES, *small)
     assert status == 0, err
     folder = re.search(r"run folder: (\S+)", out).group(1)
     assert os.path.isfile(f"{folder}/pictures/samples.png")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUIET, TINY, TINY_UNET, UNMEASURED, composed
+from conftest import FEW_STATES, QUIET, TINY, TINY_UNET, UNMEASURED, composed
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, open_dict
 from torch import nn
@@ -204,11 +204,15 @@ def test_muon_takes_the_kernels_of_a_unet_too():
     assert not {id(net.last.weight), id(net.embedding[0].weight)} & {id(weight) for weight in hidden["params"]}
 
 
-@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "32", 32, "bf16-mixed"])
-@pytest.mark.parametrize("net", [(), TINY_UNET], ids=["mlp", "unet"])
+PRECISIONS = [(net, name) for net in ("mlp", "unet") for name in ("64-true", "bf16-true", "32", "bf16-mixed")]
+
+
+@pytest.mark.parametrize(("net", "precision"), [*PRECISIONS, ("mlp", 32)])
 def test_every_precision_trains_samples_and_draws(net, precision, tmp_path):
+    net = TINY_UNET if net == "unet" else ()
     small = ["callbacks.final_samples.points=50", "callbacks.trajectory.points=50", "callbacks.progress_bar=null"]
-    small += ["callbacks.final_samples.images=4", "callbacks.trajectory.chains=2", "data.val_size=8"]
+    small += ["callbacks.final_samples.images=4", "callbacks.trajectory.chains=2", "data.val_size=8", *FEW_STATES]
+    small += ["+callbacks.field.levels=[0.5]"]
     few = ["schedule.steps=25", *(FEW[:2] if not net else ())]
     cfg = composed(*TINY, *few, *small, *UNMEASURED, "metrics=none", "trainer.max_steps=3", *net)
     cfg.trainer.precision = precision

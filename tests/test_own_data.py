@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from conftest import TINY, UNDRAWN, composed
+from conftest import FEW_STATES, TINY, UNDRAWN, composed
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -108,7 +108,7 @@ class Bad(L.LightningDataModule):
 
 SMALL = (
     *("schedule.steps=50", "callbacks.progress_bar=null", "callbacks.final_samples.points=100"),
-    *("callbacks.trajectory.points=100", "callbacks.live_quality.samples=50"),
+    *("callbacks.trajectory.points=100", "callbacks.live_quality.samples=50", *FEW_STATES),
 )
 
 

@@ -35,12 +35,14 @@ QUICK = [
     "trainer.enable_progress_bar=false",
     "callbacks.progress_bar=null",
 ]
+SMALL_UNET = ["model.channels=[8,8]", "model.blocks=1", "+metrics.features.steps=20"]
 CODE = [text for kind, text in BLOCKS if kind == "python"]
 
 
 def with_quick(arguments: list[str]) -> list[str]:
     given = {argument.split("=")[0] for argument in arguments}
-    return [*arguments, *(setting for setting in QUICK if setting.split("=")[0] not in given)]
+    quick = [*QUICK, *(SMALL_UNET if "model=unet" in arguments else [])]
+    return [*arguments, *(setting for setting in quick if setting.split("=")[0] not in given)]
 
 
 def test_linked_files_exist():
@@ -59,9 +61,10 @@ SWEEPS = {command: [pytest.mark.slow] for command in TRAINING if " -m " in comma
 
 @pytest.mark.parametrize("line", [pytest.param(command, marks=SWEEPS.get(command, [])) for command in TRAINING])
 def test_training_commands(line, command, trained, tmp_path, monkeypatch):
-    monkeypatch.setenv("LITDIFFUSION_DATA", str(tmp_path / "data"))
-    write_mnist(tmp_path / "data", train=2100, test=40)
     arguments = line.split()[2:]
+    if "data=mnist" in arguments:
+        monkeypatch.setenv("LITDIFFUSION_DATA", str(tmp_path / "data"))
+        write_mnist(tmp_path / "data", train=2100, test=40)
     if "model=plain" in arguments:
         monkeypatch.syspath_prepend(tmp_path)
         (tmp_path / "mynets.py").write_text(next(text for text in CODE if "class Plain" in text))

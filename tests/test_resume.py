@@ -20,8 +20,9 @@ from lottery.outcome import fingerprint
 from litdiffusion.build import Run
 from litdiffusion.callbacks import Interrupts, Stopped
 from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
-from litdiffusion.commands.training import plain_config, train
+from litdiffusion.commands.training import train
 from litdiffusion.config.identity import action_for, changes
+from litdiffusion.config.public import plain_config
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.runs.files import fresh, write_atomically
 from litdiffusion.runs.log import Rows, keep_rows
@@ -138,12 +139,13 @@ VARIANTS = {
         "+callbacks.rate={_target_: lightning.pytorch.callbacks.LearningRateMonitor}",
     ),
     "half epochs": ("trainer.max_epochs=2", "trainer.val_check_interval=0.5", "trainer.accumulate_grad_batches=2"),
-    "adaptive": ("times=loss_aware", "times.bins=4", "times.warmup=1", "trainer.max_steps=26"),
-    "variance": ("objective=hybrid", "sampler.variance=learned", "trainer.max_steps=26"),
+    "adaptive": ("times=loss_aware", "times.bins=4", "times.warmup=1", "trainer.max_steps=14"),
+    "variance": ("objective=hybrid", "sampler.variance=learned", "trainer.max_steps=14"),
     "one batch": ("trainer.overfit_batches=2", "trainer.max_steps=9", "trainer.val_check_interval=3"),
     "images": (
         *("data=digits", "model=unet", "model.channels=[8]", "model.blocks=1", "conditional=true"),
-        *("data.batch_size=500", "data.val_size=60", "trainer.max_steps=7", "trainer.val_check_interval=3"),
+        *("data.batch_size=20", "data.val_size=60", "trainer.max_steps=7", "trainer.val_check_interval=3"),
+        "trainer.limit_train_batches=4",
     ),
 }
 

@@ -17,11 +17,11 @@ from omegaconf import OmegaConf
 
 from litdiffusion.build import Run
 from litdiffusion.commands.messages import how_to_continue
-from litdiffusion.commands.training import plain_config, train
+from litdiffusion.commands.training import train
 from litdiffusion.config.environment import read_numbers
 from litdiffusion.config.identity import action_for
 from litdiffusion.config.job_names import job_name
-from litdiffusion.config.public import public_words
+from litdiffusion.config.public import plain_config, public_words
 from litdiffusion.config.secrets import forget, looks_secret, masked, masked_text
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import RunRecord, read_record, write_record

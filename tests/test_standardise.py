@@ -264,8 +264,14 @@ def test_constants_that_are_typed_are_kept_and_typed_differences_refused(tmp_pat
         train(own(second, *more, "model.hidden=16"), Run(tmp_path / "e"))
 
 
-@pytest.mark.parametrize("rows", [100, 40, 20, 400])
-@pytest.mark.parametrize("how", ["max_steps=12", "max_epochs=3"])
+@pytest.mark.parametrize(
+    ("rows", "how"),
+    [
+        *((rows, how) for rows, how in zip((100, 40, 20, 400), ("max_steps=12", "max_epochs=3") * 2, strict=True)),
+        *(pytest.param(rows, how, marks=pytest.mark.slow)
+          for rows, how in zip((100, 40, 20, 400), ("max_epochs=3", "max_steps=12") * 2, strict=True)),
+    ],
+)  # fmt: skip
 def test_a_run_from_the_middle_of_an_epoch_goes_on_with_a_table_of_another_length(rows, how, tmp_path):
     train(own(write_csv(tmp_path / "a.csv", points(100))), Run(tmp_path / "a"))  # 4 of 5 batches
     other = write_csv(tmp_path / "b.csv", points(rows) * 3)

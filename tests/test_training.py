@@ -24,10 +24,11 @@ from litdiffusion.training.length import total_steps
 
 def test_overfits_eight_points(built):
     experiment = built(
-        "trainer.max_steps=1500",
-        "trainer.val_check_interval=1500",
+        "trainer.max_steps=700",
+        "trainer.val_check_interval=700",
         "schedule.steps=50",
-        "optimizer.lr=3e-3",
+        "data.batch_size=256",
+        "optimizer.lr=5e-3",
         "ema_decay=0.99",
     )
     points = experiment.data.train.data[:8]

@@ -23,7 +23,7 @@ class Attempt:
     config: dict[str, Any]
     is_rank_zero: bool = True
     texts: dict[str, str] = field(default_factory=dict)
-    """Digests of the config's texts from the environment, see `digests`."""
+    """Digests of the config's texts from the environment, see `config_and_digests`."""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

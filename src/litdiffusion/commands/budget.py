@@ -14,7 +14,7 @@ from litdiffusion.build import Experiment, Run
 from litdiffusion.commands.rehearsal import rehearsal
 from litdiffusion.config.identity import action_for
 from litdiffusion.config.make import nodes
-from litdiffusion.config.public import digests, plain_config
+from litdiffusion.config.public import config_and_digests
 from litdiffusion.config.settings import budget_seconds
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import read_record
@@ -148,7 +148,7 @@ def _steps_kept(cfg: DictConfig, run: Run) -> int | None:
     """The steps of the run that has begun with this budget; None if they must be measured."""
     if not cfg.resume:
         return None
-    action_for(run.dir, plain_config(cfg), digests(cfg))  # refuses another run before anything is measured
+    action_for(run.dir, *config_and_digests(cfg))  # refuses another run before anything is measured
     record = read_record(run.dir)
     if record is None or record.starts_afresh or record.config.get("budget") != cfg.budget:
         return None

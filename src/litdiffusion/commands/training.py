@@ -30,7 +30,7 @@ from litdiffusion.commands.stages import first_stage, with_autoencoder
 from litdiffusion.config.checks import check_disk
 from litdiffusion.config.identity import action_for
 from litdiffusion.config.keys import MEASURED
-from litdiffusion.config.public import digests, masked_command, plain_config
+from litdiffusion.config.public import config_and_digests, masked_command
 from litdiffusion.config.trainer import Quiet
 from litdiffusion.data.identity import Identity
 from litdiffusion.errors import Pruned, TrainingError
@@ -81,7 +81,7 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     cfg = with_budget(cfg, run)
     if cfg.dry_run:
         return _dry_run(cfg, run)
-    config, texts = plain_config(cfg), digests(cfg)
+    config, texts = config_and_digests(cfg)
     if action_for(run.dir, config, texts) == "complete":
         record = read_record(run.dir)
         report_complete(record, cfg.metric, run.dir)

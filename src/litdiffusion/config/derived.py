@@ -1,6 +1,7 @@
 """``derived``: values that one part declares for others, computed here for runs and for notebooks."""
 
 import contextlib
+import copy
 import io
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -47,7 +48,8 @@ def merged(
     """
     measured = measured or {}
     items = facts.training_reference(items_for_scale(facts.shape))
-    result = _with_derived(cfg, {"run_dir": str(run_dir), **of_scale(items), **measured})
+    result = copy.deepcopy(cfg)
+    _set(result, {"run_dir": str(run_dir), **of_scale(items), **measured})
     result, codec = made_codec(result)
     constants = codec.measured_on(items)
     scale = scale_of(codec.encode(items))
@@ -55,9 +57,9 @@ def merged(
     with open_dict(result):
         result.conditional = _told(values)
         result.data.update(getattr(facts, "found", {}))
-    result = _with_derived(result, values | of_metric(cfg, quality.rising if quality else ()))
+    _set(result, values | of_metric(cfg, quality.rising if quality else ()))
     schedule = make_a(NoiseSchedule, result.schedule, "schedule") if diffuses(result) else None
-    result = _with_derived(result, of_schedule(schedule))
+    _set(result, of_schedule(schedule))
     OmegaConf.set_readonly(result, True)
     return result, codec, scale, schedule
 
@@ -68,11 +70,11 @@ def _told(values: Mapping[str, Any]) -> bool | list[str]:
     return [*([CLASS] if classes else []), *names] if names else classes
 
 
-def _with_derived(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
-    """A copy of ``cfg`` with these values of ``derived``; a merge would first compute those that it replaces."""
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    plain["derived"] |= values
-    return OmegaConf.create(plain, flags={"struct": OmegaConf.is_struct(cfg)})
+def _set(cfg: DictConfig, values: Mapping[str, Any]) -> None:
+    """Sets these values of ``derived``, one by one: a merge would first compute those that it replaces."""
+    with open_dict(cfg):
+        for key, value in values.items():
+            cfg.derived[key] = value
 
 
 def of_scale(items: Tensor) -> dict[str, Any]:

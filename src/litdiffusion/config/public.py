@@ -24,15 +24,22 @@ def public(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: a secret under a key of `Use.PLAIN`.
     """
-    written = _Writer().section(cfg)
-    hidden = masked(written)
-    _refuse_masked(written, hidden, "")
-    return hidden
+    return _Writer().public(cfg)
 
 
 def plain_config(cfg: DictConfig) -> dict[str, Any]:
     """The composed config as `public` makes it, without ``derived``."""
-    return public(_without_derived(cfg))
+    return config_and_digests(cfg)[0]
+
+
+def config_and_digests(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, str]]:
+    """`plain_config`, and dotted key -> digest of its text from the environment, for keys that identify the run.
+
+    A secret has no digest. A digest has 16 bits: enough to notice another value, and too few to guess the value from.
+    """
+    writer = _Writer()
+    config = writer.public(_without_derived(cfg))
+    return config, {key: digest(key, text) for key, text in writer.texts.items() if decides(key, Use.RUN)}
 
 
 def _without_derived(cfg: DictConfig) -> DictConfig:
@@ -48,16 +55,6 @@ def _keep_derived(node: Any) -> Any:
     if isinstance(node, list):
         return [_keep_derived(value) for value in node]
     return node.replace("${", "\\${") if isinstance(node, str) and "${derived." in node else node
-
-
-def digests(cfg: DictConfig) -> dict[str, str]:
-    """Dotted key -> digest of its text from the environment, for keys that identify the run; not of secrets.
-
-    A digest has 16 bits: enough to notice another value, and too few to guess the value from.
-    """
-    writer = _Writer()
-    writer.section(_without_derived(cfg))
-    return {key: digest(key, text) for key, text in writer.texts.items() if decides(key, Use.RUN)}
 
 
 def digest(key: str, text: str) -> str:
@@ -99,9 +96,15 @@ class _Writer:
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
 
-    def section(self, node: DictConfig | ListConfig, path: str = "", secret: bool = False) -> Any:
-        """All values of a node, by the rule of `public`."""
-        raw = OmegaConf.to_container(node, resolve=False)
+    def public(self, cfg: DictConfig) -> dict[str, Any]:
+        """A config by the rule of the function `public`."""
+        written = self._section(cfg, OmegaConf.to_container(cfg, resolve=False), "", False)
+        hidden = masked(written)
+        _refuse_masked(written, hidden, "")
+        return hidden
+
+    def _section(self, node: DictConfig | ListConfig, raw: Any, path: str, secret: bool) -> Any:
+        """All values of a node, of which ``raw`` holds the unresolved ones."""
         if isinstance(raw, list):
             return [self._value(value, node, i, f"{path}.{i}", secret) for i, value in enumerate(raw)]
         if not isinstance(raw, dict):
@@ -114,7 +117,7 @@ class _Writer:
 
     def _value(self, raw: Any, parent: DictConfig | ListConfig, key: Any, path: str, secret: bool) -> Any:
         if isinstance(raw, dict | list):
-            return self.section(parent[key], path, secret)
+            return self._section(parent[key], raw, path, secret)
         if not isinstance(raw, str) or "${" not in raw:
             if secret and raw != "???":
                 remember(raw)
@@ -122,7 +125,7 @@ class _Writer:
         with reading() as names:
             value = parent[key]
         if OmegaConf.is_config(value) and not names:
-            return self.section(value, path, secret)
+            return self._section(value, OmegaConf.to_container(value, resolve=False), path, secret)
         plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         return self._from_environment(raw, plain, names, path, secret) if names else self._resolved(plain, secret)
 

@@ -12,7 +12,7 @@ from litdiffusion.config.composition import composed_again
 from litdiffusion.config.identity import changed_keys
 from litdiffusion.config.job_names import relevant_values
 from litdiffusion.config.keys import Use
-from litdiffusion.config.public import digests, plain_config
+from litdiffusion.config.public import config_and_digests, plain_config
 from litdiffusion.errors import UserError, first_line
 from litdiffusion.runs.record import RunRecord, read_record
 
@@ -39,7 +39,7 @@ def check_alike(cfg: DictConfig, folder: Path, overrides: tuple[str, ...]) -> No
     remedy = "restore the yaml, or take another sweep=NAME"
     try:
         again = composed_again(record.overrides)
-        texts, config = digests(again), plain_config(again)
+        config, texts = config_and_digests(again)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{name} of this sweep cannot be composed any more ({first_line(error)}); {remedy}") from error
     mine, own = plain_config(cfg), relevant_values(overrides)
