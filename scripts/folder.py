@@ -34,6 +34,7 @@ def measure(scratch: Path, arguments: argparse.Namespace) -> None:
     """Prints each number on a line of its own."""
     write_pictures(scratch / "pictures", arguments.count, arguments.size)
     common = {"image_size": arguments.size, "batch_size": arguments.batch, "seed": 0, "memory_limit_gb": 0}
+    common["val_size"] = min(2000, arguments.count // 10)
     data = ImageFolder(path=scratch / "pictures", cache=scratch / "cache", num_workers=0, **common)
     begin = time.perf_counter()
     data.load()

@@ -34,6 +34,14 @@ SHORTEST = {
         ],
         r"(?s)litdiffusion .*points per CPU second.*litdiffusion +wasserstein_over_floor",
     ),
+    "folder": (
+        ["--count", "30", "--size", "4", "--batch", "8"],
+        r"(?s)writing the file: .*second epoch .*memory at the end",
+    ),
+    "memory": (
+        ["--net", "unet", "--batch", "2", "--shape", "1", "8", "8", "--only-print"],
+        r"\| `unet` \| 2\.\d \| \d+ / \d+ \|",
+    ),
     "torture": (["--draws", "1", "--seed", "3"], r"1 draws: 1 equal, 0 explained, 0 failed"),
     "torture_configs": (["--cases", "2"], r"2 cases: .*; 0 failures"),
     "torture_sweep": (

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,8 @@ def _log_to_stderr() -> None:
 
 
 def _run(rank: int, processes: int, port: int, words: list[str], folder: Path, prepare: Prepare) -> int:
+    for inherited in [*weakref.finalize._registry]:
+        inherited.atexit = False  # what the parent made, such as temporary folders, is the parent's to remove
     os.chdir(folder)
     if processes > 1:
         _join(rank, processes, port)
