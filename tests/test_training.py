@@ -24,8 +24,8 @@ from litdiffusion.training.length import total_steps
 
 def test_overfits_eight_points(built):
     experiment = built(
-        "trainer.max_steps=700",
-        "trainer.val_check_interval=700",
+        "trainer.max_steps=1500",
+        "trainer.val_check_interval=1500",
         "schedule.steps=50",
         "data.batch_size=256",
         "optimizer.lr=5e-3",
