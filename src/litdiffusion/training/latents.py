@@ -73,8 +73,7 @@ def encoded_items(codec: Codec, items: Sliceable) -> Tensor:
     device = next((weight.device for weight in codec.parameters()), torch.device("cpu"))
     parts = []
     with torch.autocast(device.type, enabled=False):
-        for index in tqdm(
-            torch.arange(len(items)).split(CHUNKS.get(device.type, CHUNK)), desc="encoding", leave=False, disable=None
-        ):
+        chunks = torch.arange(len(items)).split(CHUNKS.get(device.type, CHUNK))
+        for index in tqdm(chunks, desc="encoding", leave=False, disable=None):
             parts.append(codec.encode(bytes_to_floats(items.index_select(0, index)).to(device)).float().cpu())
     return torch.cat(parts)
