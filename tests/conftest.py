@@ -92,7 +92,7 @@ def composed(*overrides: str, config_name: str = "train") -> DictConfig:
 
 @cache
 def _composed_once(overrides: tuple[str, ...], config_name: str) -> DictConfig:
-    """Values are set by Hydra's own rules in a copy of what the groups alone compose to, which takes a tenth of the time."""
+    """Sets values by Hydra's own rules in a copy of what the groups alone compose to: a tenth of the time."""
     values = tuple(word for word in overrides if (key := VALUE.match(word)) and not (CONF / key[1]).is_dir())
     if not values:
         with initialize_config_dir(str(CONF), version_base="1.3"):
