@@ -1,5 +1,7 @@
 """Sequences (C, L): the 1-D U-Net, the profiles of terrain, and the pictures that show them as curves."""
 
+import math
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -8,9 +10,12 @@ import torch
 from matplotlib.cbook import get_sample_data
 from test_dit import stirred
 from torch.nn.functional import pad
+from torch.utils.data import DataLoader
 
-from litdiffusion.data import Profiles
+from litdiffusion.data import Profiles, facts_of
 from litdiffusion.errors import UserError
+from litdiffusion.measure.quality import VectorQuality
+from litdiffusion.measure.quality.spectra import spectrum_estimates
 from litdiffusion.nets import UNet1d
 from litdiffusion.plots import comparison_picture, forward_picture, trajectory_gif, trajectory_picture
 
@@ -134,8 +139,45 @@ def test_sequences_are_shown_as_curves():
         assert trajectory_gif([state, state], "ab", reference).startswith(b"GIF")
 
 
+def smooth(n: int, seed: int) -> torch.Tensor:
+    """Sequences (n, 2, 6) of two channels with an uneven spectrum."""
+    return torch.randn(n, 2, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).cumsum(-1)
+
+
+def measured(x: torch.Tensor, samples: torch.Tensor) -> dict[str, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is read
+        facts = facts_of(DataLoader(x, batch_size=50))
+    values = VectorQuality().attach(facts).measure(samples)
+    return {name: estimate.value for name, estimate in values.items()}
+
+
+def test_the_distances_of_sequences_are_those_of_all_their_values():
+    data, samples = smooth(100, 0).float(), 2 * smooth(60, 1).float()
+    found, flat = measured(data, samples), measured(data.flatten(1), samples.flatten(1))
+    assert found.keys() - flat.keys() == {"spectrum_error"}
+    assert flat == {name: value for name, value in found.items() if name in flat}
+
+
+def test_the_error_of_a_spectrum_in_closed_form():
+    data = smooth(500, 0)
+    error = spectrum_estimates(3 * data, data)["spectrum_error"]
+    assert error.value == pytest.approx(2 * math.log(3), rel=1e-12)
+    assert spectrum_estimates(data + 5, data + 5)["spectrum_error"].value == 0
+    fresh = [spectrum_estimates(smooth(500, k), smooth(50_000, 99))["spectrum_error"].value for k in range(1, 21)]
+    assert sum(fresh) / 20 == pytest.approx(
+        500**-0.5, rel=0.35
+    )  # the powers of normals, and more at the last frequency
+    noisy = data + 0.5 * torch.randn(data.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    assert spectrum_estimates(noisy, data)["spectrum_error"].value > 4 * max(fresh)
+
+
 def test_a_run_on_sequences_draws_its_pictures(trained):
-    small = ["model.channels=[8]", "model.blocks=1", "schedule.steps=25", "callbacks.trajectory.shown=3"]
-    folder = trained("data=profiles", "model=unet1d", "data.batch_size=8", "data.val_size=22", *small)
+    small = ["model.channels=[8]", "model.blocks=1", "schedule.steps=25", "callbacks.final_samples.points=30"]
+    folder = trained(
+        "data=profiles", "model=unet1d", "data.stride=200", "data.batch_size=8", "data.val_size=22", *small
+    )
+    header = (folder / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"samples/wasserstein_over_floor", "samples/spectrum_error"} <= set(header)
     names = {path.name for path in (folder / "pictures").iterdir()}
     assert names == {"forward_process.png", "samples.png", "trajectory.gif", "trajectory_step_000004.png"}

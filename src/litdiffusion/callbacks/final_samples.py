@@ -28,26 +28,26 @@ from litdiffusion.training.class_labels import class_captions, classes_in_turn, 
 from litdiffusion.training.evaluation import check_weights
 
 POINTS, FEW_POINTS = 10_000, 2_000
-"""The default numbers of vectors in a set: after a run, and after one of fewer than `SHORT` steps."""
+"""Default numbers of vectors in a set: after a run, and after one of fewer than `SHORT` steps, or of sequences."""
 SHORT = 100
 """Number of steps below which a net has learned too little for its samples to be judged."""
 
 
 class FinalSamples(L.Callback):
-    """Draws samples when training ends: a grid of images, or vectors beside data and classical density estimates.
+    """Draws samples when training ends: a grid of images, or vectors or sequences beside data and density estimates.
 
-    Vectors are also measured, as ``samples/<name>`` in the log and in the run's summary (see `Quality`). Samples that
-    end at a noise level (Langevin) are compared with data noised to that level. A conditional model draws images of all
-    classes in turn, and vectors with the class frequencies of the training items; continuous conditions are those of
-    random training items.
+    Vectors and sequences are also measured, as ``samples/<name>`` in the log and in the run's summary (see `Quality`).
+    Samples that end at a noise level (Langevin) are compared with data noised to that level. A conditional model draws
+    images of all classes in turn, and vectors with the class frequencies of the training items; continuous conditions
+    are those of random training items.
 
     Args:
         run_dir: the run's folder.
-        quality: the metrics of vectors; None: no metrics.
-        images: number of images, or of sequences.
-        points: number of vectors in a set. None: 10 000; or 2000, and no classical density estimates, if the run has
-            fewer than 100 steps, which the line in the terminal says.
-        sets: number of independent sets of vectors to draw and measure; they give the spread.
+        quality: the metrics of vectors and sequences; None: no metrics.
+        images: number of images, or of sequences without metrics.
+        points: number of vectors or sequences in a set. None: 10 000 vectors, 2000 sequences. If the run has fewer than
+            100 steps, 2000 and no classical density estimates, which the line in the terminal says.
+        sets: number of independent sets of vectors or sequences to draw and measure; they give the spread.
         steps: largest number of network calls per sample; None: the sampler's own number.
         weights: "ema" or "raw".
         seed: seed of the noise.
@@ -82,13 +82,12 @@ class FinalSamples(L.Callback):
         if not trainer.is_global_zero:
             return
         with pl_module.clock("samples"):
-            dims = len(pl_module.shape)
-            draw = {1: self._comparison, 2: self._sequences}.get(dims, self._image_grid)
+            draw = self._image_grid if len(pl_module.shape) == 3 else self._comparison
             picture = draw(trainer, pl_module)
             save_picture(trainer, self.run_dir, "samples", picture, "samples.png")
 
     def summary(self) -> str:
-        """One line for the end of a run: the measured distances of vectors; empty for images."""
+        """One line for the end of a run: the measured distances; empty for images."""
         return self._summary
 
     def _image_grid(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
@@ -97,19 +96,19 @@ class FinalSamples(L.Callback):
         captions = class_captions(classes_in_turn(len(samples), module.num_classes), module.class_names)
         return image_grid(samples, grid_columns(len(samples), module.num_classes), display_range(facts), captions)
 
-    def _sequences(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
-        facts = facts_for(self, trainer)
-        end = self._final_state(module, self.images, None, facts)
-        return comparison_picture({"data": facts.reference(self.images), "samples": end.x})
+    def _default_points(self, module: DiffusionModule, short: bool) -> int:
+        if len(module.shape) == 1:
+            return FEW_POINTS if short else POINTS
+        return FEW_POINTS if self.quality is not None else self.images
 
     def _comparison(self, trainer: L.Trainer, module: DiffusionModule) -> Image:
         short = self.points is None and trainer.global_step < SHORT
-        facts, points = facts_for(self, trainer), self.points or (FEW_POINTS if short else POINTS)
+        facts, points = facts_for(self, trainer), self.points or self._default_points(module, short)
         class_label = told_as_in_data(module, facts, points * self.sets, self.seed)
         end = self._final_state(module, points * self.sets, class_label, facts)
         first = end.x[:points]
         name, quality = target_name(end), self.quality
-        finite = end.x.isfinite().all(1)
+        finite = end.x.isfinite().flatten(1).all(1)
         if quality is None or not finite.all():
             self._summary = "" if finite.all() else f"samples: {finite.sum()} of {len(finite)} are finite, not measured"
             return comparison_picture({"data": facts.reference(points), "samples": first})
@@ -152,7 +151,9 @@ class FinalSamples(L.Callback):
         if self.origin_radius is None:
             return {}
         names = ("samples/share_near_origin", "samples/data_share_near_origin")
-        return {name: share_within(x, self.origin_radius) for name, x in zip(names, (samples, data), strict=True)}
+        return {
+            name: share_within(x.flatten(1), self.origin_radius) for name, x in zip(names, (samples, data), strict=True)
+        }
 
     def _near_origin_line(self, near: dict[str, float], name: str) -> str:
         if not near:

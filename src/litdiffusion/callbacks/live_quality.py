@@ -35,7 +35,7 @@ class LiveQuality(L.Callback):
 
     Args:
         quality: the metrics; None: no metrics.
-        samples: number of samples, at least 20; null: 2000 points or 256 images.
+        samples: number of samples, at least 20; null: 2000 points, or 256 images or sequences.
         steps: largest number of network calls per sample.
         weights: "ema" or "raw".
         max_share: largest share of the run's time; a measurement that would exceed it is left out, except the first.

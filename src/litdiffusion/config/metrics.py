@@ -36,8 +36,8 @@ def check_metric(cfg: DictConfig, quality: Quality | None) -> None:
     """Refuses a ``metric`` that this run will not measure."""
     callbacks, names = nodes(cfg, "callbacks"), quality.names if quality else ()
     live = [f"quality/{name}" for name in names if "live_quality" in callbacks]
-    vectors = quality is not None and len(quality.data.shape) == 1
-    final = [f"samples/{name}" for name in names if vectors and "final_samples" in callbacks]
+    images = quality is None or len(quality.data.shape) == 3
+    final = [f"samples/{name}" for name in names if not images and "final_samples" in callbacks]
     known = [*METRICS, *live, *final]
     if cfg.metric not in known:
         raise UserError(f"metric must be one of {', '.join(known)}, got {cfg.metric!r}")

@@ -29,8 +29,8 @@ from litdiffusion.reports.subjects import NamedSampler, Subject, as_list, check_
 from litdiffusion.reports.table import Row, text_table, write_csv
 from litdiffusion.runs.files import write_picture
 
-SAMPLES = {1: 10_000, 3: 1000}
-"""Number of dimensions of one sample -> default number of samples; images cost more than points."""
+SAMPLES = {1: 10_000, 2: 2000, 3: 1000}
+"""Number of dimensions of one sample -> default number of samples; images and sequences cost more than points."""
 PLAIN = {"ema": "plain average", "raw": "raw weights"}
 LEADING = ("checkpoint", "weights", "sampler", "calls", "guidance", "seconds")
 SHARES = ("precision", "recall", "class_accuracy")

@@ -29,7 +29,7 @@ class Quality(ABC):
     """The names of the numbers that exist for every data set of this kind."""
     rising: ClassVar[frozenset[str]] = frozenset()
     """The names of numbers for which larger is better."""
-    live: ClassVar[int]
+    live: int
     """The number of samples for a measurement during training."""
 
     codec: Codec

@@ -1,5 +1,6 @@
-"""The quality of vector samples: distances from fresh data, with a noise floor and classical baselines."""
+"""The quality of vectors and sequences: distances from fresh data, with a noise floor and classical baselines."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -30,6 +31,7 @@ from litdiffusion.measure.distances import (
 )
 from litdiffusion.measure.quality.base import Measured, Quality
 from litdiffusion.measure.quality.modes import mode_estimates
+from litdiffusion.measure.quality.spectra import spectrum_estimates
 
 T = TypeVar("T")
 
@@ -37,6 +39,8 @@ FRESH = 8
 """The number of independent data draws for each comparison."""
 FLOOR_PAIRS = 30
 """The number of pairs of data draws for the noise floor; a third of it for distances of O(n²) cost."""
+LIVE = {1: 2000, 2: 256}
+"""Number of dimensions of an item -> number of samples for a measurement during training: a sequence costs more."""
 PAIRWISE_POINTS = 2000
 """The largest n for distances of O(n²) cost."""
 RIVALS = {"kernel density": kernel_density_samples, "gaussian mixture": gaussian_mixture_samples}
@@ -46,6 +50,9 @@ _VERSION = 1
 
 class VectorQuality(Quality):
     """Distances between samples and fresh data, in units of the data, and as multiples of their noise floor.
+
+    A sequence (C, L) counts as the vector of its C · L values, and has ``spectrum_error`` too: these distances hardly
+    see its details.
 
     ``name`` is the mean distance over pairs of a set of n samples and a fresh data draw of n points.
     ``name_over_floor`` is its ratio to the noise floor, the mean distance of two data draws: 1 for a perfect sampler.
@@ -68,7 +75,6 @@ class VectorQuality(Quality):
 
     headline = "wasserstein_over_floor"
     title = "Wasserstein distance"
-    live = 2000
 
     def __init__(self, distances: Sequence[str] = ("wasserstein", "energy", "mmd"), cache: str | Path | None = None):
         super().__init__()
@@ -84,8 +90,12 @@ class VectorQuality(Quality):
         self._kept: dict[tuple, Any] = {}
 
     def attach(self, data: DataModule) -> "VectorQuality":
-        if len(data.shape) != 1:
-            raise UserError(f"metrics=vectors measures points, but items of {data.name} have shape {tuple(data.shape)}")
+        if len(data.shape) > 2:
+            shape = tuple(data.shape)
+            raise UserError(
+                f"metrics=vectors measures points and sequences, but items of {data.name} have shape {shape}"
+            )
+        self.live = LIVE[len(data.shape)]
         self._kept.clear()
         super().attach(data)
         return self
@@ -93,11 +103,11 @@ class VectorQuality(Quality):
     def measure(
         self, samples: Tensor, n: int | None = None, level: Level = CLEAN, class_labels: Tensor | None = None
     ) -> Measured:
-        samples = samples.detach().cpu()
+        samples = samples.detach().cpu().flatten(1)
         n = min(n or len(samples), len(samples))
         sets = samples[: len(samples) // n * n].split(n)
         tables = {name: self._against_data(name, sets, level) for name in self.distances}
-        return self._estimates(tables, n, level) | mode_estimates(samples, self.data)
+        return self._estimates(tables, n, level) | self._further(samples, level)
 
     def rivals(self, n: int, level: Level = CLEAN, baselines: bool = True) -> dict[str, Measured]:
         names = RIVALS if baselines else ()
@@ -105,9 +115,11 @@ class VectorQuality(Quality):
         return {"data": self._floors(n, level), **rows}
 
     def rival_samples(self, n: int, level: Level = CLEAN, baselines: bool = True) -> dict[str, Tensor]:
-        """n points (n, d) of fresh data, and of each baseline, fitted to the training data."""
-        names = RIVALS if baselines else ()
-        return {"data": self.fresh(n, 1000, level), **{name: self._rival(name, n, level)["set"] for name in names}}
+        """n items (n, ...) of fresh data, and of each baseline, fitted to the training data."""
+        sets = {name: self._rival(name, n, level)["set"] for name in (RIVALS if baselines else ())}
+        return {
+            name: x.unflatten(1, self.data.shape) for name, x in {"data": self.fresh(n, 1000, level), **sets}.items()
+        }
 
     def legend(self) -> str:
         return (
@@ -119,11 +131,11 @@ class VectorQuality(Quality):
         """n data points (n, d): fresh draws where the data have a law, else training points drawn with replacement."""
         data = self.data
         if hasattr(data, "draw"):
-            return self._noised(data.draw(n, fold_seed(seed, "fresh", n)), level, seed)
+            return self._noised(data.draw(n, fold_seed(seed, "fresh", n)), level, seed).flatten(1)
         whole = data.training_reference(self._size())
         # Without replacement two draws of the whole set would be equal, with distance 0.
         chosen = torch.randint(len(whole), (n,), generator=torch.Generator().manual_seed(fold_seed(seed, "fresh", n)))
-        return self._noised(whole[chosen], level, seed)
+        return self._noised(whole[chosen], level, seed).flatten(1)
 
     def _noised(self, x: Tensor, level: Level, seed: int) -> Tensor:
         if level.is_clean:
@@ -132,11 +144,12 @@ class VectorQuality(Quality):
         return self.codec.decode(diffuse(x_0, noise(x_0), level))
 
     def _distance(self, name: str) -> StagedDistance:
+        dims = math.prod(self.data.shape)
         if name == "wasserstein":
-            return distance_for(self.data.shape[0])
+            return distance_for(dims)
         if name == "energy":
-            return PairDistance(energy_distance) if self.data.shape[0] == 1 else energy_kernel()
-        reference = self.data.training_reference(PAIRWISE_POINTS).double()
+            return PairDistance(energy_distance) if dims == 1 else energy_kernel()
+        reference = self.data.training_reference(PAIRWISE_POINTS).double().flatten(1)
         return gaussian_kernels(reference.std(dim=0, correction=0).mean().item() or 1.0)
 
     def _fresh_draws(self, n: int, level: Level) -> list[Tensor]:
@@ -163,13 +176,13 @@ class VectorQuality(Quality):
 
     def _rival_row(self, name: str, n: int, level: Level) -> Measured:
         rival = self._rival(name, n, level)
-        return self._estimates(rival, n, level) | mode_estimates(rival["set"], self.data)
+        return self._estimates(rival, n, level) | self._further(rival["set"], level)
 
     def _rival(self, name: str, n: int, level: Level) -> dict[str, Tensor]:
         """A baseline's ``set`` of n points (n, d), and its table of each distance."""
 
         def computed() -> dict[str, Tensor]:
-            train = self._noised(self.data.training_reference(self._size()), level, -1)
+            train = self._noised(self.data.training_reference(self._size()), level, -1).flatten(1)
             drawn = RIVALS[name](train, n, 0)
             return {"set": drawn} | {key: self._against_data(key, [drawn], level) for key in self.distances}
 
@@ -179,7 +192,14 @@ class VectorQuality(Quality):
     def _floors(self, n: int, level: Level) -> Measured:
         floors = {name: self._floor(name, n, level) for name in self.distances}
         ratios = {f"{name}_over_floor": floor.over(floor.value) for name, floor in floors.items()}
-        return floors | ratios | mode_estimates(self.fresh(n, 1000, level), self.data)
+        return floors | ratios | self._further(self.fresh(n, 1000, level), level)
+
+    def _further(self, samples: Tensor, level: Level) -> dict[str, Estimate]:
+        """The weights of modes, or the error of the spectrum, of samples (n, d)."""
+        if len(self.data.shape) == 1:
+            return mode_estimates(samples, self.data)
+        train = self._noised(self.data.training_reference(self._size()), level, -1)
+        return spectrum_estimates(samples.unflatten(1, self.data.shape), train)
 
     def _floor(self, name: str, n: int, level: Level) -> Estimate:
         distance, n = self._distance(name), _affordable(name, n)
