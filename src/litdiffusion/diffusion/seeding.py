@@ -45,6 +45,7 @@ STREAMS = {
     "mixture_draws": "samples of the fitted mixture",
     "mixture_order": "order of these samples",
     "class_error": "histograms behind the spread of errors of classes and modes",
+    "spectrum": "resampled sequences behind the spread of a spectrum's error",
     "subsets": "subsets of the kernel distance",
     "weights": "initial weights of the metrics' classifier",
     "shifts": "shifts of its training images",

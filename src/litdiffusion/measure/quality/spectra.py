@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.measure.distances import Estimate
 
 RESAMPLED = 20
@@ -20,7 +21,7 @@ def spectrum_estimates(samples: Tensor, data: Tensor) -> dict[str, Estimate]:
     powers, n = _powers(samples), len(samples)
     expected = _powers(data).mean(0)
     error = _error(powers.mean(0), expected)
-    chosen = torch.randint(n, (RESAMPLED, n), generator=torch.Generator().manual_seed(0))
+    chosen = torch.randint(n, (RESAMPLED, n), generator=torch.Generator().manual_seed(fold_seed(0, "spectrum")))
     drawn = torch.stack([_error(powers[rows].mean(0), expected) for rows in chosen])
     return {"spectrum_error": Estimate(error.item(), drawn.std().item(), n)}
 
