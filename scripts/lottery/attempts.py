@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import logging
+import multiprocessing.util
 import os
 import runpy
 import select
@@ -156,8 +157,7 @@ def _log_to_stderr() -> None:
 
 
 def _run(rank: int, processes: int, port: int, words: list[str], folder: Path, prepare: Prepare) -> int:
-    for inherited in [*weakref.finalize._registry]:
-        inherited.atexit = False  # what the parent made, such as temporary folders, is the parent's to remove
+    _leave_to_parent()
     os.chdir(folder)
     if processes > 1:
         _join(rank, processes, port)
@@ -168,6 +168,14 @@ def _run(rank: int, processes: int, port: int, words: list[str], folder: Path, p
     sys.stdout.flush()
     sys.stderr.flush()
     return status
+
+
+def _leave_to_parent() -> None:
+    """Forgets what the parent process would clean up at its end, such as its temporary folders."""
+    atexit._clear()
+    atexit.register(multiprocessing.util._exit_function)
+    for inherited in [*weakref.finalize._registry]:
+        inherited.atexit = False
 
 
 def _exit_status() -> int:
