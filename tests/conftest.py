@@ -25,6 +25,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.commands.training import train
+from litdiffusion.data import Digits
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -39,6 +40,14 @@ TINY = [
     "lr_schedule.warmup_steps=0",
 ]
 FEW_STATES = ["callbacks.trajectory.shown=3"]  # matplotlib draws each state on a sheet and in a frame
+SMALL_JOB = [
+    *TINY,
+    "callbacks=none",
+    "logger=none",
+    "data.size=600",
+    "trainer.enable_progress_bar=false",
+    "schedule.steps=50",
+]
 UNDRAWN = [f"callbacks.{name}=null" for name in ("trajectory", "field", "forward_process", "final_samples")]
 VALUE = re.compile(r"(?!hydra)([\w.]+)=")
 """An override that may set a value: not one that adds or deletes, and none of Hydra's."""
@@ -73,6 +82,14 @@ def _parsed(text: str) -> DictConfig | ListConfig:
 def measured_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which all tests keep what metrics compute of data."""
     return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    """The loaded digits of scikit-learn."""
+    data = Digits(batch_size=64, seed=0)
+    data.load()
+    return data
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from conftest import CONF, QUIET, TINY, composed
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 from parts import NETS, words_for_net
+from resuming import whole_and_resumed
 from torch import nn
 
 from litdiffusion.build import Run, build
@@ -88,18 +88,7 @@ def test_a_run_resumes_bit_for_bit_and_its_export_draws_the_same(name, tmp_path)
     if name.startswith("diffusers"):
         pytest.importorskip("diffusers", reason="nets of another package")
     words = [*TINY, *QUIET, *words_for_net(name), "trainer.max_steps=2", "trainer.limit_val_batches=0", "metrics=none"]
-
-    def run(ckpt_path: str | None = None) -> dict[str, torch.Tensor]:
-        experiment = build(composed(*words), Run(tmp_path / ("resumed" if ckpt_path else "whole")))
-        saver = {"every_n_train_steps": 1, "save_top_k": -1, "auto_insert_metric_name": False}
-        experiment.trainer.callbacks.append(ModelCheckpoint(tmp_path, "step_{step}", **saver))
-        experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=ckpt_path, weights_only=True)
-        return experiment.module.state_dict()
-
-    whole = run()
-    torch.manual_seed(99)  # whatever state the process is in must not matter
-    resumed = run(str(tmp_path / "step_1.ckpt"))
-    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    whole_and_resumed(words, 1, tmp_path)
     folder = export(tmp_path / "step_2.ckpt", tmp_path / "exported")
     ours, theirs = (Pretrained(path).sample(n=2, seed=3) for path in (folder, tmp_path / "step_2.ckpt"))
     assert torch.equal(ours, theirs)

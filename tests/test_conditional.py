@@ -9,8 +9,8 @@ import pytest
 import torch
 from analytic import double, gaussian
 from conftest import QUIET, TINY, TINY_UNET, composed
-from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import open_dict
+from resuming import whole_and_resumed
 from test_cli import one_error
 from torch import nn
 
@@ -232,20 +232,7 @@ def test_an_unconditional_run_is_told_nothing_and_draws_no_more_numbers(fitted, 
 
 def test_a_conditional_run_resumes_bit_for_bit(tmp_path):
     overrides = [*QUIETER, *MODES, "data.batch_size=500", "trainer.max_steps=9", "trainer.val_check_interval=3"]
-
-    def run(ckpt_path: str | None = None):
-        experiment = build(composed(*overrides), Run(tmp_path / ("resumed" if ckpt_path else "whole")))
-        saver = ModelCheckpoint(
-            tmp_path, "step_{step}", every_n_train_steps=5, save_top_k=-1, auto_insert_metric_name=False
-        )
-        experiment.trainer.callbacks.append(saver)
-        experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=ckpt_path, weights_only=True)
-        return experiment.module.state_dict()
-
-    whole = run()
-    torch.manual_seed(99)  # whatever state the process is in must not matter
-    resumed = run(str(tmp_path / "step_5.ckpt"))
-    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    whole_and_resumed(overrides, 5, tmp_path)
 
 
 @pytest.fixture(scope="module")

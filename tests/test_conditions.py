@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUIET, TINY, TINY_UNET, composed
-from lightning.pytorch.callbacks import ModelCheckpoint
+from resuming import whole_and_resumed
 from tables import write_csv
 from test_cli import one_error
 from torch.utils.data import DataLoader
 
-from litdiffusion.build import Run, build
+from litdiffusion.build import Run
 from litdiffusion.commands.training import train
 from litdiffusion.data import DataModule, Digits, Spiral, TableData, as_batch, facts_of
 from litdiffusion.data.batch import Batch
@@ -259,18 +259,7 @@ def test_a_share_of_items_loses_all_and_with_several_also_single_values():
 def test_a_run_with_conditions_resumes_bit_for_bit(tmp_path):
     overrides = [*TINY, *QUIET, *ANGLE, "trainer.enable_progress_bar=false"]
     overrides += ["trainer.enable_checkpointing=true", "trainer.max_steps=9", "trainer.val_check_interval=3"]
-
-    def run(ckpt_path: str | None = None):
-        experiment = build(composed(*overrides), Run(tmp_path / ("resumed" if ckpt_path else "whole")))
-        named = {"every_n_train_steps": 5, "save_top_k": -1, "auto_insert_metric_name": False}
-        experiment.trainer.callbacks.append(ModelCheckpoint(tmp_path, "step_{step}", **named))
-        experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=ckpt_path, weights_only=True)
-        return experiment.module.state_dict()
-
-    whole = run()
-    torch.manual_seed(99)  # whatever state the process is in must not matter
-    resumed = run(str(tmp_path / "step_5.ckpt"))
-    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    whole_and_resumed(overrides, 5, tmp_path)
 
 
 def test_the_run_shows_samples_while_its_condition_is_swept(trained):

@@ -33,13 +33,6 @@ FACTS = {"shape": (1, 8, 8), "num_classes": 10}
 
 
 @pytest.fixture(scope="module")
-def digits() -> Digits:
-    data = Digits(batch_size=64, seed=0)
-    data.load()
-    return data
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, digits: Digits) -> Path:
     """A cache with one classifier of the digits in it."""
     cache = tmp_path_factory.mktemp("cache")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from litdiffusion.codecs import Standardise
-from litdiffusion.data import Digits, GaussianMixture, Moons, Spiral
+from litdiffusion.data import GaussianMixture, Moons, Spiral
 from litdiffusion.data.base import DataModule
 from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.levels import CLEAN, Level
@@ -246,13 +246,6 @@ def test_numbers_are_the_means_of_the_distances_of_pairs(tmp_path):
 def test_unknown_and_missing_distances_are_refused(distances, word):
     with pytest.raises(UserError, match=word):
         VectorQuality(distances)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Digits:
-    data = Digits(batch_size=64, seed=0)
-    data.load()
-    return data
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import SMALL_JOB
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 pytest.importorskip("optuna", reason="needs the optuna extra")
@@ -16,14 +16,6 @@ from litdiffusion.errors import UserError
 from litdiffusion.runs.record import RunRecord, read_record, write_record
 from litdiffusion.sweeps import search
 
-SMALL = [
-    *TINY,
-    "callbacks=none",
-    "logger=none",
-    "data.size=600",
-    "trainer.enable_progress_bar=false",
-    "schedule.steps=50",
-]
 TPE = {"_target_": "optuna.samplers.TPESampler", "seed": 0}
 RATES = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
 
@@ -83,7 +75,7 @@ def test_trials_end_as_their_jobs_did_and_those_of_a_killed_command_come_first(t
 
 
 def test_a_search_is_continued_to_its_total(command, tmp_path):
-    line = ["train.py", "-m", "sweep=s", "hydra/sweeper=optuna", RATES, *SMALL]
+    line = ["train.py", "-m", "sweep=s", "hydra/sweeper=optuna", RATES, *SMALL_JOB]
     status, out, err = command(*line, "hydra.sweeper.n_trials=2")
     assert status == 0, err
     assert "2 of 2 jobs done" in out
@@ -105,7 +97,7 @@ def test_a_hopeless_trial_is_given_up(command, tmp_path):
         "+hydra.sweeper.pruner.upper=0.01",  # no loss is below it
         "~hydra.sweeper.pruner.n_startup_trials",
     ]
-    small = [word for word in SMALL if not word.startswith("trainer.val_check")]
+    small = [word for word in SMALL_JOB if not word.startswith("trainer.val_check")]
     line = ["train.py", "-m", "sweep=s", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", RATES, *pruner, *small]
     status, out, err = command(*line, "trainer.val_check_interval=2")
     assert status == 0, err
@@ -128,7 +120,7 @@ def test_a_hopeless_trial_is_given_up(command, tmp_path):
     ],
 )
 def test_a_bad_search_ends_in_one_line(words, message, command, tmp_path):
-    status, _, err = command("train.py", "-m", "hydra/sweeper=optuna", *SMALL, *words)
+    status, _, err = command("train.py", "-m", "hydra/sweeper=optuna", *SMALL_JOB, *words)
     assert (status, err.count("\n")) == (2, 1)
     assert message in err
     assert not list(tmp_path.rglob("optuna.db"))

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import SMALL_JOB
 from PIL import Image
 
 from litdiffusion.errors import UserError
@@ -16,14 +16,6 @@ from litdiffusion.sweeps import job_name, sweep_folder
 from litdiffusion.sweeps.comparison import compare, text, write_files
 from litdiffusion.training import DiffusionModule
 
-SMALL = [
-    *TINY,
-    "callbacks=none",
-    "logger=none",
-    "data.size=600",
-    "trainer.enable_progress_bar=false",
-    "schedule.steps=50",
-]
 LAST = ["+callbacks.last._target_=litdiffusion.callbacks.LastCheckpoint", "+callbacks.last.every_n_steps=2"]
 
 
@@ -65,7 +57,7 @@ def test_a_sweeps_name_names_a_folder(name):
 
 
 def test_a_sweep_keeps_failures_skips_what_is_done_and_takes_new_values(command, tmp_path):
-    line = ("train.py", "-m", "sweep=my", "retries=1", *SMALL)
+    line = ("train.py", "-m", "sweep=my", "retries=1", *SMALL_JOB)
     status, out, err = command(*line, "optimizer.lr=1e-3,1e30")
     assert status == 1
     assert "Traceback" not in err
@@ -96,7 +88,7 @@ def test_a_sweep_keeps_failures_skips_what_is_done_and_takes_new_values(command,
 
 
 def test_an_interrupted_sweep_ends_like_one_that_was_not(command, tmp_path, monkeypatch):
-    line = ["train.py", "-m", "seed=1,2", *SMALL, *LAST]
+    line = ["train.py", "-m", "seed=1,2", *SMALL_JOB, *LAST]
     assert command(*line, "sweep=whole")[0] == 0
 
     with monkeypatch.context() as patch:
@@ -158,7 +150,7 @@ def experiment(folder: Path, name: str, lr: float, steps: int = 4) -> None:
 
 
 def test_a_new_job_of_other_yamls_joins_no_sweep_in_silence(command, tmp_path):
-    own = [word for word in SMALL if not word.startswith("trainer.max_steps")]
+    own = [word for word in SMALL_JOB if not word.startswith("trainer.max_steps")]
     line = ["train.py", "--config-dir", str(tmp_path / "own"), "-m", "sweep=s", *own]
     experiment(tmp_path, "a", 1e-3)
     experiment(tmp_path, "b", 1e-3)
@@ -186,8 +178,8 @@ def test_a_new_job_of_other_yamls_joins_no_sweep_in_silence(command, tmp_path):
 
 
 def test_a_job_by_itself_shares_the_sweeps_folder(command, tmp_path):
-    assert command("train.py", "sweep=one", "seed=3", *SMALL)[0] == 0
-    status, out, _ = command("train.py", "-m", "sweep=one", "seed=3", *SMALL)
+    assert command("train.py", "sweep=one", "seed=3", *SMALL_JOB)[0] == 0
+    status, out, _ = command("train.py", "-m", "sweep=one", "seed=3", *SMALL_JOB)
     assert status == 0
     assert "complete" in out
     assert records(tmp_path / "outputs/sweeps/one")["seed=3"].attempts == 1
@@ -203,7 +195,7 @@ def test_a_job_by_itself_shares_the_sweeps_folder(command, tmp_path):
     ],
 )
 def test_bad_sweeps_end_without_a_traceback(words, message, command):
-    status, _, err = command("train.py", "-m", "seed=1", *SMALL, *words)
+    status, _, err = command("train.py", "-m", "seed=1", *SMALL_JOB, *words)
     assert status == 2
     assert message in err
     assert "Traceback" not in err
@@ -257,7 +249,7 @@ def test_a_damaged_record_costs_one_row_of_the_table(tmp_path):
 
 
 def test_a_damaged_record_stops_no_other_job(tmp_path, command):
-    line = ("train.py", "-m", "sweep=my", *SMALL)
+    line = ("train.py", "-m", "sweep=my", *SMALL_JOB)
     assert command(*line, "seed=1")[0] == 0
     (damaged,) = (tmp_path / "outputs/sweeps/my").glob("*/run.json")
     damaged.write_text("[]")
@@ -281,12 +273,12 @@ def test_the_table_as_a_command(tmp_path, command):
 
 
 def launched(command, launcher: str, folder: Path) -> None:
-    status, _, err = command("train.py", "-m", "seed=1,2", "sweep=s", f"hydra/launcher={launcher}", *SMALL)
+    status, _, err = command("train.py", "-m", "seed=1,2", "sweep=s", f"hydra/launcher={launcher}", *SMALL_JOB)
     assert status == 0, err
     found = records(folder / "outputs/sweeps/s")
     assert {key: record.status for key, record in found.items()} == {"seed=1": "complete", "seed=2": "complete"}
     before = {path: path.read_bytes() for path in folder.rglob("run.json")}
-    assert command("train.py", "-m", "seed=1", "sweep=s", *SMALL)[0] == 0  # whoever launched them, they are done
+    assert command("train.py", "-m", "seed=1", "sweep=s", *SMALL_JOB)[0] == 0  # whoever launched them, they are done
     assert {path: json.loads(path.read_bytes()) for path in before} == {k: json.loads(v) for k, v in before.items()}
 
 

@@ -7,7 +7,7 @@ import lightning as L
 import pytest
 import torch
 from conftest import QUIET, TINY, TINY_UNET, UNDRAWN, composed
-from lightning.pytorch.callbacks import ModelCheckpoint
+from resuming import whole_and_resumed
 
 from litdiffusion.build import Run, build
 from litdiffusion.callbacks.pictures import states_of
@@ -51,22 +51,8 @@ RESUMED = {
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(options, tmp_path):
     overrides = [*TINY, "callbacks=none", "logger=none", "trainer.enable_progress_bar=false", "trainer.max_steps=12"]
     overrides += ["trainer.val_check_interval=3", *options]
-
-    def run(ckpt_path: str | None = None):
-        experiment = build(composed(*overrides), Run(tmp_path / ("resumed" if ckpt_path else "whole")))
-        saver = ModelCheckpoint(
-            tmp_path, "step_{step}", every_n_train_steps=7, save_top_k=-1, auto_insert_metric_name=False
-        )
-        experiment.trainer.callbacks.append(saver)
-        experiment.trainer.fit(experiment.module, experiment.data, ckpt_path=ckpt_path, weights_only=True)
-        return experiment
-
-    whole = run()
-    torch.manual_seed(99)  # whatever state the process is in must not matter
-    resumed = run(str(tmp_path / "step_7.ckpt"))
-    assert resumed.trainer.global_step == whole.trainer.global_step == 12
-    for name, value in whole.module.state_dict().items():
-        assert torch.equal(value, resumed.module.state_dict()[name]), name
+    whole, resumed = whole_and_resumed(overrides, 7, tmp_path)
+    assert whole.trainer.global_step == 12
     first, second = (e.trainer.optimizers[0].state_dict()["state"] for e in (whole, resumed))
     for key in first:
         assert all(torch.equal(first[key][field], second[key][field]) for field in ("exp_avg", "exp_avg_sq", "step"))

@@ -1,33 +1,25 @@
 """Facts about the data of a run: this project's data modules declare them; for other data they are inferred."""
 
 import copy
-import random
 import warnings
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence, Sized
+from typing import Any, Protocol
 
 import lightning as L
-import numpy as np
-import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
 from litdiffusion.data.augment import Augment
-from litdiffusion.data.base import DataModule, as_batch, check_finite
+from litdiffusion.data.base import DataModule
 from litdiffusion.data.batch import Batch
-from litdiffusion.data.conditions import check_conditions
 from litdiffusion.data.digest import tensor_digest
+from litdiffusion.data.first_items import first_items, fixed_randomness
 from litdiffusion.data.health import class_line, say, warn_of_constant
 from litdiffusion.data.identity import Identity
 from litdiffusion.data.loaders import loader
 from litdiffusion.data.toys import Mixture
-from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 
-MAX_VECTORS, MAX_IMAGES, MAX_BYTES = 10_000, 2_000, 2**28
-"""Largest number of vectors, of images, and of bytes that are kept of each part for pictures and measurements."""
 RANGES = ((0.0, 1.0), (-1.0, 1.0))
 """The usual value ranges of float images."""
 
@@ -122,9 +114,9 @@ class LoaderFacts:
     def __init__(self, train: Any, val: Any = None, declared: Any = None):
         self.name: str = type(train if declared is None else declared).__name__.lower()
         self._loaders, self._declared = (train, val), declared
-        with _fixed_randomness():
-            train_part = _first_items(train, "training")
-            val_part = train_part if val is None else _first_items(val, "validation")
+        with fixed_randomness():
+            train_part = first_items(train, "training")
+            val_part = train_part if val is None else first_items(val, "validation")
         self.train, self.val, self.complete = (
             train_part.items,
             val_part.items,
@@ -225,78 +217,17 @@ class LoaderFacts:
         if isinstance(self._declared, L.LightningDataModule):
             self._declared.setup("fit")
             loaders = self._declared.train_dataloader(), _val_loader_of(self._declared)
-        with _fixed_randomness():
-            parts = [_first_items(loader, "repeated").items for loader in loaders if loader is not None]
+        with fixed_randomness():
+            parts = [first_items(loader, "repeated").items for loader in loaders if loader is not None]
         again = copy.copy(self)
         again.train, again.val = parts[0], parts[-1]
         return again.identity().digest == self.identity().digest
-
-
-class FirstItems(NamedTuple):
-    """The first items of a loader, in data space; ``complete``: whether the loader has no others."""
-
-    items: Batch
-    complete: bool
 
 
 def _val_loader_of(data: L.LightningDataModule) -> Any:
     """The validation loader, or None if the module defines none: Lightning's default method raises an error."""
     written = type(data).val_dataloader is not L.LightningDataModule.val_dataloader or "val_dataloader" in vars(data)
     return (data.val_dataloader() or None) if written else None
-
-
-@contextmanager
-def _fixed_randomness() -> Iterator[None]:
-    """Fixes all seeds inside the block, so that it sees the same items each time; restores the run's random state."""
-    with isolate_rng(include_cuda=False):
-        seed = fold_seed(0, "facts") % 2**32
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        yield
-
-
-def _first_items(loaders: Any, part: str) -> FirstItems:
-    loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
-    batches, complete = _first_batches(loader)
-    if not batches:
-        raise UserError(
-            f"data: the {part} loader returns no batch, but at least one is needed; add items, or set drop_last=False "
-            f"for data smaller than one batch"
-        )
-    shapes = {tuple(batch.data.shape[1:]) for batch in batches}
-    if len(shapes) > 1:
-        raise UserError(f"data: {part} items have several shapes, {sorted(shapes)[:3]}; resize them in a transform")
-    data = torch.cat([batch.data for batch in batches])
-    check_finite(part, data)
-    conditions = [batch.conditions for batch in batches]
-    joined = None if any(values is None for values in conditions) else torch.cat(conditions)
-    if joined is not None:
-        check_conditions(f"the {part} data", [str(i) for i in range(joined.shape[1])], joined)
-    return FirstItems(Batch(data, _joined_class_labels(batches), joined), complete)
-
-
-def _first_batches(loader: Iterable[Any]) -> tuple[list[Batch], bool]:
-    """The first batches, and whether the loader has no others."""
-    batches: list[Batch] = []
-    count = size = 0
-    for batch in loader:
-        batches.append(as_batch(batch))
-        data = batches[-1].data
-        count, size = count + len(data), size + data.nbytes
-        if count >= (MAX_VECTORS if data.ndim == 2 else MAX_IMAGES) or size >= MAX_BYTES:
-            return batches, False
-    return batches, True
-
-
-def _joined_class_labels(batches: list[Batch]) -> Tensor | None:
-    """The class labels (N,) of all batches, or None unless every batch has one integer for each item."""
-    class_labels = [batch.class_label for batch in batches]
-    if not all(
-        isinstance(x, Tensor) and x.ndim == 1 and not (x.is_floating_point() or x.is_complex()) for x in class_labels
-    ):
-        return None
-    return torch.cat(class_labels).long()
 
 
 def _range_of(x: Tensor) -> tuple[float, float] | None:

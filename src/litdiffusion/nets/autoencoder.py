@@ -8,6 +8,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
 
 from litdiffusion.errors import UserError
 from litdiffusion.nets.blocks import RMSNorm, zeroed
+from litdiffusion.nets.sizes import check_sizes, check_widths
 from litdiffusion.parts.described import Described
 
 
@@ -94,16 +95,13 @@ def _check(shape: Sequence[int], channels: Sequence[int], latent_channels: int, 
             f"model=autoencoder needs image data of shape (channels, height, width), got {tuple(shape)}; take "
             f"data=digits or other images"
         )
-    widths = list(channels)
-    if not widths or not all(isinstance(width, int) and width >= 1 for width in widths):
-        raise UserError(f"model.channels must be the width of each level, such as [32,64], got {widths}")
-    for name, value in (("latent_channels", latent_channels), ("blocks", blocks)):
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"model.{name} must be a whole number of at least 1, got {value}")
-    factor = 2 ** (len(widths) - 1)
+    check_widths(channels)
+    check_sizes(latent_channels=latent_channels, blocks=blocks)
+    halvings = len(channels) - 1
+    factor = 2**halvings
     if any(side % factor for side in shape[1:]):
         raise UserError(
-            f"model.channels={widths} halves the image {len(widths) - 1} times, so its sides must be multiples of "
+            f"model.channels={list(channels)} halves the image {halvings} times, so its sides must be multiples of "
             f"{factor}, got {shape[1]} x {shape[2]}; take fewer levels, or set data.image_size where the data can be "
             f"resized"
         )

@@ -9,6 +9,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle, scaled_dot_produ
 from litdiffusion.errors import UserError
 from litdiffusion.nets.blocks import Conditioning, padded, zeroed
 from litdiffusion.nets.conditions import Conditions
+from litdiffusion.nets.sizes import check_sizes
 from litdiffusion.parts.described import Described
 
 BASE = 100.0
@@ -137,9 +138,7 @@ def _check(shape: Sequence[int], **sizes: int) -> None:
             f"model=dit needs image data of shape (channels, height, width), got {tuple(shape)}; take "
             f"model=residual_mlp for vectors, model=unet1d for sequences, or image data such as data=digits"
         )
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"model.{name} must be a whole number of at least 1, got {value}")
+    check_sizes(**sizes)
     if sizes["width"] % (4 * sizes["heads"]):
         raise UserError(
             f"model.width must be a multiple of 4 * model.heads = {4 * sizes['heads']}, because rotary positions turn "

@@ -10,6 +10,7 @@ from torch.nn.functional import silu
 from litdiffusion.errors import UserError
 from litdiffusion.nets.blocks import Conditioning, RMSNorm, zeroed
 from litdiffusion.nets.conditions import Conditions
+from litdiffusion.nets.sizes import check_dropout, check_sizes
 from litdiffusion.parts.described import Described
 
 REACH = 4.0
@@ -112,10 +113,7 @@ class ResidualMLP(Described, nn.Module):
 
 
 def _check(dropout: float, terms: int, **sizes: int) -> None:
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"model.{name} must be a whole number of at least 1, got {value}")
+    check_sizes(**sizes)
     if not isinstance(terms, int) or terms < 0:
         raise UserError(f"model.terms must be a whole number of at least 0, got {terms}")
-    if not 0 <= dropout < 1:
-        raise UserError(f"model.dropout must lie in [0, 1), got {dropout}")
+    check_dropout(dropout)

@@ -21,6 +21,7 @@ from litdiffusion.nets.blocks import (
     zeroed,
 )
 from litdiffusion.nets.conditions import condition_embedding
+from litdiffusion.nets.sizes import check_dropout, check_sizes, check_widths
 from litdiffusion.parts.described import Described
 
 
@@ -156,17 +157,12 @@ def _check(
             f"model=unet needs image data of shape (channels, height, width), got {tuple(shape)}; take model=mlp, or "
             f"image data such as data=digits"
         )
-    widths = list(channels)
-    if not widths or not all(isinstance(width, int) and width >= 1 for width in widths):
-        raise UserError(f"model.channels must be the width of each level, such as [64,128], got {widths}")
-    for name, value in (("blocks", blocks), ("patch", 1 if patch is None else patch), ("embedding_dim", embedding_dim)):
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"model.{name} must be a whole number of at least 1, got {value}")
-    if not 0 <= dropout < 1:
-        raise UserError(f"model.dropout must lie in [0, 1), got {dropout}")
-    side = patch_side(shape, patch) * 2 ** (len(widths) - 1)
+    check_widths(channels)
+    check_sizes(blocks=blocks, patch=1 if patch is None else patch, embedding_dim=embedding_dim)
+    check_dropout(dropout)
+    side = patch_side(shape, patch) * 2 ** (len(channels) - 1)
     if side > min(shape[1:]):
         raise UserError(
-            f"model.channels={widths} halves the image to less than a pixel: patches and levels need sides of at least "
-            f"{side}, got {shape[1]} x {shape[2]}; take fewer levels, or a smaller model.patch"
+            f"model.channels={list(channels)} halves the image to less than a pixel: patches and levels need sides of "
+            f"at least {side}, got {shape[1]} x {shape[2]}; take fewer levels, or a smaller model.patch"
         )

@@ -10,6 +10,7 @@ from torch.nn.functional import silu
 from litdiffusion.errors import UserError
 from litdiffusion.nets.blocks import HEAD, Attention, Conditioning, ResidualBlock, RMSNorm, padded, zeroed
 from litdiffusion.nets.conditions import Conditions
+from litdiffusion.nets.sizes import check_dropout, check_sizes, check_widths
 from litdiffusion.parts.described import Described
 
 
@@ -102,18 +103,14 @@ def _check(shape: Sequence[int], widths: list[int], attention: bool, dropout: fl
             f"model=unet1d needs sequences of shape (channels, length), got {tuple(shape)}; take model=mlp for "
             f"vectors, model=unet for images, or data=profiles"
         )
-    if not widths or not all(isinstance(width, int) and width >= 1 for width in widths):
-        raise UserError(f"model.channels must be the width of each level, such as [32,64], got {widths}")
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"model.{name} must be a whole number of at least 1, got {value}")
+    check_widths(widths)
+    check_sizes(**sizes)
     if attention and widths[-1] > HEAD and widths[-1] % HEAD:
         raise UserError(
             f"model.channels={widths}: attention needs a last width that is a multiple of {HEAD}, or less than it; "
             f"change it, or set model.attention=false"
         )
-    if not 0 <= dropout < 1:
-        raise UserError(f"model.dropout must lie in [0, 1), got {dropout}")
+    check_dropout(dropout)
     if 2 ** (len(widths) - 1) > shape[1]:
         raise UserError(
             f"model.channels={widths} halves a sequence of {shape[1]} places to less than one; take fewer levels"
