@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import pickle
 import re
 from collections import Counter
 from pathlib import Path
@@ -423,3 +424,16 @@ def test_the_bar_of_a_resumed_run_begins_where_the_run_stopped(tmp_path, capfd):
     assert [int(step) for step, _ in shown] == sorted(int(step) for step, _ in shown)
     assert int(shown[0][0]) == 4
     assert not any("-" in rate for _, rate in shown)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["data=digits", "model=unet", "model.channels=[8]", "gradient_checkpointing=true"]]
+)
+def test_module_data_and_trainer_can_be_sent_to_spawned_processes(words, tmp_path):
+    """As ``trainer.strategy=ddp_spawn`` sends them."""
+    experiment = build(composed(*QUIET, "logger=csv", *words), Run(tmp_path))
+    experiment.trainer.logger.log_metrics({"loss": 1.0}, step=0)
+    module, data, trainer = pickle.loads(pickle.dumps((experiment.module, experiment.data, experiment.trainer)))
+    assert torch.equal(next(module.parameters()), next(experiment.module.parameters()))
+    assert trainer.max_steps == experiment.trainer.max_steps
+    assert data.fingerprint() == experiment.data.fingerprint()

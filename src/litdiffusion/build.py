@@ -89,7 +89,7 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
         warn_of_scale(scale, schedule.sigma_data, has_range=facts.value_range is not None and codec.in_data_space)
         exact = exact_denoiser(schedule, codec.latent_law(facts.mixture))
         of_data = {"class_names": facts.class_names, "augment": facts.augment}
-        guide = Guide(cfg.guide, cfg, codec, lambda: facts, cfg.trusted)
+        guide = Guide(cfg.guide, cfg, codec, partial(_given, facts), cfg.trusted)
         module = build_module(cfg, codec, schedule, guide, facts.value_range, exact, **of_data)
         module.sampling_denoiser(guidance=module.guidance)  # so that a guide that does not fit is refused at once
     interrupts = Interrupts()
@@ -99,6 +99,10 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     steps = total_steps(trainer, data)
     dummy_output = checks.check_parts(cfg, module, facts, quality, trainer, steps, in_sweep=run.group is not None)
     return Experiment(cfg, data, module, trainer, facts, interrupts, dummy_output)
+
+
+def _given(facts: Facts) -> Facts:
+    return facts  # a function with a name, which can be sent to spawned processes
 
 
 def build_module(

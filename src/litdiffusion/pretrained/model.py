@@ -244,7 +244,7 @@ class Pretrained:
         """
         if node is None:
             node = self.part("guide", {"cache": f"{_root(root)}/metrics"}) if self.has("guide") else DEFAULT
-        return Guide(node, self.config, self.codec, lambda: self.data(root, path), self._trust)
+        return Guide(node, self.config, self.codec, partial(self.data, root, path), self._trust)
 
     def class_labels(self, n: int, class_label: ClassChoice = None) -> Tensor | None:
         """The class labels (n,) of n samples: ``class_label`` repeated in turn, by default all classes in turn.

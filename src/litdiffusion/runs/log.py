@@ -48,6 +48,9 @@ class Rows(ExperimentWriter):
         self.metrics_keys, rows = _read_rows(self.path)
         self.tally = Tally(rows)
 
+    def __reduce__(self) -> tuple[type["Rows"], tuple[str]]:
+        return type(self), (self.log_dir,)  # a spawned process reads the file, which holds every row
+
     def save(self) -> None:
         if not self.metrics:
             return
