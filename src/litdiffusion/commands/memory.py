@@ -7,6 +7,7 @@ import torch
 from litdiffusion.build import Experiment
 from litdiffusion.commands.failures import is_out_of_memory
 from litdiffusion.data.batch import Batch
+from litdiffusion.data.loaders import take
 from litdiffusion.training import TrainingModule
 
 
@@ -61,8 +62,7 @@ def _batch(experiment: Experiment, count: int) -> Batch:
     """The first ``count`` training items, repeated if fewer are known, on the module's device."""
     part = experiment.facts.train
     index = torch.arange(count) % len(part.data)
-    chosen = Batch(*(None if x is None else x.index_select(0, index) for x in part))
-    return Batch(*(None if x is None else x.to(experiment.module.device) for x in chosen))
+    return Batch(*(None if x is None else x.to(experiment.module.device) for x in take(part, index)))
 
 
 def _free(module: TrainingModule) -> None:

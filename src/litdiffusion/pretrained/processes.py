@@ -77,6 +77,7 @@ def processes(device: str, devices: int | str = 1, num_nodes: int = 1) -> Iterat
         yield Processes(device_for(device))
         return
     from lightning import Fabric  # here, because one process does not need it
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     kind = device if device == "auto" else device_for(device).type
     if started and devices == 1:
@@ -85,7 +86,7 @@ def processes(device: str, devices: int | str = 1, num_nodes: int = 1) -> Iterat
     try:
         fabric = Fabric(accelerator=kind, devices=devices, num_nodes=num_nodes, strategy="ddp")
         fabric.launch()
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
         raise UserError(
             f"devices={devices} num_nodes={num_nodes} on device={device}: {first_line(error)}; take devices=1, or as "
             f"many as there are"
