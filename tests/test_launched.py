@@ -51,6 +51,9 @@ def test_processes_of_srun_share_the_folder_of_their_job(monkeypatch):
         monkeypatch.setenv(name, value)
     assert run_folder(None, True, "outputs/now") == "outputs/slurm-77"
     assert run_folder("mine", True, "outputs/now") == "outputs/mine"
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")  # a shell, not a job
+    assert agreed_folder("outputs/now", named=False) == "outputs/now"
+    monkeypatch.delenv("SLURM_JOB_NAME")
     monkeypatch.setenv("SLURM_NTASKS", "1")
     assert agreed_folder("outputs/now", named=False) == "outputs/now"
 

@@ -4,6 +4,8 @@ import os
 from datetime import timedelta
 
 KEY = "litdiffusion/run_folder"
+INTERACTIVE = ("bash", "interactive")
+"""Names by which Lightning too knows a shell on Slurm, where each command is a run of its own."""
 WAIT = timedelta(minutes=5)
 """How long a process waits for the first one to name the folder."""
 
@@ -23,6 +25,7 @@ def agreed_folder(folder: str, named: bool) -> str:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return _told_by_the_first(folder)
     many = int(os.environ.get("SLURM_NTASKS") or 1) > 1 and "SLURM_PROCID" in os.environ
+    many = many and os.environ.get("SLURM_JOB_NAME") not in INTERACTIVE
     return f"outputs/slurm-{os.environ['SLURM_JOB_ID']}" if many and not named else folder
 
 
