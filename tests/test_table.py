@@ -319,3 +319,10 @@ def test_what_is_no_vector_is_refused_in_one_line(batch, message):
     with pytest.raises(UserError, match=message) as error:
         as_batch(batch)
     assert "\n" not in str(error.value)
+
+
+def test_a_fourth_part_of_a_user_s_batch_is_no_latent():
+    x, label, told = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), torch.zeros(2, 1)
+    with pytest.raises(UserError, match="a batch must be a tensor"):
+        as_batch((x, label, told, x))
+    assert as_batch(Batch(x, label, told, latent=x)).latent is x

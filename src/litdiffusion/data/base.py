@@ -57,14 +57,15 @@ def as_batch(batch: Any) -> Batch:
     """A `Batch` in data space and the default dtype, from a loader's items x, pair (x, class label) or `Batch`.
 
     x and the class labels are tensors or arrays of any numeric type, see `as_items`. A third part is the conditions
-    (B, D), with a class label of None if there are no classes, and a fourth the latents.
+    (B, D), with a class label of None if there are no classes. Only a `Batch` has latents.
 
     Raises:
         UserError: for any other type, and for images of integers that are not bytes.
     """
     arrays = Tensor | np.ndarray
     parts = (batch,) if isinstance(batch, arrays) else tuple(batch) if isinstance(batch, Sequence) else ()
-    if not (1 <= len(parts) <= 4 and isinstance(parts[0], arrays)):
+    most = len(Batch._fields) if isinstance(batch, Batch) else 3  # latents come from this project alone
+    if not (1 <= len(parts) <= most and isinstance(parts[0], arrays)):
         raise UserError(
             f"a batch must be a tensor (B, ...) or a pair (tensor, class labels), but the loader returns "
             f"{type(batch).__name__}; let its collate_fn or its data set return one of these"
