@@ -26,6 +26,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.commands.training import train
 from litdiffusion.data import Digits
+from litdiffusion.diffusion.objectives import DenoisingObjective
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -183,3 +184,19 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Captu
         return status, out, err
 
     return run
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Makes the loss of these steps nan; returns what they were called with."""
+
+    def at(*steps: int) -> None:
+        honest, calls = DenoisingObjective.__call__, iter(range(10**6))
+
+        def bad(self, denoiser, x_0, *args, **kwargs):
+            losses = honest(self, denoiser, x_0, *args, **kwargs)
+            return losses._replace(value=losses.value * float("nan")) if next(calls) in steps else losses
+
+        monkeypatch.setattr(DenoisingObjective, "__call__", bad)
+
+    return at

@@ -26,6 +26,7 @@ from litdiffusion.nets.conditions import ConditionEmbedding, condition_embedding
 from litdiffusion.pretrained import Pretrained
 from litdiffusion.pretrained.exporting import export
 from litdiffusion.training.conditions import condition_of, rows_drawn, with_dropout
+from litdiffusion.training.late import LateChecks
 
 SCALES = [
     {"name": "age", "mean": 5.0, "std": 2.0, "low": -3.0, "high": 13.0},
@@ -377,7 +378,7 @@ def test_loaders_of_others_return_conditions_as_a_third_part():
     with pytest.raises(UserError, match=r"return \[0\], and a model takes all of them"):
         facts.choose_conditions(["age"])
     with pytest.raises(UserError, match=r"needs batches .* with conditions \(B, 2\), but this loader returns \(6, 1\)"):
-        condition_of(as_batch(items[0]), 0, ["age", "dose"])
+        condition_of(as_batch(items[0]), 0, ["age", "dose"], LateChecks())
 
 
 def test_images_that_are_decoded_when_needed_have_no_computed_condition():

@@ -78,7 +78,7 @@ class Prediction(NamedTuple):
 def seeded_noise(seed: int) -> Noise:
     """A `Noise` whose draws depend only on ``seed`` and on the requested shapes, on every device."""
     generator = torch.Generator().manual_seed(seed)
-    return lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+    return lambda x: _on(x.device, torch.randn(x.shape, generator=generator, dtype=x.dtype))
 
 
 def per_sample_noise(seeds: list[int]) -> Noise:
@@ -89,6 +89,11 @@ def per_sample_noise(seeds: list[int]) -> Noise:
         if len(x) != len(generators):
             raise ValueError(f"a batch of {len(x)} needs {len(x)} seeds, got {len(generators)}; give one per sample")
         draws = [torch.randn(x.shape[1:], generator=generator, dtype=x.dtype) for generator in generators]
-        return torch.stack(draws).to(x.device)
+        return _on(x.device, torch.stack(draws))
 
     return draw
+
+
+def _on(device: torch.device, noise: Tensor) -> Tensor:
+    """The noise on the device; on its way to a GPU the host goes on, and draws the next noise meanwhile."""
+    return noise.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else noise.to(device)

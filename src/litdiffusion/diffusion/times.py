@@ -142,9 +142,8 @@ class LossAwareTimes(TimeSampler):
         """Probability of each bin, shape (bins,); they sum to 1."""
         uniform = self.ends.diff()
         mass = uniform * self.second_moment.sqrt()
-        if self.seen.min() < self.warmup or not mass.sum() > 0:
-            return uniform
-        return (1 - self.floor) * mass / mass.sum() + self.floor * uniform
+        known = (self.seen.min() >= self.warmup) & (mass.sum() > 0)
+        return torch.where(known, (1 - self.floor) * mass / mass.sum() + self.floor * uniform, uniform)
 
     def quantile(self, u: Tensor) -> Tensor:
         p = self.probabilities()
@@ -158,8 +157,8 @@ class LossAwareTimes(TimeSampler):
 
     def observe(self, t: Tensor, losses: Tensor) -> None:
         kept = losses.isfinite()  # because a NaN would stay in the running mean
-        bins, squares = self._bin(t[kept]), losses[kept].to(torch.float64) ** 2
-        counts = torch.zeros_like(self.seen).index_add_(0, bins, torch.ones_like(bins))
+        bins, squares = self._bin(t), losses.where(kept, 0).to(torch.float64) ** 2
+        counts = torch.zeros_like(self.seen).index_add_(0, bins, kept.to(bins.dtype))
         sums = torch.zeros_like(self.second_moment).index_add_(0, bins, squares)
         mean = sums / counts.clamp(min=1)
         keep = self.decay * (self.seen > 0).to(mean)  # 0 for a new bin, which starts at its first mean

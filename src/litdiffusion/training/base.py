@@ -1,11 +1,9 @@
 """The base class of what is trained: Lightning's hooks for optimizer, average, guard, log and checkpoints."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Self
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +15,9 @@ from litdiffusion.runs.dashboards import log_metrics
 from litdiffusion.runs.log import sync_rows
 from litdiffusion.training.clock import Clock
 from litdiffusion.training.ema import EMA
-from litdiffusion.training.guard import Health, diagnosis
+from litdiffusion.training.gradient import GuardedGradient
+from litdiffusion.training.guard import Health
+from litdiffusion.training.late import LateChecks
 from litdiffusion.training.position import Position, Progress, rewind
 from litdiffusion.training.settings import Made, settings_of, take_settings, take_settings_of_trainer
 from litdiffusion.training.train_log import LossesOf, TrainLog
@@ -26,7 +26,7 @@ MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 MakeSchedule = Callable[[torch.optim.Optimizer, float], Any]
 
 
-class TrainingModule(L.LightningModule, Generic[LossesOf]):
+class TrainingModule(GuardedGradient, Generic[LossesOf]):
     """Trains one network by automatic optimisation; every random number of a step is a function of the seed and step.
 
     A subclass sets ``ema``, ``shape`` and ``description``, and implements `trained`, ``training_step``, `means` and
@@ -58,7 +58,7 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
         super().__init__()
         self.seed, self.augment = seed, augment
         self.clock = Clock()
-        self.health = Health(skip_nonfinite)
+        self.health, self.late = Health(skip_nonfinite), LateChecks()
         self.train_log = TrainLog(self.clock, losses)
         self.progress = Progress()
         self._optimizer, self._lr_schedule = optimizer, lr_schedule
@@ -76,11 +76,7 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
     def means(self, losses: LossesOf) -> dict[str, Tensor]:
         """The values of losses (B,) for the log, ``train/loss`` among them."""
 
-    def where_worst(self, losses: LossesOf, index: int) -> str:
-        """What is known of the item with the worst loss, for the message about a non-finite step; may be empty."""
-        return ""
-
-    def after_step(self, skipped: bool) -> None:
+    def after_step(self) -> None:
         """Called after each optimizer step and the update of the average."""
 
     # Training
@@ -138,29 +134,6 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
     def _step_and_micro_batch(self, batch_idx: int) -> tuple[int, int]:
         return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Skips or refuses a non-finite gradient before it changes the weights; clips a finite one.
-
-        A non-finite loss is also found here, by every process alike, because gradients are already summed over
-        processes.
-        """
-        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        self.progress.gradient_norm = norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
-        # With a scaled loss (16-mixed) the gradient scaler itself skips steps with infinite gradients.
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if not scaled and not math.isfinite(norm):
-            self._skip_step(weights)
-        elif (gradient_clip_val or 0) > 0 and gradient_clip_algorithm in (None, "norm") and self._norm_is_local():
-            nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)  # Lightning would compute the norm again
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        self.progress.updating = True
-
     def optimizer_step(
         self,
         epoch: int,
@@ -169,13 +142,12 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
         """Lightning's step, then the update of the average."""
-        step, skipped = self.global_step, self.health.skipped
+        step = self.global_step
         self.progress.rate = optimizer.param_groups[0]["lr"]  # because the scheduler changes it after the step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.ema.update(self.trained, step)
-        skipped_now = self.health.skipped > skipped
-        self.after_step(skipped_now)
-        self.train_log.end_step(skipped_now)
+        self.after_step()
+        self.train_log.end_step()
         loop = self.trainer.fit_loop
         last = loop.epoch_loop.batch_progress.is_last_batch or batch_idx + 1 == self.trainer.num_training_batches
         self.progress.position = Position(step + 1, epoch, batch_idx + 1, loop.total_batch_idx + 1, last)
@@ -186,22 +158,13 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
         """Whether the batch that has just ended led to an optimizer step."""
         return self.progress.position.total == self.trainer.fit_loop.total_batch_idx + 1
 
-    def _norm_is_local(self) -> bool:
-        """Whether this process can compute the gradient norm alone: FSDP's norm is a sum over processes."""
-        return "fsdp" not in type(self.trainer.strategy).__name__.lower()
-
-    def _skip_step(self, weights: list[Tensor]) -> None:
-        reason = diagnosis(self.trained.named_parameters(), self.train_log.current, self.where_worst)
-        self.health.skip(self.global_step, reason)
-        for weight in weights:
-            weight.grad = None  # because an optimizer skips weights without a gradient
-
     def setup(self, stage: str) -> None:
         self._is_set_up = True
         if stage == "fit":
             self._settings = self._restored = None
 
     def on_validation_start(self) -> None:
+        self.late.flush()
         self.clock.enter("validation")
 
     def on_validation_end(self) -> None:
@@ -239,11 +202,13 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
                 self.lr_scheduler_step(config.scheduler, numbers[config.monitor])
 
     def on_train_end(self) -> None:
+        self.late.flush()
         self.clock.leave()
         self.clock.stop()
 
     def _log_training(self) -> None:
         """Writes the row straight to the loggers: ten values by ``self.log`` cost as much as ten steps of a toy."""
+        self.late.flush()
         row = self.train_log.row(self.means, self.trainer.world_size)
         if "train/loss" in row:  # for the progress bar and for callbacks
             self.log("train/loss", row["train/loss"], prog_bar=True, logger=False)
@@ -261,6 +226,7 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.late.flush()
         checkpoint["litdiffusion"] = self.description
         checkpoint["progress"] = {
             "rows": sync_rows(self.trainer),

@@ -1,17 +1,22 @@
 """Class labels of a batch: checked, dropped for classifier-free guidance, and chosen for samples."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from litdiffusion.errors import UserError, listed, nearest
+from litdiffusion.training.late import LateChecks, is_read_at_once
 
 GOLDEN = (5**0.5 - 1) / 2
 
 
-def checked_class_labels(class_label: Tensor | None, num_classes: int) -> Tensor:
+def checked_class_labels(class_label: Tensor | None, num_classes: int, late: LateChecks) -> Tensor:
     """The class labels (B,) of a batch as whole numbers from 0 to ``num_classes - 1``.
+
+    Their range is checked by ``late``. Until then labels on a GPU are limited to it, because a larger one would break
+    off the program without a message.
 
     Raises:
         UserError: class labels that are missing, that are not one whole number for each item, or that are too large.
@@ -23,12 +28,17 @@ def checked_class_labels(class_label: Tensor | None, num_classes: int) -> Tensor
             f"item, but this loader returns class labels {kind}; return whole numbers, or train with conditional=false "
             f"(num_classes=0)"
         )
-    if class_label.min() < 0 or class_label.max() >= num_classes:  # K itself means "no class"
-        raise UserError(
-            f"class labels must be from 0 to {num_classes - 1}, but a batch has {class_label.min()} to "
-            f"{class_label.max()}; declare num_classes in the data module (num_classes= of DiffusionModule)"
-        )
-    return class_label.long()
+    outside = (class_label < 0) | (class_label >= num_classes)  # K itself means "no class"
+    late.check(outside.any(), partial(_refuse, class_label, num_classes))
+    class_label = class_label.long()
+    return class_label if is_read_at_once(class_label.device) else class_label.clamp(0, num_classes - 1)
+
+
+def _refuse(class_label: Tensor, num_classes: int) -> None:
+    raise UserError(
+        f"class labels must be from 0 to {num_classes - 1}, but a batch has {class_label.min()} to "
+        f"{class_label.max()}; declare num_classes in the data module (num_classes= of DiffusionModule)"
+    )
 
 
 def checked_class_names(class_names: Sequence[str], num_classes: int) -> list[str]:

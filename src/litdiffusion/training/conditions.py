@@ -9,12 +9,13 @@ from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.training.class_labels import checked_class_labels
+from litdiffusion.training.late import LateChecks
 
 
-def condition_of(batch: Batch, num_classes: int, names: Sequence[str]) -> Tensor:
+def condition_of(batch: Batch, num_classes: int, names: Sequence[str], late: LateChecks) -> Tensor:
     """The classes (if ``num_classes`` is not 0) and the conditions ``names`` of a batch as columns (B, C), float32.
 
-    float32 holds the number of a class exactly, up to 2^24 classes.
+    float32 holds the number of a class exactly, up to 2^24 classes. ``late`` as in `checked_class_labels`.
 
     Raises:
         UserError: conditions that are missing or of another number, or class labels as in `checked_class_labels`.
@@ -27,7 +28,7 @@ def condition_of(batch: Batch, num_classes: int, names: Sequence[str]) -> Tensor
             f"with conditions (B, {len(names)}), but this loader returns {kind}; return them, or call "
             f"choose_conditions([{','.join(names)}]) of a data module of litdiffusion"
         )
-    return joined(checked_class_labels(batch.class_label, num_classes) if num_classes else None, values)
+    return joined(checked_class_labels(batch.class_label, num_classes, late) if num_classes else None, values)
 
 
 def joined(class_label: Tensor | None, values: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from litdiffusion.training.class_labels import checked_class_labels
 from litdiffusion.training.conditions import condition_of
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.items import check_not_empty, check_shape
+from litdiffusion.training.late import LateChecks
 from litdiffusion.training.quartiles import quartile_means, sums_by_quartile
 
 
@@ -40,6 +41,7 @@ class Evaluation(L.LightningModule):
     sampler: Sampler
     shape: tuple[int, ...]
     seed: int
+    late: LateChecks
     num_classes: int
     class_names: list[str]
     conditions: list[dict[str, Any]]
@@ -111,12 +113,14 @@ class Evaluation(L.LightningModule):
         Class labels (B,), or with continuous conditions the columns (B, C) of `condition_of`.
         """
         if self.conditions:
-            return condition_of(batch, self.num_classes, self.condition_names)[:count].to(self.device)
-        return (
-            checked_class_labels(batch.class_label, self.num_classes)[:count].to(self.device)
-            if self.num_classes
-            else None
-        )
+            told = condition_of(batch, self.num_classes, self.condition_names, self.late)
+        elif self.num_classes:
+            told = checked_class_labels(batch.class_label, self.num_classes, self.late)
+        else:
+            return None
+        if not self.training:
+            self.late.flush()
+        return told[:count].to(self.device)
 
     @property
     def condition_names(self) -> list[str]:

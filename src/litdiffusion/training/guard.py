@@ -1,10 +1,10 @@
 """Checks of a training run: non-finite steps are skipped or end it, other problems are printed once."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from litdiffusion.errors import TrainingError
 from litdiffusion.training.train_log import LossesOf
@@ -63,19 +63,20 @@ class Health:
 
 
 def diagnosis(
-    parameters: Iterable[tuple[str, nn.Parameter]],
+    names: Sequence[str],
+    norms: Tensor,
     losses: list[LossesOf],
     where: Callable[[LossesOf, int], str],
 ) -> str:
-    """Cause of a non-finite step: the parameter with the largest gradient, and the worst loss.
+    """Cause of a non-finite step: the weight with the largest gradient, and the worst loss.
 
     Args:
-        parameters: the trained parameters, with their gradients.
+        names: names of the W trained weights.
+        norms: the norms (W,) of their gradients.
         losses: the losses of the step's batches.
         where: what is known of item k of a batch's losses.
     """
-    norms = {name: _norm(weight.grad) for name, weight in parameters if weight.grad is not None}
-    name = max(norms, key=lambda key: norms[key])
+    name = names[int(_nan_as_inf(norms).argmax())]
     worst = max(losses, key=lambda loss: _nan_as_inf(loss.value).max().item())
     index = int(_nan_as_inf(worst.value).argmax())
     value = worst.value.flatten()[index].item()
@@ -111,11 +112,6 @@ def _share_at_ends(x: Tensor, value_range: tuple[float, float]) -> float:
     low, high = value_range
     margin = 0.005 * (high - low)
     return ((x <= low + margin) | (x >= high - margin)).double().mean().item()
-
-
-def _norm(gradient: Tensor) -> float:
-    norm = gradient.norm().item()
-    return norm if norm == norm else float("inf")
 
 
 def _nan_as_inf(values: Tensor) -> Tensor:

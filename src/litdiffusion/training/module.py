@@ -1,6 +1,7 @@
 """Training of a denoiser, as Lightning hooks."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import nan
 from typing import Any
 
 from torch import Tensor, nn
@@ -146,8 +147,10 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
     def where_worst(self, losses: Losses, index: int) -> str:
         return f" in quartile {NAMES[int(quartile_index(self.denoiser.schedule.place(losses.t[index : index + 1])))]}"
 
-    def after_step(self, skipped: bool) -> None:
-        """Passes the losses of all processes to adaptive times, after the update has refused non-finite ones."""
-        if self.objective.times.adaptive and not skipped:
+    def after_step(self) -> None:
+        """Passes the losses of all processes to adaptive times, except those of a step that was left out."""
+        if self.objective.times.adaptive:
+            kept = self.progress.gradient_norm.isfinite()
             for losses in self.train_log.current:
-                self.objective.times.observe(*(self.all_gather(x).flatten() for x in (losses.t, losses.value)))
+                seen = losses.t, losses.value.where(kept, nan)
+                self.objective.times.observe(*(self.all_gather(x).flatten() for x in seen))

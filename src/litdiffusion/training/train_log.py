@@ -1,6 +1,6 @@
 """The training metrics in the log: the loss since the last row, by quartile of time, and the speed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
@@ -47,12 +47,18 @@ class TrainLog(Generic[LossesOf]):
     def add(self, losses: LossesOf) -> None:
         """Adds the losses of one batch."""
         self.current.append(losses.detach())
+        self._items += len(losses.value)
 
-    def end_step(self, skipped: bool = False) -> None:
-        """Keeps the losses since the last step for the next row, or drops them if the step was skipped."""
-        self._items += sum(len(losses.value) for losses in self.current)
-        self._unlogged += [] if skipped else self.current
+    def end_step(self) -> None:
+        """Keeps the losses since the last step for the next row."""
+        self._unlogged += self.current
         self.current = []
+
+    def leave_out(self, losses: Sequence[LossesOf]) -> None:
+        """Keeps these losses, of a step that was skipped, out of the next row."""
+        skipped = {id(each) for each in losses}
+        self.current = [each for each in self.current if id(each) not in skipped]
+        self._unlogged = [each for each in self._unlogged if id(each) not in skipped]
 
     def row(self, means: Callable[[LossesOf], dict[str, Tensor]], processes: int) -> dict[str, Tensor | float]:
         """The metrics since the last row; without a loss if all steps were skipped.

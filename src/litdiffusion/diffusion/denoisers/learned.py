@@ -56,7 +56,8 @@ class Denoiser(nn.Module):
         net_dtype = next((weight.dtype for weight in self.net.parameters()), x_t.dtype)
         # At least float32, because bfloat16 would round the noise labels 1..1000 to half as many values.
         noise_label_dtype = torch.promote_types(net_dtype, torch.float32)
-        noise_label = self.schedule.noise_label(level).to(x_t.device, noise_label_dtype).reshape(-1).expand(len(x_t))
+        noise_label = _on(x_t.device, self.schedule.noise_label(level)).to(noise_label_dtype)
+        noise_label = noise_label.reshape(-1).expand(len(x_t))
         x = scaled(self._input_scale(level), x_t) if self._scales_input else x_t
         out = self.net(x.to(net_dtype), noise_label, class_label).to(x_t.dtype)
         out, raw = self._halves(out, x_t) if self.learned_variance else (out, None)
@@ -79,6 +80,13 @@ class Denoiser(nn.Module):
     def forward(self, x_t: Tensor, level: Level, class_label: Tensor | None = None) -> Prediction:
         out, variance_fraction = self.outputs(x_t, level, class_label)
         return self.parameterization.decode(out, x_t, level)._replace(variance_fraction=variance_fraction)
+
+
+def _on(device: torch.device, value: Tensor) -> Tensor:
+    """The value on the device; a number of the CPU is filled in there, because a copy would make the host wait."""
+    if value.ndim == 0 and value.device.type == "cpu" != device.type:
+        return torch.full((), value.item(), dtype=value.dtype, device=device)
+    return value.to(device)
 
 
 def _is_one(scale: Tensor) -> bool:

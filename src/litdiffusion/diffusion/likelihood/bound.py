@@ -131,7 +131,7 @@ def prior_divergence(x_0: Tensor, level: Level, prior_std: float) -> Tensor:
 def _reverse(after: Level, now: Level, floor: Tensor, variance_fraction: Tensor, like: Tensor) -> Reverse:
     """The reverse transition from ``now`` to ``after``; ``floor`` replaces a posterior variance of 0."""
     weight_x_0, _, lower = posterior(after, now)
-    lower = torch.where(after.sigma == 0, floor.to(lower.device), lower)
+    lower = torch.where(after.sigma == 0, floor, lower)
     upper = transition(after, now).variance
     log_variance = log_variance_between(lower, upper, variance_fraction)
     return Reverse(weight_x_0, log_variance.to(like), scaled((upper / lower).log(), variance_fraction).to(like))

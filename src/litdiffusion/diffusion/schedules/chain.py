@@ -97,7 +97,8 @@ class Chain(NoiseSchedule):
         """c at both ends of the cell ((i - 1) / T, i / T] that contains t, and the fraction of the cell below t."""
         table = self._tables_on(t.device)[0]
         end = self._position(t).ceil().clamp(1, self.steps).long()
-        return table[end - 1], table[end], (t * self.steps - end).add(1)
+        # take, because an index of no dimensions would be read by the host, and make a GPU wait.
+        return table.take(end - 1), table.take(end), (t * self.steps - end).add(1)
 
     def _tables_on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """c, alpha and sigma of the levels 0..T, each (T + 1,), on a device."""
