@@ -24,8 +24,8 @@ SHORTEST = {
         r"(?s)wasserstein over floor.*`mlp` \| 33.794 \| 0.0668 \|",
     ),
     "benchmark": (
-        ["--rounds", "1", "--steps", "1", "data.batch_size=8"],
-        r"(?s)toy .*mlp .*mnist .*bare loop",
+        ["mnist", "model.channels=[8,16]", "--rounds", "1", "--steps", "1", "--batch", "4"],
+        r"(?s)mnist +4 framework .*bare loop .* of its speed.*sampling loop .* % of a matrix product.* of its speed",
     ),
     "benchmark_others": (
         [

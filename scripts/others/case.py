@@ -5,9 +5,9 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
-from benchmark import CONF, QUIET
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from speed.cases import CONF, QUIET
 from torch import Tensor, nn
 
 from litdiffusion.build import Experiment, Run, build

@@ -23,7 +23,7 @@ LARGEST_SEED = 2**32 - 1  # numpy's limit
 OWN = ("litdiffusion.", "lightning.", "torch.")
 """Packages whose arguments are checked."""
 SWITCHES = (
-    *("allow_changed_data", "clip_samples", "compile", "gradient_checkpointing"),
+    *("allow_changed_data", "clip_samples", "gradient_checkpointing"),
     *("dry_run", "learned_variance", "print_config", "resume"),
 )
 
@@ -45,6 +45,9 @@ def check_settings(cfg: DictConfig) -> None:
     require_int(cfg, "skip_nonfinite", 0)
     for key in SWITCHES:
         _require(key, cfg[key], isinstance(cfg[key], bool), "true or false")
+    modes = ["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+    fits = isinstance(cfg.compile, bool) or cfg.compile in modes
+    _require("compile", cfg.compile, fits, f"true, false, or a mode of torch.compile: {', '.join(modes)}")
     conditional = cfg.conditional
     fits = conditional == "auto" or isinstance(conditional, bool) or _is_list_of_words(conditional)
     allowed = "true, false or auto, or a list of conditions, conditional=[class,grey]"

@@ -59,7 +59,7 @@ class EpochLoader(DataLoader):
         for batch in map(self.dataset.__getitems__, self.sampler.batches()) if direct else super().__iter__():
             if isinstance(batch, str):
                 raise UserError(batch)
-            yield batch
+            yield pinned(batch) if direct and self.pin_memory else batch
 
     # Without these two methods Lightning warns when a run resumes inside an epoch. The trainer's state already holds
     # the position.
@@ -69,6 +69,11 @@ class EpochLoader(DataLoader):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Does nothing, see `state_dict`."""
+
+
+def pinned(batch: Batch) -> Batch:
+    """The batch in memory from which a GPU copies it while the host goes on."""
+    return Batch(*(None if x is None else x.pin_memory() for x in batch))
 
 
 def return_unchanged(batch: Any) -> Any:

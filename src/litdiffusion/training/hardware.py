@@ -63,10 +63,11 @@ def channels_last_suits(net: nn.Module, accelerator: str) -> bool:
 
 
 def prepared(
-    net: nn.Module, compile: bool, accelerator: str = "auto", gradient_checkpointing: bool = False
+    net: nn.Module, compile: bool | str, accelerator: str = "auto", gradient_checkpointing: bool = False
 ) -> nn.Module:
     """The net with 4-D weights in the layout that suits it, see `channels_last_suits`; compiled if ``compile``.
 
+    ``compile`` may also be a mode of ``torch.compile``, such as reduce-overhead, which replays CUDA graphs.
     ``gradient_checkpointing`` saves memory, see `with_gradient_checkpointing`. All is done in place, so the names in
     checkpoints do not change.
     """
@@ -77,5 +78,5 @@ def prepared(
     if gradient_checkpointing:
         net = with_gradient_checkpointing(net)
     if compile:
-        net.compile()
+        net.compile(mode=None if compile is True else compile)
     return net
