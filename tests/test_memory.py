@@ -1,5 +1,6 @@
 """A batch that does not fit into memory ends in one line with the largest one that does."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import BARE_RUN, TINY, composed
@@ -63,11 +64,18 @@ def test_an_autoencoder_says_the_same(room, tmp_path):
         train(composed(*TINY, "callbacks.progress_bar=null", *words), Run(tmp_path / "run"))
 
 
-def test_a_script_says_it_in_one_line(command, room, tmp_path):
+def test_samples_are_drawn_in_parts_that_fit(command, room, tmp_path):
     train(composed(*BARE_RUN), Run(tmp_path / "run"))
+    words = [f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "n=10", "steps=4", "device=cpu"]
+    assert command("scripts/sample.py", *words, f"out={tmp_path / 'whole'}")[0] == 0
     room(MLP, 5)
-    ckpt = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    status, _, err = command("scripts/sample.py", f"ckpt={ckpt}", "n=10", "device=cpu", f"out={tmp_path / 'out'}")
+    status, _, err = command("scripts/sample.py", *words, f"out={tmp_path / 'parts'}")
+    assert status == 0, err
+    assert "note: the memory of cpu does not hold 10 samples at once; the network takes 5" in err
+    whole, parts = (np.load(tmp_path / name / "samples.npz")["samples"] for name in ("whole", "parts"))
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)
+    room(MLP, 0)
+    status, _, err = command("scripts/sample.py", *words, f"out={tmp_path / 'none'}")
     assert status == 2
     assert "error: memory is used up (CUDA out of memory" in err
     assert "Traceback" not in err

@@ -23,6 +23,11 @@ class Pruned(Exception):
         self.metric, self.value, self.step = metric, value, step
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the CPU's allocator, had no memory left."""
+    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or the error's class name if the message is empty."""
     text = str(error).strip()

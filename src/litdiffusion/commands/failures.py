@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from litdiffusion.errors import Pruned, TrainingError, UserError, first_line
+from litdiffusion.errors import Pruned, TrainingError, UserError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     import lightning as L
@@ -60,11 +60,6 @@ def known_failure(error: Exception, world_size: int) -> TrainingError | None:
 def told(error: Exception) -> str | None:
     """One line for an error of the data, of the file system or of memory; None for another error."""
     return data_failure(error) or file_failure(error) or memory_failure(error)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device, or the CPU's allocator, had no memory left."""
-    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
 
 
 def memory_failure(error: Exception) -> str | None:

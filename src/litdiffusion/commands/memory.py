@@ -5,9 +5,9 @@ import gc
 import torch
 
 from litdiffusion.build import Experiment
-from litdiffusion.commands.failures import is_out_of_memory
 from litdiffusion.data.batch import Batch
 from litdiffusion.data.loaders import take
+from litdiffusion.errors import is_out_of_memory
 from litdiffusion.training import TrainingModule
 
 

@@ -12,7 +12,7 @@ from litdiffusion.build import Experiment, Run, build
 from litdiffusion.callbacks import Stopped
 from litdiffusion.commands.attempts import Attempt
 from litdiffusion.commands.budget import with_budget
-from litdiffusion.commands.failures import errors_in_words, is_out_of_memory
+from litdiffusion.commands.failures import errors_in_words
 from litdiffusion.commands.memory import too_large
 from litdiffusion.commands.messages import (
     announce,
@@ -33,7 +33,7 @@ from litdiffusion.config.keys import MEASURED
 from litdiffusion.config.public import config_and_digests, masked_command
 from litdiffusion.config.trainer import Quiet
 from litdiffusion.data.identity import Identity
-from litdiffusion.errors import Pruned, TrainingError
+from litdiffusion.errors import Pruned, TrainingError, is_out_of_memory
 from litdiffusion.runs.dashboards import describe_run, finish
 from litdiffusion.runs.files import fresh
 from litdiffusion.runs.log import keep_rows

@@ -19,7 +19,7 @@ from litdiffusion.config.received import check_plain, checked_description, check
 from litdiffusion.config.settings import guidance_of
 from litdiffusion.data import Facts, facts_of
 from litdiffusion.data.batch import Batch
-from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser
+from litdiffusion.diffusion.denoisers import ClippedDenoiser, Denoiser, FittingDenoiser, in_precision
 from litdiffusion.diffusion.samplers import Draws, Sampler
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
@@ -154,12 +154,13 @@ class Pretrained:
         guide: Guide | None = None,
         batch_size: int = 256,
         device: str = "auto",
+        precision: str = "32-true",
     ) -> Tensor:
         """Samples (n, ...) in data space; equal to those of ``scripts/sample.py`` with the same settings.
 
         ``class_label`` and ``condition`` as in `told`.
         """
-        draws = self.draws(self.sampler, device_for(device), clip, guidance, guide)
+        draws = self.draws(self.sampler, device_for(device), clip, guidance, guide, precision)
         return draw_samples(draws, n, seed, batch_size, self.told(n, class_label, condition))
 
     def draws(
@@ -169,9 +170,14 @@ class Pretrained:
         clip: bool = True,
         guidance: float | None = None,
         guide: Guide | None = None,
+        precision: str = "32-true",
     ) -> Draws:
-        """Draws samples in data space by ``sampler``; weight and kind of guidance are by default the training run's."""
+        """Draws samples in data space by ``sampler``; weight and kind of guidance are by default the training run's.
+
+        ``precision`` is one of `autocast.DTYPES`. Batches that do not fit into memory are computed in parts.
+        """
         denoiser = self.denoiser_on(device, clip, self.weight(guidance, guide), guide)
+        denoiser = FittingDenoiser(in_precision(denoiser, precision))
         return Draws(sampler, denoiser, self.shape, self.codec.to(device).decode, device)
 
     def denoiser_on(

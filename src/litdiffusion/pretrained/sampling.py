@@ -47,7 +47,7 @@ def _sample(cfg: DictConfig, here: Processes) -> Path | None:
         print(f"not told: {', '.join(left[::-1])} (condition.{left[-1]}=...); the samples have any value of the data")
     with here.first_alone():  # a guide may need data or a classifier
         guide = pretrained.guide(cfg.get("guide"), cfg.data_root, cfg.data_path)
-        draws = pretrained.draws(sampler, here.device, cfg.clip, cfg.guidance, guide)
+        draws = pretrained.draws(sampler, here.device, cfg.clip, cfg.guidance, guide, cfg.precision)
     folder = folder_for(cfg, "samples", "samples.npz") if here.is_first else None
     begin = time.perf_counter()
     samples = draw_samples(draws, cfg.n, cfg.seed, cfg.batch_size, told, here)

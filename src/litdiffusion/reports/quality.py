@@ -112,7 +112,7 @@ def _drawn(
             weights = [subject.pretrained.weight(weight, guide) for weight in as_list(cfg.guidance)]
         walks = product(fitting_samplers(cfg, subject.pretrained, samplers), weights)
         for index, (named, weight) in enumerate(walks):
-            draws = subject.pretrained.draws(named.sampler, here.device, cfg.clip, weight, guide)
+            draws = subject.pretrained.draws(named.sampler, here.device, cfg.clip, weight, guide, cfg.precision)
             yield Walk(subject, index, named, weight), _draw(cfg, subject, named.name, draws, here)
 
 

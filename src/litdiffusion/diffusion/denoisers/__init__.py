@@ -6,10 +6,12 @@ from litdiffusion.diffusion.denoisers.analytic import (
     empirical_denoiser,
     exact_denoiser,
 )
+from litdiffusion.diffusion.denoisers.autocast import in_precision
 from litdiffusion.diffusion.denoisers.autoguidance import Autoguidance
 from litdiffusion.diffusion.denoisers.classifier_free import ClassifierFreeGuidance
 from litdiffusion.diffusion.denoisers.classifier_guidance import ClassifierGuidance
 from litdiffusion.diffusion.denoisers.clipped import ClippedDenoiser
+from litdiffusion.diffusion.denoisers.fitting import FittingDenoiser
 from litdiffusion.diffusion.denoisers.guidance import Guidance
 from litdiffusion.diffusion.denoisers.learned import Denoiser
 from litdiffusion.diffusion.denoisers.mixed import MixedClasses
@@ -23,10 +25,12 @@ __all__ = [
     "Denoiser",
     "DenoiserWrapper",
     "ExactOutput",
+    "FittingDenoiser",
     "GaussianMixtureDenoiser",
     "Guidance",
     "MixedClasses",
     "empirical_denoiser",
     "exact_denoiser",
+    "in_precision",
     "with_x_0",
 ]
