@@ -11,7 +11,7 @@ from litdiffusion.pretrained.progress import noise_of_samples
 from speed.cases import Length, experiment
 from speed.clock import Stopwatch
 
-STEPS = 10
+STEPS = 25
 
 
 def framework(length: Length) -> float:

@@ -88,8 +88,10 @@ def per_sample_noise(seeds: list[int]) -> Noise:
     def draw(x: Tensor) -> Tensor:
         if len(x) != len(generators):
             raise ValueError(f"a batch of {len(x)} needs {len(x)} seeds, got {len(generators)}; give one per sample")
-        draws = [torch.randn(x.shape[1:], generator=generator, dtype=x.dtype) for generator in generators]
-        return _on(x.device, torch.stack(draws))
+        noise = torch.empty(x.shape, dtype=x.dtype)
+        for row, generator in zip(noise.unbind(), generators, strict=True):
+            row.normal_(generator=generator)
+        return _on(x.device, noise)
 
     return draw
 

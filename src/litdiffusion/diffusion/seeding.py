@@ -5,6 +5,8 @@ passed to a generator as it is: `fold_seed` joins it with the name of the stream
 the names. One generator may be used for several draws in a row.
 """
 
+from functools import cache
+
 import torch
 
 STREAMS = {
@@ -105,7 +107,12 @@ def item_seed(name: str, item: int) -> int:
     Consecutive items have consecutive seeds. Mixed ones would collide in their low 32 bits, so that of 100 000 samples
     two would be equal.
     """
-    return fold_seed(item >> 32, name) + (item & 0xFFFFFFFF)
+    return _first_seed(name, item >> 32) + (item & 0xFFFFFFFF)
+
+
+@cache
+def _first_seed(name: str, block: int) -> int:
+    return fold_seed(block, name)
 
 
 def _words(name: str) -> list[int]:
