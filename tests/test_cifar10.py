@@ -15,6 +15,8 @@ from litdiffusion.nets import UNet
 from litdiffusion.pretrained import Pretrained
 
 SMALL = ["model.channels=[8,16,16,16]", "model.blocks=1", "model.embedding_dim=32", "lr_schedule.warmup_steps=2"]
+SHORT = ["data.batch_size=16", "data.val_size=16", "trainer.max_steps=7", "trainer.val_check_interval=4"]
+HERE = [*QUIET, "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
 
 
 def test_the_recipe_has_the_numbers_that_docs_cifar10_gives():
@@ -39,9 +41,7 @@ def test_the_recipe_has_the_numbers_that_docs_cifar10_gives():
 def test_the_recipe_trains_goes_on_exactly_and_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LITDIFFUSION_DATA", str(tmp_path))
     write_cifar10(tmp_path, monkeypatch)
-    sizes = ["data.batch_size=16", "data.val_size=16", "trainer.max_steps=7", "trainer.val_check_interval=4"]
-    words = ["experiment=cifar10", *SMALL, *sizes, *QUIET, "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
-    whole_and_resumed(words, 3, tmp_path)
+    whole_and_resumed(["experiment=cifar10", *SMALL, *SHORT, *HERE], 3, tmp_path)
     drawn = Pretrained(str(tmp_path / "step_3.ckpt")).sample(n=3, seed=7)
     assert drawn.shape == (3, 3, 32, 32)
     assert drawn.isfinite().all()

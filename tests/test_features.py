@@ -378,7 +378,7 @@ def test_inception_without_its_weights_names_the_file_and_the_ways_out(
         InceptionFeatures(weights=tmp_path / "weights.pth").prepare(digits)
     (tmp_path / "checkpoints").mkdir()
     Path(wanted).write_bytes(b"half of a download")
-    with pytest.raises(UserError, match="its sha256 is [0-9a-f]{64}, not 6726825d0af5f729") as error:
+    with pytest.raises(UserError, match=r"its sha256 is [0-9a-f]{64}, not 6726825d0af5f729") as error:
         InceptionFeatures().prepare(digits)
     assert all(part in str(error.value) for part in (wanted, "metrics=classifier"))
     assert "\n" not in str(error.value)

@@ -35,9 +35,7 @@ def reference_features(
         UserError: for another part, n < 1, or a cache that cannot be written.
     """
     if part not in PARTS or (n is not None and n < 1):
-        raise UserError(
-            f"reference features need the part train, full or test, and n >= 1 images; got {part!r}, n={n}"
-        )
+        raise UserError(f"reference features need the part train, full or test, and n >= 1 images; got {part!r}, n={n}")
     data.load()
     batches = PARTS[part](data)
     size = sum(len(batch.data) for batch in batches)

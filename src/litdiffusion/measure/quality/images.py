@@ -52,10 +52,10 @@ class Real(NamedTuple):
 class ImageQuality(Quality):
     """Fréchet and kernel distance, precision and recall, density and coverage of samples against training images.
 
-    The features come from a net that suits the data (`features`), so the Fréchet distance is not the FID, but for
-    Inception's, all training images and as many samples as published (conf/metrics/fid.yaml, docs/cifar10.md). Compare
-    it at equal extractor, n and reference only. ``frechet_over_floor`` is its ratio to the distance of n held-out images:
-    1 for a perfect sampler.
+    The features come from a net that suits the data (`features`), so the Fréchet distance is not the FID, except for
+    Inception's features, all training images and 50 000 samples (conf/metrics/fid.yaml). Compare it at equal extractor,
+    n and reference only. ``frechet_over_floor`` is its ratio to the distance of n held-out images: 1 for a perfect
+    sampler.
 
     A classifier as the net adds ``confidence``, its mean confidence, and ``class_error``, the total variation between
     the classes of samples and of data. Conditional samples add ``class_accuracy``, the share of samples whose class the
@@ -143,8 +143,8 @@ class ImageQuality(Quality):
     def legend(self) -> str:
         real = self.real
         return (
-            f"features of {real.extractor.name}, {len(real.train.features)} {WHO[self.part]} as reference; the floor is "
-            f"the distance of n random held-out images, at most {len(real.test.features)}; spreads are for these real "
+            f"features of {real.extractor.name}, {len(real.train.features)} {WHO[self.part]} as reference; the floor "
+            f"is the distance of n random held-out images, at most {len(real.test.features)}; spreads are for these real "
             f"images: those of recall and coverage are 0.5 to 1 times the true ones, that of frechet up to 1.5 times "
             f"for perfect samples"
         )
