@@ -64,8 +64,8 @@ class InceptionFeatures:
         extractor = InceptionExtractor(f"inception-{digest[:8]}", _network(path, digest))
         if digest != SHA256:
             warnings.warn(
-                f"{path} is not Inception's published file (sha256 {digest[:8]}..., not {SHA256[:8]}...): its distances do "
-                f"not compare with published FIDs",
+                f"{path} is not Inception's published file (sha256 {digest[:8]}..., not {SHA256[:8]}...): its distances "
+                f"do not compare with published FIDs",
                 stacklevel=2,
             )
         return extractor
@@ -89,8 +89,8 @@ class InceptionExtractor(Extractor):
 def _network(path: Path, digest: str) -> nn.Module:
     if path.name == FILE and digest != SHA256:
         raise UserError(
-            f"{path} is not the file of its name: its sha256 is {digest}, not {SHA256}; copy {FILE} (95628359 bytes) of "
-            f"torch-fidelity's releases there again, {_INSTEAD}"
+            f"{path} is not the file of its name: its sha256 is {digest}, not {SHA256}; copy {FILE} (95628359 bytes) "
+            f"of torch-fidelity's releases there again, {_INSTEAD}"
         )
     # torchmetrics' subclass returns one output only, with another default resize than the published scores.
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

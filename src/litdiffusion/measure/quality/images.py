@@ -144,8 +144,8 @@ class ImageQuality(Quality):
         real = self.real
         return (
             f"features of {real.extractor.name}, {len(real.train.features)} {WHO[self.part]} as reference; the floor "
-            f"is the distance of n random held-out images, at most {len(real.test.features)}; spreads are for these real "
-            f"images: those of recall and coverage are 0.5 to 1 times the true ones, that of frechet up to 1.5 times "
+            f"is the distance of n random held-out images, at most {len(real.test.features)}; spreads are for these "
+            f"real images: those of recall and coverage are 0.5 to 1 times the true ones, that of frechet up to 1.5 times "
             f"for perfect samples"
         )
 
