@@ -401,7 +401,7 @@ def test_inception_takes_greys_as_three_equal_channels(digits: Digits, tmp_path:
         patch.setattr(kind, "load_state_dict", lambda *_: None)
         torch.save(kind("inception-v3-compat", ["2048"], str(path)).state_dict(), path)
     state = torch.random.get_rng_state()
-    with pytest.warns(UserWarning, match="not Inception's published file"):
+    with pytest.warns(UserWarning, match="not Inception's published weights"):
         extractor = InceptionFeatures(weights=path).prepare(digits)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert extractor.name.startswith("inception-")

@@ -64,8 +64,8 @@ class InceptionFeatures:
         extractor = InceptionExtractor(f"inception-{digest[:8]}", _network(path, digest))
         if digest != SHA256:
             warnings.warn(
-                f"{path} is not Inception's published file (sha256 {digest[:8]}..., not {SHA256[:8]}...): its distances "
-                f"do not compare with published FIDs",
+                f"{path} are not Inception's published weights (sha256 {digest[:8]}..., not {SHA256[:8]}...): "
+                f"distances do not compare with published FIDs",
                 stacklevel=2,
             )
         return extractor

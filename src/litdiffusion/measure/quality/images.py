@@ -145,8 +145,8 @@ class ImageQuality(Quality):
         return (
             f"features of {real.extractor.name}, {len(real.train.features)} {WHO[self.part]} as reference; the floor "
             f"is the distance of n random held-out images, at most {len(real.test.features)}; spreads are for these "
-            f"real images: those of recall and coverage are 0.5 to 1 times the true ones, that of frechet up to 1.5 times "
-            f"for perfect samples"
+            f"real images: those of recall and coverage are 0.5 to 1 times the true ones, that of frechet up to 1.5 "
+            f"times for perfect samples"
         )
 
     def copying(self, samples: Tensor) -> Copying:
