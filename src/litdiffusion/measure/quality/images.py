@@ -111,6 +111,9 @@ class ImageQuality(Quality):
         train, test = (reference_features(extractor, self.data, part, **facts) for part in (self.part, "test"))
         return Real(extractor, train, test, moments(train.features))
 
+    def prepare(self) -> None:
+        _ = self.real
+
     def measure(
         self, samples: Tensor, n: int | None = None, level: Level = CLEAN, class_labels: Tensor | None = None
     ) -> Measured:
