@@ -31,7 +31,7 @@ GROUPS = (
     *("data", "model", "codec", "schedule", "parameterization", "times", "weighting", "sampler", "recipe"),
     *("optimizer", "lr_schedule", "trainer", "metrics"),
 )
-DOWNLOADED = {"mnist", "fashion_mnist", "kmnist", "cifar10", "torchvision", "image_folder", "table", "inception"}
+DOWNLOADED = {"mnist", "fashion_mnist", "kmnist", "cifar10", "torchvision", "image_folder", "table", "inception", "fid"}
 """Choices that need downloaded files or files of the user."""
 SLOW = {"ddp"}
 """Choices that start further processes, which this script cannot check."""

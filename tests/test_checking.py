@@ -5,7 +5,7 @@ import numbers
 from pathlib import Path
 
 import pytest
-from conftest import CONF, QUIET, TINY, composed
+from conftest import CONF, NOT_RUN, QUIET, TINY, composed
 from test_cli import one_error
 from test_live import ALONE, SMALL, UNLIKELY, scripted
 
@@ -16,7 +16,7 @@ from litdiffusion.config.metrics import check_metric, make_quality
 from litdiffusion.data import DataModule
 from litdiffusion.errors import TrainingError, UserError
 
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted({path.stem for path in (CONF / "experiment").glob("*.yaml")} - NOT_RUN)
 PLAIN = [*TINY, *SMALL, *QUIET, "trainer.enable_progress_bar=false", "logger=none"]
 
 
@@ -39,6 +39,13 @@ def test_every_experiment_expects_a_number_that_its_run_has(name, tmp_path, monk
     check_metric(cfg, make_quality(cfg, data))
     if len(data.shape) == 1:  # a loss says little of samples, and those of points are cheap to measure
         assert cfg.expected.metric.startswith(("samples/", "quality/"))
+
+
+@pytest.mark.parametrize("name", sorted(NOT_RUN))
+def test_an_experiment_that_was_not_run_states_no_number(name, tmp_path):
+    assert "was measured" in (CONF / "experiment" / f"{name}.yaml").read_text()
+    with pytest.raises(UserError, match="no expected value"):
+        check(composed(f"experiment={name}"), Run(tmp_path))
 
 
 def checked(folder: Path, *overrides: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONF, TINY_UNET, composed
+from conftest import CONF, NOT_RUN, TINY_UNET, composed
 from fakes import write_cifar10, write_mnist, write_pictures
 from omegaconf import OmegaConf
 from parts import words_for_net
@@ -29,6 +29,7 @@ NEEDS = {  # a choice that does not fit the default chain, and what it does fit
     ("sampler", "ode"): ["recipe=vp"],
     ("metrics", "classifier"): TINY_UNET,
     ("metrics", "inception"): TINY_UNET,
+    ("metrics", "fid"): TINY_UNET,
     ("guide", "autoguidance"): ["guidance=1"],  # test_guidance gives it a checkpoint
     ("guide", "classifier"): [*TINY_UNET, "guidance=1"],
 }
@@ -101,9 +102,11 @@ def test_every_recipe_trains_and_samples_vectors_and_images(recipe, data, fitted
 def test_every_experiment_trains_a_step(name, fitted, tmp_path, monkeypatch):
     monkeypatch.setenv("LITDIFFUSION_DATA", str(tmp_path))
     write_mnist(tmp_path, train=600)
+    write_cifar10(tmp_path, monkeypatch)
     cfg = composed(f"experiment={name}", "callbacks=none")
     small = ["data.val_size=16", "data.batch_size=16"] if cfg.data.get("root") is not None else []
     small += [f"callbacks.{callback}=null" for callback in cfg.callbacks]  # its own, which take their time
+    small += ["model.channels=[4,8,8,8]", "model.blocks=1"] if name in NOT_RUN else []  # made for a GPU
     if first := OmegaConf.select(cfg, "codec.experiment"):
         fitted(f"experiment={first}", *small, "trainer.max_steps=1").trainer.save_checkpoint(tmp_path / "first.ckpt")
         small.append(f"codec.ckpt={tmp_path / 'first.ckpt'}")

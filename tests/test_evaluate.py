@@ -71,6 +71,13 @@ def evaluate(command, tmp_path: Path, ckpts: list[Path] | Path, *args: str) -> t
     return table(tmp_path / "report"), out
 
 
+def test_missing_weights_of_inception_are_known_before_samples_are_drawn(digits, command, tmp_path, monkeypatch):
+    pytest.importorskip("torch_fidelity")
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    status, _, err = command("scripts/evaluate.py", f"ckpt={digits}", "metrics=fid", "n=1000000000", "device=cpu")
+    assert "Inception features need the weights" in one_error(status, err)
+
+
 def test_rows_are_checkpoints_by_weights_by_samplers_by_steps(checkpoints, command, tmp_path):
     choice = ["samplers=[own,ddim,heun]", "steps=[5,10]", "weights=[ema,raw]"]
     rows, out = evaluate(command, tmp_path, checkpoints, *choice)

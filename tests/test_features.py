@@ -309,8 +309,20 @@ def test_reference_features_are_computed_once_for_data_part_n_and_net(digits: Di
     renamed = Mean("other")
     reference_features(renamed, digits, "train", 20, tmp_path)
     assert renamed.count == 20
-    with pytest.raises(UserError, match="train or test"):
+    with pytest.raises(UserError, match="train, full or test"):
         reference_features(extractor, digits, "val", 20, tmp_path)
+
+
+def test_the_full_reference_is_every_image_of_the_training_split(digits: Digits, tmp_path: Path):
+    """Published FIDs compare with all training images, also with those that a run holds out for validation."""
+    extractor = Mean()
+    train, val = (part.data.flatten(1).sum(1).float() for part in (digits.train, digits.val))
+    full = reference_features(extractor, digits, "full", None, tmp_path)
+    assert torch.equal(full.features[:, 0], torch.cat([train, val]))
+    some = reference_features(extractor, digits, "full", len(train) + 3, tmp_path)
+    assert torch.equal(some.features, full.features[: len(train) + 3])
+    few = reference_features(extractor, digits, "full", 20, tmp_path)
+    assert torch.equal(few.features, full.features[:20])
 
 
 def test_damaged_reference_features_are_computed_anew(digits: Digits, folder: Path, tmp_path: Path):
@@ -364,6 +376,12 @@ def test_inception_without_its_weights_names_the_file_and_the_ways_out(
     (tmp_path / "weights.pth").write_bytes(b"no weights")
     with pytest.raises(UserError, match="cannot be read as Inception's weights"):
         InceptionFeatures(weights=tmp_path / "weights.pth").prepare(digits)
+    (tmp_path / "checkpoints").mkdir()
+    Path(wanted).write_bytes(b"half of a download")
+    with pytest.raises(UserError, match=r"its sha256 is [0-9a-f]{64}, not 6726825d0af5f729") as error:
+        InceptionFeatures().prepare(digits)
+    assert all(part in str(error.value) for part in (wanted, "metrics=classifier"))
+    assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="takes images"):
         InceptionFeatures().prepare(Spiral(size=100, batch_size=8, val_size=10, seed=0))
 
@@ -383,7 +401,8 @@ def test_inception_takes_greys_as_three_equal_channels(digits: Digits, tmp_path:
         patch.setattr(kind, "load_state_dict", lambda *_: None)
         torch.save(kind("inception-v3-compat", ["2048"], str(path)).state_dict(), path)
     state = torch.random.get_rng_state()
-    extractor = InceptionFeatures(weights=path).prepare(digits)
+    with pytest.warns(UserWarning, match="not Inception's published weights"):
+        extractor = InceptionFeatures(weights=path).prepare(digits)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert extractor.name.startswith("inception-")
     grey = extractor(bytes_to_floats(digits.val.data[:2]))

@@ -83,6 +83,14 @@ def test_frechet_agrees_with_torchmetrics() -> None:
     assert frechet_distance(y, x) == pytest.approx(float(metric.compute()), rel=1e-10)
 
 
+def test_frechet_agrees_with_torch_fidelity() -> None:
+    """The code that published FIDs in PyTorch come from, on the same features; it also divides by n - 1."""
+    fidelity = pytest.importorskip("torch_fidelity.metric_fid")
+    x, y = normal(500, 6, 0) @ normal(6, 6, 3), normal(400, 6, 1) @ normal(6, 6, 4) + 0.5
+    found = fidelity.fid_statistics_to_metric(*map(fidelity.fid_features_to_statistics, (x, y)), verbose=False)
+    assert frechet_distance(x, y) == pytest.approx(found["frechet_inception_distance"], rel=1e-10)
+
+
 def test_the_frechet_distance_of_a_shifted_wide_normal() -> None:
     real = exact_moments(torch.zeros(4), torch.eye(4))
     values = [frechet_estimate(1.3 * normal(400, 4, seed) + 0.5, real).value for seed in range(100)]

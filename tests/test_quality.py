@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from litdiffusion.codecs import Standardise
-from litdiffusion.data import GaussianMixture, Moons, Spiral
+from litdiffusion.data import Digits, GaussianMixture, Moons, Spiral
 from litdiffusion.data.base import DataModule
 from litdiffusion.data.batch import Batch
+from litdiffusion.data.loaders import take
 from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import energy_distance, frechet_distance, kernel_mmd, moments, sliced_wasserstein
@@ -254,6 +255,15 @@ def images(digits, tmp_path_factory) -> ImageQuality:
     return ImageQuality(ClassifierFeatures(cache=cache, steps=200), cache, reference=1000).attach(digits)
 
 
+class TestedDigits(Digits):
+    """Digits with a test split beside the validation items."""
+
+    __test__ = False
+
+    def test(self) -> Batch:
+        return take(self.val, torch.arange(len(self.val.data)))
+
+
 def scaled(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
@@ -290,6 +300,17 @@ def test_the_frechet_distance_is_that_of_the_extractor_s_features(images, digits
     maps: FeatureMaps = images.real.extractor(samples)
     expected = frechet_distance(maps.features, images.real.train.features)
     assert math.isclose(images.measure(samples)["frechet"].value, expected, rel_tol=1e-8)
+
+
+def test_the_full_reference_needs_a_test_split_and_is_named(images, digits, tmp_path):
+    with pytest.raises(UserError, match=r"metrics\.part=half: must be train, or full"):
+        ImageQuality(None, tmp_path, part="half")
+    with pytest.raises(UserError, match="has no test split"):
+        _ = ImageQuality(images.features, tmp_path, part="full").attach(digits).real
+    quality = ImageQuality(images.features, tmp_path, reference=None, part="full")
+    quality.attach(TestedDigits(batch_size=8, val_size=200, seed=0))
+    assert len(quality.real.train.features) == 1797
+    assert "1797 training and validation images as reference" in quality.legend()
 
 
 def test_worse_images_score_worse(images, digits):

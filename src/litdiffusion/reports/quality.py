@@ -108,6 +108,8 @@ def _drawn(
     for subject in chosen:
         with here.first_alone():  # downloads data, trains a classifier
             subject.quality.data.load()
+            if here.is_first:  # it measures; a missing file ends the report before samples are drawn for hours
+                subject.quality.prepare()
             guide = subject.pretrained.guide(cfg.get("guide"), cfg.data_root, cfg.data_path)
             weights = [subject.pretrained.weight(weight, guide) for weight in as_list(cfg.guidance)]
         walks = product(fitting_samplers(cfg, subject.pretrained, samplers), weights)

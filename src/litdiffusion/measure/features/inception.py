@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,15 +14,19 @@ from litdiffusion.errors import UserError, first_line
 from litdiffusion.measure.features.extractor import Extractor, FeatureMaps
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
+"""torch-fidelity's file; pytorch-fid has the same bytes as ``pt_inception-2015-12-05-6726825d.pth``."""
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""The digest of its 95 628 359 bytes."""
 _INSTEAD = "or set metrics=classifier (images with classes) or metrics=none"
 
 
 class InceptionFeatures:
     """The Inception network of the original FID in torch-fidelity's port: 2048 features and 1008 logits.
 
-    ``weights`` is a path, or None for `FILE` in torch.hub's folder of checkpoints. The original file has the name
-    ``inception-6726825d``. The resize of the original code is used, so numbers compare with published ones of the same
-    number of images.
+    ``weights`` is a path, or None for `FILE` in torch.hub's folder of checkpoints, which must have the digest `SHA256`.
+    A file of another digest at a path of its own is used with a warning. The extractor's name holds the first digits
+    of the digest. The resize of the original code is used, so numbers compare with published ones of the same number of
+    images.
 
     Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017,
     arXiv 1706.08500; Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2015,
@@ -35,8 +40,8 @@ class InceptionFeatures:
         """The extractor, named ``inception-<8 hex digits of the file>``.
 
         Raises:
-            UserError: for data that are not images, missing or unreadable weights, or if torch-fidelity is not
-                installed.
+            UserError: for data that are not images, weights that are missing, unreadable or not the published ones, or
+                if torch-fidelity is not installed.
         """
         if len(data.shape) != 3:
             raise UserError(
@@ -56,7 +61,14 @@ class InceptionFeatures:
             )
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return InceptionExtractor(f"inception-{digest[:8]}", _network(path))
+        extractor = InceptionExtractor(f"inception-{digest[:8]}", _network(path, digest))
+        if digest != SHA256:
+            warnings.warn(
+                f"{path} are not Inception's published weights (sha256 {digest[:8]}..., not {SHA256[:8]}...): "
+                f"distances do not compare with published FIDs",
+                stacklevel=2,
+            )
+        return extractor
 
     def path(self) -> Path:
         """The file of the weights."""
@@ -74,7 +86,12 @@ class InceptionExtractor(Extractor):
         return FeatureMaps(*self.net(images.expand(-1, 3, -1, -1)))
 
 
-def _network(path: Path) -> nn.Module:
+def _network(path: Path, digest: str) -> nn.Module:
+    if path.name == FILE and digest != SHA256:
+        raise UserError(
+            f"{path} is not the file of its name: its sha256 is {digest}, not {SHA256}; copy {FILE} (95628359 bytes) "
+            f"of torch-fidelity's releases there again, {_INSTEAD}"
+        )
     # torchmetrics' subclass returns one output only, with another default resize than the published scores.
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

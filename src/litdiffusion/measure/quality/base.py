@@ -18,7 +18,7 @@ Measured = Mapping[str, Estimate]
 class Quality(ABC):
     """Numbers for samples of one data set: the config group ``metrics``.
 
-    `attach` sets the data. Nothing is computed before the first `measure`.
+    `attach` sets the data. Nothing is computed before `prepare` or the first `measure`.
     """
 
     headline: ClassVar[str]
@@ -49,6 +49,10 @@ class Quality(ABC):
         """Sets the data; raises a `UserError` for data of another kind."""
         self._data = data
         return self
+
+    def prepare(self) -> None:
+        """Computes or loads what `measure` needs of the data alone, so that a missing file is known before samples."""
+        _ = self.data  # which must be attached; a subclass does more
 
     @abstractmethod
     def measure(

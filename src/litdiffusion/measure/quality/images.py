@@ -36,9 +36,12 @@ FEWEST = 20
 FLOOR_DRAWS = 5
 """The number of random subsets of the held-out images whose mean Fréchet distance is the floor."""
 
+WHO = {"train": "training images", "full": "training and validation images"}
+"""The real images of each part."""
+
 
 class Real(NamedTuple):
-    """The extractor, its maps of training images and of held-out images, and the moments of the training features."""
+    """The extractor, its maps of reference images and of held-out images, and the moments of the reference features."""
 
     extractor: Extractor
     train: FeatureMaps
@@ -49,9 +52,10 @@ class Real(NamedTuple):
 class ImageQuality(Quality):
     """Fréchet and kernel distance, precision and recall, density and coverage of samples against training images.
 
-    The features come from a net that suits the data (`features`), so the Fréchet distance is not the FID. Compare it
-    at equal extractor, n and reference only. ``frechet_over_floor`` is its ratio to the distance of n held-out images:
-    1 for a perfect sampler.
+    The features come from a net that suits the data (`features`), so the Fréchet distance is not the FID, except for
+    Inception's features, all training images and 50 000 samples (conf/metrics/fid.yaml). Compare it at equal extractor,
+    n and reference only. ``frechet_over_floor`` is its ratio to the distance of n held-out images: 1 for a perfect
+    sampler.
 
     A classifier as the net adds ``confidence``, its mean confidence, and ``class_error``, the total variation between
     the classes of samples and of data. Conditional samples add ``class_accuracy``, the share of samples whose class the
@@ -63,8 +67,12 @@ class ImageQuality(Quality):
 
     Args:
         features: a kind of features of images, trained or loaded at the first measurement.
-        reference: number of real images for comparison, the first of the training part.
+        reference: number of real images for comparison, the first of ``part``; None: all.
         cache: folder for the features of real images.
+        part: "train", or "full": also the images that are held out for validation, as in published FIDs.
+
+    Raises:
+        UserError: for fewer than 100 real images, another part, or ``part="full"`` for data without a test split.
     """
 
     headline = "frechet_over_floor"
@@ -73,11 +81,13 @@ class ImageQuality(Quality):
     rising = frozenset({"precision", "recall", "density", "coverage", "confidence", "class_accuracy"})
     live = 256
 
-    def __init__(self, features: Features, cache: str | Path, reference: int = 10_000):
+    def __init__(self, features: Features, cache: str | Path, reference: int | None = 10_000, part: str = "train"):
         super().__init__()
-        if reference < 100:
+        if reference is not None and reference < 100:
             raise UserError(f"metrics.reference must be at least 100 real images, got {reference}; 10000 is usual")
-        self.features, self.reference, self.cache = features, reference, cache
+        if part not in WHO:
+            raise UserError(f"metrics.part={part}: must be train, or full (with the images held out for validation)")
+        self.features, self.reference, self.cache, self.part = features, reference, cache, part
         self._floors: dict[int, Measured] = {}
 
     def attach(self, data: DataModule) -> "ImageQuality":
@@ -92,9 +102,17 @@ class ImageQuality(Quality):
     def real(self) -> Real:
         """Computed at the first measurement, so a run without measurements has no cost."""
         extractor = self.features.prepare(self.data)
+        if self.part == "full" and self.data.test() is self.data.val:
+            raise UserError(
+                f"metrics.part=full counts the validation images among the real ones, but {self.data.name} has no test "
+                f"split and needs them for the floor; set metrics.part=train"
+            )
         facts = {"n": self.reference, "cache": self.cache}
-        train, test = (reference_features(extractor, self.data, part, **facts) for part in ("train", "test"))
+        train, test = (reference_features(extractor, self.data, part, **facts) for part in (self.part, "test"))
         return Real(extractor, train, test, moments(train.features))
+
+    def prepare(self) -> None:
+        _ = self.real
 
     def measure(
         self, samples: Tensor, n: int | None = None, level: Level = CLEAN, class_labels: Tensor | None = None
@@ -128,10 +146,10 @@ class ImageQuality(Quality):
     def legend(self) -> str:
         real = self.real
         return (
-            f"features of {real.extractor.name}, {len(real.train.features)} training images as reference; the floor is "
-            f"the distance of n random held-out images, at most {len(real.test.features)}; spreads are for these real "
-            f"images: those of recall and coverage are 0.5 to 1 times the true ones, that of frechet up to 1.5 times "
-            f"for perfect samples"
+            f"features of {real.extractor.name}, {len(real.train.features)} {WHO[self.part]} as reference; the floor "
+            f"is the distance of n random held-out images, at most {len(real.test.features)}; spreads are for these "
+            f"real images: those of recall and coverage are 0.5 to 1 times the true ones, that of frechet up to 1.5 "
+            f"times for perfect samples"
         )
 
     def copying(self, samples: Tensor) -> Copying:
