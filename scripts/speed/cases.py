@@ -25,9 +25,13 @@ CASES = {
     "toy": ["data=spiral"],
     "mlp": ["data=spiral", "data.batch_size=256"],
     "mnist": [*IMAGES, "+data.image_shape=[1,28,28]", "data.batch_size=256"],
-    "cifar": [*IMAGES, "+data.image_shape=[3,32,32]", "data.batch_size=256", "model.channels=[128,256,256]"],
+    "cifar": [
+        *IMAGES,
+        *("+data.image_shape=[3,32,32]", "data.batch_size=256", "model.patch=1", "model.channels=[128,256,256,256]"),
+        *("model.blocks=4", "model.attention=[1,3]", "model.embedding_dim=512", "model.dropout=0.13"),
+    ],
 }
-"""The spiral with batches of 512 and of 256 points; images of MNIST's size, and of CIFAR-10's with a larger net."""
+"""The spiral with batches of 512 and of 256 points; images of MNIST's size, and of CIFAR-10's with that experiment's net."""
 STEPS = {"toy": (400, 50), "mlp": (400, 50), "mnist": (4, 2), "cifar": (1, 1)}
 """Timed steps on a CPU, and steps before them."""
 STEPS_ON_GPU = 50, 20
