@@ -6,7 +6,7 @@ from litdiffusion.callbacks.field import Field
 from litdiffusion.callbacks.final_samples import FinalSamples
 from litdiffusion.callbacks.final_validation import FinalValidation
 from litdiffusion.callbacks.forward_process import ForwardProcess
-from litdiffusion.callbacks.interrupts import Interrupts, Stopped
+from litdiffusion.callbacks.interrupts import Interrupts, Requeued, Stopped
 from litdiffusion.callbacks.langevin_path import LangevinPath
 from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
 from litdiffusion.callbacks.live_likelihood import LiveLikelihood
@@ -30,6 +30,7 @@ __all__ = [
     "LiveQuality",
     "PosthocEMA",
     "Reconstructions",
+    "Requeued",
     "StepProgress",
     "Stopped",
     "Trajectory",

@@ -126,10 +126,10 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
         Returns the draws of items, which do not depend on the number of processes. What a net draws itself, e.g. for
         its dropout, depends on the rank.
         """
-        seed_generators(self.device, self._seed_of("step", batch_idx, self.global_rank))
+        seed_generators(self.device, self._seed_of_step(batch_idx, self.global_rank))
         if self.trainer.world_size == 1:
             return Joined()
-        return place_of(self, torch.Generator(self.device).manual_seed(self._seed_of("step", batch_idx, 0)))
+        return place_of(self, torch.Generator(self.device).manual_seed(self._seed_of_step(batch_idx, 0)))
 
     def augmented(self, batch: Batch, batch_idx: int) -> Batch:
         """The batch with its images randomly changed: a function of (seed, step, micro-batch) and of the item."""
@@ -140,6 +140,9 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
         world, position = self.trainer.world_size, (*self._step_and_micro_batch(batch_idx), 0)
         changed = self.augment(batch.data, self.seed, *position, rank=self.global_rank, world=world)
         return batch._replace(data=changed, latent=None)
+
+    def _seed_of_step(self, batch_idx: int, rank: int) -> int:
+        return self._seed_of("step", batch_idx, rank)
 
     def _seed_of(self, stream: str, batch_idx: int, *position: int) -> int:
         return fold_seed(self.seed, stream, *self._step_and_micro_batch(batch_idx), *position)
