@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import BARE_RUN, composed
 from launching import PLAIN, free_port, output, python, state
 from lottery.outcome import fingerprint
@@ -145,11 +146,6 @@ def test_two_processes_of_srun_are_requeued_together(scontrol, tmp_path):
     assert 0 < saved < 400
     again = "".join(output(process) for process in srun(tmp_path / "job"))
     assert again.count(f"from step {saved} (attempt 2)") == 1
-    first, second = (
-        state(place / "outputs/slurm-4711/checkpoints/last.ckpt") for place in (tmp_path / "whole", tmp_path / "job")
-    )
-    assert all(torch_equal(value, second[name]) for name, value in first.items())
-
-
-def torch_equal(a, b) -> bool:
-    return a.dtype == b.dtype and bool((a == b).all())
+    kept = "outputs/slurm-4711/checkpoints/last.ckpt"
+    first, second = (state(tmp_path / name / kept) for name in ("whole", "job"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())

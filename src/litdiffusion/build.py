@@ -10,7 +10,7 @@ import lightning as L
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from litdiffusion.callbacks import FinalValidation, Interrupts
+from litdiffusion.callbacks import FinalValidation, Interrupts, OtherProcesses
 from litdiffusion.codecs import Codec, ReconstructionObjective
 from litdiffusion.config import checks, derived
 from litdiffusion.config.guide import Guide
@@ -93,7 +93,13 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
         module = build_module(cfg, codec, schedule, guide, facts.value_range, exact, **of_data)
         module.sampling_denoiser(guidance=module.guidance)  # so that a guide that does not fit is refused at once
     interrupts = Interrupts()
-    callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.extra_callbacks, FinalValidation()]
+    callbacks = [
+        interrupts,
+        OtherProcesses(),
+        *build_callbacks(cfg, run, facts, quality),
+        *run.extra_callbacks,
+        FinalValidation(),
+    ]
     context = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
     trainer = make_trainer(cfg, make_loggers(cfg, **context), callbacks, run.overrides)
     check_requeue(trainer, run.dir)

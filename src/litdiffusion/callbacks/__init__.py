@@ -11,6 +11,7 @@ from litdiffusion.callbacks.langevin_path import LangevinPath
 from litdiffusion.callbacks.last_checkpoint import LastCheckpoint
 from litdiffusion.callbacks.live_likelihood import LiveLikelihood
 from litdiffusion.callbacks.live_quality import LiveQuality
+from litdiffusion.callbacks.other_processes import OtherProcesses
 from litdiffusion.callbacks.posthoc_ema import PosthocEMA
 from litdiffusion.callbacks.progress import StepProgress
 from litdiffusion.callbacks.trajectory import Trajectory
@@ -28,6 +29,7 @@ __all__ = [
     "LatentWalk",
     "LiveLikelihood",
     "LiveQuality",
+    "OtherProcesses",
     "PosthocEMA",
     "Reconstructions",
     "Requeued",

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from litdiffusion.callbacks.interrupts import Requeued, Stopped
-from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.errors import ProcessLost, TrainingError, UserError
 from litdiffusion.runs.files import set_aside
 from litdiffusion.runs.record import note_progress
 from litdiffusion.training import DiffusionModule
@@ -83,7 +83,8 @@ class LastCheckpoint(Checkpoint):
             return self._note(trainer)
         step, finished = trainer.global_step, getattr(self, "_finished_step", -1)
         between = trainer.training and step == finished and not (pl_module.progress.updating or trainer.should_stop)
-        all_processes_stop = trainer.world_size == 1 or isinstance(exception, Stopped | TrainingError)
+        together = isinstance(exception, Stopped | TrainingError) and not isinstance(exception, ProcessLost)
+        all_processes_stop = trainer.world_size == 1 or together
         if between and all_processes_stop and step > self._saved_step:
             with contextlib.suppress(OSError):  # report the first error; older files are intact
                 self._save(trainer)
