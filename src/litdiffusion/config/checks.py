@@ -17,6 +17,7 @@ from pathlib import Path
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
+from litdiffusion.config.launched import local_tasks
 from litdiffusion.config.metrics import check_metric, check_monitors
 from litdiffusion.config.optimizer import check_optimizer
 from litdiffusion.config.settings import check_folder, check_network, check_settings
@@ -69,14 +70,24 @@ def check_parts(
 
 
 def check_processes(trainer: L.Trainer, in_sweep: bool) -> None:
-    """Refuses more processes than cores on a CPU, and several processes for a job of a multirun."""
+    """Refuses more processes than cores on a CPU, and in a job of a multirun processes that no launcher has started."""
     cores = os.cpu_count() or 1
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
         raise UserError(
             f"trainer.devices={trainer.num_devices} is more than the {cores} cores of this machine; lower it"
         )
-    if in_sweep and trainer.world_size > 1:
-        raise UserError("-m runs its jobs in one process each; to use several devices, start the jobs by a shell loop")
+    world, tasks = trainer.world_size, local_tasks()
+    if tasks not in (1, world):
+        raise UserError(
+            f"hydra.launcher.tasks_per_node={tasks} starts {tasks} processes for a job, which trains on {world}; give "
+            f"both the same number: trainer=ddp trainer.devices={tasks}, or hydra.launcher.tasks_per_node={world}"
+        )
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if in_sweep and world > 1 and not (environment and environment.creates_processes_externally):
+        raise UserError(
+            f"the {world} processes of a job of -m must be started by the launcher: hydra/launcher=submitit_local (or "
+            f"slurm) hydra.launcher.tasks_per_node={trainer.num_devices}; or start the jobs by a shell loop without -m"
+        )
 
 
 def check_disk(needed: int, what: str, folder: Path) -> None:
