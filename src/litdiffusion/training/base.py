@@ -21,6 +21,7 @@ from litdiffusion.training.guard import Health, diagnosis
 from litdiffusion.training.joined import Joined, place_of
 from litdiffusion.training.position import Position, Progress, rewind
 from litdiffusion.training.settings import Made, settings_of, take_settings, take_settings_of_trainer
+from litdiffusion.training.sharding import is_sharded, shard, total_norm
 from litdiffusion.training.train_log import LossesOf, TrainLog
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
@@ -85,6 +86,11 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
         """Called after each optimizer step and the update of the average."""
 
     # Training
+
+    def configure_model(self) -> None:
+        """Shards the net under FSDP; nothing else, so a strategy that makes the weights here has none to make."""
+        if is_sharded(self.trainer):
+            shard(self)
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = made = self._make_optimizer()
@@ -162,12 +168,13 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
         processes.
         """
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        self.progress.gradient_norm = norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        self.progress.gradient_norm = norm = total_norm(norm, self.trained) if is_sharded(self.trainer) else norm
         # With a scaled loss (16-mixed) the gradient scaler itself skips steps with infinite gradients.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if not scaled and not math.isfinite(norm):
             self._skip_step(weights)
-        elif (gradient_clip_val or 0) > 0 and gradient_clip_algorithm in (None, "norm") and self._norm_is_local():
+        elif (gradient_clip_val or 0) > 0 and gradient_clip_algorithm in (None, "norm"):
             nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)  # Lightning would compute the norm again
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -197,10 +204,6 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
     def stepped(self) -> bool:
         """Whether the batch that has just ended led to an optimizer step."""
         return self.progress.position.total == self.trainer.fit_loop.total_batch_idx + 1
-
-    def _norm_is_local(self) -> bool:
-        """Whether this process can compute the gradient norm alone: FSDP's norm is a sum over processes."""
-        return "fsdp" not in type(self.trainer.strategy).__name__.lower()
 
     def _skip_step(self, weights: list[Tensor]) -> None:
         reason = diagnosis(self.trained.named_parameters(), self.train_log.current, self.where_worst)

@@ -75,7 +75,7 @@ def diagnosis(
         where: what is known of item k of a batch's losses.
     """
     norms = {name: _norm(weight.grad) for name, weight in parameters if weight.grad is not None}
-    name = max(norms, key=lambda key: norms[key])
+    name = max(norms, key=lambda key: norms[key], default="another process")  # which has the shard, under FSDP
     worst = max(losses, key=lambda loss: _nan_as_inf(loss.value).max().item())
     index = int(_nan_as_inf(worst.value).argmax())
     value = worst.value.flatten()[index].item()
