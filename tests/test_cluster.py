@@ -14,9 +14,9 @@ from litdiffusion.runs.record import read_record
 pytestmark = pytest.mark.slow
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 KINDS = {
-    "points": ["data.batch_size={batch}", "times=loss_aware", "times.warmup=1", "times.bins=4"],
+    "points": ["data.batch_size=BATCH", "times=loss_aware", "times.warmup=1", "times.bins=4"],
     "images": [
-        *("data=digits", "model=unet", "model.channels=[8]", "model.blocks=1", "data.batch_size={batch}"),
+        *("data=digits", "model=unet", "model.channels=[8]", "model.blocks=1", "data.batch_size=BATCH"),
         *("conditional=true", "data.augment={flip: true, shift: 1}", "trainer.accumulate_grad_batches=2"),
     ],
 }
@@ -27,7 +27,7 @@ def test_two_processes_have_the_losses_of_one_with_the_joined_batch(kind, tmp_pa
     words = [*PLAIN, "trainer.max_steps=12", "trainer.val_check_interval=12", "trainer.log_every_n_steps=3"]
     words += ["metrics=none", "callbacks.live_quality=null", "logger=csv", "seed=3"]
     for name, batch, more in (("one", 64, []), ("two", 32, TWO)):
-        output(start(tmp_path / name, *words, *(word.format(batch=batch) for word in KINDS[kind]), *more))
+        output(start(tmp_path / name, *words, *(word.replace("BATCH", str(batch)) for word in KINDS[kind]), *more))
     for name in ("train/loss", "train/gradient_norm", "val/loss"):
         one, two = (torch.tensor(column(tmp_path / run, name)) for run in ("one", "two"))
         assert len(one) > 0
@@ -55,7 +55,6 @@ class Dying(L.Callback):
                 pass
 '''
 STARTS = {"lightning": [], "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node=2"]}
-MESSAGES = {"lightning": "process 1 of this run ended by SIGKILL", "torchrun": "another process of this run ended"}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +76,8 @@ def test_a_process_that_is_killed_ends_all_with_one_message(way, step, tmp_path)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1, out
     assert out.count("error: ") == 1
-    assert MESSAGES[way] in out
+    # Where both are busy with an exchange, its error may come before the news of the process.
+    assert ("process 1 of this run ended by SIGKILL" if step else "of this run ended") in out
     assert f"Last good checkpoint: {tmp_path}/run/checkpoints/last.ckpt" in out
     assert read_record(tmp_path / "run").status == "failed"
     assert not Path("/proc", (tmp_path / "pid_0").read_text()).exists()

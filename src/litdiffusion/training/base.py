@@ -21,7 +21,7 @@ from litdiffusion.training.guard import Health, diagnosis
 from litdiffusion.training.joined import Joined, place_of
 from litdiffusion.training.position import Position, Progress, rewind
 from litdiffusion.training.settings import Made, settings_of, take_settings, take_settings_of_trainer
-from litdiffusion.training.sharding import is_sharded, shard, total_norm
+from litdiffusion.training.sharding import is_sharded, make_plain, shard, total_norm
 from litdiffusion.training.train_log import LossesOf, TrainLog
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
@@ -276,6 +276,8 @@ class TrainingModule(L.LightningModule, Generic[LossesOf]):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if is_sharded(self.trainer):
+            make_plain(checkpoint["state_dict"])
         checkpoint["litdiffusion"] = self.description
         checkpoint["progress"] = {
             "rows": sync_rows(self.trainer),
