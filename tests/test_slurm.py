@@ -26,7 +26,7 @@ ONE = {
     "SLURM_NODEID": "0",
 }
 RUN = [*BARE_RUN, "metrics=none", "data.size=600", "model.hidden=16", "trainer.max_steps=12", "logger=csv"]
-RUN += ["trainer.val_check_interval=4", "trainer.log_every_n_steps=2", "trainer=slurm", "trainer.devices=1"]
+RUN += ["trainer.val_check_interval=4", "trainer.log_every_n_steps=2", "trainer=slurm", "trainer.devices=1", "name=job"]
 
 
 @pytest.fixture
@@ -113,6 +113,8 @@ def test_a_signal_after_the_last_step_does_not_requeue(signalled, scontrol, tmp_
 def test_slurm_is_refused_outside_a_job_and_with_another_place_for_checkpoints(scontrol, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="goes on from the run's folder"):
         run(tmp_path / "run", f"trainer.default_root_dir={tmp_path}")
+    with pytest.warns(UserWarning, match="name=my_run lets it go on"):
+        run(tmp_path / "run", "name=null", "trainer.max_steps=1")
     monkeypatch.delenv("SLURM_NTASKS")
     with pytest.raises(UserError, match="processes that srun has started"):
         run(tmp_path / "run")

@@ -102,7 +102,7 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
     ]
     context = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
     trainer = make_trainer(cfg, make_loggers(cfg, **context), callbacks, run.overrides)
-    check_requeue(trainer, run.dir)
+    check_requeue(trainer, cfg, run.dir)
     steps = total_steps(trainer, data)
     dummy_output = checks.check_parts(cfg, module, facts, quality, trainer, steps, in_sweep=run.group is not None)
     return Experiment(cfg, data, module, trainer, facts, interrupts, dummy_output)

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
@@ -67,13 +69,27 @@ def check_srun(plugins: Sequence[Any]) -> None:
         )
 
 
-def check_requeue(trainer: L.Trainer, run_dir: Path) -> None:
-    """Refuses a place of Lightning's checkpoint for a requeued job in which the job would not look for it."""
+def check_requeue(trainer: L.Trainer, cfg: DictConfig, run_dir: Path) -> None:
+    """Refuses a place of Lightning's checkpoint for a requeued job in which the job would not look for it.
+
+    Warns of a run without a name, which several processes of Slurm do not need.
+    """
     if SLURMEnvironment.detect() and Path(trainer.default_root_dir).resolve() != run_dir.resolve():
         raise UserError(
             f"trainer.default_root_dir={trainer.default_root_dir}: a job that Slurm requeues keeps its checkpoint "
             f"there, and goes on from the run's folder ({run_dir}); leave trainer.default_root_dir out"
         )
+    hydra = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
+    named = (cfg.name, cfg.sweep) != (None, None) or any("run.dir" in word for word in hydra)
+    if _has_slurm(cfg) and trainer.world_size == 1 and not named:
+        warnings.warn(
+            "a run without a name starts anew in another folder if Slurm requeues its job; name=my_run lets it go on",
+            stacklevel=2,
+        )
+
+
+def _has_slurm(cfg: DictConfig) -> bool:
+    return any("SLURMEnvironment" in str(plugin) for plugin in cfg.trainer.plugins or ())
 
 
 def make_loggers(cfg: DictConfig, **context: Any) -> list[Logger]:
