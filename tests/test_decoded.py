@@ -1,5 +1,7 @@
 """Decoded images in a memory-mapped file: written once, continued after a kill, verified, the same as in memory."""
 
+import errno
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -126,6 +128,17 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         decoded(tmp_path, COUNT, SHAPE, image, "set")
     with pytest.raises(UserError, match=r"cannot be written to .* set data\.cache=null"):
         decoded(Path(os.devnull) / "x", COUNT, SHAPE, image, "set")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_is_one_line(number, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"has no locks .* set data.cache to a folder on a local disk"):
+        decoded(tmp_path / "set", 1, SHAPE, lambda _: torch.zeros(SHAPE, dtype=torch.uint8), "set")
+    assert not (tmp_path / "set" / IMAGES).exists()
 
 
 def test_a_run_on_the_file_equals_one_on_memory(pictures, tmp_path):

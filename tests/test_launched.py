@@ -1,11 +1,17 @@
 """Processes that torchrun or Slurm has started agree on one folder, before they can talk."""
 
+import os
+from types import SimpleNamespace
+
 import pytest
+import torch
 from torch.distributed import TCPStore
 
 from litdiffusion.config import resolvers
-from litdiffusion.config.launched import agreed_folder
+from litdiffusion.config.checks import check_processes
+from litdiffusion.config.launched import agreed_folder, meet_local_tasks
 from litdiffusion.config.resolvers import run_folder, run_subdir
+from litdiffusion.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +68,38 @@ def test_only_the_first_process_writes_hydra_s_files(monkeypatch):
     assert run_subdir(None) == ".hydra"
     monkeypatch.setenv("RANK", "1")
     assert run_subdir(None) is None
+
+
+def test_processes_of_submitit_s_local_executor_meet_and_the_first_one_writes(monkeypatch):
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    meet_local_tasks()
+    assert not any(name in os.environ for name in names)
+    told = {"NTASKS": "2", "GLOBALID": "1", "LOCALID": "1", "JOB_ID": "6782"}
+    for name, value in told.items():
+        monkeypatch.setenv(f"SUBMITIT_LOCAL_{name}", value)
+    meet_local_tasks()
+    assert [os.environ[name] for name in names[:4]] == ["1", "1", "2", "127.0.0.1"]
+    assert run_subdir(None) is None
+    first = os.environ["MASTER_PORT"]
+    monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "0")
+    meet_local_tasks()
+    assert os.environ["MASTER_PORT"] == first
+
+
+def test_a_job_of_a_sweep_takes_only_processes_that_its_launcher_has_started(monkeypatch):
+    def trainer(world: int, external: bool) -> SimpleNamespace:
+        environment = SimpleNamespace(creates_processes_externally=external)
+        strategy = SimpleNamespace(root_device=torch.device("cpu"), cluster_environment=environment)
+        return SimpleNamespace(strategy=strategy, num_devices=world, world_size=world)
+
+    check_processes(trainer(2, external=True), in_sweep=True)
+    check_processes(trainer(2, external=False), in_sweep=False)
+    with pytest.raises(UserError, match=r"must be started by the launcher: .* hydra.launcher.tasks_per_node=2"):
+        check_processes(trainer(2, external=False), in_sweep=True)
+    monkeypatch.setenv("SUBMITIT_LOCAL_NTASKS", "2")
+    check_processes(trainer(2, external=True), in_sweep=True)
+    with pytest.raises(UserError, match=r"tasks_per_node=2 starts 2 processes for a job, which trains on 1"):
+        check_processes(trainer(1, external=True), in_sweep=True)

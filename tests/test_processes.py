@@ -1,22 +1,18 @@
 """Runs in processes of their own: signals and several processes. Slow: each process imports everything."""
 
 import csv
-import os
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, UNDRAWN
+from conftest import ROOT
+from launching import PLAIN, column, free_port, output, python, start, state
 
 from litdiffusion.pretrained import Pretrained
 
 pytestmark = pytest.mark.slow
-PLAIN = [*TINY, *UNDRAWN, "callbacks.progress_bar=null"]
 DDP = ["trainer=ddp", "trainer.devices=2", "data.batch_size=300", "trainer.enable_progress_bar=false"]
 KEEP = [
     "+callbacks.keep._target_=lightning.pytorch.callbacks.ModelCheckpoint",
@@ -42,26 +38,6 @@ class Hooks(L.Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
         self.note("end " + str(float(outputs["loss"]) > 0) + f" {trainer.global_step} {index}")
 """
-
-
-def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen:
-    return python("train.py", *overrides, f"hydra.run.dir={folder}", **environment)
-
-
-def python(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.Popen:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, *words], cwd=cwd, env={**os.environ, **environment}, **pipes)
-
-
-def output(process: subprocess.Popen) -> str:
-    """What the process printed; it must end with status 0."""
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, out
-    return out
-
-
-def state(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["state_dict"]
 
 
 def test_two_processes_train_and_resume_bit_for_bit(tmp_path):
@@ -203,9 +179,7 @@ NODES = {
 @pytest.mark.parametrize("kind", NODES)
 def test_torchrun_leaves_one_folder_and_the_losses_of_two_processes(kind, tmp_path):
     """As Lightning's own start of two processes; without a name for the folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     launches, devices = NODES[kind]
     words = [*PLAIN, "trainer=ddp", "data.batch_size=300", "trainer.log_every_n_steps=1", "logger=csv"]
     expected = output(start(tmp_path / "plain", *words, "trainer.devices=2"))
@@ -218,10 +192,5 @@ def test_torchrun_leaves_one_folder_and_the_losses_of_two_processes(kind, tmp_pa
     outs = [output(process) for process in started]
     assert "".join(outs).count("run folder:") == 1
     (folder,) = (tmp_path / "outputs").glob("*/*")
-    assert losses(folder) == losses(tmp_path / "plain")
+    assert column(folder, "train/loss") == column(tmp_path / "plain", "train/loss")
     assert len(list(folder.glob(".hydra*"))) == 1
-
-
-def losses(folder: Path) -> list[str]:
-    with (folder / "metrics.csv").open() as file:
-        return [row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]]

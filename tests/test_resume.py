@@ -205,7 +205,7 @@ def test_a_power_cut_while_a_checkpoint_is_written_leaves_a_whole_one(moment, tm
         monkeypatch.setattr("litdiffusion.runs.files.os.fsync", cut)
     with pytest.raises(PowerCut):
         write_atomically(checkpoints / "last.ckpt", b"new", checkpoints / "previous.ckpt")
-    path, lines = newest_checkpoint(checkpoints, usable=bool)
+    path, lines = newest_checkpoint(checkpoints.parent, usable=bool)
     assert path.read_bytes() == first
     assert lines == []
 
@@ -221,7 +221,7 @@ def test_every_damage_is_noticed_and_the_checkpoint_before_it_used(whole, tmp_pa
     ]
     for broken in [*flips, good[: size // 2], good[:-1], good[:-84], good[:10], b""]:
         (checkpoints / "last.ckpt").write_bytes(broken)
-        path, lines = newest_checkpoint(checkpoints, usable=bool)
+        path, lines = newest_checkpoint(checkpoints.parent, usable=bool)
         assert path.name == "previous.ckpt"
         assert len(lines) == 1
         assert "last.ckpt cannot be read" in lines[0]

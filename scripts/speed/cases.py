@@ -31,7 +31,7 @@ CASES = {
         *("model.blocks=4", "model.attention=[1,3]", "model.embedding_dim=512", "model.dropout=0.13"),
     ],
 }
-"""The spiral with batches of 512 and of 256 points; images of MNIST's size, and of CIFAR-10's with that experiment's net."""
+"""The spiral with batches of 512 and of 256 points; images of MNIST's size, and of CIFAR-10's with its recipe's net."""
 STEPS = {"toy": (400, 50), "mlp": (400, 50), "mnist": (4, 2), "cifar": (1, 1)}
 """Timed steps on a CPU, and steps before them."""
 STEPS_ON_GPU = 50, 20

@@ -10,7 +10,7 @@ import lightning as L
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from litdiffusion.callbacks import FinalValidation, Interrupts
+from litdiffusion.callbacks import FinalValidation, Interrupts, OtherProcesses
 from litdiffusion.codecs import Codec, ReconstructionObjective
 from litdiffusion.config import checks, derived
 from litdiffusion.config.guide import Guide
@@ -20,7 +20,7 @@ from litdiffusion.config.optimizer import lr_schedule_maker, make_optimizer
 from litdiffusion.config.public import public
 from litdiffusion.config.settings import guidance_of
 from litdiffusion.config.shapes import DummyOutput
-from litdiffusion.config.trainer import make_loggers, make_trainer
+from litdiffusion.config.trainer import check_requeue, make_loggers, make_trainer
 from litdiffusion.data import Augment, Facts, facts_of, warn_of_scale
 from litdiffusion.diffusion.denoisers import Denoiser, exact_denoiser
 from litdiffusion.diffusion.objectives import DenoisingObjective
@@ -93,9 +93,16 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
         module = build_module(cfg, codec, schedule, guide, facts.value_range, exact, **of_data)
         module.sampling_denoiser(guidance=module.guidance)  # so that a guide that does not fit is refused at once
     interrupts = Interrupts()
-    callbacks = [interrupts, *build_callbacks(cfg, run, facts, quality), *run.extra_callbacks, FinalValidation()]
+    callbacks = [
+        interrupts,
+        OtherProcesses(),
+        *build_callbacks(cfg, run, facts, quality),
+        *run.extra_callbacks,
+        FinalValidation(),
+    ]
     context = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
     trainer = make_trainer(cfg, make_loggers(cfg, **context), callbacks, run.overrides)
+    check_requeue(trainer, cfg, run.dir)
     steps = total_steps(trainer, data)
     dummy_output = checks.check_parts(cfg, module, facts, quality, trainer, steps, in_sweep=run.group is not None)
     return Experiment(cfg, data, module, trainer, facts, interrupts, dummy_output)

@@ -15,6 +15,10 @@ class TrainingError(RuntimeError):
     """A run that cannot continue (e.g. a non-finite loss): one line with the step, the reason and what was kept."""
 
 
+class ProcessLost(TrainingError):
+    """Another process of the run ended, so that nothing can be exchanged any more."""
+
+
 class Pruned(Exception):
     """A search ended this trial early. The trial has not failed, and it is not continued."""
 

@@ -10,12 +10,12 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from litdiffusion.callbacks.interrupts import Stopped
-from litdiffusion.errors import TrainingError, UserError
+from litdiffusion.callbacks.interrupts import Requeued, Stopped
+from litdiffusion.errors import ProcessLost, TrainingError, UserError
 from litdiffusion.runs.files import set_aside
 from litdiffusion.runs.record import note_progress
 from litdiffusion.training import DiffusionModule
-from litdiffusion.training.checkpoints import LAST, is_intact
+from litdiffusion.training.checkpoints import LAST, is_intact, requeue_checkpoints
 
 
 class LastCheckpoint(Checkpoint):
@@ -76,11 +76,15 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: L.Trainer, pl_module: DiffusionModule, exception: BaseException) -> None:
         """Saves a run that was stopped or that failed between two steps.
 
-        After the last step nothing is saved: a resumed run repeats that step, its validation and the samples.
+        After the last step nothing is saved: a resumed run repeats that step, its validation and the samples. Nor is a
+        run that Slurm requeues, which continues from Lightning's checkpoint.
         """
+        if isinstance(exception, Requeued):
+            return self._note(trainer)
         step, finished = trainer.global_step, getattr(self, "_finished_step", -1)
         between = trainer.training and step == finished and not (pl_module.progress.updating or trainer.should_stop)
-        all_processes_stop = trainer.world_size == 1 or isinstance(exception, Stopped | TrainingError)
+        together = isinstance(exception, Stopped | TrainingError) and not isinstance(exception, ProcessLost)
+        all_processes_stop = trainer.world_size == 1 or together
         if between and all_processes_stop and step > self._saved_step:
             with contextlib.suppress(OSError):  # report the first error; older files are intact
                 self._save(trainer)
@@ -94,6 +98,12 @@ class LastCheckpoint(Checkpoint):
         if trainer.fast_dev_run:
             return
         trainer.save_checkpoint(self.path, weights_only=False)
+        for older in requeue_checkpoints(self._run_dir) if trainer.is_global_zero else ():
+            older.unlink(missing_ok=True)
+        self._note(trainer)
+
+    def _note(self, trainer: L.Trainer) -> None:
+        """Records the step of the checkpoint that was just written."""
         now = time.monotonic()
         if trainer.is_global_zero:
             note_progress(self._run_dir, trainer.global_step, now - self._saved_at)

@@ -1,5 +1,6 @@
 """The command line around Hydra: bad input ends in one line and exit status 2. Imports no torch."""
 
+import logging
 import os
 import sys
 import traceback
@@ -20,6 +21,7 @@ from litdiffusion.commands.explaining import explain, help_text, one_line
 from litdiffusion.commands.failures import file_failure, told
 from litdiffusion.config import origins, resolvers, secrets, words
 from litdiffusion.config.environment import read_numbers
+from litdiffusion.config.launched import meet_local_tasks, rank
 from litdiffusion.config.public import remember_secrets
 from litdiffusion.config.secrets import masked_text
 from litdiffusion.config.yamls import Yamls
@@ -92,6 +94,8 @@ def job(cfg: DictConfig, multirun: bool = False) -> Iterator[None]:
     After an error a single run exits, and a multirun runs its other jobs.
     """
     _JOB_STARTED.append(True)
+    meet_local_tasks()
+    _log_once()
     remember_secrets(cfg)
     read_numbers(cfg)
     try:
@@ -104,6 +108,14 @@ def job(cfg: DictConfig, multirun: bool = False) -> Iterator[None]:
             _exit_with(error, line)
         print(f"error in this job: {masked_text(line)}", file=sys.stderr)
         raise
+
+
+def _log_once() -> None:
+    """Keeps Hydra's log file to the first of the processes that were started together; the others only print."""
+    root = logging.getLogger()
+    for handler in list(root.handlers) if rank() > 0 else ():
+        if isinstance(handler, logging.FileHandler):
+            root.removeHandler(handler)
 
 
 def _error_line(error: Exception) -> str | None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from litdiffusion.errors import Pruned, TrainingError, UserError, first_line, is_out_of_memory
+from litdiffusion.errors import ProcessLost, Pruned, TrainingError, UserError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     import lightning as L
@@ -53,7 +53,9 @@ def known_failure(error: Exception, world_size: int) -> TrainingError | None:
         return TrainingError(line)
     if world_size > 1 and isinstance(error, RuntimeError) and CONNECTION_LOST.search(str(error)):
         reason = first_line(error)[:120]
-        return TrainingError(f"another process of this run ended or cannot be reached ({reason})")
+        return ProcessLost(
+            f"another process of this run ended or cannot be reached ({reason}); its own output may say why"
+        )
     return None
 
 

@@ -11,7 +11,7 @@ from litdiffusion.config import tree
 from litdiffusion.config.secrets import masked_keys
 from litdiffusion.config.yamls import groups_of_this_job
 from litdiffusion.runs.record import RunRecord
-from litdiffusion.training.checkpoints import LAST
+from litdiffusion.training.checkpoints import LAST, requeue_checkpoints
 from litdiffusion.training.hardware import precision_for
 from litdiffusion.training.length import num_items, total_steps
 
@@ -93,7 +93,7 @@ def other_hardware(record: RunRecord, hardware: dict[str, str | int]) -> str:
 
 def how_to_continue(run: Run, cfg: DictConfig, config: dict[str, Any]) -> str:
     """The path of the last good checkpoint, the command that continues from it, and what to type for a secret."""
-    path = run.dir / "checkpoints" / LAST
+    path = next(iter(requeue_checkpoints(run.dir)), run.dir / "checkpoints" / LAST)
     kept = f"Last good checkpoint: {path}" if path.is_file() else "No checkpoint was written yet"
     keys = masked_keys(config)
     secrets = f" (type the secret of {', '.join(keys)} again, which was not stored)" if keys else ""

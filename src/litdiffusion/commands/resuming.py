@@ -55,7 +55,7 @@ def checkpoint_to_start_from(experiment: Experiment, run: Run, config: dict[str,
             )
         return length is None and (longer(then, config) or not content["progress"]["finished"])
 
-    path, lines = newest_checkpoint(run.dir / "checkpoints", usable)
+    path, lines = newest_checkpoint(run.dir, usable)
     for line in lines:
         print_once(experiment, f"warning: {line}")
     if path is None and experiment.cfg.ckpt_path is not None:

@@ -38,6 +38,7 @@ from litdiffusion.runs.dashboards import describe_run, finish
 from litdiffusion.runs.files import fresh
 from litdiffusion.runs.log import keep_rows
 from litdiffusion.runs.record import read_record
+from litdiffusion.training.checkpoints import requeue_checkpoints
 from litdiffusion.training.hardware import numerics
 
 HARMLESS_WARNINGS = (
@@ -109,7 +110,8 @@ def train(cfg: DictConfig, run: Run) -> float | None:
 def _measured_before(run: Run) -> dict[str, Any]:
     """What the run has measured on its data, if it has a checkpoint to continue from: its weights belong to that."""
     record = read_record(run.dir)
-    return record.measured if record is not None and any((run.dir / "checkpoints").glob("*.ckpt")) else {}
+    kept = [*(run.dir / "checkpoints").glob("*.ckpt"), *requeue_checkpoints(run.dir)]
+    return record.measured if record is not None and kept else {}
 
 
 def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Start, data: Identity) -> float | None:

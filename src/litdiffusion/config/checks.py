@@ -17,6 +17,8 @@ from pathlib import Path
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
+from litdiffusion.config.launched import local_tasks
+from litdiffusion.config.make import nodes
 from litdiffusion.config.metrics import check_metric, check_monitors
 from litdiffusion.config.optimizer import check_optimizer
 from litdiffusion.config.settings import check_folder, check_network, check_settings
@@ -26,6 +28,7 @@ from litdiffusion.data import Facts
 from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
 from litdiffusion.training import TrainingModule
+from litdiffusion.training.sharding import is_sharded
 
 
 def check_config(cfg: DictConfig, run_dir: Path) -> None:
@@ -65,18 +68,57 @@ def check_parts(
     dummy_output = check_shapes(module, facts)
     check_optimizer(cfg, module.trained, steps)
     check_processes(trainer, in_sweep)
+    if is_sharded(trainer):
+        check_sharded(cfg, trainer)
     return dummy_output
 
 
 def check_processes(trainer: L.Trainer, in_sweep: bool) -> None:
-    """Refuses more processes than cores on a CPU, and several processes for a job of a multirun."""
+    """Refuses more processes than cores on a CPU, and in a job of a multirun processes that no launcher has started."""
     cores = os.cpu_count() or 1
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > cores:
         raise UserError(
             f"trainer.devices={trainer.num_devices} is more than the {cores} cores of this machine; lower it"
         )
-    if in_sweep and trainer.world_size > 1:
-        raise UserError("-m runs its jobs in one process each; to use several devices, start the jobs by a shell loop")
+    world, tasks = trainer.world_size, local_tasks()
+    if tasks not in (1, world):
+        raise UserError(
+            f"hydra.launcher.tasks_per_node={tasks} starts {tasks} processes for a job, which trains on {world}; give "
+            f"both the same number: trainer=ddp trainer.devices={tasks}, or hydra.launcher.tasks_per_node={world}"
+        )
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if in_sweep and world > 1 and not (environment and environment.creates_processes_externally):
+        raise UserError(
+            f"the {world} processes of a job of -m must be started by the launcher: hydra/launcher=submitit_local (or "
+            f"slurm) hydra.launcher.tasks_per_node={trainer.num_devices}; or start the jobs by a shell loop without -m"
+        )
+
+
+def check_sharded(cfg: DictConfig, trainer: L.Trainer) -> None:
+    """Refuses what one process of several cannot do alone with shards of the weights: it would wait for ever."""
+    if trainer.strategy._state_dict_type != "full":
+        raise UserError("trainer.strategy.state_dict_type must be full: a run goes on from one file, as sample.py does")
+    if "Muon" in cfg.optimizer.get("_target_", ""):
+        raise UserError("optimizer=muon needs whole matrices, and trainer=fsdp divides them; take optimizer=adamw")
+    if trainer.world_size == 1:
+        return
+    alone = [
+        f"callbacks.{name}=null"
+        for name, node in nodes(cfg, "callbacks").items()
+        if str(node.get("_target_", "")).startswith("litdiffusion.callbacks.") and not _acts_together(node._target_)
+    ]
+    if alone:
+        raise UserError(
+            f"trainer=fsdp divides the net over {trainer.world_size} processes, so none of them can draw or measure "
+            f"alone; add {' '.join(alone)} (scripts/sample.py and evaluate.py read the checkpoints)"
+        )
+    size, world, batch = cfg.data.get("val_size") or 0, trainer.world_size, cfg.data.get("batch_size") or 1
+    if size % world and -(-(size // world) // batch) != -(-(size // world + 1) // batch):
+        raise UserError(f"data.val_size={size} gives some processes a batch more; take a multiple of {world}")
+
+
+def _acts_together(target: str) -> bool:
+    return target.rpartition(".")[2] in ("LastCheckpoint", "StepProgress")
 
 
 def check_disk(needed: int, what: str, folder: Path) -> None:

@@ -1,6 +1,10 @@
-"""What the processes of a run share that ``torchrun`` or Slurm has started, before they can talk. Imports no torch."""
+"""What the processes of a run share that ``torchrun``, Slurm or submitit has started, before they can talk.
+
+Imports no torch.
+"""
 
 import os
+import random
 from datetime import timedelta
 
 KEY = "litdiffusion/run_folder"
@@ -10,9 +14,30 @@ WAIT = timedelta(minutes=5)
 """How long a process waits for the first one to name the folder."""
 
 
+RANKS = ("RANK", "SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID")
+"""Where ``torchrun``, ``srun`` and submitit's local executor tell a process its number."""
+
+
 def rank() -> int:
-    """The number of this process among those of ``torchrun`` or of ``srun``; 0 for a process that stands alone."""
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+    """The number of this process among those that were started together; 0 for a process that stands alone."""
+    return int(next((os.environ[name] for name in RANKS if os.environ.get(name)), 0))
+
+
+def local_tasks() -> int:
+    """How many processes submitit's local executor has started for this job; 1 for any other process."""
+    return int(os.environ.get("SUBMITIT_LOCAL_NTASKS") or 1)
+
+
+def meet_local_tasks() -> None:
+    """Lets the processes of a job find each other that submitit's local executor has started, as Lightning expects it.
+
+    For Slurm Lightning itself knows the variables. submitit's own ``TorchDistributedEnvironment`` takes the name of the
+    host, which a laptop may not resolve.
+    """
+    if local_tasks() > 1:
+        port = random.Random(os.environ["SUBMITIT_LOCAL_JOB_ID"]).randint(20_000, 60_000)  # as submitit draws it
+        here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank()), "RANK": str(rank())}
+        os.environ.update(here | {"WORLD_SIZE": str(local_tasks())})
 
 
 def agreed_folder(folder: str, named: bool) -> str:

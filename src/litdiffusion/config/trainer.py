@@ -1,12 +1,17 @@
 """Lightning's Trainer from ``cfg.trainer``, with the loggers and callbacks of the run."""
 
 import logging
+import os
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from litdiffusion.config.make import make, nodes
@@ -44,6 +49,7 @@ def make_trainer(
         node["logger"] = [*loggers, *own] or bool(node["logger"])
         if node["enable_progress_bar"] is None:  # else Lightning adds its own bar to a run without ours
             node["enable_progress_bar"] = any(isinstance(part, ProgressBar) for part in [*callbacks, *more])
+    check_srun(plugins)
     chosen = [*allowed_callbacks(node, callbacks), *more]
     try:
         return _trainer_class(cfg.trainer._target_)(**node, callbacks=chosen, plugins=[SealedCheckpointIO(), *plugins])
@@ -51,6 +57,39 @@ def make_trainer(
         raise
     except Exception as error:  # Lightning raises several kinds of exception
         raise UserError(f"trainer: {first_line(error)}") from error
+
+
+def check_srun(plugins: Sequence[Any]) -> None:
+    """Refuses Slurm's environment among the plugins, as ``trainer=slurm`` has it, for a process outside a job."""
+    slurm = any(isinstance(plugin, SLURMEnvironment) for plugin in plugins)
+    if slurm and not {"SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"} <= os.environ.keys():
+        raise UserError(
+            "trainer=slurm is for processes that srun has started in a job of Slurm: srun python train.py "
+            "trainer=slurm ...; here take trainer=ddp, or leave trainer out"
+        )
+
+
+def check_requeue(trainer: L.Trainer, cfg: DictConfig, run_dir: Path) -> None:
+    """Refuses a place of Lightning's checkpoint for a requeued job in which the job would not look for it.
+
+    Warns of a run without a name, which several processes of Slurm do not need.
+    """
+    if SLURMEnvironment.detect() and Path(trainer.default_root_dir).resolve() != run_dir.resolve():
+        raise UserError(
+            f"trainer.default_root_dir={trainer.default_root_dir}: a job that Slurm requeues keeps its checkpoint "
+            f"there, and goes on from the run's folder ({run_dir}); leave trainer.default_root_dir out"
+        )
+    hydra = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
+    named = (cfg.name, cfg.sweep) != (None, None) or any("run.dir" in word for word in hydra)
+    if _has_slurm(cfg) and trainer.world_size == 1 and not named:
+        warnings.warn(
+            "a run without a name starts anew in another folder if Slurm requeues its job; name=my_run lets it go on",
+            stacklevel=2,
+        )
+
+
+def _has_slurm(cfg: DictConfig) -> bool:
+    return any("SLURMEnvironment" in str(plugin) for plugin in cfg.trainer.plugins or ())
 
 
 def make_loggers(cfg: DictConfig, **context: Any) -> list[Logger]:

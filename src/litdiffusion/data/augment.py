@@ -22,11 +22,16 @@ class Augment(NamedTuple):
     flip: bool = False
     shift: int = 0
 
-    def __call__(self, x: Tensor, seed: int, *position: int) -> Tensor:
-        """The changed images, on the device of ``x``: a function of ``x``, the seed and the position (step, ...)."""
+    def __call__(self, x: Tensor, seed: int, *position: int, rank: int = 0, world: int = 1) -> Tensor:
+        """The changed images, on the device of ``x``: a function of ``x``, the seed and the position (step, ...).
+
+        Process ``rank`` of ``world`` has the images rank, rank + world, ... of a batch, and changes them as one process
+        changes the whole batch.
+        """
         generator = torch.Generator().manual_seed(fold_seed(seed, "augment", *position))
-        flipped = torch.rand(len(x), generator=generator) < 0.5
-        moved = torch.randint(-self.shift, self.shift + 1, (2, len(x), 1), generator=generator).to(x.device)
+        count, own = len(x) * world, slice(rank, None, world)
+        flipped = torch.rand(count, generator=generator)[own] < 0.5
+        moved = torch.randint(-self.shift, self.shift + 1, (2, count, 1), generator=generator)[:, own].to(x.device)
         if self.flip:
             x = torch.where(flipped.to(x.device)[:, None, None, None], x.flip(-1), x)
         if not self.shift:

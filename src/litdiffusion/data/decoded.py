@@ -1,5 +1,6 @@
 """Decoded images in a memory-mapped file, written once: for folders that are larger than memory."""
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from litdiffusion.errors import UserError
 
 IMAGES, CHECKSUMS, COMPLETE = "images.u8", "checksums.u32", "complete.json"
 """Files of a folder: the images one after the other, a CRC-32 of each, and the size and time of what is whole."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of a file system without locks, such as some network file systems."""
 CHUNK = 512
 """How many images are decoded before they and their checksums are put on the disk for good."""
 Decode = Callable[[int], Tensor]
@@ -40,16 +43,22 @@ def decoded(folder: Path, count: int, shape: Sequence[int], decode: Decode, name
         name: name of the set in messages.
 
     Raises:
-        UserError: a disk that has no room, or cannot be written.
+        UserError: a disk that has no room, cannot be written, or has no locks.
     """
     item = prod(shape)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):
+        # A soft lock would outlive a killed process, and the next one would wait for it for ever.
+        with FileLock(folder / "lock", fallback_to_soft=False):
             if not _is_whole(folder, count, item):
                 _check_room(folder, count * item, name)
                 _write(folder, count, item, decode, name)
     except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise UserError(
+                f"data.cache: the file system of {folder} has no locks ({error.strerror}), so two processes could "
+                f"write the decoded images at once; set data.cache to a folder on a local disk of each machine"
+            ) from error
         raise UserError(
             f"the decoded images of {name} cannot be written to {folder} ({error.strerror}); free some space, or set "
             f"data.cache=null to decode them at every access"

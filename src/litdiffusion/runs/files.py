@@ -54,9 +54,9 @@ def named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(path: Path, name: str | None = None) -> Path:
     """Renames a damaged file or folder to the first free of ``NAME.damaged``, ``NAME.damaged_2``, ...; returns it."""
-    kept = fresh(path.with_name(f"{path.name}.damaged"))
+    kept = fresh(path.with_name(f"{name or path.name}.damaged"))
     path.rename(kept)
     return kept
 

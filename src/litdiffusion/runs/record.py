@@ -143,7 +143,7 @@ def locked(folder: Path) -> Iterator[None]:
             raise
         warnings.warn(
             f"{lock.lock_file}: this file system has no locks ({error.strerror}); two processes that train in this "
-            f"folder at once would spoil each other's files",
+            f"folder at once would spoil each other's files; hydra.run.dir=FOLDER takes one on another disk",
             stacklevel=3,
         )
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
+from litdiffusion.config.launched import rank
 from litdiffusion.config.secrets import masked, masked_text
 from litdiffusion.errors import Pruned, UserError, first_line
 from litdiffusion.runs.files import write_atomically
@@ -42,7 +43,8 @@ def run_job(cfg: DictConfig, run: "Run", train: Train) -> float | None:
     try:
         return train(cfg, replace(run, extra_callbacks=pruning_callbacks(cfg, run.dir)))
     except Exception as error:  # no exception of a job may stop the other jobs
-        _record_failure(cfg, run, before, error)
+        if rank() == 0:
+            _record_failure(cfg, run, before, error)
         return None
 
 

@@ -60,14 +60,15 @@ class AutoencoderModule(TrainingModule[ReconstructionLosses]):
         return self.autoencoder
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        self.seed_step(batch_idx)
+        draws = self.seed_step(batch_idx)
         x = self._items(self.augmented(as_batch(batch), batch_idx).data, f"training batch {batch_idx}")
-        losses = self.objective(self.autoencoder, x)
+        losses = self.objective(self.autoencoder, x, draws.normal)
         self.train_log.add(losses)
         return losses.mean()
 
     def means(self, losses: ReconstructionLosses) -> dict[str, Tensor]:
-        return {f"train/{name}": value.mean() for name, value in _named(losses).items()}
+        means = {f"train/{name}": value.mean() for name, value in _named(losses).items()}
+        return {name: self.trainer.strategy.reduce(value, reduce_op="mean") for name, value in means.items()}
 
     def on_validation_epoch_start(self) -> None:
         self._sums: dict[str, Tensor] = {}

@@ -17,9 +17,11 @@ from litdiffusion.training.clock import Clock
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.gradient import GuardedGradient
 from litdiffusion.training.guard import Health
+from litdiffusion.training.joined import Joined, place_of
 from litdiffusion.training.late import LateChecks
 from litdiffusion.training.position import Position, Progress, rewind
 from litdiffusion.training.settings import Made, settings_of, take_settings, take_settings_of_trainer
+from litdiffusion.training.sharding import is_sharded, make_plain, shard
 from litdiffusion.training.train_log import LossesOf, TrainLog
 
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
@@ -81,6 +83,11 @@ class TrainingModule(GuardedGradient, Generic[LossesOf]):
 
     # Training
 
+    def configure_model(self) -> None:
+        """Shards the net under FSDP; nothing else, so a strategy that makes the weights here has none to make."""
+        if is_sharded(self.trainer):
+            shard(self)
+
     def configure_optimizers(self) -> Any:
         optimizer, schedule = made = self._make_optimizer()
         typed = self.description.get("config", {}).get("lr_schedule")
@@ -115,18 +122,29 @@ class TrainingModule(GuardedGradient, Generic[LossesOf]):
             if hasattr(config.scheduler, "base_lrs"):  # otherwise the scheduler restores the old rate
                 config.scheduler.base_lrs = [value] * len(config.scheduler.base_lrs)
 
-    def seed_step(self, batch_idx: int) -> None:
-        """Makes every random number of a batch a function of (seed, step, micro-batch, rank)."""
-        seed_generators(self.device, self._seed_of("step", batch_idx, self.global_rank))
+    def seed_step(self, batch_idx: int) -> Joined:
+        """Makes every random number of a batch a function of (seed, step, micro-batch), and of the item or the rank.
+
+        Returns the draws of items, which do not depend on the number of processes. What a net draws itself, e.g. for
+        its dropout, depends on the rank.
+        """
+        seed_generators(self.device, self._seed_of_step(batch_idx, self.global_rank))
+        if self.trainer.world_size == 1:
+            return Joined()
+        return place_of(self, torch.Generator(self.device).manual_seed(self._seed_of_step(batch_idx, 0)))
 
     def augmented(self, batch: Batch, batch_idx: int) -> Batch:
-        """The batch with its images randomly changed: a function of (seed, step, micro-batch, rank)."""
+        """The batch with its images randomly changed: a function of (seed, step, micro-batch) and of the item."""
         if self.augment is None:
             return batch
         if batch.data.ndim != 4:
             raise UserError(f"augment takes images (B, C, H, W), not items {tuple(batch.data.shape[1:])}; leave it out")
-        position = *self._step_and_micro_batch(batch_idx), self.global_rank
-        return batch._replace(data=self.augment(batch.data, self.seed, *position), latent=None)
+        world, position = self.trainer.world_size, (*self._step_and_micro_batch(batch_idx), 0)
+        changed = self.augment(batch.data, self.seed, *position, rank=self.global_rank, world=world)
+        return batch._replace(data=changed, latent=None)
+
+    def _seed_of_step(self, batch_idx: int, rank: int) -> int:
+        return self._seed_of("step", batch_idx, rank)
 
     def _seed_of(self, stream: str, batch_idx: int, *position: int) -> int:
         return fold_seed(self.seed, stream, *self._step_and_micro_batch(batch_idx), *position)
@@ -227,13 +245,15 @@ class TrainingModule(GuardedGradient, Generic[LossesOf]):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.late.flush()
+        if is_sharded(self.trainer):
+            make_plain(checkpoint["state_dict"])
         checkpoint["litdiffusion"] = self.description
         checkpoint["progress"] = {
             "rows": sync_rows(self.trainer),
             "position": list(self.progress.position),
             "finished": self.progress.finished,
             "settings": self._settings,
-            **self.train_log.state_dict(),
+            **self.train_log.state_dict(self.trainer.world_size),
             **self.health.state_dict(),
         }
 
@@ -242,7 +262,7 @@ class TrainingModule(GuardedGradient, Generic[LossesOf]):
         progress = checkpoint.get("progress")
         if progress is None:
             return
-        self.train_log.load_state_dict(progress, self.device)
+        self.train_log.load_state_dict(progress, self.device, place_of(self))
         self.health.load_state_dict(progress)
         self.progress.position = Position(*progress["position"])
         if "loops" in checkpoint:

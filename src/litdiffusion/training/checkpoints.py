@@ -3,7 +3,7 @@
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from litdiffusion.runs.record import CHECKPOINTS
 from litdiffusion.training.archives import check_archive, check_content, damage_message
 
 LAST, PREVIOUS = CHECKPOINTS
+REQUEUED = "hpc_ckpt_*.ckpt"
+"""Names of the checkpoints that Lightning writes into a run's folder when Slurm is about to end its job."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -67,23 +69,45 @@ def is_intact(path: Path) -> bool:
     return path.is_file() and (seal_fits(path) or not is_sealed(path)) and zipfile.is_zipfile(path)
 
 
-def newest_checkpoint(folder: Path, usable: Callable[[dict[str, Any]], bool]) -> tuple[Path | None, list[str]]:
+def requeue_checkpoints(run_dir: Path) -> list[Path]:
+    """The checkpoints in a run's folder that Lightning wrote for Slurm, the newest first."""
+    return sorted(run_dir.glob(REQUEUED), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def newest_checkpoint(run_dir: Path, usable: Callable[[dict[str, Any]], bool]) -> tuple[Path | None, list[str]]:
     """The checkpoint that a run continues from: the newest intact one whose content is ``usable``, or None.
 
-    Also returns one line for each damaged file. Such a file is renamed, so that the next save does not move it over
+    One that Lightning wrote for Slurm counts if it has more steps than all others; a line says if it has not. Also
+    returns one line for each damaged file. Such a file is renamed, so that the next save does not move it over
     ``previous.ckpt``.
     """
-    lines = []
+    folder = run_dir / "checkpoints"
     best = sorted(folder.glob("best_*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in (folder / LAST, folder / PREVIOUS, *best):
+    path, step, lines = _first_usable((folder / LAST, folder / PREVIOUS, *best), usable)
+    other, other_step, more = _first_usable(requeue_checkpoints(run_dir), usable)
+    if other is not None and other_step > step:
+        return other, lines + more
+    if other is not None and other_step < step:
+        more.append(f"{other} (step {other_step}) is older than {path} (step {step}), which is used")
+    return path, lines + more
+
+
+def _first_usable(
+    paths: Iterable[Path], usable: Callable[[dict[str, Any]], bool]
+) -> tuple[Path | None, int, list[str]]:
+    """The first intact and usable one of ``paths`` and its step, or (None, -1); one line for each damaged file."""
+    lines = []
+    for path in paths:
         if not os.path.lexists(path):
             continue
         try:
             content = read_checkpoint(path)
         except UserError as error:
             reason = str(error).partition(";")[0]
-            lines.append(f"{reason}; renamed to {set_aside(path).name}, an older one is used")
+            # Another name, because Lightning takes every file with this word in its name for a checkpoint.
+            kept = set_aside(path, path.name.replace("hpc_ckpt", "requeued"))
+            lines.append(f"{reason}; renamed to {kept.name}, an older one is used")
             continue
         if usable(content):
-            return path, lines
-    return None, lines
+            return path, content["global_step"], lines
+    return None, -1, lines

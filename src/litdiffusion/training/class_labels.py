@@ -1,6 +1,6 @@
 """Class labels of a batch: checked, dropped for classifier-free guidance, and chosen for samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -118,17 +118,19 @@ def class_captions(class_label: Tensor | None, class_names: Sequence[str]) -> li
     return [class_names[k] if class_names else str(k) for k in class_label.tolist()]
 
 
-def with_class_dropout(class_label: Tensor, num_classes: int, share: float) -> Tensor:
+def with_class_dropout(
+    class_label: Tensor, num_classes: int, share: float, uniform: Callable[..., Tensor] = torch.rand
+) -> Tensor:
     """``class_label`` (B,), each replaced with probability ``share`` by ``num_classes``, which means "no class".
 
-    A net trained on these class labels learns p(x | class) and p(x). The random numbers come from the device's default
-    generator; share = 0 draws none.
+    A net trained on these class labels learns p(x | class) and p(x). The random numbers come from ``uniform``; share =
+    0 draws none.
 
     Source: Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv 2207.12598, algorithm 1.
     """
     if share == 0:
         return class_label
-    return class_label.masked_fill(torch.rand(class_label.shape, device=class_label.device) < share, num_classes)
+    return class_label.masked_fill(uniform(*class_label.shape, device=class_label.device) < share, num_classes)
 
 
 def classes_in_turn(count: int, num_classes: int, start: int = 0) -> Tensor | None:

@@ -1,6 +1,6 @@
 """What a model with continuous conditions is told of a batch: one tensor (B, C), see `litdiffusion.nets.conditions`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,22 +37,22 @@ def joined(class_label: Tensor | None, values: Tensor) -> Tensor:
     return torch.cat([*columns, values.float()], dim=1)
 
 
-def with_dropout(condition: Tensor, share: float) -> Tensor:
+def with_dropout(condition: Tensor, share: float, uniform: Callable[..., Tensor] = torch.rand) -> Tensor:
     """``condition`` (B, C) with some values replaced by NaN, which means "not told".
 
     With probability ``share`` an item loses all of its values together: so the net learns p(x), which guidance needs.
     If there are several (C > 1), each value of the other items is also lost alone with that probability, so that the
     net learns p(x | some of them). A value is lost with probability share for C = 1, else ``1 - (1 - share)²``. The
-    random numbers come from the device's default generator; share = 0 draws none.
+    random numbers come from ``uniform``; share = 0 draws none.
 
     Source: Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv 2207.12598, algorithm 1 (all together).
     """
     if share == 0:
         return condition
     count, columns = condition.shape
-    lost = torch.rand(count, 1, device=condition.device) < share
+    lost = uniform(count, 1, device=condition.device) < share
     if columns > 1:
-        lost = lost | (torch.rand(count, columns, device=condition.device) < share)
+        lost = lost | (uniform(count, columns, device=condition.device) < share)
     return condition.masked_fill(lost, torch.nan)
 
 

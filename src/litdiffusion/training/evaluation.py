@@ -1,7 +1,6 @@
 """Lightning's ``validate``, ``test`` and ``predict`` for a trained denoiser: losses and samples."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import lightning as L
@@ -21,6 +20,7 @@ from litdiffusion.training.class_labels import checked_class_labels
 from litdiffusion.training.conditions import condition_of
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.items import check_not_empty, check_shape
+from litdiffusion.training.joined import place_of
 from litdiffusion.training.late import LateChecks
 from litdiffusion.training.quartiles import quartile_means, sums_by_quartile
 
@@ -57,12 +57,13 @@ class Evaluation(L.LightningModule):
         """Adds the losses of a batch to the sums of the epoch, over all loaders."""
         batch = as_batch(batch)
         x_0, class_label = self.encoded(batch, f"validation or test batch {batch_idx}"), self.condition(batch)
-        noise = partial(seeded_noise, fold_seed(0, "validation", batch_idx, self.global_rank, dataloader_idx))
-        self._loss_sums += self._sums_by_quartile(self.objective(self.ema.model, x_0, class_label, noise(), offset=0.5))
+        seed, joined = fold_seed(0, "validation", batch_idx, 0, dataloader_idx), place_of(self)
+        options = {"offset": (joined.rank + 0.5) / joined.world}
+        losses = self.objective(self.ema.model, x_0, class_label, joined.rows(seeded_noise(seed)), **options)
+        self._loss_sums += self._sums_by_quartile(losses)
         if self._exact_output and not self.denoiser.learned_variance:  # the same noise, so that both losses compare
-            self._best_loss_sums += self._sums_by_quartile(
-                self.objective(*self._exact_output, x_0, None, noise(), offset=0.5)
-            )
+            best = self.objective(*self._exact_output, x_0, None, joined.rows(seeded_noise(seed)), **options)
+            self._best_loss_sums += self._sums_by_quartile(best)
 
     def on_validation_epoch_end(self) -> None:
         self._log_losses("val")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from litdiffusion.training.guard import Health, diagnosis
 from litdiffusion.training.late import LateChecks, is_read_at_once
 from litdiffusion.training.position import Progress
+from litdiffusion.training.sharding import is_sharded, total_norm
 from litdiffusion.training.train_log import LossesOf, TrainLog
 
 
@@ -38,12 +39,14 @@ class GuardedGradient(L.LightningModule):
         processes.
         """
         weights = [w for group in optimizer.param_groups for w in group["params"] if w.grad is not None]
-        norms = torch.stack(torch._foreach_norm([weight.grad for weight in weights]))
-        self.progress.gradient_norm = norm = torch.linalg.vector_norm(norms)
+        gradients = [weight.grad for weight in weights]
+        norms = torch.stack(torch._foreach_norm(gradients)) if gradients else torch.zeros(0, device=self.device)
+        norm = torch.linalg.vector_norm(norms)
+        self.progress.gradient_norm = norm = total_norm(norm, self.trained) if is_sharded(self.trainer) else norm
         # With a scaled loss (16-mixed) the gradient scaler itself skips steps with infinite gradients.
         if getattr(self.trainer.precision_plugin, "scaler", None) is None:
             self._guard(optimizer, weights, norms, ~norm.isfinite())
-        if (gradient_clip_val or 0) > 0 and gradient_clip_algorithm in (None, "norm") and self._norm_is_local():
+        if (gradient_clip_val or 0) > 0 and gradient_clip_algorithm in (None, "norm"):
             nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)  # Lightning would compute the norm again
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -67,10 +70,6 @@ class GuardedGradient(L.LightningModule):
         named = [names.get(id(weight), "a weight") for weight in weights]
         self.health.skip(step, diagnosis(named, norms, losses, self.where_worst))
         self.train_log.leave_out(losses)
-
-    def _norm_is_local(self) -> bool:
-        """Whether this process can compute the gradient norm alone: FSDP's norm is a sum over processes."""
-        return "fsdp" not in type(self.trainer.strategy).__name__.lower()
 
 
 def leaves_out_on_device(optimizer: torch.optim.Optimizer) -> bool:

@@ -76,7 +76,8 @@ def diagnosis(
         losses: the losses of the step's batches.
         where: what is known of item k of a batch's losses.
     """
-    name = names[int(_nan_as_inf(norms).argmax())]
+    # Under FSDP the gradient may lie in another process.
+    name = names[int(_nan_as_inf(norms).argmax())] if names else "another process"
     worst = max(losses, key=lambda loss: _nan_as_inf(loss.value).max().item())
     index = int(_nan_as_inf(worst.value).argmax())
     value = worst.value.flatten()[index].item()

@@ -19,6 +19,7 @@ from litdiffusion.training.conditions import with_dropout
 from litdiffusion.training.description import description_of
 from litdiffusion.training.ema import EMA
 from litdiffusion.training.evaluation import Evaluation
+from litdiffusion.training.joined import Joined, gathered
 from litdiffusion.training.latents import keep_latents
 from litdiffusion.training.optimizers import NetAdamW
 from litdiffusion.training.quartiles import NAMES, quartile_index, quartile_means, sums_by_quartile
@@ -40,7 +41,7 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
             or Lightning's dictionary with a scheduler, which moves after every epoch unless the dictionary says
             otherwise. None: the rate is constant.
         ema_decay: decay of the weight average; 0 keeps the average equal to the weights.
-        seed: determines, with the step, the batch and the rank, every random number of a training step.
+        seed: determines, with the step, the batch and the item, every random number of a training step.
         clip: range that x_0 is clamped to while sampling, or None.
         num_classes: number of classes of a conditional model; 0: class labels are not used.
         class_dropout: share of training items whose class is dropped, so that the net also learns p(x); with
@@ -122,9 +123,10 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = as_batch(batch)
-        self.seed_step(batch_idx)
+        draws = self.seed_step(batch_idx)
         x_0 = self.encoded(self.augmented(batch, batch_idx), f"training batch {batch_idx}")
-        losses = self.objective(self.denoiser, x_0, self.drop_class(batch), offset=self.time_offset(batch_idx))
+        class_label = self.drop_class(batch, draws)
+        losses = self.objective(self.denoiser, x_0, class_label, draws.normal, self.time_offset(batch_idx))
         self.train_log.add(losses)
         return losses.mean()
 
@@ -133,16 +135,19 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
         shared = self._seed_of("times", batch_idx) / 2**63
         return (self.global_rank + shared) / self.trainer.world_size
 
-    def drop_class(self, batch: Batch) -> Tensor | None:
+    def drop_class(self, batch: Batch, draws: Joined) -> Tensor | None:
         """What the net is told in training: `condition`, of which some is dropped; None for an unconditional model."""
         class_label = self.condition(batch)
         if class_label is not None and self.conditions:
-            return with_dropout(class_label, self._class_dropout)
-        return None if class_label is None else with_class_dropout(class_label, self.num_classes, self._class_dropout)
+            return with_dropout(class_label, self._class_dropout, draws.uniform)
+        if class_label is None:
+            return None
+        return with_class_dropout(class_label, self.num_classes, self._class_dropout, draws.uniform)
 
     def means(self, losses: Losses) -> dict[str, Tensor]:
-        """The mean loss, and that of each quartile of time."""
-        return quartile_means(sums_by_quartile(losses, self.denoiser.schedule.place), "train/loss")
+        """The mean loss of the items of all processes, and that of each quartile of time."""
+        sums = sums_by_quartile(losses, self.denoiser.schedule.place)
+        return quartile_means(self.trainer.strategy.reduce(sums, reduce_op="sum"), "train/loss")
 
     def where_worst(self, losses: Losses, index: int) -> str:
         return f" in quartile {NAMES[int(quartile_index(self.denoiser.schedule.place(losses.t[index : index + 1])))]}"
@@ -153,4 +158,4 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
             kept = self.progress.gradient_norm.isfinite()
             for losses in self.train_log.current:
                 seen = losses.t, losses.value.where(kept, nan)
-                self.objective.times.observe(*(self.all_gather(x).flatten() for x in seen))
+                self.objective.times.observe(*(gathered(x, self.trainer.world_size) for x in seen))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from litdiffusion.training.clock import Clock
+from litdiffusion.training.joined import ALONE, Joined, gathered
 
 SECTIONS = ("step", "data", "validation", "drawing", "quality", "likelihood")
 TRAINING = ("step", "data")
@@ -70,16 +71,17 @@ class TrainLog(Generic[LossesOf]):
         losses, self._unlogged = concatenated(self._unlogged), []
         return ({} if losses is None else means(losses)) | self._speed_and_shares(processes)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The losses that are not in a row yet."""
+    def state_dict(self, processes: int = 1) -> dict[str, Any]:
+        """The losses of all processes that are not in a row yet."""
         losses = concatenated(self._unlogged)
-        return {"losses": None if losses is None else list(losses)}
+        return {"losses": None if losses is None else [None if x is None else gathered(x, processes) for x in losses]}
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Restores the losses of `state_dict`."""
+    def load_state_dict(self, state: dict[str, Any], device: torch.device, place: Joined = ALONE) -> None:
+        """Restores the losses of `state_dict`, of which the process at ``place`` takes its own."""
         losses = state["losses"]
         self.current = []
-        self._unlogged = [] if losses is None else [self._kind(*(None if x is None else x.to(device) for x in losses))]
+        own = [None if x is None else place.own(x.to(device)) for x in losses or ()]
+        self._unlogged = [] if losses is None else [self._kind(*own)]
 
     def _speed_and_shares(self, processes: int) -> dict[str, float]:
         seconds = sum(self.clock.seconds[name] for name in TRAINING)
