@@ -17,6 +17,7 @@ from litdiffusion.data.batch import Batch
 from litdiffusion.errors import TrainingError, UserError
 from litdiffusion.training import class_labels, gradient, late
 from litdiffusion.training.checkpoints import read_checkpoint
+from litdiffusion.training.joined import Joined
 
 WORDS = [*TINY, *QUIET, "callbacks.progress_bar=null"]
 READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal.default")
@@ -73,7 +74,7 @@ def test_the_loss_is_computed_without_a_word_from_the_host(words, tmp_path):
     experiment = build(composed(*TINY, *words.split()), Run(tmp_path))
     module, batch = experiment.module, next(iter(experiment.data.train_dataloader()))
     module.trainer = experiment.trainer
-    module.seed_step = lambda batch_idx: None
+    module.seed_step = lambda batch_idx: Joined()
     with FakeTensorMode(allow_non_fake_inputs=True):
         on_fake_gpu(module)
         module._device = torch.device("cuda:0")
