@@ -26,6 +26,8 @@ class DDIM(Sampler):
         self.eta = eta
 
     def step(self, x: Tensor, prediction: Prediction, now: Level, after: Level, noise: Noise) -> Tensor:
+        if self.eta == 0:
+            return mix(after.alpha, prediction.x_0, after.sigma, prediction.eps)
         variance = self.eta**2 * posterior(after, now).variance
         mean = mix(after.alpha, prediction.x_0, (after.sigma**2 - variance).sqrt(), prediction.eps)
-        return mean + variance.sqrt() * noise(x) if self.eta > 0 else mean
+        return mean + variance.sqrt() * noise(x)
