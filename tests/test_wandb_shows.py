@@ -5,13 +5,14 @@ import os
 import signal
 
 import pytest
-from conftest import SMALL_JOB, TINY_UNET
+from conftest import SMALL_JOB, TINY_UNET, UNDRAWN
 from wandb_records import of_kind, run_record, summary
 
 from litdiffusion.errors import TrainingError
 from litdiffusion.measure.quality import ImageQuality
+from litdiffusion.reports.dashboard import link_to_runs
 from litdiffusion.runs.metric_goals import goal
-from litdiffusion.runs.record import read_record
+from litdiffusion.runs.record import RunRecord, read_record, write_record
 from litdiffusion.training import DiffusionModule
 
 WITH_WANDB = [*(word for word in SMALL_JOB if not word.startswith("logger")), "logger=wandb"]
@@ -36,11 +37,41 @@ def test_each_number_has_its_better_side(name, expected):
 def test_the_guard_alerts(trained, poisoned, tmp_path):
     poisoned(2)
     with pytest.raises(TrainingError):
-        trained("callbacks=none", "data.size=600", "schedule.steps=25", "logger=wandb")
+        trained(*UNDRAWN, "data.size=600", "schedule.steps=25", "logger=wandb")
     (alert,) = of_kind(tmp_path / "run", "alert")
     assert (alert.title, alert.level) == ("run failed", "ERROR")
     assert alert.text.startswith("the loss or its gradient became non-finite at step")
     assert summary(tmp_path / "run")["exit"] == 1
+
+
+class Online:
+    """A run with a server that has the artifacts of one other run."""
+
+    def __init__(self) -> None:
+        self.offline, self.entity, self.project = False, "team", "p"
+        self.config: dict = {}
+        self.used: list[str] = []
+
+    def use_artifact(self, name: str) -> None:
+        if "model-a1" not in name:
+            raise ValueError(f"artifact {name} not found")
+        self.used.append(name)
+
+
+def test_an_evaluation_is_linked_to_the_runs_that_made_its_models(tmp_path, capsys):
+    for name, run_id, logger in (("one", "a1", {}), ("two", "b2", {"wandb": {"project": "q"}}), ("three", None, None)):
+        (tmp_path / name).mkdir()
+        write_record(tmp_path / name, RunRecord("complete", {"logger": logger}, wandb_id=run_id))
+    run = Online()
+    names = ("one/checkpoints/last.ckpt", "one/checkpoints/best_step_000004.ckpt", "two/checkpoints/last.ckpt")
+    link_to_runs(run, [str(tmp_path / name) for name in (*names, "three/checkpoints/last.ckpt", "none/a.ckpt")])
+    assert run.config["evaluates"] == [
+        {"run": "a1", "checkpoint": "last.ckpt"},
+        {"run": "a1", "checkpoint": "best_step_000004.ckpt"},
+        {"run": "b2", "checkpoint": "last.ckpt"},
+    ]
+    assert run.used == ["team/p/model-a1:last", "team/p/model-a1:best"]
+    assert "W&B has no artifact team/q/model-b2:last" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -64,7 +95,8 @@ def test_models_are_artifacts_once_each_and_samples_a_table_with_classes(trained
     table = json.loads(file.read_text())
     assert table["columns"] == ["index", "image", "class"]
     assert [row[2] for row in table["data"]] == [str(index % 10) for index in range(20)]
-    assert [row[1]["width"] for row in table["data"]] == [8] * 20
+    (stored,) = [artifact for artifact in artifacts if artifact.type == "run_table"]
+    assert sum(content.path.startswith("media/images/") for content in stored.manifest.contents) == 20
 
 
 @pytest.mark.slow

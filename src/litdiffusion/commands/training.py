@@ -156,12 +156,12 @@ def _fit(experiment: Experiment, run: Run, start: Start) -> int:
         steps = check_complete(experiment, run)
         status = "complete"
         return steps
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
     except TrainingError as error:
         alert(trainer, f"{run.name} failed", str(error))
         raise
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
     except Stopped as stop:
         status = "stopped"
         if pruned := pruned_by_wandb(trainer, experiment.cfg.sweep, experiment.cfg.metric):
