@@ -27,11 +27,12 @@ def test_the_workspace_has_the_panels_of_what_runs_log(command, tmp_path):
     assert {"time/step_percent", "time/drawing_percent", "time/samples_per_second"} <= shown
     media = {key for config in configs for key in config.get("mediaKeys", ())}
     assert media == {"animations/trajectory", "pictures/trajectory", "pictures/samples"}
+    assert "pictures/samples_table" in json.dumps(sections[3])
     assert ["val/loss.min"] in [config.get("metrics") for config in configs]
 
 
 def test_the_headlines_are_those_of_the_metrics():
-    assert HEADLINES == (VectorQuality.headline, ImageQuality.headline)
+    assert (VectorQuality.headline, ImageQuality.headline) == HEADLINES
 
 
 @pytest.mark.parametrize(

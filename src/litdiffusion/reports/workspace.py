@@ -55,7 +55,10 @@ def project_workspace(entity: str, project: str, name: str = "litdiffusion") -> 
             panels.MediaBrowser(title="from noise to data", media_keys=["animations/trajectory"]),
             panels.MediaBrowser(title="states", media_keys=["pictures/trajectory"]),
         ],
-        "Samples": [panels.MediaBrowser(title="samples at the end", media_keys=["pictures/samples"])],
+        "Samples": [
+            panels.MediaBrowser(title="samples at the end", media_keys=["pictures/samples"]),
+            panels.WeavePanelSummaryTable(table_name="pictures/samples_table"),
+        ],
         "Time": [
             lines("share of the time, %", *(f"time/{name}_percent" for name in SECTIONS)),
             lines("samples per second", "time/samples_per_second"),

@@ -100,8 +100,10 @@ def finish(trainer: L.Trainer, status: str = "complete", metric: str | None = No
     """
     for logger in trainer.loggers if trainer.is_global_zero else ():
         if isinstance(logger, WandbLogger):
-            if isinstance(logger, RunLogger) and status == "complete":
-                logger.log_last_checkpoint()
+            if isinstance(logger, RunLogger):
+                logger.summarise_attempts()
+                if status == "complete":
+                    logger.log_last_checkpoint()
             logger.experiment.summary["status"] = status
             logger.experiment.finish(exit_code=EXIT_CODES[status])
         elif isinstance(logger, TensorBoardLogger) and metric in trainer.callback_metrics:
@@ -111,7 +113,10 @@ def finish(trainer: L.Trainer, status: str = "complete", metric: str | None = No
 
 def _add_gif(logger: TensorBoardLogger, tag: str, path: Path, step: int) -> None:
     """Writes the file as it is: TensorBoard's own ``add_video`` makes such a GIF from frames, and needs moviepy."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    try:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+    except ImportError:  # Lightning takes tensorboardX in its place
+        from tensorboardX.proto.summary_pb2 import Summary
 
     with Image.open(path) as first:
         shown = Summary.Image(height=first.height, width=first.width, colorspace=3)

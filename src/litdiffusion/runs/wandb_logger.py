@@ -12,7 +12,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from litdiffusion.errors import UserError, first_line, nearest
-from litdiffusion.runs.metric_goals import goal
+from litdiffusion.runs.log import rows_of
+from litdiffusion.runs.metric_goals import best_values, goal
 from litdiffusion.runs.record import CHECKPOINTS, read_record
 from litdiffusion.runs.wandb_mode import chosen_mode
 
@@ -48,10 +49,20 @@ class RunLogger(WandbLogger):
         for name in metrics.keys() - self._declared:
             self._declared.add(name)
             if (best := goal(name, self.rising)) is not None:
-                full = f"{self._prefix}{self.LOGGER_JOIN_CHAR}{name}" if self._prefix else name
                 # By its full name: W&B 0.31 ignores the summary of a pattern such as val/*.
-                self.experiment.define_metric(full, step_metric=STEP, summary=best)
+                self.experiment.define_metric(self._full(name), step_metric=STEP, summary=best)
         super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def summarise_attempts(self) -> None:
+        """Takes the best values over all attempts, since W&B begins anew with each."""
+        record = read_record(self.run_dir)
+        if record is not None and record.attempts > 1:
+            best = best_values(rows_of(self.run_dir), self.rising)
+            self.experiment.summary.update({self._full(name): {side: value} for name, (side, value) in best.items()})
+
+    def _full(self, name: str) -> str:
+        return f"{self._prefix}{self.LOGGER_JOIN_CHAR}{name}" if self._prefix else name
 
     @rank_zero_only
     def log_last_checkpoint(self) -> None:
