@@ -8,6 +8,7 @@ from conftest import ROOT
 ELSEWHERE = {
     "check": "test_checking",
     "compare": "test_sweeps",
+    "dashboard": "test_dashboard",
     "evaluate": "test_evaluate",
     "export": "test_export",
     "inpaint": "test_inpainting",

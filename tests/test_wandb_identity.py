@@ -1,5 +1,7 @@
 """One run on W&B, however often it was stopped; the jobs of a sweep under their sweep's name."""
 
+import csv
+import json
 import os
 import signal
 from pathlib import Path
@@ -64,6 +66,11 @@ def test_a_stopped_job_goes_on_as_the_same_wandb_run(command, tmp_path, monkeypa
     assert [[exit.exit_code for exit in of_kind(found, "exit")] for found in (first, second)] == [[255], [0]]
     states = [[row["status"] for row in items(found, "summary") if "status" in row] for found in (first, second)]
     assert states == [['"running"', '"stopped"'], ['"running"', '"complete"']]
+    with (folder / "metrics.csv").open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    best = [json.loads(row["train/loss"])["min"] for row in items(second, "summary") if "train/loss" in row][-1]
+    assert len(losses) == 2
+    assert best == min(losses)  # of both attempts, although W&B counts those of each
     rows = [[int(row["_step"]) for row in items(found, "history")] for found in (first, second)]
     assert max(rows[0]) < min(rows[1])
     assert rows[1] == sorted(set(rows[1]))

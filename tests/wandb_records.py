@@ -34,7 +34,7 @@ def summary(run_dir: Path) -> dict[str, Any]:
     """Config, group, name, declared metrics, history rows and exit code of the one offline run below ``run_dir``."""
     wandb.teardown()  # its service may still be writing when a run has finished; this waits for it
     (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
-    found: dict[str, Any] = {"metrics": [], "history": [], "exit": None, "config": {}}
+    found: dict[str, Any] = {"metrics": [], "history": [], "exit": None, "config": {}, "summary": {}}
     for record in records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
@@ -46,9 +46,23 @@ def summary(run_dir: Path) -> dict[str, Any]:
             found["metrics"].append((record.metric.name or record.metric.glob_name, record.metric.step_metric))
         elif kind == "history":
             found["history"].append(_items(record.history.item))
+        elif kind == "summary":
+            found["summary"] |= _items(record.summary.update)
         elif kind == "exit":
             found["exit"] = record.exit.exit_code
     return found
+
+
+def run_record(run_dir: Path) -> Any:
+    """W&B's record of the one offline run below ``run_dir``: its project, entity, tags, notes and so on."""
+    return of_kind(run_dir, "run")[0]
+
+
+def of_kind(run_dir: Path, kind: str) -> list[Any]:
+    """The records of one kind (alert, artifact, metric, ...) of the one offline run below ``run_dir``."""
+    wandb.teardown()
+    (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    return [getattr(record, kind) for record in records(path) if record.WhichOneof("record_type") == kind]
 
 
 def _items(items: Any) -> dict[str, Any]:

@@ -100,7 +100,8 @@ def build(cfg: DictConfig, run: Run) -> Experiment:
         *run.extra_callbacks,
         FinalValidation(),
     ]
-    context = {"run_dir": run.dir, "run_name": run.name, "group": run.group, "tags": list(cfg.tags)}
+    context = {"run_dir": run.dir, "run_name": run.name, "run_group": run.group, "run_tags": list(cfg.tags)}
+    context["rising"] = quality.rising if quality is not None else frozenset()
     trainer = make_trainer(cfg, make_loggers(cfg, **context), callbacks, run.overrides)
     check_requeue(trainer, cfg, run.dir)
     steps = total_steps(trainer, data)

@@ -22,7 +22,8 @@ from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import share_within
 from litdiffusion.measure.quality import Measured, Quality
 from litdiffusion.plots import comparison_picture, image_grid
-from litdiffusion.runs.dashboards import log_metrics
+from litdiffusion.plots.images import to_pixels
+from litdiffusion.runs.dashboards import log_metrics, log_samples
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.class_labels import class_captions, classes_in_turn, grid_columns
 from litdiffusion.training.evaluation import check_weights
@@ -94,7 +95,9 @@ class FinalSamples(L.Callback):
         facts = facts_for(self, trainer)
         samples = self._final_state(module, self.images, None, facts).x
         captions = class_captions(classes_in_turn(len(samples), module.num_classes), module.class_names)
-        return image_grid(samples, grid_columns(len(samples), module.num_classes), display_range(facts), captions)
+        limits = display_range(facts)
+        log_samples(trainer, to_pixels(samples, limits), captions)
+        return image_grid(samples, grid_columns(len(samples), module.num_classes), limits, captions)
 
     def _default_points(self, module: DiffusionModule, short: bool) -> int:
         if len(module.shape) == 1:

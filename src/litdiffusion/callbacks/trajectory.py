@@ -22,6 +22,7 @@ from litdiffusion.diffusion.samplers import State
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.plots import trajectory_gif, trajectory_picture
+from litdiffusion.runs.dashboards import log_animation
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.clock import Budget
@@ -33,7 +34,7 @@ class Trajectory(L.Callback):
 
     Images give a sheet of chains x states. Vectors and sequences give one panel per state, with the data beside them.
     Pictures are saved in ``run_dir/pictures`` and sent to every logger. The last trajectory also becomes an animated
-    GIF.
+    GIF, which W&B and TensorBoard play.
 
     Args:
         run_dir: the run's folder.
@@ -139,6 +140,7 @@ class Trajectory(L.Callback):
         name = target_name(self.states[-1])
         limits = display_range(facts_for(self, trainer))
         write_atomically(path, trajectory_gif(xs, names, self._target(trainer, module), limits, data_title=name))
+        log_animation(trainer, "trajectory", path)
 
     def _target(self, trainer: L.Trainer, module: DiffusionModule) -> Tensor:
         return noised_like(self.states[-1], facts_for(self, trainer).reference(self.points), module.codec)

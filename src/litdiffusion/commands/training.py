@@ -34,10 +34,11 @@ from litdiffusion.config.public import config_and_digests, masked_command
 from litdiffusion.config.trainer import Quiet
 from litdiffusion.data.identity import Identity
 from litdiffusion.errors import Pruned, TrainingError, is_out_of_memory
-from litdiffusion.runs.dashboards import describe_run, finish
+from litdiffusion.runs.dashboards import alert, describe_run, finish
 from litdiffusion.runs.files import fresh
 from litdiffusion.runs.log import keep_rows
 from litdiffusion.runs.record import read_record
+from litdiffusion.sweeps.pruning import pruned_by_wandb
 from litdiffusion.training.checkpoints import requeue_checkpoints
 from litdiffusion.training.hardware import numerics
 
@@ -155,17 +156,23 @@ def _fit(experiment: Experiment, run: Run, start: Start) -> int:
         steps = check_complete(experiment, run)
         status = "complete"
         return steps
+    except TrainingError as error:
+        alert(trainer, f"{run.name} failed", str(error))
+        raise
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-    except Stopped:
+    except Stopped as stop:
         status = "stopped"
+        if pruned := pruned_by_wandb(trainer, experiment.cfg.sweep, experiment.cfg.metric):
+            status = "pruned"
+            raise pruned from stop
         raise
     except Pruned:
         status = "pruned"
         raise
     finally:
-        finish(trainer, status)
+        finish(trainer, status, experiment.cfg.metric)
     # Here, where no traceback holds the tensors of the failed step any more.
     raise TrainingError(too_large(experiment))
 

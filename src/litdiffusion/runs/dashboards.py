@@ -1,78 +1,40 @@
-"""Weights & Biases runs that never prompt, and pictures for every logger that accepts them."""
+"""What dashboards show of a run: its config, numbers, pictures, animations and samples, and how it ended."""
 
-import os
-import secrets
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from PIL.Image import Image
+from PIL import Image
 from torch import Tensor
 
-from litdiffusion.errors import UserError
 from litdiffusion.runs.record import read_record, write_record
+from litdiffusion.runs.wandb_logger import STEP, RunLogger, started, wandb_logger
+from litdiffusion.runs.wandb_mode import forget_empty_mode
 
-MODES = ("auto", "online", "offline", "disabled")
-STEP = "trainer/global_step"
-SECTIONS = ("train", "val", "time", "quality", "likelihood", "samples", "pictures")
+__all__ = ["describe_run", "finish", "log_animation", "log_metrics", "log_picture", "log_samples", "wandb_logger"]
+
+SECTIONS = ("train", "val", "time", "quality", "likelihood", "samples", "pictures", "animations")
 EXIT_CODES = {"complete": 0, "pruned": 0, "failed": 1, "stopped": 255}
 """W&B's exit code for each status. W&B shows 255 as "killed", and a run that stops reporting as "crashed"."""
 ROWS_PER_ATTEMPT = 10_000_000
 """More rows than an attempt logs: W&B numbers its rows, and the numbers must rise from one attempt to the next."""
 
 
-def wandb_logger(
-    run_dir: Path,
-    run_name: str,
-    group: str | None = None,
-    project: str = "litdiffusion",
-    mode: str = "auto",
-    job_type: str = "train",
-    tags: Sequence[str] = (),
-) -> WandbLogger:
-    """The logger of a W&B run in ``run_dir`` that never prompts and never blocks.
-
-    "auto" and "online" go online if the server answers within two seconds and an API key is known. Otherwise the run is
-    logged offline, and the upload command is printed. The environment variable ``WANDB_MODE`` replaces "auto". The jobs
-    of a multirun share ``group``. An existing W&B run of ``run_dir`` is continued; offline, its attempts are files with
-    one id, which ``wandb sync`` joins.
-    """
-    if mode not in MODES:
-        raise UserError(f"logger.wandb.mode must be one of {', '.join(MODES)}, got {mode!r}")
-    if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or "online"
-    if mode == "online" and not _reachable():
-        mode = "offline"
-    if mode == "offline":
-        _print_once(f"W&B logs offline; upload with: wandb sync {run_dir}/wandb/offline-run-*")
-    import wandb
-
-    logger = WandbLogger(
-        save_dir=str(run_dir),
-        project=project,
-        name=run_name,
-        id=_wandb_id(run_dir),
-        group=group,
-        job_type=job_type,
-        tags=list(tags) or None,
-        mode=mode,
-        log_model=False,
-        settings=wandb.Settings(init_timeout=20),
-    )
-    logger._wandb_init.pop("anonymous", None)  # because W&B warns of this argument, which Lightning always passes
-    return logger
-
-
 def describe_run(trainer: L.Trainer, config: dict[str, Any]) -> None:
-    """Passes the config to every logger, and the chart axes to W&B, before the first step."""
+    """Passes the config to every logger, and the chart axes to W&B, before the first step.
+
+    Raises:
+        UserError: W&B refuses to begin the run.
+    """
+    forget_empty_mode()  # also for Lightning's own WandbLogger
     for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            started(logger)
         logger.log_hyperparams(config)
         if isinstance(logger, WandbLogger):
             _declare_axes(logger)
@@ -92,7 +54,7 @@ def log_metrics(trainer: L.Trainer, values: Mapping[str, float | Tensor]) -> Non
         logger.save()
 
 
-def log_picture(trainer: L.Trainer, name: str, picture: Image) -> None:
+def log_picture(trainer: L.Trainer, name: str, picture: Image.Image) -> None:
     """Sends a picture to every active logger that accepts pictures."""
     step = log_step(trainer)
     for logger in trainer.loggers:
@@ -102,19 +64,64 @@ def log_picture(trainer: L.Trainer, name: str, picture: Image) -> None:
             logger.experiment.add_image(f"pictures/{name}", np.asarray(picture), step, dataformats="HWC")
 
 
-def finish(trainer: L.Trainer, status: str = "complete") -> None:
-    """Ends the W&B run, because each job of a multirun is a run of its own; Lightning ends the other loggers."""
+def log_animation(trainer: L.Trainer, name: str, path: Path) -> None:
+    """Sends the GIF at ``path`` to W&B, as a video, and to TensorBoard, which plays a GIF among its images."""
+    step = log_step(trainer)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_video(f"animations/{name}", [str(path)], step=step, format=["gif"])
+        elif isinstance(logger, TensorBoardLogger):
+            _add_gif(logger, f"animations/{name}", path, step)
+
+
+def log_samples(trainer: L.Trainer, pixels: Tensor, classes: Sequence[str]) -> None:
+    """Sends images (n, 3, H, W) of bytes to W&B as a table, with their classes (n) if there are any."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+            import wandb
+
+            images = [wandb.Image(image) for image in pixels.permute(0, 2, 3, 1).numpy()]
+            cells = {"index": range(len(images)), "image": images} | ({"class": classes} if classes else {})
+            rows = [list(row) for row in zip(*cells.values(), strict=True)]
+            logger.log_table("pictures/samples_table", columns=list(cells), data=rows, step=log_step(trainer))
+
+
+def alert(trainer: L.Trainer, title: str, text: str) -> None:
+    """Sends an alert to W&B, which passes it on by mail or Slack as the user has set."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+            logger.experiment.alert(title, text, level="ERROR")
+
+
+def finish(trainer: L.Trainer, status: str = "complete", metric: str | None = None) -> None:
+    """Reports the end of a run, with the value of ``metric`` as TensorBoard's ``hp_metric``.
+
+    The W&B run ends here, because each job of a multirun is a run of its own; Lightning ends the other loggers.
+    """
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if isinstance(logger, WandbLogger):
+            if isinstance(logger, RunLogger):
+                logger.summarise_attempts()
+                if status == "complete":
+                    logger.log_last_checkpoint()
             logger.experiment.summary["status"] = status
             logger.experiment.finish(exit_code=EXIT_CODES[status])
+        elif isinstance(logger, TensorBoardLogger) and metric in trainer.callback_metrics:
+            logger.log_metrics({"hp_metric": float(trainer.callback_metrics[metric])}, step=log_step(trainer))
+            logger.finalize(status)
 
 
-def _wandb_id(run_dir: Path) -> str:
-    """Id of the W&B run: from the run's record, else from a W&B agent, else a new one."""
-    record = read_record(run_dir)
-    recorded_id = record.wandb_id if record is not None else None
-    return recorded_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+def _add_gif(logger: TensorBoardLogger, tag: str, path: Path, step: int) -> None:
+    """Writes the file as it is: TensorBoard's own ``add_video`` makes such a GIF from frames, and needs moviepy."""
+    try:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+    except ImportError:  # Lightning takes tensorboardX in its place
+        from tensorboardX.proto.summary_pb2 import Summary
+
+    with Image.open(path) as first:
+        shown = Summary.Image(height=first.height, width=first.width, colorspace=3)
+    shown.encoded_image_string = path.read_bytes()
+    logger.experiment._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=shown)]), step)
 
 
 @rank_zero_only
@@ -123,12 +130,12 @@ def _begin_attempt(logger: WandbLogger) -> None:
 
     The W&B status becomes "running", and stays so if the run is killed.
     """
-    folder, run = Path(logger.save_dir), logger.experiment
-    record = read_record(folder)
+    run = logger.experiment
+    run.summary["status"] = "running"
+    record = read_record(logger.run_dir) if isinstance(logger, RunLogger) else None
     if record is None:
         return
-    write_record(folder, replace(record, wandb_id=run.id))
-    run.summary["status"] = "running"
+    write_record(logger.run_dir, replace(record, wandb_id=run.id))
     row_number = {"step": ROWS_PER_ATTEMPT * (record.attempts - 1)} if run.offline and record.attempts > 1 else {}
     run.log({"attempt": record.attempts}, **row_number)
 
@@ -138,27 +145,3 @@ def _declare_axes(logger: WandbLogger) -> None:
     logger.experiment.define_metric(STEP)
     for section in SECTIONS:
         logger.experiment.define_metric(f"{section}/*", step_metric=STEP)
-
-
-@rank_zero_only
-def _print_once(line: str) -> None:
-    print(line, flush=True)
-
-
-def _reachable() -> bool:
-    """Whether W&B's server accepts a connection within two seconds and an API key for it is known."""
-    import wandb
-
-    url = urlparse(wandb.Settings().base_url)
-    port = url.port or (80 if url.scheme == "http" else 443)
-    try:
-        socket.create_connection((url.hostname, port), timeout=2).close()
-    except OSError:
-        return False
-    return _has_key()
-
-
-def _has_key() -> bool:
-    import wandb
-
-    return bool(wandb.login(prompt=False))

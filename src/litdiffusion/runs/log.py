@@ -129,6 +129,11 @@ def keep_rows(folder: Path, steps: int, tally: list[Any] | None = None) -> str |
     return line
 
 
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    """The rows of the run in ``folder``, of all attempts; an empty cell is an empty string."""
+    return _read_rows(folder / FILE)[1]
+
+
 def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Column names and rows, as far as the file can be read; both empty if it does not exist."""
     keys: list[str] = []

@@ -1,5 +1,6 @@
-"""Stops a trial of a search that is worse than the earlier trials."""
+"""A search stops a trial that is worse than the earlier trials: ours by an exception, W&B's by a signal."""
 
+import os
 from typing import TYPE_CHECKING
 
 import lightning as L
@@ -8,6 +9,18 @@ from litdiffusion.errors import Pruned
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
+
+
+def pruned_by_wandb(trainer: L.Trainer, sweep: str | None, metric: str) -> Pruned | None:
+    """What a signal means that has stopped a job of a sweep by W&B: its ``early_terminate`` has given the job up.
+
+    The agent passes the server's decision on as SIGTERM, and kills the job 30 s later; W&B's client in the job sends
+    SIGINT. An agent that is itself ended sends SIGTERM too. No agent comes back to a job, so that one counts as pruned
+    as well. None: this is no such job.
+    """
+    if sweep is None or not os.environ.get("WANDB_SWEEP_ID"):
+        return None
+    return Pruned(metric, float(trainer.callback_metrics.get(metric, float("nan"))), trainer.global_step)
 
 
 class Pruning(L.Callback):
