@@ -66,7 +66,7 @@ def typed(programs: Path, tmp_path: Path) -> Iterator[Callable[..., str]]:
     environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
 
     def run(*words: str, cwd: Path = tmp_path) -> str:
-        done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, stdin=subprocess.DEVNULL, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
