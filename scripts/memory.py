@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from litdiffusion.config.paths import CONF
 from litdiffusion.training.hardware import prepared
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +86,7 @@ def made(name: str, shape: list[int]) -> nn.Module:
     """The net of a yaml for images of this shape without classes."""
     derived = {"shape": shape, "out_channels": shape[0], "num_classes": 0, "num_class_embeds": None, "conditions": []}
     derived["noise_label_range"] = [1.0, 1000.0]
-    node = OmegaConf.create({"model": OmegaConf.load(ROOT / "conf" / "model" / f"{name}.yaml"), "derived": derived})
+    node = OmegaConf.create({"model": OmegaConf.load(CONF / "model" / f"{name}.yaml"), "derived": derived})
     return instantiate(node.model)
 
 

@@ -25,8 +25,9 @@ from typing import NamedTuple
 import yaml
 from lottery.chunks import Row, play_chunk
 
+from litdiffusion.config.paths import CONF
+
 ROOT = Path(__file__).parent.parent
-CONF = ROOT / "conf"
 GROUPS = (
     *("data", "model", "codec", "schedule", "parameterization", "times", "weighting", "sampler", "recipe"),
     *("optimizer", "lr_schedule", "trainer", "metrics"),

@@ -25,11 +25,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.commands.training import train
+from litdiffusion.config.paths import CONF
 from litdiffusion.data import Digits
 from litdiffusion.diffusion.objectives import DenoisingObjective
 
 ROOT = Path(__file__).parent.parent
-CONF = ROOT / "conf"
 QUIET = ["callbacks=none", "logger=none", "trainer.enable_checkpointing=false"]
 TINY_UNET = ["model=unet", "data=digits", "model.channels=[8]", "model.blocks=1", "data.batch_size=8"]
 UNMEASURED = ["callbacks.live_quality=null", "callbacks.live_likelihood=null"]

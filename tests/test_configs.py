@@ -17,7 +17,7 @@ from litdiffusion.pretrained.masks import Mask
 
 IMAGES = ("mnist", "fashion_mnist", "kmnist", "cifar10", "digits", "image_folder")
 SMALL_NET = ("model=unet", "model.channels=[4]", "model.blocks=1", "data.batch_size=8")
-GROUPS = sorted(path for path in CONF.iterdir() if path.is_dir())
+GROUPS = sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "__pycache__")
 CHOICES = [(group.name, path.stem) for group in GROUPS for path in sorted(group.glob("*.yaml"))]
 
 

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from conftest import CONF
 from fakes import idx, write_mnist
 from omegaconf import OmegaConf
 from PIL import Image
@@ -48,7 +49,6 @@ from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 
 ALL_TOYS = (GaussianMixture, Ramp, Spiral, TwoGaussians, Moons, SwissRoll, Checkerboard)
-CONF = Path(__file__).parents[1] / "conf" / "data"
 TOY = {"size": 10_000, "val_size": 2_000, "batch_size": 512, "seed": 3}
 
 
@@ -648,7 +648,7 @@ def test_a_missing_or_empty_folder_and_bad_sizes(tmp_path: Path):
 # ---- the configs ----
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((CONF / "data").glob("*.yaml")), ids=lambda path: path.stem)
 def test_each_config_gives_every_argument_of_its_class(path: Path, tmp_path):
     whole = path.read_text().startswith("# @package _global_")
     loaded = OmegaConf.load(path)

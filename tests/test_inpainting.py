@@ -227,7 +227,7 @@ def test_points_are_drawn_at_the_first_coordinates_asked_for_whatever_the_batch(
 @pytest.mark.parametrize(
     ("kind", "args", "message"),
     [
-        (None, [], "give a checkpoint: python scripts/inpaint.py"),
+        (None, [], "give a checkpoint: litdiffusion inpaint"),
         (None, ["ckpt=nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
         ("digits", ["mask=lefft"], "mask=lefft is not known; did you mean left?"),
         ("digits", ["x=[1]"], "x does not apply to data of shape (1, 8, 8)"),

@@ -1,9 +1,8 @@
 """The table of the config's keys: complete, without idle rows, read alike by runs, checkpoints and sweeps."""
 
-from pathlib import Path
-
 import pytest
 import yaml
+from conftest import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -12,8 +11,6 @@ from litdiffusion.config.job_names import job_name
 from litdiffusion.config.keys import KEYS, Use, decides, keys_for
 from litdiffusion.errors import UserError
 from litdiffusion.runs.record import RunRecord, write_record
-
-CONF = Path(__file__).parent.parent / "conf"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +26,7 @@ def config() -> dict:
 
 
 def groups() -> set[str]:
-    return {path.name for path in CONF.iterdir() if path.is_dir()} - {"hydra"}
+    return {path.name for path in CONF.iterdir() if path.is_dir()} - {"hydra", "__pycache__"}
 
 
 def test_every_key_of_the_config_has_a_row(config):

@@ -1,11 +1,11 @@
 """Every schedule of conf/schedule against published formulas, finite differences and its own inverse."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import CONF
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from parts import load, presets
@@ -28,7 +28,7 @@ from litdiffusion.diffusion.schedules import (
 )
 from litdiffusion.errors import UserError
 
-FILES = sorted((Path(__file__).parents[1] / "conf" / "schedule").glob("*.yaml"))
+FILES = sorted((CONF / "schedule").glob("*.yaml"))
 
 
 PRESETS = presets("schedule")

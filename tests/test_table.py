@@ -247,7 +247,7 @@ def test_files_that_are_no_tables(tmp_path):
 def test_parquet_without_its_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"pip install 'litdiffusion\[tables\]'"):
+    with pytest.raises(UserError, match=r"pip install 'pyarrow>=15'"):
         table(tmp_path / "t.parquet")
 
 

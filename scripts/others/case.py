@@ -7,11 +7,12 @@ from typing import NamedTuple
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from speed.cases import CONF, QUIET
+from speed.cases import QUIET
 from torch import Tensor, nn
 
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.config.metrics import make_quality
+from litdiffusion.config.paths import CONF
 from litdiffusion.data import bytes_to_floats
 from litdiffusion.measure.quality import Quality
 

@@ -9,11 +9,11 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from litdiffusion.build import Experiment, Run, build
+from litdiffusion.config.paths import CONF
 from litdiffusion.data.base import DataModule
 from litdiffusion.data.batch import Batch
 from litdiffusion.diffusion.likelihood.bits import BYTES
 
-CONF = Path(__file__).parents[2] / "conf"
 QUIET = [
     *(f"callbacks.{name}=null" for name in ("trajectory", "forward_process", "final_samples", "field", "best", "last")),
     *("callbacks.live_quality=null", "callbacks.live_likelihood=null", "metrics=none"),

@@ -78,7 +78,7 @@ class OptunaSweeper(Sweeper):
         from litdiffusion.errors import UserError
 
         if find_spec("optuna") is None:
-            raise UserError("hydra/sweeper=optuna needs a package: pip install 'litdiffusion[optuna]'")
+            raise UserError("hydra/sweeper=optuna needs a package: pip install 'optuna>=4.5,<6'")
         for name, value in (("n_trials", self.n_trials), ("n_jobs", self.n_jobs)):
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"hydra.sweeper.{name} must be a whole number of at least 1, got {value!r}")

@@ -48,7 +48,7 @@ class Autoencoded(Codec):
         if model is None:
             raise UserError(
                 "this codec needs a trained autoencoder: codec.ckpt=outputs/.../last.ckpt of a run such as "
-                "python train.py experiment=mnist_autoencoder, or the folder of a published one"
+                "litdiffusion train experiment=mnist_autoencoder, or the folder of a published one"
             )
         if not (callable(getattr(model, "encode", None)) and callable(getattr(model, "decode", None))):
             raise UserError(f"codec.model={type(model).__name__} has no encode and decode; take an autoencoder")

@@ -40,9 +40,7 @@ def check(cfg: DictConfig, run: Run) -> str:
 
 def _expected(cfg: DictConfig) -> DictConfig:
     if cfg.expected is None:
-        raise UserError(
-            "this run has no expected value; give experiment=NAME (python scripts/check.py --help lists them)"
-        )
+        raise UserError("this run has no expected value; give experiment=NAME (litdiffusion check --help lists them)")
     missing = [name for name in FIELDS if OmegaConf.select(cfg.expected, name) is None]
     if missing:
         raise UserError(f"expected lacks {', '.join(missing)}; it needs {', '.join(FIELDS)}")

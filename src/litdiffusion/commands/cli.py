@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,10 +31,18 @@ BAD_INPUT, FAILED = 2, 1
 STOPPED = (130, 143)
 """Exit statuses after Ctrl-C and SIGTERM."""
 _JOB_STARTED: list[bool] = []
+_BEFORE: list[str] = []
+"""The words of this process's command line that stand before the overrides: a command's name."""
 
 
-def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
-    """Runs a Hydra main. Bad input ends in one line on stderr and status 2, a failed run in one line and status 1."""
+def run(
+    main: Callable[[], None], config_dir: Path, config_name: str, typed: str = "", before: Sequence[str] = ()
+) -> None:
+    """Runs a Hydra main. Bad input ends in one line on stderr and status 2, a failed run in one line and status 1.
+
+    ``typed`` is how its help calls it. ``before`` stands before the arguments in ``sys.argv`` while a job runs.
+    """
+    _BEFORE[:] = before
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     warnings.showwarning = _one_line_warning
     sys.excepthook = _masked_traceback
@@ -42,7 +50,7 @@ def run(main: Callable[[], None], config_dir: Path, config_name: str) -> None:
     resolvers.forget_folders()
     secrets.forget()
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(help_text(config_dir, config_name))
+        print(help_text(config_dir, config_name, typed))
         return
     with redirect_stdout(_Masked(sys.stdout)), redirect_stderr(_Masked(sys.stderr)), _sweep_table_at_end():
         _run(main, config_dir, config_name)
@@ -99,7 +107,8 @@ def job(cfg: DictConfig, multirun: bool = False) -> Iterator[None]:
     remember_secrets(cfg)
     read_numbers(cfg)
     try:
-        yield
+        with _whole_command_line():
+            yield
     except Exception as error:
         line = _error_line(error)
         if line is None:
@@ -108,6 +117,16 @@ def job(cfg: DictConfig, multirun: bool = False) -> Iterator[None]:
             _exit_with(error, line)
         print(f"error in this job: {masked_text(line)}", file=sys.stderr)
         raise
+
+
+@contextmanager
+def _whole_command_line() -> Iterator[None]:
+    """``sys.argv`` as typed, from which Lightning starts other processes and dashboards read the command."""
+    sys.argv[1:1] = _BEFORE
+    try:
+        yield
+    finally:
+        del sys.argv[1 : 1 + len(_BEFORE)]
 
 
 def _log_once() -> None:

@@ -16,16 +16,21 @@ from litdiffusion.config.hints import did_you_mean, flat
 from litdiffusion.config.yamls import Yamls, groups_in
 from litdiffusion.errors import nearest
 
-EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "slurm", "ray": "ray"}
-"""Hydra launcher -> the optional dependency that installs it."""
+PACKAGES = {
+    "joblib": "hydra-joblib-launcher==1.2.0",
+    "submitit_local": "hydra-submitit-launcher==1.2.0",
+    "submitit_slurm": "hydra-submitit-launcher==1.2.0",
+    "ray": "hydra-ray-launcher==1.2.2",
+}
+"""Hydra launcher -> the package that brings it, as the extras of pyproject.toml name it."""
 
 
 SWEEPING = ("hydra/launcher", "hydra/sweeper")
 """Groups of the configs that -m sweeps over."""
 
 
-def help_text(config_dir: Path, config_name: str) -> str:
-    """The help text of the config; built here because Hydra takes three times as long for the same text."""
+def help_text(config_dir: Path, config_name: str, typed: str) -> str:
+    """The help text of the config with the command as typed; built here because Hydra takes three times as long."""
     cfg = OmegaConf.load(config_dir / f"{config_name}.yaml")
     plain = OmegaConf.to_container(cfg, resolve=False)
     groups = [
@@ -35,7 +40,7 @@ def help_text(config_dir: Path, config_name: str) -> str:
     ]
     values = OmegaConf.create({key: value for key, value in plain.items() if key not in ("defaults", "hydra")})
     return Template(cfg.hydra.help.template).safe_substitute(
-        APP_CONFIG_GROUPS="\n".join(groups), CONFIG=OmegaConf.to_yaml(values)
+        COMMAND=typed, APP_CONFIG_GROUPS="\n".join(groups), CONFIG=OmegaConf.to_yaml(values)
     )
 
 
@@ -45,8 +50,8 @@ def explain(error: Exception, config_dir: Path, config_name: str) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         options = [option for option in error.options if not option.startswith("_")]
-        if choice in EXTRAS:
-            return f"{group}={choice} needs a package: pip install 'litdiffusion[{EXTRAS[choice]}]'"
+        if choice in PACKAGES:
+            return f"{group}={choice} needs a package: pip install {PACKAGES[choice]}"
         line = f"{group}={choice} is not known{nearest(choice, options)} ({group} is one of {', '.join(options)})"
         return line + _yaml_mentioning(choice, config_dir)
     unknown = re.search(r"Could not (?:override|delete)(?: from config\.)? '(.+?)'", text)
@@ -103,6 +108,6 @@ def _known_keys(config_dir: Path, config_name: str) -> list[str]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         cfg = compose(config_name, overrides=chosen)
-    groups = [path.name for path in config_dir.iterdir() if path.is_dir()]
+    groups = [path.name for path in config_dir.iterdir() if path.is_dir() and not path.name.startswith("_")]
     keys = flat(OmegaConf.to_container(cfg, resolve=False))
     return groups + [key for key in keys if not key.startswith(("derived.", "expected."))]

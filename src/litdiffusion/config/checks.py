@@ -110,7 +110,7 @@ def check_sharded(cfg: DictConfig, trainer: L.Trainer) -> None:
     if alone:
         raise UserError(
             f"trainer=fsdp divides the net over {trainer.world_size} processes, so none of them can draw or measure "
-            f"alone; add {' '.join(alone)} (scripts/sample.py and evaluate.py read the checkpoints)"
+            f"alone; add {' '.join(alone)} (litdiffusion sample and evaluate read the checkpoints)"
         )
     size, world, batch = cfg.data.get("val_size") or 0, trainer.world_size, cfg.data.get("batch_size") or 1
     if size % world and -(-(size // world) // batch) != -(-(size // world + 1) // batch):

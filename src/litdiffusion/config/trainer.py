@@ -64,7 +64,7 @@ def check_srun(plugins: Sequence[Any]) -> None:
     slurm = any(isinstance(plugin, SLURMEnvironment) for plugin in plugins)
     if slurm and not {"SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"} <= os.environ.keys():
         raise UserError(
-            "trainer=slurm is for processes that srun has started in a job of Slurm: srun python train.py "
+            "trainer=slurm is for processes that srun has started in a job of Slurm: srun litdiffusion train "
             "trainer=slurm ...; here take trainer=ddp, or leave trainer out"
         )
 

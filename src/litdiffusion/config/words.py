@@ -17,6 +17,8 @@ DRY_RUN_OVERRIDES = ("hydra.output_subdir=null", "hydra/job_logging=none")
 NEW_RUN_OVERRIDES = ("name=null", "sweep=null")
 """Added to a run of a saved config, which is a new run in its own folder."""
 
+CONFIG_PATH = ("--config-path", "-cp")
+
 _TARGET = re.compile(r"^([\w.]+)(?:\._target_=|=\{.*\b_target_:)")
 """``part._target_=name`` or ``part={_target_: name, ...}``."""
 
@@ -31,6 +33,7 @@ def hydra_arguments(arguments: Sequence[str], script: Path, config_dir: Path, co
     arguments = sorted(arguments, key=lambda word: word not in MULTIRUN)
     primary = yaml.safe_load((config_dir / f"{config_name}.yaml").read_text())
     words = readable(_mark_new_keys([_replace_null(word, config_dir, primary) for word in arguments], primary))
+    words = _with_absolute_folder(words, script)
     if "dry_run=true" in (word.lower() for word in words):
         words += [word for word in DRY_RUN_OVERRIDES if word not in words]
     if is_saved(config_file(words, script)):
@@ -40,9 +43,27 @@ def hydra_arguments(arguments: Sequence[str], script: Path, config_dir: Path, co
 
 
 def config_file(arguments: Sequence[str], script: Path) -> Path | None:
-    """The file that ``--config-path`` (absolute or relative to the script) and ``--config-name`` name."""
-    folder, name = option(arguments, "--config-path", "-cp"), option(arguments, "--config-name", "-cn")
-    return script.parent / folder / f"{name.removesuffix('.yaml')}.yaml" if folder and name else None
+    """The file that ``--config-path`` (absolute, or as `_folder` finds it) and ``--config-name`` name."""
+    folder, name = option(arguments, *CONFIG_PATH), option(arguments, "--config-name", "-cn")
+    return _folder(folder, script) / f"{name.removesuffix('.yaml')}.yaml" if folder and name else None
+
+
+def _folder(typed: str, script: Path) -> Path:
+    """A folder relative to the current one, or, as Hydra has it, to the script."""
+    return Path.cwd() / typed if Path(typed).is_dir() else script.parent.absolute() / typed
+
+
+def _with_absolute_folder(words: Sequence[str], script: Path) -> list[str]:
+    """Makes ``--config-path`` absolute, because Hydra would take it relative to a module of this package."""
+    folder = option(words, *CONFIG_PATH)
+    if folder is None or "://" in folder:
+        return list(words)
+    whole = str(_folder(folder, script))
+    joined = {f"{name}={folder}": f"{name}={whole}" for name in CONFIG_PATH}
+    return [
+        whole if word == folder and before in CONFIG_PATH else joined.get(word, word)
+        for before, word in pairwise(["", *words])
+    ]
 
 
 def is_saved(path: Path | None) -> bool:

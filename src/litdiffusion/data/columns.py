@@ -185,7 +185,7 @@ def _parquet(path: Path) -> Table:
         from pyarrow import parquet
     except ImportError as error:
         raise UserError(
-            f"{path}: reading .parquet needs a package: pip install 'litdiffusion[tables]'; or save the table as .csv"
+            f"{path}: reading .parquet needs a package: pip install 'pyarrow>=15'; or save the table as .csv"
         ) from error
     table = parquet.read_table(path)
     _refuse_twins(path, table.column_names)

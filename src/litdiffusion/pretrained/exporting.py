@@ -94,7 +94,9 @@ def read_export(folder: str | Path, weights: str = "ema") -> dict[str, Any]:
         codec = load_file(folder / CODEC_WEIGHTS) if (folder / CODEC_WEIGHTS).is_file() else {}
     except FileNotFoundError as error:
         last = folder / "checkpoints" / LAST
-        remedy = f"{last}, since this is a run's folder" if last.is_file() else "a folder that scripts/export.py wrote"
+        remedy = (
+            f"{last}, since this is a run's folder" if last.is_file() else "a folder that litdiffusion export wrote"
+        )
         raise UserError(f"{error.filename or folder / WEIGHTS} is missing; take {remedy}") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         if isinstance(error, UserError):

@@ -141,7 +141,7 @@ def _noise_per_item(seeds: list[int]) -> Noise:
 def _check(cfg: DictConfig) -> None:
     """Refuses invalid settings before the checkpoint is read."""
     if OmegaConf.is_missing(cfg, "ckpt"):
-        raise UserError("give a checkpoint: python scripts/inpaint.py ckpt=outputs/.../checkpoints/last.ckpt")
+        raise UserError("give a checkpoint: litdiffusion inpaint ckpt=outputs/.../checkpoints/last.ckpt")
     optional = {name: 1 for name in ("n", "samples", "steps") if cfg[name] is not None}
     for name, least in {"resample": 1, "batch_size": 1, "seed": 0, **optional}.items():
         require_int(cfg, name, least)

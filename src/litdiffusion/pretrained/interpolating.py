@@ -180,7 +180,7 @@ def _sampler(cfg: DictConfig, pretrained: Pretrained, draws: Draws) -> Sampler:
 def _check(cfg: DictConfig) -> None:
     """Refuses invalid settings before the checkpoint is read."""
     if OmegaConf.is_missing(cfg, "ckpt"):
-        raise UserError("give a checkpoint: python scripts/interpolate.py ckpt=outputs/.../checkpoints/last.ckpt")
+        raise UserError("give a checkpoint: litdiffusion interpolate ckpt=outputs/.../checkpoints/last.ckpt")
     for name in ("frames", *(name for name in ("n", "steps") if cfg[name] is not None)):
         require_int(cfg, name, 1)
     seeds = cfg.seeds if isinstance(cfg.seeds, ListConfig) else [] if cfg.seeds is None else [cfg.seeds]

@@ -32,7 +32,7 @@ def sample_to_files(cfg: DictConfig) -> Path | None:
     Of several processes the first one writes; the others return None.
     """
     if OmegaConf.is_missing(cfg, "ckpt"):
-        raise UserError("give a checkpoint: python scripts/sample.py ckpt=outputs/.../checkpoints/last.ckpt")
+        raise UserError("give a checkpoint: litdiffusion sample ckpt=outputs/.../checkpoints/last.ckpt")
     for name, least in {"n": 1, "batch_size": 1, "seed": 0, **({"steps": 1} if cfg.steps is not None else {})}.items():
         require_int(cfg, name, least)
     with processes(cfg.device, cfg.devices, cfg.num_nodes) as here:

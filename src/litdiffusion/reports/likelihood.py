@@ -90,7 +90,7 @@ def likelihood_to_files(cfg: DictConfig) -> Path:
 
 def _check(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg, "ckpt"):
-        raise UserError("give a checkpoint: python scripts/likelihood.py ckpt=outputs/.../checkpoints/last.ckpt")
+        raise UserError("give a checkpoint: litdiffusion likelihood ckpt=outputs/.../checkpoints/last.ckpt")
     if cfg.method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, got {cfg.method!r}")
     optional = {name: 1 for name in ("steps", "probes") if cfg[name] is not None}

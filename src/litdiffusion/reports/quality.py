@@ -83,7 +83,7 @@ def _evaluate(cfg: DictConfig, chosen: list[Subject], samplers: Path, here: Proc
 
 def _check(cfg: DictConfig, samplers: Path) -> None:
     if OmegaConf.is_missing(cfg, "ckpt"):
-        raise UserError("give a checkpoint: python scripts/evaluate.py ckpt=outputs/.../checkpoints/last.ckpt")
+        raise UserError("give a checkpoint: litdiffusion evaluate ckpt=outputs/.../checkpoints/last.ckpt")
     optional = {"n": 20} if cfg.n is not None else {}
     for name, least in {"sets": 1, "batch_size": 1, "seed": 0, **optional}.items():
         require_int(cfg, name, least)
