@@ -79,7 +79,7 @@ def test_what_is_not_whole_is_named(finished, tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model\.safetensors"):
         Pretrained(folder)
-    with pytest.raises(UserError, match=r"config\.json is missing; take a folder that scripts/export\.py wrote"):
+    with pytest.raises(UserError, match=r"config\.json is missing; take a folder that litdiffusion export wrote"):
         Pretrained(tmp_path)
     with pytest.raises(UserError, match=rf"config\.json is missing; take {checkpoint}, since this is a run's folder"):
         Pretrained(checkpoint.parent.parent)

@@ -207,6 +207,7 @@ print(type(net).__name__, net.out_shape, cfg.derived.shape)
 """
 
 
+@pytest.mark.slow
 def test_a_notebook_composes_and_instantiates_without_importing_litdiffusion():
     code = NOTEBOOK.format(conf=str(CONF))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

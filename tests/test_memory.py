@@ -31,7 +31,7 @@ def room(monkeypatch):
     return limit
 
 
-@pytest.mark.parametrize("most", [2, 37, 511])
+@pytest.mark.parametrize("most", [37, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 511))])
 def test_the_line_names_the_largest_batch_that_fits(most, room, tmp_path):
     room(MLP, most)
     with pytest.raises(TrainingError) as stop:

@@ -282,6 +282,7 @@ def launched(command, launcher: str, folder: Path) -> None:
     assert {path: json.loads(path.read_bytes()) for path in before} == {k: json.loads(v) for k, v in before.items()}
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side(command, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the sweep extra")
     launched(command, "joblib", tmp_path)
