@@ -44,7 +44,9 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(class_label, capfd):
     assert small.sizes == [10, 5, 3, 3, 3, 1, 3, 3, 3, 1]
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[1].startswith("note: the memory of cpu does not hold 5 samples at once; the network takes 3")
+    assert lines[1].startswith(
+        "note: 5 samples at once do not fit into the memory of cpu; the network takes 3 at a time"
+    )
 
 
 def test_one_item_that_does_not_fit_is_an_error():

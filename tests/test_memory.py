@@ -71,7 +71,7 @@ def test_samples_are_drawn_in_parts_that_fit(command, room, tmp_path):
     room(MLP, 5)
     status, _, err = command("scripts/sample.py", *words, f"out={tmp_path / 'parts'}")
     assert status == 0, err
-    assert "note: the memory of cpu does not hold 10 samples at once; the network takes 5" in err
+    assert "note: 10 samples at once do not fit into the memory of cpu; the network takes 5 at a time" in err
     whole, parts = (np.load(tmp_path / name / "samples.npz")["samples"] for name in ("whole", "parts"))
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)
     room(MLP, 0)

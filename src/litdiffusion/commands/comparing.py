@@ -1,10 +1,8 @@
 """``litdiffusion compare outputs/sweeps/NAME``. Imports no torch."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from litdiffusion.errors import UserError
 from litdiffusion.sweeps import print_table
 
 
@@ -15,8 +13,4 @@ def main(program: str) -> None:
         description="Prints one row per job (overrides, status, metric, minutes) and writes comparison.csv and .png.",
     )
     parser.add_argument("folder", type=Path, help="folder of the sweep: outputs/sweeps/NAME")
-    try:
-        print_table(parser.parse_args().folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    print_table(parser.parse_args().folder)

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
 
-from litdiffusion.errors import nearest
+from litdiffusion.errors import UserError, nearest
 
 
 class Command(NamedTuple):
@@ -74,7 +74,11 @@ def run(name: str, typed: str, before: Sequence[str] = ()) -> None:
     """
     command = COMMANDS[name]
     if command.module:
-        import_module(command.module).main(typed)
+        try:
+            import_module(command.module).main(typed)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(BAD_INPUT)
         return
     import hydra
 

@@ -2,7 +2,6 @@
 
 import argparse
 import keyword
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,11 +19,7 @@ def main(program: str) -> None:
     )
     parser.add_argument("folder", type=Path, help="a new folder; its name is that of the project's Python package")
     folder = parser.parse_args().folder
-    try:
-        start(folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    start(folder)
     print(f"wrote {folder}; next: cd {folder} && litdiffusion train --config-dir conf experiment=first")
 
 

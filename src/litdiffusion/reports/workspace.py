@@ -1,6 +1,7 @@
 """A W&B workspace of the project from code: the panels in which runs of this framework are compared."""
 
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from litdiffusion.errors import UserError, first_line
@@ -32,6 +33,19 @@ def project_workspace(entity: str, project: str, name: str = "litdiffusion") -> 
             f"the workspace needs the package wandb-workspaces ({first_line(error)}); pip install wandb-workspaces"
         ) from error
 
+    return workspaces.Workspace(
+        entity=entity,
+        project=project,
+        name=name,
+        sections=[
+            workspaces.Section(name=title, panels=held, is_open=True) for title, held in _sections(panels).items()
+        ],
+    )
+
+
+def _sections(panels: ModuleType) -> dict[str, list[Any]]:
+    """Title -> panels, of the package's module ``panels``."""
+
     def lines(title: str, *names: str, log: bool = False) -> Any:
         return panels.LinePlot(title=title, x=STEP, y=list(names), log_y=log or None)
 
@@ -39,7 +53,7 @@ def project_workspace(entity: str, project: str, name: str = "litdiffusion") -> 
         return [f"{part}/loss_{name}" for name in NAMES]
 
     over_floor = [f"quality/{name}" for name in HEADLINES]
-    sections = {
+    return {
         "Loss": [
             lines("validation loss", "val/loss", log=True),
             lines("validation loss by quartile of t", *quartiles("val"), log=True),
@@ -64,12 +78,6 @@ def project_workspace(entity: str, project: str, name: str = "litdiffusion") -> 
             lines("samples per second", "time/samples_per_second"),
         ],
     }
-    return workspaces.Workspace(
-        entity=entity,
-        project=project,
-        name=name,
-        sections=[workspaces.Section(name=title, panels=held, is_open=True) for title, held in sections.items()],
-    )
 
 
 def write_workspace(workspace: "Workspace", path: Path) -> None:

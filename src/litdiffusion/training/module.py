@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import nan
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from litdiffusion.codecs import Codec, Identity
@@ -155,7 +156,8 @@ class DiffusionModule(TrainingModule[Losses], Evaluation):
     def after_step(self) -> None:
         """Passes the losses of all processes to adaptive times, except those of a step that was left out."""
         if self.objective.times.adaptive:
-            kept = self.progress.gradient_norm.isfinite()
+            # A float if a subclass clips without the guard.
+            kept = torch.as_tensor(self.progress.gradient_norm, device=self.device).isfinite()
             for losses in self.train_log.current:
                 seen = losses.t, losses.value.where(kept, nan)
                 self.objective.times.observe(*(gathered(x, self.trainer.world_size) for x in seen))

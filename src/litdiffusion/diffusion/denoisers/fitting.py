@@ -34,8 +34,8 @@ class FittingDenoiser(DenoiserWrapper):
             if x_t.is_cuda:
                 torch.cuda.empty_cache()
             print(
-                f"note: the memory of {x_t.device} does not hold {size} samples at once; the network takes "
-                f"{self.most} (batch_size={self.most} in all does without this)",
+                f"note: {size} samples at once do not fit into the memory of {x_t.device}; the network takes "
+                f"{self.most} at a time",
                 file=sys.stderr,
             )
 
