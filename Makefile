@@ -27,6 +27,7 @@ torture: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # torch and torchvision come in one command from one index: builds of two indexes do not fit each other.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -46,7 +46,7 @@ def room(path: Path) -> str:
 
 def test_the_package_has_these_rooms_and_no_loose_file_beside_them():
     found = {room(path.relative_to(PACKAGE)) for path in PACKAGE.iterdir() if not path.name.startswith("__")}
-    assert found == {*ROOMS, "conf"}
+    assert found == {*ROOMS, "conf", "py.typed"}
     assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py", "build.py", "errors.py"}
 
 

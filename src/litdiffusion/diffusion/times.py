@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +116,9 @@ class LossAwareTimes(TimeSampler):
     """
 
     adaptive = True
+    ends: Tensor
+    second_moment: Tensor
+    seen: Tensor
 
     def __init__(
         self, schedule: NoiseSchedule, bins: int = 100, decay: float = 0.9, warmup: int = 10, floor: float = 0.01
@@ -134,9 +138,10 @@ class LossAwareTimes(TimeSampler):
         self.register_buffer("second_moment", torch.zeros(count, dtype=torch.float64))
         self.register_buffer("seen", torch.zeros(count, dtype=torch.int64))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LossAwareTimes":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """The hook behind ``nn.Module.to``: the bins move to the net's device but stay in float64, as all times do."""
-        return super()._apply(lambda x: x.to(fn(x).device), recurse)
+        super()._apply(lambda x: x.to(fn(x).device), recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def probabilities(self) -> Tensor:
         """Probability of each bin, shape (bins,); they sum to 1."""

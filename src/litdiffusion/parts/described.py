@@ -34,7 +34,7 @@ class Described:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = _storing_call(cls.__init__)
+            cls.__init__ = _storing_call(cls.__init__)  # type: ignore[method-assign]
 
 
 def description(value: Any, context: Mapping[str, Any] | None = None) -> Any:
@@ -76,7 +76,9 @@ def _storing_call(init: Callable[..., None]) -> Callable[..., None]:
     return store_and_init
 
 
-def _call(target: Callable[..., Any], signature: inspect.Signature, args: tuple, kwargs: dict) -> Call | None:
+def _call(
+    target: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Call | None:
     """The call with named arguments; None if they do not fit the signature, or have no names (``*args``)."""
     try:
         bound = signature.bind(*args, **kwargs).arguments

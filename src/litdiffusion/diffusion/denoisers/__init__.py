@@ -13,11 +13,13 @@ from litdiffusion.diffusion.denoisers.classifier_guidance import ClassifierGuida
 from litdiffusion.diffusion.denoisers.clipped import ClippedDenoiser
 from litdiffusion.diffusion.denoisers.fitting import FittingDenoiser
 from litdiffusion.diffusion.denoisers.guidance import Guidance
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.denoisers.learned import Denoiser
 from litdiffusion.diffusion.denoisers.mixed import MixedClasses
 from litdiffusion.diffusion.denoisers.wrapper import DenoiserWrapper, with_x_0
 
 __all__ = [
+    "AnyDenoiser",
     "Autoguidance",
     "ClassifierFreeGuidance",
     "ClassifierGuidance",

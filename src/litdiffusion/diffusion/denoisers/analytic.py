@@ -5,6 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.gaussian import mix
 from litdiffusion.diffusion.levels import Level, Prediction
 from litdiffusion.diffusion.parameterizations import Parameterization
@@ -42,6 +43,9 @@ class GaussianMixtureDenoiser(nn.Module):
         if not (weights > 0).all():
             raise UserError(f"mixture weights must be positive, got {weights.tolist()}; drop the empty components")
         self.schedule = schedule
+        self.log_weights: Tensor
+        self.means: Tensor
+        self.variances: Tensor
         self.register_buffer("log_weights", (weights / weights.sum()).log())
         self.register_buffer("means", means)
         self.register_buffer("variances", torch.as_tensor(stds).to(means).square().expand_as(means).clone())
@@ -68,7 +72,7 @@ class ExactOutput(nn.Module):
     Passed to an objective in place of a `Denoiser`, it gives the smallest expected loss that any net can reach.
     """
 
-    def __init__(self, denoiser: nn.Module, parameterization: Parameterization):
+    def __init__(self, denoiser: AnyDenoiser, parameterization: Parameterization):
         super().__init__()
         self.denoiser = denoiser
         self.parameterization = parameterization

@@ -1,8 +1,9 @@
 """Lower precision: computes another denoiser under ``torch.autocast``."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.denoisers.wrapper import DenoiserWrapper
 from litdiffusion.diffusion.levels import Level, Prediction
 from litdiffusion.errors import UserError
@@ -14,7 +15,7 @@ DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float
 class AutocastDenoiser(DenoiserWrapper):
     """Computes another denoiser with products in ``dtype``; x_t, the sampler and the prediction stay in float32."""
 
-    def __init__(self, denoiser: nn.Module, dtype: torch.dtype):
+    def __init__(self, denoiser: AnyDenoiser, dtype: torch.dtype):
         super().__init__(denoiser)
         self.dtype = dtype
 
@@ -23,7 +24,7 @@ class AutocastDenoiser(DenoiserWrapper):
             return self.denoiser(x_t, level, class_label)
 
 
-def in_precision(denoiser: nn.Module, precision: str) -> nn.Module:
+def in_precision(denoiser: AnyDenoiser, precision: str) -> AnyDenoiser:
     """The denoiser in a precision of `DTYPES`.
 
     Raises:

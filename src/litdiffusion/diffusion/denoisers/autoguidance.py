@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from litdiffusion.diffusion.denoisers.guidance import Guidance, extrapolated
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.levels import Level, Prediction
 from litdiffusion.diffusion.schedules import NoiseSchedule
 from litdiffusion.errors import UserError
@@ -33,7 +34,9 @@ class Autoguidance(Guidance):
 
     needs_classes = False
 
-    def __init__(self, denoiser: nn.Module, weight: float, guide: nn.Module, interval: Sequence[float] | None = None):
+    def __init__(
+        self, denoiser: AnyDenoiser, weight: float, guide: AnyDenoiser, interval: Sequence[float] | None = None
+    ):
         super().__init__(denoiser, weight, interval)
         if not _same_levels(denoiser.schedule, guide.schedule):
             names = (type(part.schedule).__name__ for part in (guide, denoiser))

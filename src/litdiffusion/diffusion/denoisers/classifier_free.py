@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from litdiffusion.diffusion.denoisers.guidance import Guidance, extrapolated
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.denoisers.wrapper import with_x_0
 from litdiffusion.diffusion.levels import Level, Prediction
 from litdiffusion.errors import UserError
@@ -39,7 +40,7 @@ class ClassifierFreeGuidance(Guidance):
     always = False
 
     def __init__(
-        self, denoiser: nn.Module, weight: float, interval: Sequence[float] | None = None, rescale: float = 0.0
+        self, denoiser: AnyDenoiser, weight: float, interval: Sequence[float] | None = None, rescale: float = 0.0
     ):
         super().__init__(denoiser, weight, interval)
         if not 0 <= rescale <= 1:

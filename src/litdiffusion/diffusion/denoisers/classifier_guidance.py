@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from litdiffusion.diffusion.denoisers.guidance import Guidance
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.denoisers.wrapper import with_x_0
 from litdiffusion.diffusion.gaussian import mix
 from litdiffusion.diffusion.levels import Level, Prediction
@@ -35,7 +36,7 @@ class ClassifierGuidance(Guidance):
 
     def __init__(
         self,
-        denoiser: nn.Module,
+        denoiser: AnyDenoiser,
         weight: float,
         classifier: Callable[[Tensor], Tensor],
         interval: Sequence[float] | None = None,
@@ -61,4 +62,5 @@ class ClassifierGuidance(Guidance):
         prediction = self.denoiser(x_t, level, class_label)
         log_p = self.classifier(prediction.x_0).log_softmax(1).gather(1, class_label[:, None])
         (slope,) = torch.autograd.grad(log_p.sum(), x_t)
-        return Prediction(*(None if part is None else part.detach() for part in prediction)), slope
+        x_0, eps, fraction = prediction
+        return Prediction(x_0.detach(), eps.detach(), None if fraction is None else fraction.detach()), slope

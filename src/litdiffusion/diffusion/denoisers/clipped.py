@@ -1,7 +1,8 @@
 """Clipping: keeps the predicted x_0 inside the value range of the data."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.denoisers.wrapper import DenoiserWrapper, with_x_0
 from litdiffusion.diffusion.levels import Level, Prediction
 
@@ -16,10 +17,11 @@ class ClippedDenoiser(DenoiserWrapper):
     Saharia et al., "Photorealistic Text-to-Image Diffusion Models", 2022, arXiv 2205.11487, section 2.3.
     """
 
-    def __init__(self, denoiser: nn.Module, low: float | Tensor, high: float | Tensor):
+    def __init__(self, denoiser: AnyDenoiser, low: float | Tensor, high: float | Tensor):
         super().__init__(denoiser)
         self.low, self.high = low, high
 
     def correct(self, prediction: Prediction, x_t: Tensor, level: Level, class_label: Tensor | None) -> Prediction:
-        ends = (end.to(x_t) if isinstance(end, Tensor) else end for end in (self.low, self.high))
-        return with_x_0(prediction, prediction.x_0.clamp(*ends), x_t, level)
+        low, high = (end.to(x_t) if isinstance(end, Tensor) else end for end in (self.low, self.high))
+        clamped = prediction.x_0.clamp(low, high)  # type: ignore[arg-type]  # both are of one kind
+        return with_x_0(prediction, clamped, x_t, level)

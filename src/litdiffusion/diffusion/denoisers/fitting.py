@@ -3,8 +3,9 @@
 import sys
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.denoisers.wrapper import DenoiserWrapper
 from litdiffusion.diffusion.levels import Level, Prediction
 from litdiffusion.errors import is_out_of_memory
@@ -17,7 +18,7 @@ class FittingDenoiser(DenoiserWrapper):
     the others, so this changes predictions only by rounding. The level has no dimensions.
     """
 
-    def __init__(self, denoiser: nn.Module):
+    def __init__(self, denoiser: AnyDenoiser):
         super().__init__(denoiser)
         self.most: int | None = None
         """The largest number of items at once; None: no limit was met."""
@@ -42,6 +43,10 @@ class FittingDenoiser(DenoiserWrapper):
     def _in_parts(self, size: int, x_t: Tensor, level: Level, class_label: Tensor | None) -> Prediction:
         if size >= len(x_t):
             return self.denoiser(x_t, level, class_label)
-        labels = [None] * len(x_t) if class_label is None else class_label.split(size)
-        parts = [self.denoiser(x, level, label) for x, label in zip(x_t.split(size), labels, strict=False)]
-        return Prediction(*(None if field[0] is None else torch.cat(field) for field in zip(*parts, strict=True)))
+        parts = [
+            self.denoiser(x_t[part], level, None if class_label is None else class_label[part])
+            for part in (slice(start, start + size) for start in range(0, len(x_t), size))
+        ]
+        x_0, eps = (torch.cat(field) for field in list(zip(*parts, strict=True))[:2])
+        fractions = [part.variance_fraction for part in parts if part.variance_fraction is not None]
+        return Prediction(x_0, eps, torch.cat(fractions) if fractions else None)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.denoisers.wrapper import DenoiserWrapper
 from litdiffusion.diffusion.levels import Level, Prediction
 from litdiffusion.errors import UserError
@@ -38,7 +39,7 @@ class Guidance(DenoiserWrapper):
     always: ClassVar[bool] = True
     """Whether ``guidance=auto`` guides every model; False: only models of images that can be guided."""
 
-    def __init__(self, denoiser: nn.Module, weight: float, interval: Sequence[float] | None = None):
+    def __init__(self, denoiser: AnyDenoiser, weight: float, interval: Sequence[float] | None = None):
         super().__init__(denoiser)
         if not -float("inf") < weight < float("inf"):
             raise UserError(f"the guidance weight must be a finite number, got {weight}; 1.5 to 4 are usual")

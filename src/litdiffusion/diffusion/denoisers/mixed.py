@@ -1,7 +1,8 @@
 """A denoiser between two classes."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.denoisers.wrapper import DenoiserWrapper
 from litdiffusion.diffusion.gaussian import mix
 from litdiffusion.diffusion.levels import Level, Prediction
@@ -22,7 +23,7 @@ class MixedClasses(DenoiserWrapper):
         share: of the other class, in [0, 1].
     """
 
-    def __init__(self, denoiser: nn.Module, other: Tensor, share: float):
+    def __init__(self, denoiser: AnyDenoiser, other: Tensor, share: float):
         super().__init__(denoiser)
         self.other, self.share = other, share
 

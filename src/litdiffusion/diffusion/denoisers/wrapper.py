@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.gaussian import mix
 from litdiffusion.diffusion.levels import Level, Prediction
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -17,7 +18,7 @@ class DenoiserWrapper(nn.Module):
         denoiser: (x_t, level, class_label) -> Prediction, with a ``schedule``.
     """
 
-    def __init__(self, denoiser: nn.Module):
+    def __init__(self, denoiser: AnyDenoiser):
         super().__init__()
         self.denoiser = denoiser
 

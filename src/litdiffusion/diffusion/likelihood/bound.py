@@ -13,8 +13,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.gaussian import diffuse, log_variance_between, posterior, scaled, transition
 from litdiffusion.diffusion.levels import Level, Noise, Prediction
 from litdiffusion.diffusion.likelihood.bits import are_bytes
@@ -59,7 +60,7 @@ class Reverse(NamedTuple):
 
 @torch.no_grad()
 def variational_bound(
-    denoiser: nn.Module,
+    denoiser: AnyDenoiser,
     x_0: Tensor,
     variance: str = "forward",
     decoder: str = "8bit",
@@ -161,7 +162,7 @@ def _variance_fraction(prediction: Prediction, variance: str) -> Tensor:
     return prediction.variance_fraction
 
 
-def _levels(denoiser: nn.Module, steps: int | None) -> list[Level]:
+def _levels(denoiser: AnyDenoiser, steps: int | None) -> list[Level]:
     if denoiser.schedule.steps == 1:
         raise UserError("a single noise level has no steps from noise to data, and so no bound; train another recipe")
     levels = denoiser.schedule.grid(steps)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.gaussian import mix
 from litdiffusion.diffusion.likelihood.divergence import Divergence, Exact, divergence
 from litdiffusion.diffusion.parameterizations import V
@@ -23,7 +24,7 @@ class FlowLikelihood(NamedTuple):
 
 
 def flow_log_likelihood(
-    denoiser: nn.Module,
+    denoiser: AnyDenoiser,
     x_0: Tensor,
     class_label: Tensor | None = None,
     divergence: Divergence | None = None,
@@ -93,7 +94,9 @@ def normal_log_density(x: Tensor, std: float) -> Tensor:
 class _Flow:
     """The right-hand side of the flow in the angle, and its solution."""
 
-    def __init__(self, denoiser: nn.Module, class_label: Tensor | None, directions: Tensor, low: Tensor, high: Tensor):
+    def __init__(
+        self, denoiser: AnyDenoiser, class_label: Tensor | None, directions: Tensor, low: Tensor, high: Tensor
+    ):
         self.denoiser, self.class_label, self.directions = denoiser, class_label, directions
         self.low, self.high = low, high
         self.calls = 0

@@ -2,8 +2,9 @@
 
 from math import prod
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.levels import seeded_noise
 from litdiffusion.diffusion.likelihood.bits import byte_nats, dequantised
 from litdiffusion.diffusion.likelihood.bound import variational_bound
@@ -23,7 +24,7 @@ def divergence_for(coordinates: int, probes: int | None, seed: int) -> Divergenc
 
 
 def flow_nats(
-    denoiser: nn.Module,
+    denoiser: AnyDenoiser,
     x_0: Tensor,
     bytes: bool,
     divergence: Divergence,
@@ -42,7 +43,7 @@ def flow_nats(
 
 
 def quick_nats(
-    denoiser: nn.Module, x_0: Tensor, bytes: bool, steps: int, seed: int = 0, class_label: Tensor | None = None
+    denoiser: AnyDenoiser, x_0: Tensor, bytes: bool, steps: int, seed: int = 0, class_label: Tensor | None = None
 ) -> Tensor | None:
     """``-log p`` (B,) in nats from about ``steps`` network calls, accurate enough to follow a training.
 

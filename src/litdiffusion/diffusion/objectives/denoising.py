@@ -31,7 +31,8 @@ class Losses(NamedTuple):
 
     def detach(self) -> "Losses":
         """The same losses without gradients."""
-        return Losses(*(None if x is None else x.detach() for x in self))
+        importance = None if self.importance is None else self.importance.detach()
+        return Losses(self.value.detach(), self.t.detach(), importance)
 
 
 class DenoisingObjective(Described, nn.Module):

@@ -1,5 +1,7 @@
 """The loss that also trains the variance of the reverse steps."""
 
+from typing import cast
+
 from torch import Tensor
 
 from litdiffusion.diffusion.denoisers import Denoiser
@@ -7,6 +9,7 @@ from litdiffusion.diffusion.levels import Level
 from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.diffusion.likelihood.bound import DECODERS, bound_term
 from litdiffusion.diffusion.objectives.denoising import DenoisingObjective
+from litdiffusion.diffusion.schedules import Chain
 from litdiffusion.diffusion.times import TimeSampler
 from litdiffusion.diffusion.weightings import Weighting
 from litdiffusion.errors import UserError
@@ -62,11 +65,12 @@ class HybridObjective(DenoisingObjective):
             )
 
     def extra(
-        self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, variance_fraction: Tensor
+        self, denoiser: Denoiser, x_0: Tensor, x_t: Tensor, level: Level, out: Tensor, variance_fraction: Tensor | None
     ) -> Tensor:
         """``factor * T * L_i / d`` (B,)."""
         prediction = denoiser.parameterization.decode(out.detach(), x_t, level)._replace(
             variance_fraction=variance_fraction
         )
-        nats = bound_term(denoiser.schedule, x_0, prediction, level, self.decoder)
-        return self.factor * denoiser.schedule.steps / x_0[0].numel() * nats
+        chain = cast(Chain, denoiser.schedule)  # a learned variance has one, see `check`
+        nats = bound_term(chain, x_0, prediction, level, self.decoder)
+        return self.factor * chain.steps / x_0[0].numel() * nats

@@ -6,8 +6,9 @@ from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.levels import Level, Noise, Prediction
 from litdiffusion.diffusion.samplers.grids import levels_for
 from litdiffusion.diffusion.schedules import NoiseSchedule
@@ -26,7 +27,7 @@ class State(NamedTuple):
 class Predict(NamedTuple):
     """A denoiser with its class labels, called without gradients: ``predict(x, level) -> Prediction``."""
 
-    denoiser: nn.Module
+    denoiser: AnyDenoiser
     class_label: Tensor | None = None
 
     @property
@@ -109,7 +110,7 @@ class Sampler(Described):
 
     def trajectory(
         self,
-        denoiser: nn.Module,
+        denoiser: AnyDenoiser,
         x: Tensor,
         class_label: Tensor | None = None,
         noise: Noise = torch.randn_like,
@@ -123,7 +124,7 @@ class Sampler(Described):
 
     def sample(
         self,
-        denoiser: nn.Module,
+        denoiser: AnyDenoiser,
         x: Tensor,
         class_label: Tensor | None = None,
         noise: Noise = torch.randn_like,

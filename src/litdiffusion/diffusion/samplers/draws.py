@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from litdiffusion.diffusion.denoisers.interface import AnyDenoiser
 from litdiffusion.diffusion.levels import Noise, seeded_noise
 from litdiffusion.diffusion.samplers.base import Sampler, State, blank
 from litdiffusion.diffusion.seeding import fold_seed
@@ -15,6 +15,10 @@ from litdiffusion.diffusion.seeding import fold_seed
 def unchanged(x: Tensor) -> Tensor:
     """Returns x: the decoder of a model in data space."""
     return x
+
+
+def _ignored(state: State) -> None:
+    """Does nothing with a state."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,11 @@ class Draws:
     """
 
     sampler: Sampler
-    denoiser: nn.Module
+    denoiser: AnyDenoiser
     shape: Sequence[int]
     decode: Callable[[Tensor], Tensor] = unchanged
     device: torch.device | None = None
-    on_state: Callable[[State], Any] = unchanged
+    on_state: Callable[[State], object] = _ignored
 
     def states(
         self, count: int, noise: Noise, class_label: Tensor | None = None, keep: Container[int] | None = None
@@ -57,7 +61,7 @@ class Draws:
             keep: step numbers of the returned states; None: only the last state.
         """
         class_label = None if class_label is None else class_label.to(x.device)
-        kept = []
+        kept: list[State] = []
         for state in self.sampler.trajectory(self.denoiser, x, class_label, noise):
             self.on_state(state)
             kept = [state] if keep is None else [*kept, state] if state.step in keep else kept

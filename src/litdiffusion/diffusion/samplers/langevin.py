@@ -58,6 +58,8 @@ class Langevin(Sampler):
         return None if schedule.steps == 1 else "it stays at one noise level, and this process has many"
 
     def levels(self, schedule: NoiseSchedule) -> list[Level]:
+        if self.steps is None:
+            raise UserError("sampler=langevin has no natural number of steps; give sampler.steps, 2000 is usual")
         return [schedule.at(1.0)] * (self.steps + 1)
 
     def prior(self, schedule: NoiseSchedule, like: Tensor, noise: Noise = torch.randn_like) -> Tensor:

@@ -103,5 +103,6 @@ class Chain(NoiseSchedule):
     def _tables_on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """c, alpha and sigma of the levels 0..T, each (T + 1,), on a device."""
         if device not in self._tables:
-            self._tables[device] = tuple(table.to(device) for table in next(iter(self._tables.values())))
+            c, alpha, sigma = next(iter(self._tables.values()))
+            self._tables[device] = c.to(device), alpha.to(device), sigma.to(device)
         return self._tables[device]

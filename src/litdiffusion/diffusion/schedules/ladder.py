@@ -23,7 +23,7 @@ class NoiseLadder(Chain):
     arXiv 1907.05600, section 3.2.
     """
 
-    sigma_data = None
+    sigma_data: float | None = None
 
     def __init__(self, sigmas: Tensor | Sequence[float]):
         sigmas = torch.as_tensor(sigmas, dtype=torch.float64)
@@ -65,9 +65,9 @@ class GeometricLadder(NoiseLadder):
             raise UserError(
                 f"schedule.steps must be at least 2 and whole, got {steps!r}; take schedule=single for one sigma"
             )
-        ends = torch.tensor(scaled_sigmas(sigma_min, sigma_max, sigma_data), dtype=torch.float64).log()
+        low, high = torch.tensor(scaled_sigmas(sigma_min, sigma_max, sigma_data), dtype=torch.float64).log().tolist()
         self.sigma_data = sigma_data
-        super().__init__(torch.linspace(*ends.tolist(), steps, dtype=torch.float64).exp())
+        super().__init__(torch.linspace(low, high, steps, dtype=torch.float64).exp())
 
 
 def scaled_sigmas(sigma_min: float, sigma_max: float, sigma_data: float | None) -> tuple[float, float]:
