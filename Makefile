@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test check lint slow torture clean
+.PHONY: train test check lint slow torture docs clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py experiment=digits $(ARGS)
@@ -23,6 +23,10 @@ slow: $(VENV)/.installed-dev
 # Kills runs, damages their files, fills the disk, ends one of two processes, 500 times; continues after an interruption.
 torture: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/torture.py --draws 500 --results outputs/torture.jsonl
+
+# The documentation site, in build/docs/index.html; a warning is an error.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -142,7 +142,9 @@ def test_a_checkpoint_that_is_a_folder_is_set_aside(half):
     assert (folder / "checkpoints/last.ckpt").is_file()
 
 
-@pytest.mark.parametrize("name", [".lock", "run.json", "hparams.yaml", "checkpoints"])
+@pytest.mark.parametrize(
+    "name", ["run.json", *(pytest.param(n, marks=pytest.mark.slow) for n in (".lock", "hparams.yaml", "checkpoints"))]
+)
 def test_a_folder_or_file_in_the_place_of_another_is_named(half, name, tmp_path):
     folder, go = half
     place, kept = folder / name, tmp_path / "kept"
@@ -174,9 +176,10 @@ def test_a_file_system_without_locks_is_warned_of(half, monkeypatch, number):
 @pytest.mark.parametrize(
     ("name", "number"),
     [
-        *((name, errno.ENOSPC) for name in ("metrics.csv", "last.ckpt", "run.json", "hparams.yaml")),
-        ("last.ckpt", errno.EMFILE),
-        *(pytest.param("last.ckpt", number, marks=pytest.mark.slow) for number in (errno.EROFS, errno.EIO)),
+        ("metrics.csv", errno.ENOSPC),
+        ("last.ckpt", errno.ENOSPC),
+        *(pytest.param(name, errno.ENOSPC, marks=pytest.mark.slow) for name in ("run.json", "hparams.yaml")),
+        *(pytest.param("last.ckpt", n, marks=pytest.mark.slow) for n in (errno.EMFILE, errno.EROFS, errno.EIO)),
     ],
 )
 def test_a_file_that_cannot_be_written_is_named_and_the_run_goes_on_as_it_was(half, runs, monkeypatch, number, name):
@@ -259,11 +262,16 @@ class Odd(L.LightningDataModule):
     ("fault", "workers", "said"),
     [
         ("error", 1, "the data cannot be loaded: ValueError: a broken record ("),
-        ("file", 1, "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/picture.png' ("),
-        ("shape", 0, "the data cannot be loaded: RuntimeError: stack expects"),
-        ("empty", 0, "batch 0 is empty; let the loader leave it out"),
+        pytest.param(
+            "file",
+            1,
+            "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/picture.png' (",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("shape", 0, "the data cannot be loaded: RuntimeError: stack expects", marks=pytest.mark.slow),
+        pytest.param("empty", 0, "batch 0 is empty; let the loader leave it out", marks=pytest.mark.slow),
         ("wide", 0, "batch 0 has items of shape (3,), but the model takes (2,)"),
-        ("text", 0, "but the loader returns str"),
+        pytest.param("text", 0, "but the loader returns str", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("part", ["train", pytest.param("val", marks=pytest.mark.slow)])

@@ -219,7 +219,9 @@ def words(kind, weaker):
     return [f"guide={kind}", *own.get(kind, [])]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != "autoguidance")) for kind in KINDS]
+)
 def test_every_kind_draws_pictures_samples_and_reloads(kind, weaker, command, tmp_path):
     choice = words(kind, weaker)
     module = train_module(tmp_path / "run", *choice, "guidance=3")

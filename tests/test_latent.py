@@ -150,6 +150,7 @@ def test_runs_in_two_attempts_equal_those_in_one(tmp_path, first_stage):
     assert all(torch.equal(value, _state(half)[name]) for name, value in _state(whole).items())
 
 
+@pytest.mark.slow
 def test_autoencoders_in_two_attempts_equal_those_in_one(tmp_path, first_stage):
     half = tmp_path / "half"
     train(composed(*BARE, *FIRST, "trainer.max_steps=2"), Run(half, "autoencoder"))
@@ -345,6 +346,7 @@ def both_stages(tmp_path) -> list[str]:
     return [*words, "callbacks.progress_bar=null", "metrics=none", f"hydra.run.dir={tmp_path}/run"]
 
 
+@pytest.mark.slow
 def test_one_command_trains_both_stages_once(tmp_path, command, both_stages):
     status, out, err = command("train.py", *both_stages)
     assert status == 0, err
@@ -388,6 +390,7 @@ def test_latents_are_encoded_once_and_train_as_those_encoded_at_every_step(tmp_p
         assert kept == pytest.approx(anew, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_began_without_kept_latents_goes_on_without_them(tmp_path, first_stage):
     """So a short run that is made longer equals, to the last bit, one that never saw a file of latents."""
     cache, size = f"codec.cache={tmp_path / 'latents'}", "data.batch_size=500"

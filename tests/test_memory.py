@@ -31,7 +31,8 @@ def room(monkeypatch):
     return limit
 
 
-@pytest.mark.parametrize("most", [37, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 511))])
+@pytest.mark.slow
+@pytest.mark.parametrize("most", [2, 37, 511])
 def test_the_line_names_the_largest_batch_that_fits(most, room, tmp_path):
     room(MLP, most)
     with pytest.raises(TrainingError) as stop:
@@ -40,6 +41,7 @@ def test_the_line_names_the_largest_batch_that_fits(most, room, tmp_path):
     assert f"accumulate_grad_batches={-(-512 // most)} keeps" in str(stop.value)
 
 
+@pytest.mark.slow
 def test_what_was_trained_before_stays(room, tmp_path):
     words = [*TINY, "callbacks.progress_bar=null", "data.batch_size=8"]
     train(composed(*words, "trainer.max_steps=2"), Run(tmp_path / "run"))

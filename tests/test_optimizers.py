@@ -121,11 +121,15 @@ SCHEDULES = {
     "ours": {"_target_": "litdiffusion.training.lr.WarmupCosine", "warmup_steps": 3},
     "constant": {"_target_": "litdiffusion.training.lr.WarmupConstant", "warmup_steps": 8},
 }
+UNLIKE = ("one cycle", "plateau", "ours")
 EPOCHS = ("trainer.check_val_every_n_epoch=1", "trainer.max_epochs=3", "trainer.max_steps=-1")
 
 
 @pytest.mark.parametrize("length", [(), EPOCHS], ids=["steps", "epochs"])
-@pytest.mark.parametrize("node", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize(
+    "node",
+    [pytest.param(node, id=name, marks=[pytest.mark.slow] * (name not in UNLIKE)) for name, node in SCHEDULES.items()],
+)
 def test_any_schedule_moves_the_rate_and_resumes_exactly(node, length, tmp_path):
     validated = () if length else ("trainer.val_check_interval=4",)
     # Between an epoch's last batch and its validation no checkpoint can know what a plateau's schedule will see.
@@ -204,10 +208,20 @@ def test_muon_takes_the_kernels_of_a_unet_too():
     assert not {id(net.last.weight), id(net.embedding[0].weight)} & {id(weight) for weight in hidden["params"]}
 
 
-PRECISIONS = [(net, name) for net in ("mlp", "unet") for name in ("64-true", "bf16-true", "32", "bf16-mixed")]
+PRECISIONS = [("unet", "bf16-mixed"), ("mlp", "bf16-true"), ("mlp", 32)]
+MORE_PRECISIONS = [
+    ("mlp", "64-true"),
+    ("mlp", "32"),
+    ("mlp", "bf16-mixed"),
+    ("unet", "64-true"),
+    ("unet", "bf16-true"),
+    ("unet", "32"),
+]
 
 
-@pytest.mark.parametrize(("net", "precision"), [*PRECISIONS, ("mlp", 32)])
+@pytest.mark.parametrize(
+    ("net", "precision"), [*PRECISIONS, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_PRECISIONS)]
+)
 def test_every_precision_trains_samples_and_draws(net, precision, tmp_path):
     net = TINY_UNET if net == "unet" else ()
     small = ["callbacks.final_samples.points=50", "callbacks.trajectory.points=50", "callbacks.progress_bar=null"]

@@ -147,7 +147,7 @@ KINDS = {
 }
 
 
-ALIKE = ("labelled vectors", "images", "labelled images")
+ALIKE = ("vectors", "labelled vectors", "workers", "images", "labelled images", "learned variance")
 
 
 @pytest.mark.parametrize(

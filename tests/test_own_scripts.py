@@ -94,9 +94,13 @@ LOADERS = {
     "float64": (lambda: DataLoader(POINTS.double(), batch_size=16), {}),
     "bytes": (lambda: DataLoader(TensorDataset(IMAGES, CLASSES), batch_size=16), {"shape": (1, 8, 8)}),
 }
+ALIKE = ("data module", "one tensor", "pairs", "plain tensors", "float64")
 
 
-@pytest.mark.parametrize(("loader", "settings"), LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize(
+    ("loader", "settings"),
+    [pytest.param(*case, id=name, marks=[pytest.mark.slow] * (name in ALIKE)) for name, case in LOADERS.items()],
+)
 def test_every_loader_trains_validates_tests_predicts_and_is_stored(loader, settings, trainer):
     module, data = made(**settings), loader()
     first = trainer()
@@ -320,7 +324,9 @@ def test_an_unknown_optimizer_is_refused_only_where_it_is_needed(trainer, tmp_pa
         trainer().fit(loaded, spiral())
 
 
-@pytest.mark.parametrize("data", [spiral, pairs], ids=["data module", "plain loader"])
+@pytest.mark.parametrize(
+    "data", [pytest.param(spiral, marks=pytest.mark.slow, id="data module"), pytest.param(pairs, id="plain loader")]
+)
 def test_the_callbacks_draw_and_measure_in_a_script(data, trainer, tmp_path):
     data = data()
     known = facts_of(data)

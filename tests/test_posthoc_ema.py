@@ -229,6 +229,7 @@ def test_an_export_holds_the_average_and_every_script_takes_it(recorded, tmp_pat
     assert "asks for none" in refused(command("scripts/export.py", f"ckpt={last}", "ema=0.1", "weights=raw", "out=x"))
 
 
+@pytest.mark.slow
 def test_evaluate_has_a_row_and_a_point_for_each_width(recorded, tmp_path, command):
     folder, _ = recorded
     options = ["ema=[0.03,0.05,0.15]", "samplers=ddim", "steps=5", "n=100", "metrics=vectors", "device=cpu"]

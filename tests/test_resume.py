@@ -150,7 +150,7 @@ VARIANTS = {
 }
 
 
-PLAYED = ("accumulation", "epochs", "half epochs", "one batch")
+PLAYED = ("accumulation", "epochs", "half epochs", "one batch", "variance")
 """Variants that the lottery of ``make check`` plays too, or that hardly differ from these."""
 
 

@@ -213,7 +213,7 @@ def own(table, *more: str) -> DictConfig:
     return composed(*settings, *more)
 
 
-@pytest.mark.parametrize("recipe", ["ddpm", "edm", "ve"])
+@pytest.mark.parametrize("recipe", ["edm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddpm", "ve"))])
 def test_a_run_from_a_checkpoint_measures_its_own_data_and_says_so(recipe, tmp_path, capfd):
     """In other units the weights see the same standardised items, so both runs go on bit for bit alike."""
     tables = [write_csv(tmp_path / f"{k}.csv", x) for k, x in enumerate((points(100), 8 * points(100)))]

@@ -149,6 +149,7 @@ def experiment(folder: Path, name: str, lr: float, steps: int = 4) -> None:
     path.write_text(f"# @package _global_\noptimizer: {{lr: {lr}}}\ntrainer: {{max_steps: {steps}}}\n")
 
 
+@pytest.mark.slow
 def test_a_new_job_of_other_yamls_joins_no_sweep_in_silence(command, tmp_path):
     own = [word for word in SMALL_JOB if not word.startswith("trainer.max_steps")]
     line = ["train.py", "--config-dir", str(tmp_path / "own"), "-m", "sweep=s", *own]

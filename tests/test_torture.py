@@ -30,6 +30,7 @@ def test_draws_are_a_function_of_the_seed_and_cover_every_kind():
     assert len({(b.fault, b.point) for d in draws for b in d.blows}) > 150
 
 
+@pytest.mark.slow
 def test_a_draw_is_repeated_exactly(table):
     """Killed while a file is renamed, with a damaged checkpoint, and equal in the end; the same again."""
     drawn = Draw(1, Feature("toy"), (blow("damage", "rename", 0.5),))
@@ -54,6 +55,7 @@ def test_a_file_that_is_written_in_place_is_found(table, monkeypatch):
     assert "a checkpoint was not whole" in result.reason
 
 
+@pytest.mark.slow
 def test_a_run_that_resumes_elsewhere_is_found(table, monkeypatch):
     """A step that is repeated leaves other weights, although nothing is said."""
     from litdiffusion.training import module

@@ -8,6 +8,7 @@ import torture_configs
 from litdiffusion.errors import UserError
 
 
+@pytest.mark.slow
 def test_12_random_cases_train_or_end_in_one_line():
     with torture_configs.command_line():
         rows = [torture_configs.play(seed, limit=60) for seed in range(12)]

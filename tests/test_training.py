@@ -22,6 +22,7 @@ from litdiffusion.training.checkpoints import read_checkpoint
 from litdiffusion.training.length import total_steps
 
 
+@pytest.mark.slow
 def test_overfits_eight_points(built):
     experiment = built(
         "trainer.max_steps=1500",
@@ -84,6 +85,7 @@ for name in HOOKS:
     setattr(Saver, name, lambda self, trainer, *_, name=name: self._save(name, trainer))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_from_any_hook_resumes_bit_for_bit(tmp_path, monkeypatch):
     """Epochs of seven batches, steps of two (the last of an epoch of one), a validation every three batches.
 
