@@ -26,6 +26,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
 nb_execution_mode = "off"  # the tests run the notebooks; the site shows the output that is stored in them
 
+add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_inherit_docstrings = False  # what Lightning and torch say of their hooks stands in their documentation

@@ -62,6 +62,7 @@ SIGNS = {
 TOKEN = re.compile(r"\s*(?:(?P<word>[A-Za-z]+(?:_[A-Za-z0-9]+)*)|(?P<number>\d+(?:\.\d+)?)|(?P<sign><-|<=|\|\||_|\S))")
 RELATIONS = re.compile(r"[=~²≈^*/|'+]|<|E\[")
 POWER = re.compile(r"\^(-?[A-Za-z0-9_]+(?:/\d+)?)")
+BETWEEN_WORDS = re.compile(r"(\\(?:text|mathrm)\{[^{}]*\})(?= \\(?:text|mathrm)\{)")
 LITERAL = re.compile(r"``([^`]+)``")
 
 
@@ -96,7 +97,7 @@ def _sequence(text: str) -> str | None:
         if part is None:
             return None
         parts.append(part)
-    return " ".join(parts)
+    return BETWEEN_WORDS.sub(r"\1 \\;", " ".join(parts))
 
 
 def _token(match: re.Match[str]) -> str | None:
