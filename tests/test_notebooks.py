@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 from nbclient import NotebookClient
 
-FOLDER = ROOT / "notebooks"
+FOLDER = ROOT / "docs" / "notebooks"
 
 AGAINST_THE_FRAMEWORK = """
 from litdiffusion import DDIM, Ancestral, DiscreteSchedule
