@@ -7,6 +7,7 @@ A text with a word that it does not know stays code.
 import re
 
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon import GoogleDocstring
 
 GREEK = ("alpha", "beta", "gamma", "sigma", "lambda", "mu", "phi", "tau", "pi", "eta", "theta")
 TEXT = (
@@ -130,6 +131,14 @@ def _literal(text: str) -> str:
     return f"``{text}``" if equation is None else f":math:`{equation}`"
 
 
+def is_field(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    """Leaves out fields of a named tuple, whose docstring is Python's own and says nothing."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    # Else what stands before a colon in the docstring of a property is taken for its type.
+    GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end
     app.connect("autodoc-process-docstring", set_equations, priority=400)
+    app.connect("autodoc-skip-member", is_field)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
