@@ -15,6 +15,7 @@ from litdiffusion.commands.budget import with_budget
 from litdiffusion.commands.failures import errors_in_words
 from litdiffusion.commands.memory import too_large
 from litdiffusion.commands.messages import (
+    about,
     announce,
     how_to_continue,
     other_hardware,
@@ -22,6 +23,7 @@ from litdiffusion.commands.messages import (
     report,
     report_complete,
     show_config,
+    summaries,
 )
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
 from litdiffusion.commands.rehearsal import rehearsal
@@ -122,7 +124,7 @@ def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Star
     steps = _fit(experiment, run, start)
     numbers = trainer.callback_metrics.items()
     metrics = {name: float(value) for name, value in numbers if not name.startswith("time/")}
-    attempt.complete(steps, metrics, experiment.cfg.derived.mode)
+    attempt.complete(steps, metrics, experiment.cfg.derived.mode, summaries(experiment))
     report(experiment, run)
     value = trainer.callback_metrics.get(metric)
     return None if value is None else float(value)
@@ -134,7 +136,8 @@ def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Start, dat
     hardware = numerics(trainer.strategy.root_device, trainer.world_size, experiment.cfg.derived.precision)
     record = read_record(run.dir)
     measured = {key: experiment.module.description["config"]["derived"][key] for key in MEASURED}
-    count = attempt.begin(start.step, hardware, data, measured)
+    what = about(experiment)
+    count = attempt.begin(start.step, hardware, data, measured, what)
     if start.own and record is not None and (line := other_hardware(record, hardware)):
         print_once(experiment, line)
     if start.own or count > 1:
@@ -144,7 +147,7 @@ def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Start, dat
     with masked_command():  # dashboards record the command line
         describe_run(experiment.trainer, experiment.module.description["config"])
     show_config(experiment)
-    announce(experiment, run)
+    announce(experiment, run, what)
 
 
 def _fit(experiment: Experiment, run: Run, start: Start) -> int:
