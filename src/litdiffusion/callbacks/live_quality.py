@@ -29,10 +29,10 @@ BLOCK = {1: 500, 3: 32}
 class LiveQuality(L.Callback):
     """Draws a few samples at every validation, always from the same noise, and measures them.
 
-    Logs ``quality/<name>``, and the spread of the main one as ``quality/<headline>_spread``; any of these metrics can be the run's ``metric``. Processes draw equal shares, and the
-    samples do not depend on the number of processes. Samples that are not finite give NaN. Metrics that cannot be
-    computed, e.g. when Inception's weights are missing, are named in one warning and left out of the run, unless a
-    callback monitors them.
+    Logs ``quality/<name>``, any of which can be the run's ``metric``, and ``quality/<headline>_spread``, the spread of
+    the main one. Processes draw equal shares, and the samples do not depend on the number of processes. Samples that
+    are not finite give NaN. Metrics that cannot be computed, e.g. when Inception's weights are missing, are named in
+    one warning and left out of the run, unless a callback monitors them.
 
     Args:
         quality: the metrics; None: no metrics.

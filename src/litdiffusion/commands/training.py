@@ -36,6 +36,8 @@ from litdiffusion.config.public import config_and_digests, masked_command
 from litdiffusion.config.trainer import Quiet
 from litdiffusion.data.identity import Identity
 from litdiffusion.errors import Pruned, TrainingError, is_out_of_memory
+from litdiffusion.reports.quietly import write_quietly
+from litdiffusion.reports.run import REPORT
 from litdiffusion.runs.dashboards import alert, describe_run, finish
 from litdiffusion.runs.files import fresh
 from litdiffusion.runs.log import keep_rows
@@ -89,6 +91,8 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     if action_for(run.dir, config, texts) == "complete":
         record = read_record(run.dir)
         report_complete(record, cfg.metric, run.dir)
+        if is_rank_zero and cfg.report and not (run.dir / REPORT).is_file():  # the run was killed before it was written
+            write_quietly(run.dir)
         return record.metrics.get(cfg.metric)
     experiment = build(cfg, replace(run, measured=_measured_before(run)))
     plan = make_plan(experiment)
@@ -108,6 +112,9 @@ def train(cfg: DictConfig, run: Run) -> float | None:
             # right before the processes have met: the first one would wait for half an hour.
             status = 128 + stop.signum if is_rank_zero or not experiment.interrupts.shared else 0
             raise SystemExit(status) from None
+        finally:
+            if is_rank_zero and cfg.report:
+                write_quietly(run.dir)
 
 
 def _measured_before(run: Run) -> dict[str, Any]:
