@@ -41,6 +41,7 @@ TINY = [
     "trainer.log_every_n_steps=2",
     "trainer.accelerator=cpu",
     "lr_schedule.warmup_steps=0",
+    "report=false",
 ]
 FEW_STATES = ["callbacks.trajectory.shown=3"]  # matplotlib draws each state on a sheet and in a frame
 SMALL_JOB = [
@@ -55,6 +56,15 @@ UNDRAWN = [f"callbacks.{name}=null" for name in ("trajectory", "field", "forward
 VALUE = re.compile(r"(?!hydra)([\w.]+)=")
 """An override that may set a value: not one that adds or deletes, and none of Hydra's."""
 BARE_RUN = [*TINY, *UNMEASURED, *UNDRAWN, "callbacks.progress_bar=null", "logger=none"]
+REPORTED = (
+    *TINY,
+    *FEW_STATES,
+    *("report=true", "callbacks.progress_bar=null", "callbacks.live_likelihood=null", "callbacks.field=null"),
+    *("trainer.val_check_interval=2", "trainer.log_every_n_steps=1", "model.hidden=16", "schedule.steps=25"),
+    *("data.size=600", "callbacks.live_quality.samples=20", "callbacks.live_quality.max_share=null"),
+    *("callbacks.final_samples.points=60", "callbacks.forward_process.points=100", "optimizer.lr=3e-3"),
+)
+"""A run with log, pictures and its page, in a few seconds."""
 _load = OmegaConf.load
 
 
@@ -164,6 +174,14 @@ def _run_on_points(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(_run_on_points: Path, tmp_path: Path) -> Path:
     """The folder of a finished run on points, without pictures: a copy of one that is trained once."""
     return Path(shutil.copytree(_run_on_points, tmp_path / "finished"))
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a complete run with log, pictures and its page; must not be changed."""
+    folder = tmp_path_factory.mktemp("reported") / "my run"
+    train(composed(*REPORTED), Run(folder, "run", overrides=tuple(REPORTED)))
+    return folder
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from litdiffusion.errors import UserError, listed
 from litdiffusion.reports.run import REPORT, write_report
+from litdiffusion.reports.run.reading import shown_path
 from litdiffusion.runs.record import FILE
 from litdiffusion.sweeps.page import write_sweep_report
 
@@ -49,8 +50,8 @@ def _suggestion(folder: Path) -> str:
     known = {path.name: path for start in (place, Path("outputs")) for path in _found(start)}
     close = get_close_matches(folder.name, known, n=1, cutoff=0.5)
     if close:
-        return f"; did you mean {_short(known[close[0]])}?"
-    return f"; there are {listed([_short(path) for path in known.values()])}" if known else ""
+        return f"; did you mean {shown_path(known[close[0]])}?"
+    return f"; there are {listed([shown_path(path) for path in known.values()])}" if known else ""
 
 
 def _found(place: Path) -> Iterator[Path]:
@@ -59,9 +60,3 @@ def _found(place: Path) -> Iterator[Path]:
         for record in sorted(place.glob("*/" * depth + FILE)):
             run = record.parent
             yield run.parent if run.parent.parent.name == "sweeps" else run
-
-
-def _short(path: Path) -> str:
-    """A path as it can be typed here."""
-    here = Path.cwd()
-    return str(path.absolute().relative_to(here) if path.absolute().is_relative_to(here) else path)

@@ -114,7 +114,16 @@ def train(cfg: DictConfig, run: Run) -> float | None:
             raise SystemExit(status) from None
         finally:
             if is_rank_zero and cfg.report:
-                write_quietly(run.dir)
+                _write_page(run)
+
+
+def _write_page(run: Run) -> None:
+    """Writes ``report.html`` of a run that has just ended in any way, if it has a record."""
+    try:
+        if read_record(run.dir) is not None:
+            write_quietly(run.dir)
+    except Stopped as stop:  # the run has ended before
+        raise SystemExit(128 + stop.signum) from None
 
 
 def _measured_before(run: Run) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -51,8 +52,14 @@ def composed_again(overrides: Sequence[str]) -> DictConfig:
 @cache
 def default_config() -> dict[str, Any]:
     """The plain config that the project's yamls compose to without any override; must not be changed."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain_config(compose("train"))
+    hydra = GlobalHydra.instance()
+    running = hydra.hydra
+    hydra.clear()  # because a job of Hydra has its own folders of yamls
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return plain_config(compose("train"))
+    finally:
+        hydra.hydra = running
 
 
 def _add_missing_settings(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> None:

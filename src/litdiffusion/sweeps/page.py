@@ -11,7 +11,7 @@ from litdiffusion.reports.html.render import rendered
 from litdiffusion.reports.numbers import estimate_text, number_text
 from litdiffusion.reports.run import REPORT
 from litdiffusion.reports.run.facts import STATES, WORDS, minutes_text
-from litdiffusion.reports.run.reading import Reading
+from litdiffusion.reports.run.reading import Reading, shown_path
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.runs.metric_goals import SPREAD
 from litdiffusion.sweeps.comparison import DONE, UNREADABLE, Comparison, Job, compare
@@ -51,7 +51,7 @@ def sweep_page(comparison: Comparison) -> Page:
         lead=list(_lead(comparison)),
         cards=_cards(comparison, done),
         sections=[section for section in sections if section is not None],
-        footer=f"Made from the folders of the jobs; litdiffusion report {comparison.folder} writes this page anew.",
+        footer=f"Made from the jobs' folders; litdiffusion report {shown_path(comparison.folder)} writes it anew.",
     )
 
 
@@ -146,7 +146,7 @@ def _errors(comparison: Comparison) -> Iterator[Block]:
             for job in wrong
         ]  # fmt: skip
         yield Table(
-            ["job", "status", "what happened"],
+            ["not done", "status", "what happened"],
             rows,
             "Jobs that did not end well; error.txt in a job's folder has the whole error.",
         )
@@ -174,6 +174,8 @@ def _overlay(comparison: Comparison, readings: list[tuple[Job, Reading]], name: 
         for index, (job, reading) in enumerate(readings)
     ]
     shown = [curve for curve in curves if curve.finite]
+    if all(len(curve.finite) < 2 for curve in shown):
+        return None  # a number of the end alone stands in the table
     more = f" The {COLOURS} best jobs have colours." if len(shown) > COLOURS else ""
     level = (1.0, "1: like data") if name.endswith("_over_floor") else None
     chart = line_chart(

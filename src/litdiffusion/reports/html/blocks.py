@@ -26,10 +26,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Code:
-    """Lines of a command or of a config, as (text, whether it is marked)."""
+    """Lines of a command, which is wrapped, or of a config, as (text, whether it is marked)."""
 
     kind: ClassVar[str] = "code"
     lines: Sequence[tuple[str, bool]]
+    command: bool = False
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def line_chart(
     if not shown:
         return None
     points = [point for curve in shown for point in curve.finite]
-    x = scale_for([point[0] for point in points], LEFT, WIDTH - RIGHT, log=False, pad=0.02)
+    x = scale_for([0.0, *(point[0] for point in points)], LEFT, WIDTH - RIGHT, log=False, pad=0.02)
     heights = [end for point in points for end in _ends(point)] + ([level[0]] if level else [])
     lowest = min(point[1] for point in points)
     heights = [max(height, lowest / 2) if lowest > 0 else height for height in heights]  # a bar to 0 has no logarithm
@@ -88,7 +88,7 @@ def _axes(x: Scale, y: Scale, across: str) -> Markup:
     parts.append(line.format(LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM, HEIGHT - BOTTOM))
     parts.append(text.format(WIDTH - RIGHT, HEIGHT - 4, "end", across))
     if y.log:
-        parts.append(text.format(LEFT - 6, HEIGHT - 4, "middle", "log"))
+        parts.append(text.format(0, HEIGHT - 4, "start", "logarithmic"))
     return Markup("").join(parts)
 
 

@@ -1,4 +1,4 @@
-// Turns the headings of sortable tables into buttons; without this script the table reads as it stands.
+/* Turns the headings of sortable tables into buttons; without this script the table reads as it stands. */
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
@@ -7,7 +7,6 @@ for (const table of document.querySelectorAll("table.sortable")) {
     return "n" in cell.dataset ? Number(cell.dataset.n) : cell.textContent.trim();
   };
   const order = (a, b) => {
-    if (a === "" || b === "") return (a === "") - (b === ""); // empty cells stay last
     if (typeof a === "number" && typeof b === "number") return a - b;
     return String(a).localeCompare(String(b), "en", { numeric: true });
   };

@@ -43,7 +43,7 @@ def parallel_chart(names: Sequence[str], result: str, lines: Sequence[Line], cap
     parts += [_line(line, axes, scale) for line in sorted(lines, key=lambda line: line.best)]
     label = f"Parallel coordinates of {len(lines)} jobs over {', '.join(names)} and {result}"
     start = Markup('<svg class="chart" viewBox="0 0 {} {}" style="max-width: {}px" role="img" aria-label="{}">')
-    svg = start.format(width, HEIGHT, 2 * width, label) + Markup("").join(parts) + Markup("</svg>")
+    svg = start.format(width, HEIGHT, round(1.4 * width), label) + Markup("").join(parts) + Markup("</svg>")
     return Chart(svg, f"From {', '.join(names)} to {result}", caption, wide=True)
 
 

@@ -1,10 +1,11 @@
 """Writes a page as one HTML file without references to other files."""
 
+import re
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from litdiffusion.reports.html.blocks import Page
 
@@ -20,10 +21,17 @@ def rendered(page: Page) -> bytes:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(HERE, encoding="utf-8"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = breakable
+    return environment
+
+
+def breakable(text: str) -> Markup:
+    """The escaped text of a name such as ``samples/wasserstein_over_floor``, which may be broken inside."""
+    return Markup(re.sub(r"([/_.=])(?=\w)", r"\1<wbr>", str(escape(text))))

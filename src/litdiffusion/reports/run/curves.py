@@ -75,12 +75,14 @@ def _quality(run: Reading) -> Block | None:
     names = [name for name in run.columns if name.startswith("quality/") and name.endswith(OVER_FLOOR)]
     names.sort(key=lambda name: name != headline)
     curves = [_curve(run, name, _words(name), k, thin=name != headline) for k, name in enumerate(names)]
+    if (end := run.headline("samples")) in run.columns:
+        curves.append(_curve(run, end, f"{_words(end)}, at the end", 4))
     return line_chart(
         curves,
         "Quality of samples, over the noise floor",
         "Distance of a few samples from data at each validation, divided by that of two draws of data from each other. "
-        "Good: 1, where samples cannot be told from data by this number. Bars and band: one standard deviation "
-        "of the main number.",
+        "Good: 1, where samples cannot be told from data by this number. Bars and band: one standard deviation of the "
+        "main number. At the end more samples are drawn.",
         level=(1.0, "1: like data"),
     )
 

@@ -10,6 +10,7 @@ from litdiffusion.reports.numbers import estimate_text, number_text
 from litdiffusion.reports.run.config import text_of
 from litdiffusion.reports.run.reading import OVER_FLOOR, Reading, finite
 from litdiffusion.runs.metric_goals import SPREAD, best_values
+from litdiffusion.runs.record import CHECKPOINTS
 
 STATES = {"complete": "good", "failed": "bad", "running": "open", "stopped": "open", "interrupted": "open"}
 WORDS = {
@@ -143,9 +144,13 @@ def setup_section(run: Reading) -> Section:
 
 
 def command(run: Reading) -> Code:
-    """The command that trains this run, or continues it."""
+    """The command that trains this run, or continues it, and the one that draws from it."""
     words = [shlex.quote(masked_word(word)) for word in run.record.overrides]
-    return Code([(" ".join(["litdiffusion train", *words]), False)])
+    lines = [" ".join(["litdiffusion train", *words])]
+    last = f"checkpoints/{CHECKPOINTS[0]}"
+    if (run.folder / last).is_file():
+        lines.append(f"litdiffusion sample ckpt={shlex.quote(f'{run.place}/{last}')}")
+    return Code([(line, False) for line in lines], command=True)
 
 
 def _expected(run: Reading) -> str:

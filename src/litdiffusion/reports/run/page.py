@@ -47,5 +47,5 @@ def run_page(run: Reading) -> Page:
         lead=list(lead(run)),
         cards=cards(run),
         sections=[section for section in sections if section is not None],
-        footer=f"Made from the files in the run's folder; litdiffusion report {run.folder} writes this page anew.",
+        footer=f"Made from the files in the run's folder; litdiffusion report {run.place} writes this page anew.",
     )

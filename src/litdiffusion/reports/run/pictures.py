@@ -20,7 +20,7 @@ class Known(NamedTuple):
 
 ANIMATION = Known(
     "trajectory.gif",
-    "From noise to data",
+    "The reverse process, moving",
     "The reverse process of the finished model, one state after another: pure noise at the start, samples at the end. "
     "Good: structure appears early, details late, and the last state looks like data.",
     "Animation of the reverse process from pure noise to samples",

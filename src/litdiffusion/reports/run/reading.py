@@ -56,6 +56,11 @@ class Reading:
         """The run's name: that of its folder, which a user has typed or can find."""
         return self.folder.absolute().name
 
+    @property
+    def place(self) -> str:
+        """The folder as it can be typed, see `shown_path`."""
+        return shown_path(self.folder)
+
     def headline(self, section: str) -> str | None:
         """The name of a section's main number over the floor: the one that has a spread, else the first."""
         names = [name for name in self.numbers if name.startswith(f"{section}/") and name.endswith(OVER_FLOOR)]
@@ -78,6 +83,12 @@ def read_run(folder: Path) -> Reading:
     if record is None:
         raise UserError(f"{folder} holds no run: it has no run.json")
     return Reading(folder, record, status_of(folder, record))
+
+
+def shown_path(path: Path) -> str:
+    """A path from the current folder on; pages are given to others, whom the folders above do not concern."""
+    whole, here = path.absolute(), Path.cwd()
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else path)
 
 
 def _number(text: str) -> float | None:
