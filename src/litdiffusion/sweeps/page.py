@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from litdiffusion.config.secrets import masked_text
 from litdiffusion.reports.html.blocks import Block, Card, Cell, Chart, Folded, Grid, Page, Picture, Section, Table, Text
 from litdiffusion.reports.html.charts import COLOURS, Curve, colour, line_chart
 from litdiffusion.reports.html.images import Room
@@ -77,7 +78,9 @@ def _cards(comparison: Comparison, done: int) -> list[Card]:
         )
     wrong = len(comparison.jobs) - done
     minutes = sum(job.record.minutes for job in comparison.jobs)
-    cards.append(Card("jobs done", f"{done} of {len(comparison.jobs)}", f"{wrong} not" if wrong else "all of them"))
+    cards.append(
+        Card("jobs done", f"{done} of {len(comparison.jobs)}", f"{wrong} not done" if wrong else "all of them")
+    )
     cards.append(Card("time of all jobs", minutes_text(minutes), "summed over the jobs"))
     values = [job.value for job in comparison.jobs if job.value is not None]
     if len(values) > 1:
@@ -137,14 +140,17 @@ def _number(text: str | None) -> float | None:
 
 
 def _errors(comparison: Comparison) -> Iterator[Block]:
-    """What went wrong, in words."""
-    wrong = [job for job in comparison.unfinished if job.record.error]
+    """What went wrong, in words; jobs with the same error share a row."""
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for job in comparison.unfinished:
+        if job.record.error:
+            words = WORDS.get(job.status, job.status).partition(";")[0]
+            wrong.setdefault((words, masked_text(job.record.error)), []).append(ranked_name(comparison, job))
     if wrong:
         rows = [
-            [Cell(ranked_name(comparison, job)), Cell(WORDS.get(job.status, job.status).partition(";")[0], style="bad"),
-             Cell(job.record.error, style="words")]
-            for job in wrong
-        ]  # fmt: skip
+            [Cell(", ".join(jobs), style="words"), Cell(words, style="bad"), Cell(error, style="words")]
+            for (words, error), jobs in wrong.items()
+        ]
         yield Table(
             ["not done", "status", "what happened"],
             rows,

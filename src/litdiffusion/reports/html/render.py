@@ -34,4 +34,4 @@ def _environment() -> Environment:
 
 def breakable(text: str) -> Markup:
     """The escaped text of a name such as ``samples/wasserstein_over_floor``, which may be broken inside."""
-    return Markup(re.sub(r"([/_.=])(?=\w)", r"\1<wbr>", str(escape(text))))
+    return Markup(re.sub(r"([/.=]|(?<=\w)_)(?=\w)", r"\1<wbr>", str(escape(text))))

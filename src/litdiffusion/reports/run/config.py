@@ -24,12 +24,12 @@ def config_section(run: Reading) -> Section:
             [
                 Cell(key, style="key typed" if is_typed(run, key) else "key"),
                 _cell(now, "key"),
-                _cell(default, "key faint"),
+                _cell(default, "key faint") if _holds(default_config(), key) else Cell("–", style="faint"),
             ]
             for key, now, default in rows
         ],
         "Against what litdiffusion train composes without any word. A bar on the left: this key was typed; the others "
-        "come with a choice of a group, such as experiment=, model= or data=.",
+        "come with a choice of a group, such as experiment=, model= or data=. –: the default part has no such key.",
     )
     blocks: list[Block] = [table] if rows else [Text("Nothing differs from the defaults.")]
     return Section(

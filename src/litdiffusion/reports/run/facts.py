@@ -138,8 +138,10 @@ def setup_section(run: Reading) -> Section:
         ("seed", str(run.config.get("seed", ""))),
         ("expected by the experiment", _expected(run)),
     ]
-    words = [Text(masked_text(line)) for line in run.record.summary]
-    blocks: list[Block] = [command(run), Facts([(name, value) for name, value in pairs if value]), *words]
+    pairs += [
+        (name, line.strip()) for name, _, line in (masked_text(each).partition(":") for each in run.record.summary)
+    ]
+    blocks: list[Block] = [command(run), Facts([(name, value) for name, value in pairs if value])]
     return Section("setup", "What was trained", blocks)
 
 

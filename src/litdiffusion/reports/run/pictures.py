@@ -34,9 +34,14 @@ TRAJECTORY = Known(
 SAMPLES = Known(
     "samples.png",
     "Samples at the end",
-    "Fresh samples of the finished model. Of points and sequences: beside data and density estimates that were fitted "
-    "to the same data, with the distance of each from fresh data over the noise floor (1: as good as data).",
-    "Samples of the finished model",
+    "Fresh samples of the finished model beside data and density estimates that were fitted to the same data, with the "
+    "distance of each from fresh data over the noise floor. Good: 1, as good as data.",
+    "Samples of the finished model beside data",
+)
+IMAGES = SAMPLES._replace(
+    caption="Fresh samples of the finished model, under their classes if it has any. Good: no sample would stand out "
+    "among the held-out data beside it.",
+    alt="Samples of the finished model",
 )
 DATA = Known(
     "data.png",
@@ -95,7 +100,8 @@ def samples_sections(run: Reading, room: Room) -> Iterator[Section]:
     moving += [first] if (first := _first_trajectory(run, room)) else []
     if moving:
         yield Section("trajectory", "From noise to data", moving)
-    samples = list(_shown(run, room, [SAMPLES, DATA]))
+    of_images = len(run.record.about.get("shape", ())) == 3
+    samples = list(_shown(run, room, [IMAGES if of_images else SAMPLES, DATA]))
     if samples:
         yield Section("samples", "Samples beside data", [Grid(samples)] if len(samples) > 1 else samples)
 
