@@ -41,7 +41,6 @@ TINY = [
     "trainer.log_every_n_steps=2",
     "trainer.accelerator=cpu",
     "lr_schedule.warmup_steps=0",
-    "report=false",
 ]
 FEW_STATES = ["callbacks.trajectory.shown=3"]  # matplotlib draws each state on a sheet and in a frame
 SMALL_JOB = [
@@ -59,7 +58,7 @@ BARE_RUN = [*TINY, *UNMEASURED, *UNDRAWN, "callbacks.progress_bar=null", "logger
 REPORTED = (
     *TINY,
     *FEW_STATES,
-    *("report=true", "callbacks.progress_bar=null", "callbacks.live_likelihood=null", "callbacks.field=null"),
+    *("callbacks.progress_bar=null", "callbacks.live_likelihood=null", "callbacks.field=null"),
     *("trainer.val_check_interval=2", "trainer.log_every_n_steps=1", "model.hidden=16", "schedule.steps=25"),
     *("data.size=600", "callbacks.live_quality.samples=20", "callbacks.live_quality.max_share=null"),
     *("callbacks.final_samples.points=60", "callbacks.forward_process.points=100", "optimizer.lr=3e-3"),
@@ -106,8 +105,11 @@ def digits() -> Digits:
 
 
 @pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, measured_folder: Path) -> None:
-    """No network, no leftovers of Hydra's, one thread, no files in the folder of the data."""
+def _isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, measured_folder: Path) -> None:
+    """No network, no leftovers of Hydra's, one thread, no files in the folder of the data, no pages but in their tests."""
+    if not request.module.__name__.startswith("test_report"):  # each would take a quarter of a second and more
+        for module in ("commands.training", "reports.quietly"):
+            monkeypatch.setattr(f"litdiffusion.{module}.write_quietly", lambda *_: None)
     monkeypatch.setenv("LITDIFFUSION_DATA", str(measured_folder))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -23,7 +23,7 @@ from litdiffusion.reports.run import write_report
 from litdiffusion.reports.table import write_csv
 from litdiffusion.runs.record import read_record, write_record
 
-PLAIN = (*TINY, "callbacks=none", "logger=none", "data.size=600", "schedule.steps=25", "report=true")
+PLAIN = (*TINY, "callbacks=none", "logger=none", "data.size=600", "schedule.steps=25")
 """A run of a tenth of a second, without log and pictures."""
 
 
@@ -67,9 +67,7 @@ def test_the_head_names_the_main_number_with_its_spread_and_floor(reported, page
 
 def test_the_differences_from_the_defaults_are_the_overrides(page):
     table = page.table("key")
-    defaults = {word.partition("=")[0] for word in ("report=true",)}  # set to what is the default
-    typed = {word.partition("=")[0] for word in REPORTED} - defaults
-    assert {row["key"] for row in table} == typed
+    assert {row["key"] for row in table} == {word.partition("=")[0] for word in REPORTED}
     found = {row["key"]: (row["value of this run"], row["default"]) for row in table}
     assert found["optimizer.lr"] == ("0.003", "0.001")
     assert found["callbacks.field"] == ("null", "Field")

@@ -91,8 +91,7 @@ def test_twenty_jobs_have_eight_colours(tmp_path):
 
 
 def test_a_sweep_ends_with_its_page_and_those_of_its_jobs(command, tmp_path):
-    quick = [word for word in SMALL_JOB if word != "report=false"]
-    line = ("train.py", "-m", "sweep=s", *quick, "trainer.max_steps=1", "optimizer.lr=3e-3,2e-3")
+    line = ("train.py", "-m", "sweep=s", *SMALL_JOB, "trainer.max_steps=1", "optimizer.lr=3e-3,2e-3")
     status, out, err = command(*line)
     assert status == 0, err
     assert "warning" not in out + err
