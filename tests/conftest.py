@@ -106,7 +106,7 @@ def digits() -> Digits:
 
 @pytest.fixture(autouse=True)
 def _isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, measured_folder: Path) -> None:
-    """No network, no leftovers of Hydra's, one thread, no files in the folder of the data, no pages but in their tests."""
+    """No network, no leftovers of Hydra's, one thread, no files in the data's folder, no pages but in their tests."""
     if not request.module.__name__.startswith("test_report"):  # each would take a quarter of a second and more
         for module in ("commands.training", "reports.quietly"):
             monkeypatch.setattr(f"litdiffusion.{module}.write_quietly", lambda *_: None)
