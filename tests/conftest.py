@@ -55,6 +55,15 @@ UNDRAWN = [f"callbacks.{name}=null" for name in ("trajectory", "field", "forward
 VALUE = re.compile(r"(?!hydra)([\w.]+)=")
 """An override that may set a value: not one that adds or deletes, and none of Hydra's."""
 BARE_RUN = [*TINY, *UNMEASURED, *UNDRAWN, "callbacks.progress_bar=null", "logger=none"]
+REPORTED = (
+    *TINY,
+    *FEW_STATES,
+    *("callbacks.progress_bar=null", "callbacks.live_likelihood=null", "callbacks.field=null"),
+    *("trainer.val_check_interval=2", "trainer.log_every_n_steps=1", "model.hidden=16", "schedule.steps=25"),
+    *("data.size=600", "callbacks.live_quality.samples=20", "callbacks.live_quality.max_share=null"),
+    *("callbacks.final_samples.points=60", "callbacks.forward_process.points=100", "optimizer.lr=3e-3"),
+)
+"""A run with log, pictures and its page, in a few seconds."""
 _load = OmegaConf.load
 
 
@@ -96,8 +105,11 @@ def digits() -> Digits:
 
 
 @pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, measured_folder: Path) -> None:
-    """No network, no leftovers of Hydra's, one thread, no files in the folder of the data."""
+def _isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, measured_folder: Path) -> None:
+    """No network, no leftovers of Hydra's, one thread, no files in the data's folder, no pages but in their tests."""
+    if not request.module.__name__.startswith("test_report"):  # each would take a quarter of a second and more
+        for module in ("commands.training", "reports.quietly"):
+            monkeypatch.setattr(f"litdiffusion.{module}.write_quietly", lambda *_: None)
     monkeypatch.setenv("LITDIFFUSION_DATA", str(measured_folder))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -164,6 +176,14 @@ def _run_on_points(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(_run_on_points: Path, tmp_path: Path) -> Path:
     """The folder of a finished run on points, without pictures: a copy of one that is trained once."""
     return Path(shutil.copytree(_run_on_points, tmp_path / "finished"))
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a complete run with log, pictures and its page; must not be changed."""
+    folder = tmp_path_factory.mktemp("reported") / "my run"
+    train(composed(*REPORTED), Run(folder, "run", overrides=tuple(REPORTED)))
+    return folder
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ ELSEWHERE = {
     "inpaint": "test_inpainting",
     "interpolate": "test_interpolate",
     "likelihood": "test_likelihood",
+    "report": "test_report",
     "sample": "test_cli",
 }
 SHORTEST = {

@@ -20,7 +20,7 @@ from litdiffusion.diffusion.samplers import State
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
 from litdiffusion.measure.distances import share_within
-from litdiffusion.measure.quality import Measured, Quality
+from litdiffusion.measure.quality import Measured, Quality, logged
 from litdiffusion.plots import comparison_picture, image_grid
 from litdiffusion.plots.images import to_pixels
 from litdiffusion.runs.dashboards import log_metrics, log_samples
@@ -37,7 +37,8 @@ SHORT = 100
 class FinalSamples(L.Callback):
     """Draws samples when training ends: a grid of images, or vectors or sequences beside data and density estimates.
 
-    Vectors and sequences are also measured, as ``samples/<name>`` in the log and in the run's summary (see `Quality`).
+    A grid of as many held-out images is saved as ``data.png``. Vectors and sequences are also measured, as
+    ``samples/<name>`` in the log and in the run's summary (see `Quality`), with ``samples/<headline>_spread``.
     Samples that end at a noise level (Langevin) are compared with data noised to that level. A conditional model draws
     images of all classes in turn, and vectors with the class frequencies of the training items; continuous conditions
     are those of random training items.
@@ -95,9 +96,14 @@ class FinalSamples(L.Callback):
         facts = facts_for(self, trainer)
         samples = self._final_state(module, self.images, None, facts).x
         captions = class_captions(classes_in_turn(len(samples), module.num_classes), module.class_names)
-        limits = display_range(facts)
+        limits, columns = display_range(facts), grid_columns(len(samples), module.num_classes)
+        self._save_data(trainer, facts.reference(len(samples)), columns, limits)
         log_samples(trainer, to_pixels(samples, limits), captions)
-        return image_grid(samples, grid_columns(len(samples), module.num_classes), limits, captions)
+        return image_grid(samples, columns, limits, captions)
+
+    def _save_data(self, trainer: L.Trainer, data: Tensor, columns: int, limits: tuple[float, float]) -> None:
+        """Saves held-out images as a grid like that of the samples, to be looked at beside it."""
+        save_picture(trainer, self.run_dir, "data", image_grid(data, columns, limits), "data.png")
 
     def _default_points(self, module: DiffusionModule, short: bool) -> int:
         if len(module.shape) == 1:
@@ -121,7 +127,7 @@ class FinalSamples(L.Callback):
         near = self._near_origin(first, sets["data"])
         few = f" and no density estimates after fewer than {SHORT} steps" if short else ""
         self._summary = self._distances_line(measured, rivals, name, few) + self._near_origin_line(near, name)
-        values = {f"samples/{key}": estimate.value for key, estimate in measured.items()} | near
+        values = logged("samples", measured, quality.headline) | near
         log_metrics(trainer, values)
         trainer.callback_metrics.update(values)  # because one of them may be a sweep's metric
         ratios = {key: row[quality.headline].value for key, row in rivals.items()}

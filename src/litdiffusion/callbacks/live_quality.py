@@ -15,7 +15,8 @@ from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.diffusion.samplers import Draws, State
 from litdiffusion.diffusion.seeding import fold_seed
 from litdiffusion.errors import UserError
-from litdiffusion.measure.quality import Quality
+from litdiffusion.measure.quality import Quality, logged
+from litdiffusion.runs.metric_goals import SPREAD
 from litdiffusion.training import DiffusionModule
 from litdiffusion.training.clock import Budget
 from litdiffusion.training.conditions import class_column
@@ -28,10 +29,10 @@ BLOCK = {1: 500, 3: 32}
 class LiveQuality(L.Callback):
     """Draws a few samples at every validation, always from the same noise, and measures them.
 
-    Logs ``quality/<name>``; any of these metrics can be the run's ``metric``. Processes draw equal shares, and the
-    samples do not depend on the number of processes. Samples that are not finite give NaN. Metrics that cannot be
-    computed, e.g. when Inception's weights are missing, are named in one warning and left out of the run, unless a
-    callback monitors them.
+    Logs ``quality/<name>``, any of which can be the run's ``metric``, and ``quality/<headline>_spread``, the spread of
+    the main one. Processes draw equal shares, and the samples do not depend on the number of processes. Samples that
+    are not finite give NaN. Metrics that cannot be computed, e.g. when Inception's weights are missing, are named in
+    one warning and left out of the run, unless a callback monitors them.
 
     Args:
         quality: the metrics; None: no metrics.
@@ -106,9 +107,9 @@ class LiveQuality(L.Callback):
     def _values(self, x: Tensor, level: Level, class_labels: Tensor | None) -> dict[str, float]:
         if not x.isfinite().all():
             # NaN instead of no metric, because a callback may monitor one of them.
-            return {f"quality/{name}": math.nan for name in self.quality.names}
+            return {f"quality/{name}": math.nan for name in (*self.quality.names, f"{self.quality.headline}{SPREAD}")}
         measured = self.quality.measure(x, level=level, class_labels=class_labels)
-        return {f"quality/{name}": estimate.value for name, estimate in measured.items()}
+        return logged("quality", measured, self.quality.headline)
 
     def _switch_off(self, trainer: L.Trainer, reason: str) -> None:
         if any(str(getattr(callback, "monitor", None)).startswith("quality/") for callback in trainer.callbacks):

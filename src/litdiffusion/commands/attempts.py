@@ -1,7 +1,7 @@
 """One attempt at a run: keeps ``run.json`` up to date during training and at every kind of end."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,9 +10,10 @@ from litdiffusion.callbacks import Stopped
 from litdiffusion.commands.failures import known_failure
 from litdiffusion.config.secrets import masked_text
 from litdiffusion.data.identity import Identity
-from litdiffusion.errors import first_line
+from litdiffusion.errors import Pruned, first_line
 from litdiffusion.runs.files import remove_parts
 from litdiffusion.runs.record import RunRecord, locked, read_record, write_data_rows, write_record
+from litdiffusion.runs.session import session
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,11 @@ class Attempt:
         hardware: dict[str, str | int],
         data: Identity | None = None,
         measured: dict[str, Any] | None = None,
+        about: dict[str, Any] | None = None,
     ) -> int:
         """Records that the run starts from ``step`` on this ``hardware`` with these data; returns the attempt's number.
 
-        ``measured`` is what the run keeps of the data, see `keys.MEASURED`.
+        ``measured`` is what the run keeps of the data, see `keys.MEASURED`; ``about`` is what it trains.
         """
         record = read_record(self.run.dir) or RunRecord("running", self.config)
         now = replace(
@@ -59,6 +61,8 @@ class Attempt:
             hardware=[*record.hardware, hardware],
             data=None if data is None else data.record(),
             measured=measured or {},
+            sessions=[*record.sessions, session()],
+            about=about or {},
         )
         if self.is_rank_zero:
             remove_parts(self.run.dir)
@@ -79,6 +83,9 @@ class Attempt:
         except Stopped:
             self._end("stopped")
             raise
+        except Pruned:
+            self._end("pruned")
+            raise
         except Exception as error:
             known = known_failure(error, world_size)
             self._end("failed", masked_text(first_line(known or error)))
@@ -86,11 +93,15 @@ class Attempt:
                 raise
             raise known from error
 
-    def complete(self, step: int, metrics: dict[str, float], better: str) -> None:
-        """Records a complete run; ``better`` is "min" or "max", whichever values of the run's metric are better."""
+    def complete(self, step: int, metrics: dict[str, float], better: str, summary: Sequence[str] = ()) -> None:
+        """Records a complete run; ``better`` is "min" or "max", whichever values of the run's metric are better.
+
+        ``summary`` are the lines that the run prints at its end.
+        """
         record = read_record(self.run.dir)
         if self.is_rank_zero and record is not None:
-            write_record(self.run.dir, replace(record, status="complete", step=step, metrics=metrics, better=better))
+            ended = {"status": "complete", "step": step, "metrics": metrics, "better": better}
+            write_record(self.run.dir, replace(record, **ended, summary=list(summary)))
 
     def _end(self, status: str, error: str | None = None) -> None:
         if self.is_rank_zero:

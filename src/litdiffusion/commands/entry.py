@@ -34,6 +34,7 @@ COMMANDS = {
     "export": Command("writes safetensors and a config, for others", "export"),
     "check": Command("trains an experiment and compares its number with the expected one", "train"),
     "compare": Command("compares the jobs of a sweep, finished or not", module="litdiffusion.commands.comparing"),
+    "report": Command("writes report.html of a run or a sweep", module="litdiffusion.commands.reporting"),
     "init": Command("starts a project: litdiffusion init my_project", module="litdiffusion.commands.starting"),
 }
 COMPLETION = ("-sc", "--shell-completion")

@@ -28,16 +28,14 @@ def show_config(experiment: Experiment) -> None:
         tree.show(experiment.cfg, groups_of_this_job())
 
 
-def announce(experiment: Experiment, run: Run) -> None:
-    """Prints data, model size, steps, device and folder before the first step."""
-    trainer, data = experiment.trainer, experiment.data
-    steps, batch_size = total_steps(trainer, data), getattr(data, "batch_size", None)
-    parameters = sum(p.numel() for p in experiment.module.trained.parameters())
+def announce(experiment: Experiment, run: Run, what: dict[str, Any]) -> None:
+    """Prints data, model size, steps, device (``what``, see `about`) and folder before the first step."""
+    trainer, steps, batch_size = experiment.trainer, what["steps"], what["batch_size"]
     print_once(
         experiment,
-        f"{num_items(data, experiment.facts)} training items of shape {tuple(experiment.facts.shape)}, {parameters:,} "
-        f"parameters, {steps} steps{'' if batch_size is None else f' of {batch_size}'} on {trainer.world_size} x "
-        f"{trainer.strategy.root_device.type} in {_precision(experiment)}",
+        f"{what['items']} training items of shape {tuple(what['shape'])}, {what['parameters']:,} parameters, {steps} "
+        f"steps{'' if batch_size is None else f' of {batch_size}'} on {trainer.world_size} x {what['device']} in "
+        f"{_precision(experiment)}",
     )
     if line := experiment.module.codec.summary(experiment.facts.shape):
         print_once(experiment, line)
@@ -50,6 +48,20 @@ def announce(experiment: Experiment, run: Run) -> None:
     print_once(experiment, f"run folder: {run.dir}")
 
 
+def about(experiment: Experiment) -> dict[str, Any]:
+    """What the run trains and on what, for its record: plain values."""
+    trainer, data = experiment.trainer, experiment.data
+    return {
+        "items": num_items(data, experiment.facts),
+        "shape": list(experiment.facts.shape),
+        "parameters": sum(p.numel() for p in experiment.module.trained.parameters()),
+        "steps": total_steps(trainer, data),
+        "batch_size": getattr(data, "batch_size", None),
+        "processes": trainer.world_size,
+        "device": trainer.strategy.root_device.type,
+    }
+
+
 def _precision(experiment: Experiment) -> str:
     """The precision, with the reason where ``auto`` chose float32 for images."""
     setting = experiment.cfg.trainer
@@ -59,13 +71,18 @@ def _precision(experiment: Experiment) -> str:
 
 def report(experiment: Experiment, run: Run) -> None:
     """Prints the summaries of the callbacks and the paths of pictures and checkpoint."""
-    for callback in experiment.trainer.callbacks:
-        if line := getattr(callback, "summary", str)():
-            print_once(experiment, line)
+    for line in summaries(experiment):
+        print_once(experiment, line)
     if (run.dir / "pictures").is_dir():
         print_once(experiment, f"pictures:   {run.dir / 'pictures'}")
     path = run.dir / "checkpoints" / LAST
     print_once(experiment, f"checkpoint: {path if path.is_file() else 'none'}")
+
+
+def summaries(experiment: Experiment) -> list[str]:
+    """What the callbacks say at the end of a run, a line each."""
+    lines = (getattr(callback, "summary", str)() for callback in experiment.trainer.callbacks)
+    return [line for line in lines if line]
 
 
 def report_complete(record: RunRecord, metric: str, folder: Path) -> None:

@@ -15,6 +15,7 @@ from litdiffusion.commands.budget import with_budget
 from litdiffusion.commands.failures import errors_in_words
 from litdiffusion.commands.memory import too_large
 from litdiffusion.commands.messages import (
+    about,
     announce,
     how_to_continue,
     other_hardware,
@@ -22,6 +23,7 @@ from litdiffusion.commands.messages import (
     report,
     report_complete,
     show_config,
+    summaries,
 )
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
 from litdiffusion.commands.rehearsal import rehearsal
@@ -34,6 +36,8 @@ from litdiffusion.config.public import config_and_digests, masked_command
 from litdiffusion.config.trainer import Quiet
 from litdiffusion.data.identity import Identity
 from litdiffusion.errors import Pruned, TrainingError, is_out_of_memory
+from litdiffusion.reports.quietly import write_quietly
+from litdiffusion.reports.run import REPORT
 from litdiffusion.runs.dashboards import alert, describe_run, finish
 from litdiffusion.runs.files import fresh
 from litdiffusion.runs.log import keep_rows
@@ -87,6 +91,8 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     if action_for(run.dir, config, texts) == "complete":
         record = read_record(run.dir)
         report_complete(record, cfg.metric, run.dir)
+        if is_rank_zero and cfg.report and not (run.dir / REPORT).is_file():  # the run was killed before it was written
+            write_quietly(run.dir)
         return record.metrics.get(cfg.metric)
     experiment = build(cfg, replace(run, measured=_measured_before(run)))
     plan = make_plan(experiment)
@@ -106,6 +112,18 @@ def train(cfg: DictConfig, run: Run) -> float | None:
             # right before the processes have met: the first one would wait for half an hour.
             status = 128 + stop.signum if is_rank_zero or not experiment.interrupts.shared else 0
             raise SystemExit(status) from None
+        finally:
+            if is_rank_zero and cfg.report:
+                _write_page(run)
+
+
+def _write_page(run: Run) -> None:
+    """Writes ``report.html`` of a run that has just ended in any way, if it has a record."""
+    try:
+        if read_record(run.dir) is not None:
+            write_quietly(run.dir)
+    except Stopped as stop:  # the run has ended before
+        raise SystemExit(128 + stop.signum) from None
 
 
 def _measured_before(run: Run) -> dict[str, Any]:
@@ -122,7 +140,7 @@ def _run_attempt(experiment: Experiment, run: Run, attempt: Attempt, start: Star
     steps = _fit(experiment, run, start)
     numbers = trainer.callback_metrics.items()
     metrics = {name: float(value) for name, value in numbers if not name.startswith("time/")}
-    attempt.complete(steps, metrics, experiment.cfg.derived.mode)
+    attempt.complete(steps, metrics, experiment.cfg.derived.mode, summaries(experiment))
     report(experiment, run)
     value = trainer.callback_metrics.get(metric)
     return None if value is None else float(value)
@@ -134,7 +152,8 @@ def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Start, dat
     hardware = numerics(trainer.strategy.root_device, trainer.world_size, experiment.cfg.derived.precision)
     record = read_record(run.dir)
     measured = {key: experiment.module.description["config"]["derived"][key] for key in MEASURED}
-    count = attempt.begin(start.step, hardware, data, measured)
+    what = about(experiment)
+    count = attempt.begin(start.step, hardware, data, measured, what)
     if start.own and record is not None and (line := other_hardware(record, hardware)):
         print_once(experiment, line)
     if start.own or count > 1:
@@ -144,7 +163,7 @@ def _begin(experiment: Experiment, run: Run, attempt: Attempt, start: Start, dat
     with masked_command():  # dashboards record the command line
         describe_run(experiment.trainer, experiment.module.description["config"])
     show_config(experiment)
-    announce(experiment, run)
+    announce(experiment, run, what)
 
 
 def _fit(experiment: Experiment, run: Run, start: Start) -> int:

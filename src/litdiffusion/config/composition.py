@@ -2,15 +2,19 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from litdiffusion.config import origins, replaced, words
+from litdiffusion.config import origins, replaced, resolvers, words  # noqa: F401  (resolvers registers itself)
 from litdiffusion.config.environment import read_numbers
+from litdiffusion.config.paths import CONF
+from litdiffusion.config.public import plain_config
 from litdiffusion.config.secrets import MASK, masked, masked_keys
 from litdiffusion.config.yamls import Yamls
 from litdiffusion.errors import UserError
@@ -43,6 +47,19 @@ def composed_again(overrides: Sequence[str]) -> DictConfig:
     read_numbers(cfg)
     replaced.drop_former_arguments(cfg, Yamls.of(hydra))
     return cfg
+
+
+@cache
+def default_config() -> dict[str, Any]:
+    """The plain config that the project's yamls compose to without any override; must not be changed."""
+    hydra = GlobalHydra.instance()
+    running = hydra.hydra
+    hydra.clear()  # because a job of Hydra has its own folders of yamls
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return plain_config(compose("train"))
+    finally:
+        hydra.hydra = running
 
 
 def _add_missing_settings(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> None:

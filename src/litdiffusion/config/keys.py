@@ -68,7 +68,7 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("save_every", "trusted", "expected", "dry_run"), Use.NOTHING),
     # the name of a run, and how it is started
     **dict.fromkeys(("name", "sweep", "tags"), Use.PLAIN),
-    **dict.fromkeys(("resume", "allow_changed_data", "retries", "print_config"), Use.NOTHING),
+    **dict.fromkeys(("resume", "allow_changed_data", "retries", "print_config", "report"), Use.NOTHING),
     # groups of scripts/inpaint.py, which no run has
     **dict.fromkeys(("inpainting", "mask"), Use.NOTHING),
     # values that are computed from the others

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from litdiffusion.measure.distances import Estimate
+from litdiffusion.reports.numbers import estimate_text
 from litdiffusion.runs.files import write_rows
 
 Cell = str | int | float | Estimate | None
@@ -30,8 +31,7 @@ def format_cell(cell: Cell) -> str:
         case None:
             return ""
         case Estimate(value, spread, _):
-            digits = max(0, min(6, 1 - _exponent(spread or value)))
-            return f"{value:.{digits}f} ± {spread:.{digits}f}"
+            return estimate_text(value, spread)
         case float():
             return f"{cell:.3g}" if abs(cell) < 1000 else f"{cell:.0f}"
         case _:
@@ -49,8 +49,3 @@ def _columns(name: str, cell: Cell) -> list[tuple[str, Cell]]:
     if isinstance(cell, Estimate):
         return [(name, cell.value), (f"{name}_spread", cell.spread), (f"{name}_n", cell.n)]
     return [(name, cell)]
-
-
-def _exponent(x: float) -> int:
-    """The power of ten of the first digit of x."""
-    return int(f"{abs(x):e}".partition("e")[2]) if x else 0

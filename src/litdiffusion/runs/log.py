@@ -1,6 +1,5 @@
 """The rows of ``metrics.csv``: an interrupted run continues them from the step of its checkpoint."""
 
-import contextlib
 import csv
 import hashlib
 import os
@@ -14,8 +13,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from litdiffusion.runs.files import named, set_aside, sync, write_rows
-
-FILE = "metrics.csv"
+from litdiffusion.runs.rows import FILE, read_rows
 
 
 class RowsLogger(CSVLogger):
@@ -45,7 +43,7 @@ class Rows(ExperimentWriter):
     def __init__(self, log_dir: str):
         super().__init__(log_dir)
         self.path = Path(self.metrics_file_path)
-        self.metrics_keys, rows = _read_rows(self.path)
+        self.metrics_keys, rows = read_rows(self.path)
         self.tally = Tally(rows)
 
     def __reduce__(self) -> tuple[type["Rows"], tuple[str]]:
@@ -56,7 +54,7 @@ class Rows(ExperimentWriter):
             return
         with named(self.path):
             if self._record_new_keys() or not self.path.exists():
-                write_rows(self.path, self.metrics_keys, [*_read_rows(self.path)[1], *self.metrics])
+                write_rows(self.path, self.metrics_keys, [*read_rows(self.path)[1], *self.metrics])
             else:
                 with self.path.open("a", newline="") as file:
                     csv.DictWriter(file, self.metrics_keys).writerows(self.metrics)
@@ -117,7 +115,7 @@ def keep_rows(folder: Path, steps: int, tally: list[Any] | None = None) -> str |
         A line that says what is missing if the file is not as the run left it. Such a file is kept under another name.
     """
     path, line = folder / FILE, None
-    keys, rows = _read_rows(path)
+    keys, rows = read_rows(path)
     kept = [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < steps]
     if tally is not None and Tally(rows[: tally[0]]).state() != tally:
         line = f"{path} is not as the run left it at step {steps} ({len(kept)} of {tally[0]} rows can be read)"
@@ -127,20 +125,3 @@ def keep_rows(folder: Path, steps: int, tally: list[Any] | None = None) -> str |
     else:
         path.unlink(missing_ok=True)
     return line
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    """The rows of the run in ``folder``, of all attempts; an empty cell is an empty string."""
-    return _read_rows(folder / FILE)[1]
-
-
-def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Column names and rows, as far as the file can be read; both empty if it does not exist."""
-    keys: list[str] = []
-    rows: list[dict[str, str]] = []
-    if path.is_file():
-        with path.open(newline="", errors="replace") as file, contextlib.suppress(csv.Error):
-            reader = csv.DictReader(file)
-            keys = [key for key in reader.fieldnames or [] if key]
-            rows.extend({key: cells.get(key) or "" for key in keys} for cells in reader)
-    return keys, rows

@@ -6,6 +6,8 @@ from typing import Literal
 
 LOSSES = ("loss", "error", "reconstruction", "kl", "nats", "bits")
 """Words in the names of numbers that are better small."""
+SPREAD = "_spread"
+"""End of the name of a number's spread, one standard deviation, which is neither better small nor large."""
 SHARES = ("mode_", "share_", "data_share_")
 """Beginnings of the names of measured numbers that describe samples, and are neither better small nor large."""
 
@@ -19,6 +21,8 @@ def goal(name: str, rising: Collection[str] = ()) -> Literal["min", "max"] | Non
     """
     section, _, number = name.partition("/")
     if section not in ("train", "val", "test", "likelihood", "quality", "samples") or not number:
+        return None
+    if number.endswith(SPREAD):
         return None
     if number in rising or number.endswith(("accuracy", "acc")):
         return "max"

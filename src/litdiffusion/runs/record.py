@@ -39,6 +39,9 @@ class RunRecord:
         failures: how often the run failed, for a job of a sweep.
         data: what identified the data at the last start, see `litdiffusion.data.identity.Identity`; None: unknown.
         measured: what the run keeps of its data, see `litdiffusion.config.keys.MEASURED`.
+        sessions: for each attempt when it began, on what machine, and versions of packages, see `session`.
+        about: what the run trains: numbers of items and parameters, shape of an item, steps, device.
+        summary: the lines that a complete run printed about its pictures and measurements.
         better: whether ``config["metric"]`` is better small ("min") or large ("max"); set at the end.
     """
 
@@ -57,6 +60,9 @@ class RunRecord:
     hardware: list[dict[str, str | int]] = field(default_factory=list)
     data: dict[str, Any] | None = None
     measured: dict[str, Any] = field(default_factory=dict)
+    sessions: list[dict[str, str]] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+    summary: list[str] = field(default_factory=list)
 
     @property
     def starts_afresh(self) -> bool:
@@ -159,3 +165,10 @@ def is_locked(folder: Path) -> bool:
             return False
     except UserError:
         return True
+
+
+def status_of(folder: Path, record: RunRecord) -> str:
+    """The recorded status; a "running" run that no process has locked was killed and is "interrupted"."""
+    if record.status != "running":
+        return record.status
+    return "running" if is_locked(folder) else "interrupted"

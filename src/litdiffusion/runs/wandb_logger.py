@@ -12,9 +12,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from litdiffusion.errors import UserError, first_line, nearest
-from litdiffusion.runs.log import rows_of
 from litdiffusion.runs.metric_goals import best_values, goal
 from litdiffusion.runs.record import CHECKPOINTS, read_record
+from litdiffusion.runs.rows import rows_of
 from litdiffusion.runs.wandb_mode import chosen_mode
 
 STEP = "trainer/global_step"

@@ -8,7 +8,7 @@ from pathlib import Path
 from litdiffusion.config.job_names import relevant_values
 from litdiffusion.errors import UserError
 from litdiffusion.runs.files import write_picture
-from litdiffusion.runs.record import RunRecord, is_locked, read_record
+from litdiffusion.runs.record import RunRecord, read_record, status_of
 
 DONE = ("complete", "pruned")
 UNREADABLE = "unreadable"
@@ -112,7 +112,7 @@ def _read_job(folder: Path) -> Job:
         record = read_record(folder)
     except UserError as error:
         return Job(folder.name, RunRecord("failed", {}, error=str(error)), UNREADABLE)
-    return Job(folder.name, record, _status(folder, record))
+    return Job(folder.name, record, status_of(folder, record))
 
 
 def text(comparison: Comparison) -> str:
@@ -176,10 +176,3 @@ def _terminal_row(comparison: Comparison, job: Job) -> dict[str, Cell]:
         "": mark,
         "minutes": float(f"{job.record.minutes:.1f}"),
     }
-
-
-def _status(folder: Path, record: RunRecord) -> str:
-    """The recorded status; a "running" job that no process has locked was killed and is "interrupted"."""
-    if record.status != "running":
-        return record.status
-    return "running" if is_locked(folder) else "interrupted"

@@ -10,9 +10,16 @@ from litdiffusion.codecs import Codec, Identity
 from litdiffusion.data import DataModule
 from litdiffusion.diffusion.levels import CLEAN, Level
 from litdiffusion.measure.distances import Copying, Estimate
+from litdiffusion.runs.metric_goals import SPREAD
 
 Measured = Mapping[str, Estimate]
 """Estimates by name."""
+
+
+def logged(section: str, measured: Measured, headline: str) -> dict[str, float]:
+    """The values as ``section/name`` for the log, and the spread of the headline as ``section/headline_spread``."""
+    values = {f"{section}/{name}": estimate.value for name, estimate in measured.items()}
+    return values | ({f"{section}/{headline}{SPREAD}": measured[headline].spread} if headline in measured else {})
 
 
 class Quality(ABC):
