@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test check lint slow torture docs clean
+.PHONY: train test check lint slow torture floor docs clean
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py experiment=digits $(ARGS)
@@ -23,6 +23,13 @@ slow: $(VENV)/.installed-dev
 # Kills runs, damages their files, fills the disk, ends one of two processes, 500 times; continues after an interruption.
 torture: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/torture.py --draws 500 --results outputs/torture.jsonl
+
+# The quick tests with the oldest torch that pyproject.toml allows, in an environment of its own.
+floor:
+	$(PYTHON) -m venv $(VENV)-floor
+	grep -vE '^(torch|torchvision|triton|nvidia|cuda|sympy|fsspec|setuptools)' constraints.txt > $(VENV)-floor/constraints.txt
+	$(VENV)-floor/bin/python -m pip install --quiet -c $(VENV)-floor/constraints.txt torch==2.6.0 torchvision==0.21.0 -e '.[dev]'
+	OMP_NUM_THREADS=1 $(VENV)-floor/bin/python -m pytest -n 2 $(ARGS)
 
 # The documentation site, in build/docs/index.html; a warning is an error.
 docs: $(VENV)/.installed-dev
@@ -45,4 +52,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-floor build *.egg-info
