@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from litdiffusion.commands.training import train
 from litdiffusion.errors import TrainingError
 from litdiffusion.measure.distances import Estimate
 from litdiffusion.reports import quietly
+from litdiffusion.reports.html.charts import HEIGHT, Curve, line_chart
 from litdiffusion.reports.html.images import Room
 from litdiffusion.reports.html.scales import scale_for, tick_text
 from litdiffusion.reports.run import write_report
@@ -222,6 +224,15 @@ def test_the_page_as_a_command(finished, tmp_path, command):
     status, _, err = command("scripts/report.py", str(finished))
     assert (status, err.count("\n")) == (2, 1)
     assert "is not the record of a run" in err
+
+
+def test_the_level_and_all_points_lie_inside_a_chart():
+    points = [(100, 7.8, 0.6), (200, 9.0, 20.0), (300, math.nan, None)]
+    chart = line_chart([Curve("far", points, "c0")], "title", "", level=(1.0, "like data"))
+    places = [float(y) for y in re.findall(r' (?:cy|y1|y2)="([\d.-]+)"', chart.svg)]
+    assert 'class="level"' in chart.svg
+    assert all(0 <= y <= HEIGHT for y in places)
+    assert line_chart([Curve("empty", points[2:], "c0")], "title", "") is None
 
 
 @pytest.mark.parametrize(

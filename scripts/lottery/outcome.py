@@ -10,8 +10,8 @@ import torch
 
 from litdiffusion.training.checkpoints import read_checkpoint
 
-UNCOMPARED = (".hydra", ".lock", "train.log")
-"""Files of Hydra, which counts attempts, and the lock."""
+UNCOMPARED = (".hydra", ".lock", "train.log", "report.html")
+"""Files of Hydra, which counts attempts, the lock, and the page, which a full disk costs a run that is complete."""
 Snapshot = dict[str, str]
 
 

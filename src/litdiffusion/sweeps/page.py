@@ -102,7 +102,7 @@ def _row(comparison: Comparison, job: Job, numbers: list[str]) -> list[Cell]:
     link = f"{job.name}/{REPORT}" if (comparison.folder / job.name / REPORT).is_file() else ""
     state = STATES.get(job.status, "bad" if job.status == UNREADABLE else "open")
     return [
-        Cell(name, style=f"words {top}".strip(), link=link),
+        Cell(name, style=top, link=link),
         *(Cell(job.overrides.get(key, ""), _number(job.overrides.get(key))) for key in comparison.varied),
         Cell(WORDS.get(job.status, job.status).partition(";")[0], style=state),
         *(_metric_cell(job, name, top if name == comparison.metric else "") for name in numbers),

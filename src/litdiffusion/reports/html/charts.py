@@ -57,9 +57,9 @@ def line_chart(
         return None
     points = [point for curve in shown for point in curve.finite]
     x = scale_for([0.0, *(point[0] for point in points)], LEFT, WIDTH - RIGHT, log=False, pad=0.02)
-    heights = [end for point in points for end in _ends(point)] + ([level[0]] if level else [])
-    lowest = min(point[1] for point in points)
+    heights, lowest = [end for point in points for end in _ends(point)], min(point[1] for point in points)
     heights = [max(height, lowest / 2) if lowest > 0 else height for height in heights]  # a bar to 0 has no logarithm
+    heights += [level[0]] if level else []
     y = scale_for(heights, HEIGHT - BOTTOM, TOP, log)
     parts = [_axes(x, y, across), *(_level(y, *level) if level else ())]
     parts += [_curve(curve, x, y) for curve in shown] + _places(shown, x, y, across)
