@@ -43,6 +43,7 @@ KEYS: dict[str, Use] = {
     "data.path": Use.RUN | Use.EXPORT | Use.JOB | Use.PLAIN,
     **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb", "data.cache"), Use.EXPORT | Use.PLAIN),
     **dict.fromkeys(("data.batch_size", "data.val_size", "data.seed"), TRAINING | Use.EXPORT | Use.PLAIN),
+    **dict.fromkeys(("data.streaming", "data.shuffle_buffer"), TRAINING | Use.EXPORT | Use.PLAIN),
     **dict.fromkeys(("seed", "ema_decay", "class_dropout"), TRAINING | Use.EXPORT | Use.PLAIN),
     # sampling and measuring
     **dict.fromkeys(("sampler", "clip_samples", "metrics", "recipe", "guidance"), TRAINING | Use.EXPORT | Use.PLAIN),

@@ -134,7 +134,7 @@ class Pretrained:
         """
         paths = {"root": _root(root), **({} if path is None else {"path": path})}
         node = OmegaConf.create(self.part("data", paths))
-        if "path" in self._parts["data"] and "path" not in node:
+        if self._parts["data"].get("path") is not None and "path" not in node:
             raise UserError("this model was trained on files of your own; give their path by data_path=/my/data")
         return facts_of(make(node, "data"))
 
