@@ -81,7 +81,7 @@ class HuggingFaceSet(DataModule):
         self,
         *,
         name: str | None = None,
-        path: Path | None = None,
+        path: str | Path | None = None,
         config_name: str | None = None,
         revision: str | None = None,
         split: str = "train",
