@@ -10,6 +10,7 @@ from litdiffusion.config.keys import Use, decides
 from litdiffusion.config.received import checked_description
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained.averages import posthoc_average, with_average
+from litdiffusion.pretrained.card import write_card
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.training.checkpoints import LAST, read_checkpoint
 
@@ -39,12 +40,20 @@ def with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema", ema: float | None = None) -> Path:
-    """Writes the net's weights and the config of a checkpoint into ``folder``, without pickled code.
+def export(
+    checkpoint: str | Path,
+    folder: str | Path,
+    weights: str = "ema",
+    ema: float | None = None,
+    name: str | None = None,
+) -> Path:
+    """Writes the net's weights, the config and the card of a checkpoint into ``folder``, without pickled code.
 
     ``model.safetensors`` holds the tensors under the net's own names, as ``net.load_state_dict`` needs them, and
     ``codec.safetensors`` those of an autoencoder, if there is one.
     ``config.json`` holds what `Pretrained` needs to build net, process and sampler. ``weights`` and ``ema`` as there.
+    ``README.md`` is written from the record of the checkpoint's run, see `write_card`, with pictures beside it; ``name``
+    is the model's name on the hub.
 
     Raises:
         UserError: the checkpoint cannot be read, ``weights`` is unknown, ``ema`` is out of reach, or ``folder`` already
@@ -60,8 +69,9 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema", ema
     checked_description(content["litdiffusion"], checkpoint)
     net = _contiguous(with_prefix(denoiser_state(checkpoint, content, weights, ema), "net."))
     codec = _contiguous(with_prefix(content["state_dict"], CODEC))
+    record = _record(content, weights, ema)
     try:
-        text = json.dumps(_record(content, weights, ema), indent=1)
+        text = json.dumps(record, indent=1)
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"the config of {checkpoint} holds more than plain values; take another file") from error
     try:
@@ -70,6 +80,7 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema", ema
         if codec:
             write_atomically(folder / CODEC_WEIGHTS, save(codec, {"format": "pt"}))
         write_atomically(folder / CONFIG, text.encode())
+        write_card(folder, Path(checkpoint), record["config"], name)
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be written ({error.strerror}); name another one") from error
     return folder
