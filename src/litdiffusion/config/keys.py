@@ -69,6 +69,7 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("save_every", "trusted", "expected", "dry_run"), Use.NOTHING),
     # the name of a run, and how it is started
     **dict.fromkeys(("name", "sweep", "tags"), Use.PLAIN),
+    "push": Use.NOTHING,  # where the finished model goes
     **dict.fromkeys(("resume", "allow_changed_data", "retries", "print_config"), Use.NOTHING),
     # groups of scripts/inpaint.py, which no run has
     **dict.fromkeys(("inpainting", "mask"), Use.NOTHING),

@@ -15,7 +15,7 @@ CARD = "README.md"
 PICTURES = {"samples.png": "Samples", "trajectory.gif": "From noise to samples"}
 """File of a run's pictures -> caption."""
 HIDDEN = ("name", "tags", "budget", "threads")
-"""Overrides that do not change what is trained; paths are left out too."""
+"""Overrides that do not change what is trained; paths of this machine are left out too."""
 COLUMNS = ("weights", "sampler", "calls", "guidance", "n")
 """Columns of an evaluation that tell its rows apart."""
 
@@ -96,7 +96,8 @@ def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _training(record: RunRecord) -> Iterator[str]:
-    words = [word for word in relevant(record.overrides) if word.partition("=")[0] not in HIDDEN and "/" not in word]
+    pairs = ((word, *word.partition("=")[::2]) for word in relevant(record.overrides))
+    words = [word for word, key, value in pairs if key not in HIDDEN and not value.startswith(("/", "~", ".."))]
     hardware = record.hardware[-1] if record.hardware else {}
     yield from ("## Training", "")
     yield from _code("bash", shlex.join(["litdiffusion", "train", *words]))
@@ -122,12 +123,12 @@ def _measured(rows: list[dict[str, str]]) -> Iterator[str]:
     yield "| " + " | ".join([*shown, *measures]) + " |"
     yield "|" + "---|" * (len(shown) + len(measures))
     for row in rows:
-        pairs = [f"{_short(row[key])} ± {_short(row[key + spread])}" if row[key] else "" for key in measures]
+        pairs = [f"{_short(row[key])} ± {_short(row[key + spread], 2)}" if row[key] else "" for key in measures]
         yield "| " + " | ".join([*(_short(row[key]) for key in shown), *pairs]) + " |"
     yield ""
     if "frechet_over_floor" in measures:
         floor = float(rows[0]["frechet"]) / float(rows[0]["frechet_over_floor"])
-        yield from (f"The floor, the Fréchet distance of as many random held-out images, is {floor:.3g}.", "")
+        yield from (f"The floor is the Fréchet distance of random held-out images, as many if there are so many: {floor:.3g}.", "")
 
 
 def _evaluated(checkpoint: Path) -> list[dict[str, str]]:
@@ -139,9 +140,10 @@ def _evaluated(checkpoint: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _short(text: str) -> str:
+def _short(text: str, digits: int = 4) -> str:
+    """A number of a table with few digits; other text as it is."""
     try:
-        return f"{float(text):.4g}"
+        return f"{float(text):.{digits}g}"
     except (TypeError, ValueError):
         return text or ""
 
