@@ -18,8 +18,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
 
 
 def put_into_cache(folder: Path, cache: Path, name: str) -> Path:
@@ -119,7 +119,7 @@ def test_an_export_is_pushed_with_its_card_and_pictures(trained, tmp_path, comma
     for text in ("# me/spiral", 'Pretrained("hf:me/spiral")', "![Samples](samples.png)", "| data | Spiral", "4 steps"):
         assert text in card.text
     assert "| val/loss |" in card.text
-    assert "| ddim | 25 | 100 | 0.1235 ± 0.034 |" in card.text
+    assert "| ddim | 25 | 100 | 0.1235 ± 0.035 |" in card.text
     assert str(tmp_path) not in card.text
 
 

@@ -1,6 +1,7 @@
 """Exports a trained model: the weights as safetensors, the config as json."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,17 @@ def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _record(content: dict[str, Any], weights: str, ema: float | None) -> dict[str, Any]:
     record = content["litdiffusion"]
-    config = {key: value for key, value in record["config"].items() if decides(key, Use.EXPORT)}
+    config = {key: _without_folders(value) for key, value in record["config"].items() if decides(key, Use.EXPORT)}
     config["derived"] = {**config["derived"], "run_dir": None}
     facts = {key: record[key] for key in ("value_range", "class_names") if key in record}
     width = {} if ema is None else {"ema": ema}
     return {"format": "litdiffusion 1", "weights": weights, **width, **facts, "config": config}
+
+
+def _without_folders(value: Any) -> Any:
+    """The value with the last part alone of each path of this machine: an export is made for others."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value

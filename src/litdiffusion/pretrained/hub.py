@@ -80,9 +80,11 @@ def check_token(name: str) -> None:
 
 def check_name(name: str, key: str) -> None:
     """Refuses what is no ``USER/NAME``; ``key`` stands before it in the message."""
-    hub = library()
+    library()
+    from huggingface_hub.utils import validate_repo_id
+
     try:
-        hub.utils.validate_repo_id(name)
+        validate_repo_id(name)
         if name.count("/") != 1:
             raise ValueError("the user is missing")
     except ValueError as error:
@@ -92,7 +94,8 @@ def check_name(name: str, key: str) -> None:
 @contextmanager
 def in_one_line(what: str) -> Iterator[None]:
     """Turns the library's errors into a `UserError`; ``what`` was asked for."""
-    errors = library().errors
+    from huggingface_hub import errors
+
     try:
         yield
     except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
@@ -107,7 +110,7 @@ def in_one_line(what: str) -> Iterator[None]:
         remedy = "log in with a token that may write (hf auth login)" if status in (401, 403) else "try again later"
         raise UserError(f"{what}: the hub answered {status or first_line(error)}; {remedy}") from error
     except Exception as error:  # without a network each transport has errors of its own
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("httpx", "huggingface_hub"):
+        if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "huggingface_hub")):
             raise
         raise UserError(
             f"{what}: the hub is not reached ({first_line(error)[:120]}); connect to the network, unset HF_HUB_OFFLINE, "

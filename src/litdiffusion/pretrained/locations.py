@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from litdiffusion.errors import UserError, nearest
 from litdiffusion.pretrained.hub import PREFIX, downloaded
 
 SHIPPED = Path(__file__).parent / "models"
@@ -22,12 +23,16 @@ def located(where: str | Path) -> Path:
     """The checkpoint's file, or the folder of an exported model, which is downloaded if it is on the hub.
 
     Raises:
-        UserError: see `downloaded`.
+        UserError: see `downloaded`; or a name much like that of a model of the package.
     """
     if is_shipped(where):
         return SHIPPED / str(where)
     text = str(where)
-    return downloaded(text.removeprefix(PREFIX)) if text.startswith(PREFIX) else Path(where)
+    if text.startswith(PREFIX):
+        return downloaded(text.removeprefix(PREFIX))
+    if not Path(where).exists() and (hint := nearest(text, shipped())):
+        raise UserError(f"no checkpoint at {text}{hint}")
+    return Path(where)
 
 
 def folder_beside(where: str | Path) -> Path:
