@@ -131,7 +131,9 @@ def test_every_mistake_is_one_line(saved, tmp_path, monkeypatch):
     assert "the hub is not reached" in refusal(None, name="nobody/nothing")
     gone = datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub.")
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: _raise(gone))
-    assert "gated dataset on the Hub.); check the name, and for a private or gated one log in" in refusal(None, name="a/b")
+    assert "gated dataset on the Hub.); check the name, and for a private or gated one log in" in refusal(
+        None, name="a/b"
+    )
     script = RuntimeError("Dataset scripts are no longer supported, but found b.py")
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: _raise(script))
     assert "read by a script of its own, which is not run here" in refusal(None, name="a/b")

@@ -43,7 +43,9 @@ def chosen_columns(features: Any, image: str, label: str | None, shown: str) -> 
         raise UserError(f"{shown} has no column of images (it has {_listed(features)}); take another set")
     if found not in images:
         raise UserError(f"data.image_column={found} holds {_kind(features[found])}, not images{_instead(images)}")
-    found_label = None if label is None else _column(features, label, labels, "label_column", shown, ", or null for none")
+    found_label = (
+        None if label is None else _column(features, label, labels, "label_column", shown, ", or null for none")
+    )
     names = tuple(features[found_label].names) if found_label in labels else ()
     return Columns(found, found_label, names)
 
@@ -54,7 +56,9 @@ def _column(features: Any, name: str, kind: list[str], key: str, shown: str, mor
             raise UserError(f"{shown} has several such columns; set data.{key} to one of {listed(kind)}{more}")
         return kind[0] if kind else None
     if name not in features:
-        raise UserError(f"data.{key}={name}: {shown} has no such column{nearest(name, list(features))} ({_listed(features)})")
+        raise UserError(
+            f"data.{key}={name}: {shown} has no such column{nearest(name, list(features))} ({_listed(features)})"
+        )
     return name
 
 
@@ -78,7 +82,9 @@ def class_labels(rows: Any, columns: Columns, shown: str) -> Tensor | None:
     if not isinstance(rows.features[columns.label], datasets.ClassLabel):
         index, names = _as_texts(rows, columns, shown)
         if new := [name for name in names if name not in columns.names]:
-            raise UserError(f"{shown}: {listed(new)} in {columns.label} is no class of the training split; leave it out")
+            raise UserError(
+                f"{shown}: {listed(new)} in {columns.label} is no class of the training split; leave it out"
+            )
         return torch.tensor([columns.names.index(name) for name in names])[torch.from_numpy(index)]
     values = _values(rows, columns)
     missing = sum(value is None or value < 0 for value in values)

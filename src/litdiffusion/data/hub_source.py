@@ -60,7 +60,9 @@ class HubSource(NamedTuple):
 
         # The library would read a folder of this name here, also for a checkpoint that somebody else wrote.
         if self.name in readers or Path(self.name).exists():
-            raise UserError(f"data.name={self.name} is no set of the hub; give files of this machine by data.path=FOLDER")
+            raise UserError(
+                f"data.name={self.name} is no set of the hub; give files of this machine by data.path=FOLDER"
+            )
         try:
             validate_repo_id(self.name)
         except HFValidationError as error:
@@ -121,13 +123,13 @@ def in_one_line(source: HubSource) -> Iterator[None]:
         raise
     except DatasetNotFoundError as error:
         raise UserError(
-            f"{source.shown}: the hub has no such set for you ({last_line(error)}); check the name, and for a private or "
-            f"gated one log in (hf auth login, or HF_TOKEN)"
+            f"{source.shown}: the hub has no such set for you ({last_line(error)}); check the name, and for a private "
+            f"or gated one log in (hf auth login, or HF_TOKEN)"
         ) from error
     except ConnectionError as error:
         raise UserError(
-            f"{source.shown} is not in the library's cache, and the hub is not reached ({last_line(error)}); connect to "
-            f"the network, unset HF_HUB_OFFLINE, or give a folder by data.path"
+            f"{source.shown} is not in the library's cache, and the hub is not reached ({last_line(error)}); connect "
+            f"to the network, unset HF_HUB_OFFLINE, or give a folder by data.path"
         ) from error
     except (DatasetsError, OSError, RuntimeError, ValueError, TypeError, KeyError, ImportError) as error:
         if "script" in str(error) and source.path is None:  # code of a stranger is never run
@@ -135,7 +137,9 @@ def in_one_line(source: HubSource) -> Iterator[None]:
                 f"{source.shown} is read by a script of its own, which is not run here; take a set of data files, or "
                 f"convert it once with its own code and give data.path"
             ) from error
-        raise UserError(f"{source.shown} cannot be read ({_cause(error)}); check data.config_name and data.split") from error
+        raise UserError(
+            f"{source.shown} cannot be read ({_cause(error)}); check data.config_name and data.split"
+        ) from error
 
 
 def _cause(error: BaseException) -> str:

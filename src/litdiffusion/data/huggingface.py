@@ -172,9 +172,7 @@ class HuggingFaceSet(DataModule):
         if self._chosen:
             decode = lambda items, pool: self._with_conditions(self._decoded_items(items, pool))  # noqa: E731
         count, threads = self._stream_count, self.requested_workers
-        return StreamLoader(
-            self._stream, decode, self.batch_size, self._position, self._rank_and_world, count, threads
-        )
+        return StreamLoader(self._stream, decode, self.batch_size, self._position, self._rank_and_world, count, threads)
 
     @cached_property
     def _splits(self) -> Splits:

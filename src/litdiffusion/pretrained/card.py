@@ -68,7 +68,9 @@ def _lines(
 ) -> Iterator[str]:
     model = f"hf:{push}" if push else name
     yield from (f"# {name}", "", "A diffusion model trained by litdiffusion.", "")
-    yield from _code("python", "from litdiffusion import Pretrained", "", f'samples = Pretrained("{model}").sample(n=16)')
+    yield from _code(
+        "python", "from litdiffusion import Pretrained", "", f'samples = Pretrained("{model}").sample(n=16)'
+    )
     yield from _code("bash", f"litdiffusion sample ckpt={model} n=16")
     yield from (f"![{PICTURES[file]}]({file})\n" for file in pictures)
     yield from ("## What it is", "", "| part | value |", "|---|---|")
@@ -84,13 +86,17 @@ def _lines(
 def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     derived, data = config["derived"], config.get("data") or {}
     kind = str(data.get("_target_", "not stored")).rpartition(".")[2]
-    of_it = ", ".join(str(data[key]) for key in ("name", "dataset", "config_name", "revision", "split") if data.get(key))
+    of_it = ", ".join(
+        str(data[key]) for key in ("name", "dataset", "config_name", "revision", "split") if data.get(key)
+    )
     yield "data", f"{kind}{f' ({of_it})' if of_it else ''}, items of shape {list(derived['shape'])}"
     yield "classes", str(derived["num_classes"] or "none")
     for name in ("model", "schedule", "parameterization", "sampler"):
         part = dict(config.get(name) or {})
         target = str(part.pop("_target_", "not stored")).rpartition(".")[2]
-        plain = {key: value for key, value in part.items() if isinstance(value, int | float | str | list) and value != []}
+        plain = {
+            key: value for key, value in part.items() if isinstance(value, int | float | str | list) and value != []
+        }
         yield name, f"{target} ({', '.join(f'{key}={value}' for key, value in plain.items())})" if plain else target
     yield "guidance", str(config.get("guidance"))
 
@@ -104,11 +110,17 @@ def _training(record: RunRecord) -> Iterator[str]:
     items = record.data or {}
     counts = f"{items['training']} training and {items['validation']} validation {items['noun']}, " if items else ""
     on = ", ".join(f"{key} {value}" for key, value in hardware.items())
-    yield f"{counts}{record.step} steps, seed {record.config.get('seed')}, {record.minutes:.1f} minutes of wall time ({on})."
+    seed = record.config.get("seed")
+    yield f"{counts}{record.step} steps, seed {seed}, {record.minutes:.1f} minutes of wall time ({on})."
     yield ""
-    numbers = {key: value for key, value in record.metrics.items() if key.startswith(("val/loss", "samples/", "quality/"))}
+    numbers = {
+        key: value for key, value in record.metrics.items() if key.startswith(("val/loss", "samples/", "quality/"))
+    }
     if numbers:
-        yield from ("Numbers at the end of the run (one seed; `quality/` of the few samples that a run measures live):", "")
+        yield from (
+            "Numbers at the end of the run (one seed; `quality/` of the few samples that a run measures live):",
+            "",
+        )
         yield from ("| number | value |", "|---|---|")
         yield from (f"| {key} | {value:.4g} |" for key, value in numbers.items())
         yield ""
@@ -128,7 +140,10 @@ def _measured(rows: list[dict[str, str]]) -> Iterator[str]:
     yield ""
     if "frechet_over_floor" in measures:
         floor = float(rows[0]["frechet"]) / float(rows[0]["frechet_over_floor"])
-        yield from (f"The floor is the Fréchet distance of random held-out images, as many if there are so many: {floor:.3g}.", "")
+        yield from (
+            f"The floor is the Fréchet distance of random held-out images, as many if there are so many: {floor:.3g}.",
+            "",
+        )
 
 
 def _evaluated(checkpoint: Path) -> list[dict[str, str]]:

@@ -53,8 +53,8 @@ def export(
     ``model.safetensors`` holds the tensors under the net's own names, as ``net.load_state_dict`` needs them, and
     ``codec.safetensors`` those of an autoencoder, if there is one.
     ``config.json`` holds what `Pretrained` needs to build net, process and sampler. ``weights`` and ``ema`` as there.
-    ``README.md`` is written from the record of the checkpoint's run, see `write_card`, with pictures beside it; ``name``
-    is the model's name on the hub.
+    ``README.md`` is written from the record of the checkpoint's run, see `write_card`, with pictures beside it;
+    ``name`` is the model's name on the hub.
 
     Raises:
         UserError: the checkpoint cannot be read, ``weights`` is unknown, ``ema`` is out of reach, or ``folder`` already

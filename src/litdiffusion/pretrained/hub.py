@@ -88,7 +88,9 @@ def check_name(name: str, key: str) -> None:
         if name.count("/") != 1:
             raise ValueError("the user is missing")
     except ValueError as error:
-        raise UserError(f"{key}{name} is no name of a model on the hub ({first_line(error)}); give USER/NAME") from error
+        raise UserError(
+            f"{key}{name} is no name of a model on the hub ({first_line(error)}); give USER/NAME"
+        ) from error
 
 
 @contextmanager
@@ -113,6 +115,6 @@ def in_one_line(what: str) -> Iterator[None]:
         if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "huggingface_hub")):
             raise
         raise UserError(
-            f"{what}: the hub is not reached ({first_line(error)[:120]}); connect to the network, unset HF_HUB_OFFLINE, "
-            f"or give a folder"
+            f"{what}: the hub is not reached ({first_line(error)[:120]}); connect to the network, unset HF_HUB_OFFLINE, or "
+            f"give a folder"
         ) from error
