@@ -115,6 +115,6 @@ def in_one_line(what: str) -> Iterator[None]:
         if not isinstance(error, OSError) and not type(error).__module__.startswith(("httpx", "huggingface_hub")):
             raise
         raise UserError(
-            f"{what}: the hub is not reached ({first_line(error)[:120]}); connect to the network, unset HF_HUB_OFFLINE, or "
-            f"give a folder"
+            f"{what}: the hub is not reached ({first_line(error)[:120]}); connect to the network, unset "
+            f"HF_HUB_OFFLINE, or give a folder"
         ) from error
