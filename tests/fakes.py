@@ -49,3 +49,14 @@ def write_pictures(folder: Path, count: int = 40) -> None:
         path = folder / "ab"[index % 2] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (12, 16)).astype(np.uint8)).save(path)
+
+
+def saved_pictures(folder: Path, count: int = 40) -> Path:
+    """A folder that the library datasets saved: grey pictures of 12 x 16 in two classes."""
+    datasets = pytest.importorskip("datasets", reason="an extra of the package")
+    write_pictures(folder / "pictures", count)
+    paths = sorted((folder / "pictures").rglob("*.png"))
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+    rows = {"image": list(map(str, paths)), "label": [path.parent.name for path in paths]}
+    datasets.Dataset.from_dict(rows, features=datasets.Features(kinds)).save_to_disk(folder / "saved")
+    return folder / "saved"

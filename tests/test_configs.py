@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CONF, NOT_RUN, TINY_UNET, composed
-from fakes import write_cifar10, write_mnist, write_pictures
+from fakes import saved_pictures, write_cifar10, write_mnist, write_pictures
 from omegaconf import OmegaConf
 from parts import words_for_net
 from tables import points, write_csv
@@ -50,6 +50,8 @@ def overrides_for(group: str, choice: str, tmp_path: Path, monkeypatch: pytest.M
     if (group, choice) == ("data", "torchvision"):
         fake = "data.options={size: 40, image_size: [3, 8, 8]}"
         return ["data=torchvision", "data.name=FakeData", fake, *SMALL_NET, "data.val_size=8"]
+    if (group, choice) == ("data", "huggingface"):
+        return ["data=huggingface", f"data.path={saved_pictures(tmp_path)}", *SMALL_NET, "data.val_size=8"]
     if choice == "autoencoder":
         return ["data=digits", "recipe=autoencoder", "model=autoencoder", f"{group}={choice}"]
     if group == "model":

@@ -35,7 +35,7 @@ def test_every_key_of_the_config_has_a_row(config):
 
 def test_every_row_is_of_a_key_that_exists(config):
     own = {"data.augment", "data.root", "data.path", "data.num_workers"}  # of image sets
-    own |= {"data.memory_limit_gb", "data.cache"}
+    own |= {"data.memory_limit_gb", "data.cache", "data.streaming", "data.shuffle_buffer"}
     own |= {"callbacks.langevin_path", "metrics.features.cache"}  # of an experiment, of the metrics of images
     own |= {"guide.features.cache", "codec.ckpt", "codec.cache"}
     for key in KEYS.keys() - own:

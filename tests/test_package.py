@@ -73,10 +73,11 @@ def typed(programs: Path, tmp_path: Path) -> Iterator[Callable[..., str]]:
     return run
 
 
-def test_the_wheel_carries_the_yamls_the_project_and_the_license(wheel):
+def test_the_wheel_carries_the_yamls_the_project_the_model_and_the_license(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     package = CONF.parent
-    carried = [*CONF.rglob("*.yaml"), *(path for path in (package / "commands" / "project").rglob("*.*"))]
+    folders = package / "commands" / "project", package / "pretrained" / "models"
+    carried = [*CONF.rglob("*.yaml"), *(path for folder in folders for path in folder.rglob("*.*"))]
     paths = {f"litdiffusion/{p.relative_to(package)}" for p in carried if p.is_file() and p.suffix != ".pyc"}
     assert paths <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -89,6 +90,8 @@ def test_an_empty_folder_trains_and_draws(typed, programs, tmp_path):
     assert f"checkpoint: {tmp_path}/outputs/a/checkpoints/last.ckpt" in out
     typed("litdiffusion", "sample", "ckpt=outputs/a/checkpoints/last.ckpt", "n=4", "out=drawn")
     assert (tmp_path / "drawn" / "samples.npz").is_file()
+    assert "outputs/digits/samples_000" in typed("litdiffusion", "sample", "digits")  # a model of the wheel
+    assert (tmp_path / "outputs" / "digits" / "samples_000" / "samples.png").is_file()
     saved = ["-cp", "outputs/a/.hydra", "-cn", "config"]  # relative to the folder, since there is no script
     assert "checkpoint: " in typed("litdiffusion", "train", *saved, "name=b")
 

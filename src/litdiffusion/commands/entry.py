@@ -26,12 +26,12 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("trains a model: litdiffusion train model=unet data=mnist", "train"),
-    "sample": Command("draws samples from a checkpoint", "sample"),
+    "sample": Command("draws samples from a checkpoint, or at once: litdiffusion sample digits", "sample"),
     "evaluate": Command("measures samples of checkpoints, for any sampler and number of steps", "evaluate"),
     "likelihood": Command("measures the likelihood of held-out data", "likelihood"),
     "inpaint": Command("draws what fits the known part of an image or a point", "inpaint"),
     "interpolate": Command("walks between classes or noises, as a GIF", "interpolate"),
-    "export": Command("writes safetensors and a config, for others", "export"),
+    "export": Command("writes safetensors, a config and a card, for others or the hub", "export"),
     "check": Command("trains an experiment and compares its number with the expected one", "train"),
     "compare": Command("compares the jobs of a sweep, finished or not", module="litdiffusion.commands.comparing"),
     "report": Command("writes report.html of a run or a sweep", module="litdiffusion.commands.reporting"),

@@ -6,7 +6,7 @@
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from litdiffusion import sweeps
 from litdiffusion.commands import cli
@@ -14,7 +14,6 @@ from litdiffusion.config.composition import complete_config
 from litdiffusion.config.paths import CONF
 from litdiffusion.config.public import public_words
 from litdiffusion.config.yamls import override_dirname, task_overrides
-from litdiffusion.errors import UserError
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -90,11 +89,6 @@ def likelihood(cfg: DictConfig) -> None:
 def export(cfg: DictConfig) -> None:
     """Writes a model without its training state."""
     with cli.job(cfg):
-        for key in ("ckpt", "out"):
-            if OmegaConf.is_missing(cfg, key):
-                raise UserError(f"give {key}: litdiffusion export ckpt=outputs/.../last.ckpt out=my_model")
-        from litdiffusion.pretrained.exporting import CONFIG, WEIGHTS, export
+        from litdiffusion.pretrained.sharing import export_to_files
 
-        folder = export(cfg.ckpt, cfg.out, cfg.weights, cfg.ema)
-        width = "" if cfg.ema is None else f" of the width {cfg.ema:g}"
-        print(f"exported the {cfg.weights} weights{width}: {folder / WEIGHTS}, {folder / CONFIG}")
+        export_to_files(cfg)

@@ -26,6 +26,7 @@ from litdiffusion.commands.messages import (
     summaries,
 )
 from litdiffusion.commands.planning import describe, leave_no_folder, make_plan
+from litdiffusion.commands.pushing import check_push, push_at_end
 from litdiffusion.commands.rehearsal import rehearsal
 from litdiffusion.commands.resuming import Start, check_complete, checkpoint_to_start_from, same_data
 from litdiffusion.commands.stages import first_stage, with_autoencoder
@@ -88,11 +89,14 @@ def train(cfg: DictConfig, run: Run) -> float | None:
     if cfg.dry_run:
         return _dry_run(cfg, run)
     config, texts = config_and_digests(cfg)
-    if action_for(run.dir, config, texts) == "complete":
+    action = action_for(run.dir, config, texts)
+    check_push(cfg, run)
+    if action == "complete":
         record = read_record(run.dir)
         report_complete(record, cfg.metric, run.dir)
         if is_rank_zero and cfg.report and not (run.dir / REPORT).is_file():  # the run was killed before it was written
             write_quietly(run.dir)
+        push_at_end(cfg, run)
         return record.metrics.get(cfg.metric)
     experiment = build(cfg, replace(run, measured=_measured_before(run)))
     plan = make_plan(experiment)
@@ -103,7 +107,9 @@ def train(cfg: DictConfig, run: Run) -> float | None:
             start = checkpoint_to_start_from(experiment, run, config)
             data = same_data(experiment, run) if start.own else experiment.facts.identity()
             with attempt.recorded(experiment.trainer.world_size):
-                return _run_attempt(experiment, run, attempt, start, data)
+                value = _run_attempt(experiment, run, attempt, start, data)
+            push_at_end(cfg, run)
+            return value
         except TrainingError as error:
             raise TrainingError(f"{error}. {how_to_continue(run, cfg, config)}") from error
         except Stopped as stop:

@@ -43,6 +43,7 @@ KEYS: dict[str, Use] = {
     "data.path": Use.RUN | Use.EXPORT | Use.JOB | Use.PLAIN,
     **dict.fromkeys(("data.root", "data.num_workers", "data.memory_limit_gb", "data.cache"), Use.EXPORT | Use.PLAIN),
     **dict.fromkeys(("data.batch_size", "data.val_size", "data.seed"), TRAINING | Use.EXPORT | Use.PLAIN),
+    **dict.fromkeys(("data.streaming", "data.shuffle_buffer"), TRAINING | Use.EXPORT | Use.PLAIN),
     **dict.fromkeys(("seed", "ema_decay", "class_dropout"), TRAINING | Use.EXPORT | Use.PLAIN),
     # sampling and measuring
     **dict.fromkeys(("sampler", "clip_samples", "metrics", "recipe", "guidance"), TRAINING | Use.EXPORT | Use.PLAIN),
@@ -68,6 +69,7 @@ KEYS: dict[str, Use] = {
     **dict.fromkeys(("save_every", "trusted", "expected", "dry_run"), Use.NOTHING),
     # the name of a run, and how it is started
     **dict.fromkeys(("name", "sweep", "tags"), Use.PLAIN),
+    "push": Use.NOTHING,  # where the finished model goes
     **dict.fromkeys(("resume", "allow_changed_data", "retries", "print_config", "report"), Use.NOTHING),
     # groups of scripts/inpaint.py, which no run has
     **dict.fromkeys(("inpainting", "mask"), Use.NOTHING),

@@ -32,6 +32,7 @@ def hydra_arguments(arguments: Sequence[str], script: Path, config_dir: Path, co
     # First, because argparse takes no overrides on both sides of an option.
     arguments = sorted(arguments, key=lambda word: word not in MULTIRUN)
     primary = yaml.safe_load((config_dir / f"{config_name}.yaml").read_text())
+    arguments = _with_checkpoint(arguments, primary)
     words = readable(_mark_new_keys([_replace_null(word, config_dir, primary) for word in arguments], primary))
     words = _with_absolute_folder(words, script)
     if "dry_run=true" in (word.lower() for word in words):
@@ -40,6 +41,17 @@ def hydra_arguments(arguments: Sequence[str], script: Path, config_dir: Path, co
         more = [*NEW_RUN_OVERRIDES, *_hydra_settings(primary)]
         words += [word for word in more if _key(word) not in map(_key, words)]
     return words
+
+
+def _with_checkpoint(arguments: Sequence[str], primary: dict[str, Any]) -> list[str]:
+    """Puts ``ckpt=`` before a word alone, where the config has that key: ``litdiffusion sample digits``."""
+    if "ckpt" not in primary:
+        return list(arguments)
+
+    def alone(before: str, word: str) -> bool:
+        return word[:1] not in "-~+" and "=" not in word and (before in MULTIRUN or not before.startswith("-"))
+
+    return [f"ckpt={word}" if alone(before, word) else word for before, word in pairwise(["", *arguments])]
 
 
 def config_file(arguments: Sequence[str], script: Path) -> Path | None:

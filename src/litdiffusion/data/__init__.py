@@ -4,6 +4,7 @@ from litdiffusion.data.arrays import bytes_to_floats
 from litdiffusion.data.augment import Augment
 from litdiffusion.data.base import DataModule, as_batch
 from litdiffusion.data.facts import Facts, LoaderFacts, facts_of
+from litdiffusion.data.huggingface import HuggingFaceSet
 from litdiffusion.data.image_folder import ImageFolder
 from litdiffusion.data.images import Digits, TorchvisionImages
 from litdiffusion.data.loaders import EpochLoader, loader
@@ -35,6 +36,7 @@ __all__ = [
     "EpochSampler",
     "Facts",
     "GaussianMixture",
+    "HuggingFaceSet",
     "ImageFolder",
     "InOrderSampler",
     "LoaderFacts",

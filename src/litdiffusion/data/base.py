@@ -164,6 +164,11 @@ class DataModule(LightningDataModule):
             warn_of_constant(self.name, self._first_items(self.train, count))
         self._check_batch_size()
 
+    @property
+    def num_training_items(self) -> int | None:
+        """Number of training items; None if it is unknown, as that of a stream may be."""
+        return len(self.train.data)
+
     def computed_conditions(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """Conditions that follow from the items: name -> function of items in data space (n, *shape) -> (n,).
 
@@ -307,8 +312,8 @@ class DataModule(LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _check_batch_size(self) -> None:
-        size, world = len(self.train.data), self._rank_and_world()[1]
-        if self.batch_size * world > size:
+        size, world = self.num_training_items, self._rank_and_world()[1]
+        if size is not None and self.batch_size * world > size:
             # Every process needs at least one item.
             remedy = f"set data.batch_size={size // world} or less" if size >= world else "use fewer processes"
             raise UserError(

@@ -23,6 +23,7 @@ from litdiffusion.data.decoded import decoded, is_written
 from litdiffusion.data.folders import Listing, counted, list_pictures
 from litdiffusion.data.identity import Identity
 from litdiffusion.data.image_files import ImageFiles
+from litdiffusion.data.picture_sizes import check_channels, checked_size
 from litdiffusion.data.pixels import Pixels, decode
 from litdiffusion.data.stored import BYTE, Header
 from litdiffusion.diffusion.likelihood.bits import BYTES
@@ -80,14 +81,10 @@ class ImageFolder(DataModule):
         num_workers: int = 2,
     ) -> None:
         super().__init__(batch_size=batch_size, val_size=val_size, seed=seed)
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        if len(size) != 2 or not all(isinstance(side, int) and side >= 1 for side in size):
-            raise UserError(f"data.image_size={image_size}: must be a side or [height, width], each at least 1")
-        if channels not in (1, 3, 4):
-            raise UserError(f"data.channels={channels}: must be 1 (grey), 3 (RGB) or 4 (RGB with alpha)")
+        check_channels(channels)
         check_at_least("memory_limit_gb", memory_limit_gb, 0)
         check_at_least("num_workers", num_workers, 0)
-        self.path, self.shape = Path(path).expanduser(), (channels, *size)
+        self.path, self.shape = Path(path).expanduser(), (channels, *checked_size(image_size))
         self.memory_limit_gb, self.requested_workers = memory_limit_gb, num_workers
         self.file_range, self.background = pixels.checked_range(value_range), pixels.colour_of(background)
         self.augment = augment_of(augment, self.shape)
@@ -215,8 +212,7 @@ class ImageFolder(DataModule):
     def _ranges(self, files: list[str], headers: list[Header]) -> dict[str, stored.Range]:
         """The range of each kind of file, from its values or from ``data.value_range``."""
         if self.file_range is not None:
-            ranges = dict.fromkeys((*Pixels().ranges, stored.INTEGER, stored.FLOAT), self.file_range)
-            return ranges | ({stored.HIGH_BYTE: (0, 255)} if self.file_range == (0, 65535) else {})
+            return pixels.ranges_of(self.file_range)
         ranges = dict(Pixels().ranges)
         for kind in sorted({header.kind for header in headers} - {BYTE}):
             chosen = [file for file, header in zip(files, headers, strict=True) if header.kind == kind]

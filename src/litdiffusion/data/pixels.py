@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from litdiffusion.data.stored import (
     DECLARED,
     FLOAT,
     HIGH_BYTE,
+    INTEGER,
     MODES,
     Range,
     colours_of,
@@ -39,14 +40,16 @@ class Pixels(NamedTuple):
     background: tuple[int, int, int] = (255, 255, 255)
 
 
-def decode(path: str, shape: tuple[int, ...], pixels: Pixels | None = None) -> Tensor:
-    """One picture as uint8 ``shape`` = (C, H, W), C = 1, 3 or 4, see `fitted`.
+def decode(
+    path: str | BinaryIO, shape: tuple[int, ...], pixels: Pixels | None = None, name: str | None = None
+) -> Tensor:
+    """One picture as uint8 ``shape`` = (C, H, W), C = 1, 3 or 4, see `fitted`; ``name``: in messages, for its path.
 
     Raises:
         UserError: for a file that cannot be read, or values outside their range; the message names it.
     """
-    with opened(path) as file:
-        return fitted(file, shape, pixels or Pixels(), path)
+    with opened(path, name) as file:
+        return fitted(file, shape, pixels or Pixels(), name or str(path))
 
 
 def fitted(image: Any, shape: tuple[int, ...], pixels: Pixels, name: str) -> Tensor:
@@ -125,6 +128,12 @@ def checked_range(value: Sequence[float] | None) -> Range | None:
     if len(value) != 2 or len(numbers) != 2 or not numbers[0] < numbers[1]:
         raise UserError(f"data.value_range={list(value)}: must be [smallest, largest], such as [0,255] or [0,4095]")
     return float(numbers[0]), float(numbers[1])
+
+
+def ranges_of(value: Range) -> dict[str, Range]:
+    """The range of each kind of file where one range was set for all."""
+    ranges = dict.fromkeys((*Pixels().ranges, INTEGER, FLOAT), value)
+    return ranges | ({HIGH_BYTE: (0, 255)} if value == (0, 65535) else {})
 
 
 def colour_of(value: str | Sequence[int] | None) -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def kind_of(image: Any) -> str:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Any]:
+def opened(path: str | BinaryIO, name: str | None = None) -> Iterator[Any]:
     """The file as a Pillow image; what it raises while it is read becomes a `UserError` that names the file."""
     from PIL import Image
 
@@ -54,7 +54,7 @@ def opened(path: str) -> Iterator[Any]:
     except UserError:
         raise
     except unreadable as error:
-        raise UserError(f"cannot read the image {path} ({error}); repair or remove it") from error
+        raise UserError(f"cannot read the image {name or path} ({error}); repair or remove it") from error
 
 
 def header(path: str) -> Header:

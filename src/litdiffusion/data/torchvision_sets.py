@@ -15,8 +15,8 @@ from litdiffusion.data.batch import Batch
 from litdiffusion.data.changes import changes
 from litdiffusion.data.files import last_line, short_socket_timeout, unusable_files_error
 from litdiffusion.data.images import UNREADABLE, class_names_of, split_off_validation
+from litdiffusion.data.picture_sizes import check_channels, checked_size, header_in, shape_like
 from litdiffusion.data.pixels import Pixels
-from litdiffusion.data.stored import Header, header_of
 from litdiffusion.diffusion.likelihood.bits import BYTES
 from litdiffusion.errors import UserError, nearest
 
@@ -65,13 +65,9 @@ class TorchvisionSet(DataModule):
         self.dataset, self.root, self.options = name, Path(root).expanduser(), dict(options or {})
         self.dataset_class = _class_called(name)
         _check_options(self.dataset_class, self.options)
-        size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side >= 1 for side in size)):
-            raise UserError(f"data.image_size={image_size}: must be a side or [height, width], each at least 1")
-        if channels not in (None, 1, 3, 4):
-            raise UserError(f"data.channels={channels}: must be 1 (grey), 3 (RGB) or 4 (RGB with alpha)")
+        check_channels(channels)
         check_at_least("memory_limit_gb", memory_limit_gb, 0)
-        self.image_size, self.channels, self.memory_limit_gb = size, channels, memory_limit_gb
+        self.image_size, self.channels, self.memory_limit_gb = checked_size(image_size), channels, memory_limit_gb
         self._augment_settings = augment
         self._notes: list[str] = []
 
@@ -133,10 +129,7 @@ class TorchvisionSet(DataModule):
             raise unusable_files_error(self.dataset_class, self.root, [], last_line(error)) from error
 
     def _shape_of(self, part: Any) -> tuple[int, int, int]:
-        image, _ = self._item(part, 0)
-        channels = self.channels or (1 if image.mode in ("1", "L") else 3)
-        width, height = image.size
-        return (channels, *(self.image_size or (height, width)))
+        return shape_like(self._item(part, 0)[0], self.image_size, self.channels)
 
     def _item(self, part: Any, index: int) -> tuple[Any, int]:
         """Item ``index`` as a Pillow image and a number.
@@ -173,7 +166,8 @@ class TorchvisionSet(DataModule):
         labels, headers = torch.empty(count, dtype=torch.long), []
         for index in range(count):
             image, labels[index] = self._item(part, index)
-            headers.append(self._header(image, index))
+            name = f"data.name={self.dataset}: item {index}"
+            headers.append(header_in(image, self.shape, self.image_size, name))
             images[index] = pixels.fitted(image, self.shape, Pixels(), f"item {index} of {self.dataset}")
         self._notes = changes(headers, self.shape, Pixels())
         if count and int(labels.min()) < 0:
@@ -182,15 +176,6 @@ class TorchvisionSet(DataModule):
             )
             return Batch(images)
         return Batch(images, labels)
-
-    def _header(self, image: Any, index: int) -> Header:
-        height, width = self.shape[1:]
-        if self.image_size is None and image.size != (width, height):
-            raise UserError(
-                f"data.name={self.dataset}: item {index} has {image.height}x{image.width} pixels, the first has "
-                f"{height}x{width}; set data.image_size to resize all images"
-            )
-        return header_of(image)
 
 
 def _class_called(name: str) -> Any:

@@ -1,6 +1,7 @@
 """Exports a trained model: the weights as safetensors, the config as json."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from litdiffusion.config.keys import Use, decides
 from litdiffusion.config.received import checked_description
 from litdiffusion.errors import UserError
 from litdiffusion.pretrained.averages import posthoc_average, with_average
+from litdiffusion.pretrained.card import write_card
 from litdiffusion.runs.files import write_atomically
 from litdiffusion.training.checkpoints import LAST, read_checkpoint
 
@@ -39,12 +41,20 @@ def with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema", ema: float | None = None) -> Path:
-    """Writes the net's weights and the config of a checkpoint into ``folder``, without pickled code.
+def export(
+    checkpoint: str | Path,
+    folder: str | Path,
+    weights: str = "ema",
+    ema: float | None = None,
+    name: str | None = None,
+) -> Path:
+    """Writes the net's weights, the config and the card of a checkpoint into ``folder``, without pickled code.
 
     ``model.safetensors`` holds the tensors under the net's own names, as ``net.load_state_dict`` needs them, and
     ``codec.safetensors`` those of an autoencoder, if there is one.
     ``config.json`` holds what `Pretrained` needs to build net, process and sampler. ``weights`` and ``ema`` as there.
+    ``README.md`` is written from the record of the checkpoint's run, see `write_card`, with pictures beside it;
+    ``name`` is the model's name on the hub.
 
     Raises:
         UserError: the checkpoint cannot be read, ``weights`` is unknown, ``ema`` is out of reach, or ``folder`` already
@@ -60,8 +70,9 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema", ema
     checked_description(content["litdiffusion"], checkpoint)
     net = _contiguous(with_prefix(denoiser_state(checkpoint, content, weights, ema), "net."))
     codec = _contiguous(with_prefix(content["state_dict"], CODEC))
+    record = _record(content, weights, ema)
     try:
-        text = json.dumps(_record(content, weights, ema), indent=1)
+        text = json.dumps(record, indent=1)
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"the config of {checkpoint} holds more than plain values; take another file") from error
     try:
@@ -70,6 +81,7 @@ def export(checkpoint: str | Path, folder: str | Path, weights: str = "ema", ema
         if codec:
             write_atomically(folder / CODEC_WEIGHTS, save(codec, {"format": "pt"}))
         write_atomically(folder / CONFIG, text.encode())
+        write_card(folder, Path(checkpoint), record["config"], name)
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be written ({error.strerror}); name another one") from error
     return folder
@@ -113,8 +125,17 @@ def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _record(content: dict[str, Any], weights: str, ema: float | None) -> dict[str, Any]:
     record = content["litdiffusion"]
-    config = {key: value for key, value in record["config"].items() if decides(key, Use.EXPORT)}
+    config = {key: _without_folders(value) for key, value in record["config"].items() if decides(key, Use.EXPORT)}
     config["derived"] = {**config["derived"], "run_dir": None}
     facts = {key: record[key] for key in ("value_range", "class_names") if key in record}
     width = {} if ema is None else {"ema": ema}
     return {"format": "litdiffusion 1", "weights": weights, **width, **facts, "config": config}
+
+
+def _without_folders(value: Any) -> Any:
+    """The value with the last part alone of each path of this machine: an export is made for others."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value

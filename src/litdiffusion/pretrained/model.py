@@ -26,6 +26,7 @@ from litdiffusion.errors import UserError
 from litdiffusion.measure.quality import Quality
 from litdiffusion.pretrained.conditions import Condition, captions_of, values_for
 from litdiffusion.pretrained.exporting import CODEC, check_weights, denoiser_state, read_export, with_prefix
+from litdiffusion.pretrained.locations import located
 from litdiffusion.pretrained.outputs import device_for
 from litdiffusion.pretrained.progress import draw_samples
 from litdiffusion.pretrained.sizes import check_size, limited_by
@@ -51,7 +52,8 @@ class Pretrained:
     with the mean, std, low and high of the training items.
 
     Args:
-        path: a checkpoint, or the folder of an exported model.
+        path: a checkpoint, the folder of an exported model, ``hf:USER/NAME`` on the Hugging Face hub (also
+            ``@REVISION``), or the name of a model of the package, "digits".
         weights: "ema" or "raw".
         ema: width of a post-hoc average of a run with ``callbacks=posthoc_ema``, see `posthoc_average`; None: the plain
             average, or the raw weights.
@@ -72,7 +74,8 @@ class Pretrained:
         ema: float | None = None,
     ):
         check_weights(weights, ema)
-        content = read_export(path, weights) if Path(path).is_dir() else read_checkpoint(path)
+        path = located(path)
+        content = read_export(path, weights) if path.is_dir() else read_checkpoint(path)
         if is_autoencoder(content):
             raise UserError(f"{path} holds an autoencoder; a diffusion takes it by codec=autoencoder codec.ckpt={path}")
         settings, self.value_range, self.class_names = checked_description(content["litdiffusion"], path)
@@ -134,7 +137,7 @@ class Pretrained:
         """
         paths = {"root": _root(root), **({} if path is None else {"path": path})}
         node = OmegaConf.create(self.part("data", paths))
-        if "path" in self._parts["data"] and "path" not in node:
+        if self._parts["data"].get("path") is not None and "path" not in node:
             raise UserError("this model was trained on files of your own; give their path by data_path=/my/data")
         return facts_of(make(node, "data"))
 

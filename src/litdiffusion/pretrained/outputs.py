@@ -8,10 +8,13 @@ from omegaconf import DictConfig
 
 from litdiffusion.config.settings import check_folder
 from litdiffusion.errors import UserError, first_line
+from litdiffusion.pretrained.locations import folder_beside
 
 
 def folder_for(cfg: DictConfig, name: str, file: str, ckpt: str | None = None) -> Path:
     """Makes the folder ``cfg.out``, or the first unused one of ``name_000``, ``name_001``, ... beside the checkpoint.
+
+    For a model of the hub or of the package it is made below ``outputs`` in the current folder.
 
     Args:
         cfg: config of the script.
@@ -22,7 +25,7 @@ def folder_for(cfg: DictConfig, name: str, file: str, ckpt: str | None = None) -
     Raises:
         UserError: the folder cannot be made, or already holds ``file``.
     """
-    beside = Path(ckpt or cfg.ckpt).parent
+    beside = folder_beside(ckpt or cfg.ckpt)
     unused = (path for k in count() if not (path := beside / f"{name}_{k:03d}").exists())
     path = Path(cfg.out) if cfg.out is not None else next(unused)
     check_folder(path)

@@ -62,6 +62,8 @@ def _why_not(data: DataModule, shape: tuple[int, ...]) -> str:
     """Why latents of these data cannot be kept; empty if they can."""
     if data.augment is not None:
         return "images are randomly changed (data.augment)"
+    if not data.complete:
+        return "the images are streamed"
     if 4 * math.prod(shape) * (len(data.train.data) + len(data.val.data)) > LARGEST:
         return f"together they would take more than {LARGEST // 2**30} GiB of memory"
     return ""

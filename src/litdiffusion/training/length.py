@@ -11,8 +11,9 @@ from litdiffusion.data import DataModule, Facts
 def num_items(data: L.LightningDataModule, facts: Facts) -> int:
     """Number of training items; for a loader without a length, the number of known items."""
     if isinstance(data, DataModule):
-        return len(data.train.data)
-    count = sized_len(getattr(data.train_dataloader(), "dataset", None))
+        count = data.num_training_items
+    else:
+        count = sized_len(getattr(data.train_dataloader(), "dataset", None))
     return len(facts.train.data) if count is None else count
 
 
@@ -20,7 +21,8 @@ def batches_per_epoch(trainer: L.Trainer, data: L.LightningDataModule) -> float:
     """Number of batches of one process in one epoch; inf if the loader has no length."""
     limit = trainer.overfit_batches or trainer.limit_train_batches
     if isinstance(data, DataModule):
-        count = len(data.train.data) // (data.batch_size * trainer.world_size)
+        items = math.inf if data.num_training_items is None else data.num_training_items
+        count = items // (data.batch_size * trainer.world_size)
     else:
         length = sized_len(data.train_dataloader())
         count = math.inf if length is None else length
