@@ -30,6 +30,11 @@ print(f"outside {outside(x):.3f} {outside(y):.3f} {outside(torch.randn(3000, 2))
 """
 
 
+@pytest.fixture(autouse=True)
+def without_progress_bars(monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+
+
 def run(name: str, folder: Path, more: str = "") -> str:
     """All that the notebook prints, with ``more`` as its last cell."""
     notebook = nbformat.read(FOLDER / name, as_version=4)
