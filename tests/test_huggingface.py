@@ -68,6 +68,7 @@ def test_a_saved_set_gives_its_images_classes_and_splits(saved, capsys):
     assert len(found) == 30
     assert (data.shape, data.num_classes, list(data.class_names)) == ((1, 8, 8), 2, ["cat", "dog"])
     assert torch.equal(data.test().data[:, 0], torch.tensor(np.stack(pictures(8, start=100))))
+    assert len(opened(saved, split="train[:50%]+test").train.data) == 15 + 8 - 6
     named = opened(saved, val_split="test", test_split=None, val_size=100)
     assert (len(named.train.data), len(named.val.data)) == (30, 8)
     assert named.test() is named.val
@@ -88,6 +89,7 @@ def test_folders_of_parquet_and_pictures_are_read_as_the_library_reads_them(tmp_
     table(12).to_parquet(tmp_path / "parquet" / "train.parquet")
     assert opened(tmp_path / "parquet").shape == (1, 8, 8)
     assert len(opened(tmp_path / "parquet", split="train[:10]").train.data) == 4
+    assert "cannot be read (ValueError" in refusal(tmp_path / "parquet", split="tran[:10]")
     for i, x in enumerate(pictures(8)):
         path = tmp_path / "folder" / "train" / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
