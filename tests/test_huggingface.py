@@ -5,15 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUIET, TINY_UNET
+from conftest import BARE_RUN, TINY
 from PIL import Image
 
 from litdiffusion.data import HuggingFaceSet
 from litdiffusion.errors import UserError
+from litdiffusion.pretrained import Pretrained
 
 datasets = pytest.importorskip("datasets", reason="an extra of the package")
 SIZES = ["data.val_size=6", "data.batch_size=4", "trainer.accelerator=cpu", "metrics=none"]
-NET = [*TINY_UNET[:1], *TINY_UNET[2:], *QUIET]
+NET = ["model=unet", "model.channels=[8]", "model.blocks=1", "logger=none", "lr_schedule=constant", "threads=1"]
+NET += [*BARE_RUN[len(TINY) :], "callbacks.condition_sweep=null", "trainer.log_every_n_steps=2"]
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +68,7 @@ def test_a_saved_set_gives_its_images_classes_and_splits(saved, capsys):
     assert len(found) == 30
     assert (data.shape, data.num_classes, list(data.class_names)) == ((1, 8, 8), 2, ["cat", "dog"])
     assert torch.equal(data.test().data[:, 0], torch.tensor(np.stack(pictures(8, start=100))))
+    assert len(opened(saved, split="train[:50%]+test").train.data) == 15 + 8 - 6
     named = opened(saved, val_split="test", test_split=None, val_size=100)
     assert (len(named.train.data), len(named.val.data)) == (30, 8)
     assert named.test() is named.val
@@ -86,6 +89,7 @@ def test_folders_of_parquet_and_pictures_are_read_as_the_library_reads_them(tmp_
     table(12).to_parquet(tmp_path / "parquet" / "train.parquet")
     assert opened(tmp_path / "parquet").shape == (1, 8, 8)
     assert len(opened(tmp_path / "parquet", split="train[:10]").train.data) == 4
+    assert "cannot be read (ValueError" in refusal(tmp_path / "parquet", split="tran[:10]")
     for i, x in enumerate(pictures(8)):
         path = tmp_path / "folder" / "train" / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,9 +203,7 @@ def test_a_stream_that_was_stopped_goes_on_bit_for_bit(kind, saved, tmp_path, co
         path = tmp_path / "parquet"
         table(30).to_parquet(path / "train.parquet")
     words = ["data=huggingface", f"data.path={path}", "data.streaming=true", "data.shuffle_buffer=8", *NET, *SIZES]
-    words = [word for word in words if not word.startswith(("callbacks", "trainer.enable_check"))]
-    words += ["callbacks=default", *(f"callbacks.{name}=null" for name in UNUSED), "lr_schedule=constant"]
-    words += ["trainer.val_check_interval=4", "trainer.log_every_n_steps=2"]
+    words += ["trainer.val_check_interval=4"]
     for name, steps in (("whole", 10), ("parts", 4), ("parts", 10)):
         status, out, err = command("train.py", *words, f"name={name}", f"trainer.max_steps={steps}")
         assert status == 0, err
@@ -214,8 +216,24 @@ def test_a_stream_that_was_stopped_goes_on_bit_for_bit(kind, saved, tmp_path, co
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
 
 
-UNUSED = (
-    *("trajectory", "forward_process", "final_samples", "live_quality", "live_likelihood", "field", "progress_bar"),
-    "condition_sweep",
-)
-"""Callbacks that draw or measure."""
+def test_a_model_knows_the_names_of_its_classes_and_finds_its_data_by_the_users_path(saved, tmp_path, command):
+    words = [
+        "data=huggingface",
+        f"data.path={saved}",
+        *NET,
+        *SIZES,
+        "trainer.max_steps=1",
+        "trainer.val_check_interval=1",
+        "hydra.run.dir=run",
+    ]
+    status, _, err = command("train.py", *words)
+    assert status == 0, err
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    asked = ["class_label=[dog,cat]", "n=3", "sampler=ddim", "steps=2", "out=drawn"]
+    status, _, err = command("scripts/sample.py", str(checkpoint), *asked)
+    assert status == 0, err
+    assert np.load(tmp_path / "drawn" / "samples.npz")["class_labels"].tolist() == [1, 0, 1]
+    model = Pretrained(checkpoint)
+    assert model.data(path=str(saved)).name == "saved"
+    with pytest.raises(UserError, match="data_path=/my/data"):
+        model.data()

@@ -87,7 +87,7 @@ class Splits:
         source.check()
         with in_one_line(source):
             if source.path is None or not any((source.path / name).is_file() for name in SAVED):
-                return self._loaded(None)
+                return self._loaded()
             found = datasets.load_from_disk(str(source.path))
             parts = found if isinstance(found, Mapping) else {str(found.split or "train"): found}
             return {k: part.to_iterable_dataset() for k, part in parts.items()} if source.streaming else parts
@@ -98,15 +98,22 @@ class Splits:
             return self.whole[name]
         if not self.source.streaming and any(mark in name for mark in SLICE):
             with in_one_line(self.source):
-                return self._loaded(name)
+                return self._parts(name)
         known = list(self.whole)
         raise UserError(
             f"{key}={name}: {self.source.shown} has the splits {listed(known)}{nearest(name, known)}; name one of them"
         )
 
-    def _loaded(self, split: str | None) -> Any:
+    def _parts(self, words: str) -> Any:
+        """``train[:10%]`` or ``train+test``, by the library's own rules, also of a saved set."""
+        datasets, sizes = library(), {name: len(split) for name, split in self.whole.items()}
+        found = datasets.ReadInstruction.from_spec(words).to_absolute(sizes)
+        parts = [self.whole[part.splitname].select(range(part.from_ or 0, part.to)) for part in found]
+        return datasets.concatenate_datasets(parts)
+
+    def _loaded(self) -> Any:
         source = self.source
-        words = {"name": source.config_name, "split": split, "streaming": source.streaming}
+        words = {"name": source.config_name, "streaming": source.streaming}
         if source.path is None:
             return library().load_dataset(source.name, revision=source.revision, **words)
         return library().load_dataset(str(source.path), **words)
@@ -132,7 +139,7 @@ def in_one_line(source: HubSource) -> Iterator[None]:
             f"to the network, unset HF_HUB_OFFLINE, or give a folder by data.path"
         ) from error
     except (DatasetsError, OSError, RuntimeError, ValueError, TypeError, KeyError, ImportError) as error:
-        if "script" in str(error) and source.path is None:  # code of a stranger is never run
+        if "scripts are no longer supported" in str(error):  # code of a stranger is never run
             raise UserError(
                 f"{source.shown} is read by a script of its own, which is not run here; take a set of data files, or "
                 f"convert it once with its own code and give data.path"

@@ -150,7 +150,8 @@ class HuggingFaceSet(DataModule):
     def notes(self) -> list[str]:
         """The columns, the counts and classes, how images became bytes, and the splits that are not used."""
         label = f", classes in {self.columns.label}" if self.num_classes else ", without classes"
-        unused = [name for name in self._splits.whole if name not in (self.split, self.val_split, self._test_name)]
+        used = re.split(r"[+ ]|\[[^]]*\]", f"{self.split} {self.val_split} {self._test_name}")
+        unused = [name for name in self._splits.whole if name not in used]
         others = [f"splits that are not used: {listed(unused)} (data.val_split, data.test_split)"] if unused else []
         return [f"{self.source.shown}: images in {self.columns.image}{label}", *super().notes(), *self._notes, *others]
 
