@@ -25,6 +25,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from litdiffusion.build import Experiment, Run, build
 from litdiffusion.commands.training import train
+from litdiffusion.config.composition import default_config
 from litdiffusion.config.paths import CONF
 from litdiffusion.data import Digits
 from litdiffusion.diffusion.objectives import DenoisingObjective
@@ -181,6 +182,7 @@ def finished(_run_on_points: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a complete run with log, pictures and its page; must not be changed."""
+    default_config.cache_clear()  # which an earlier test may have read with another LITDIFFUSION_DATA
     folder = tmp_path_factory.mktemp("reported") / "my run"
     train(composed(*REPORTED), Run(folder, "run", overrides=tuple(REPORTED)))
     return folder

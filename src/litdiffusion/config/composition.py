@@ -52,14 +52,13 @@ def composed_again(overrides: Sequence[str]) -> DictConfig:
 @cache
 def default_config() -> dict[str, Any]:
     """The plain config that the project's yamls compose to without any override; must not be changed."""
-    hydra = GlobalHydra.instance()
-    running = hydra.hydra
-    hydra.clear()  # because a job of Hydra has its own folders of yamls
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()  # because a job of Hydra has its own folders of yamls
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return plain_config(compose("train"))
     finally:
-        hydra.hydra = running
+        GlobalHydra.instance().hydra = running  # of an instance that Hydra's initialisation may have replaced
 
 
 def _add_missing_settings(cfg: DictConfig, primary: Mapping[str, Any], yamls: Yamls) -> None:

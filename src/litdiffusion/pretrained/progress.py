@@ -43,5 +43,6 @@ def draw_samples(
 def progress_bar(draws: Draws, n: int, visible: bool = True) -> Iterator[Draws]:
     """Adds to ``draws`` a progress bar over the steps of all ``n`` samples."""
     steps = n * (len(draws.sampler.levels(draws.denoiser.schedule)) - 1)
-    with tqdm(total=steps, unit="step", unit_scale=True, desc="sampling", mininterval=0.5, disable=not visible) as bar:
+    hidden = {} if visible else {"disable": True}  # not False, which would overrule TQDM_DISABLE
+    with tqdm(total=steps, unit="step", unit_scale=True, desc="sampling", mininterval=0.5, **hidden) as bar:
         yield replace(draws, on_state=lambda state: bar.update(len(state.x) if state.step > 0 else 0))
