@@ -127,23 +127,20 @@ def _training(record: RunRecord) -> Iterator[str]:
 
 
 def _measured(rows: list[dict[str, str]]) -> Iterator[str]:
-    """A table of an evaluation: value ± spread, and the noise floor where it has one."""
+    """A table of an evaluation, value ± spread, with a row of the data itself: the noise floor."""
     spread = "_spread"
     measures = [key.removesuffix(spread) for key in rows[0] if key.endswith(spread)]
     shown = [key for key in COLUMNS if key in rows[0]]
-    yield from ("## Measured", "", "By `litdiffusion evaluate`, value ± spread:", "")
+    yield from ("## Measured", "", "By `litdiffusion evaluate`, value ± spread; held-out data are the floor:", "")
     yield "| " + " | ".join([*shown, *measures]) + " |"
     yield "|" + "---|" * (len(shown) + len(measures))
     for row in rows:
+        known = [_short(row[key]) for key in shown]
+        if row.get("checkpoint") == "data":
+            known = ["held-out data", *known[1:-1], _short(row.get(f"{measures[0]}_n", ""))]
         pairs = [f"{_short(row[key])} ± {_short(row[key + spread], 2)}" if row[key] else "" for key in measures]
-        yield "| " + " | ".join([*(_short(row[key]) for key in shown), *pairs]) + " |"
+        yield "| " + " | ".join([*known, *pairs]) + " |"
     yield ""
-    if "frechet_over_floor" in measures:
-        floor = float(rows[0]["frechet"]) / float(rows[0]["frechet_over_floor"])
-        yield from (
-            f"The floor is the Fréchet distance of random held-out images, as many if there are so many: {floor:.3g}.",
-            "",
-        )
 
 
 def _evaluated(checkpoint: Path) -> list[dict[str, str]]:
