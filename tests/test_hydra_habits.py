@@ -455,3 +455,20 @@ def test_the_jobs_of_a_launcher_share_a_folder_and_a_group(launcher, tmp_path):
     groups = [record.run.run_group for rows in found for record in rows if record.WhichOneof("record_type") == "run"]
     assert set(groups) == {folder.name}
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "unused"),
+    [
+        (
+            ["experiment=toy_spiral", "recipe=flow"],
+            "schedule=flow, parameterization=flow, times=uniform, sampler=euler",
+        ),
+        (["experiment=spiral_edm", "recipe=vp", "schedule=vp"], ""),
+    ],
+)
+def test_a_choice_that_another_one_overrules_is_told(words, unused, command):
+    status, _, err = command("train.py", *words, "dry_run=true")
+    assert err.count("these are not used") == bool(unused)
+    assert not unused or f"of recipe=flow these are not used: {unused}." in err
+    assert status == 0, err

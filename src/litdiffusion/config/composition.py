@@ -1,6 +1,7 @@
 """The last steps of composition: missing settings, unknown keys, arguments of a replaced ``_target_``."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from litdiffusion.config import origins, replaced, resolvers, words  # noqa: F401  (resolvers registers itself)
 from litdiffusion.config.environment import read_numbers
+from litdiffusion.config.overruled import overruled
 from litdiffusion.config.paths import CONF
 from litdiffusion.config.public import plain_config
 from litdiffusion.config.secrets import MASK, masked, masked_keys
@@ -31,6 +33,9 @@ def complete_config(cfg: DictConfig, config_dir: Path, config_name: str) -> None
     yamls = Yamls.of_this_job()
     _add_missing_settings(cfg, primary, yamls)
     origins.check_keys(cfg, primary, yamls)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        for line in overruled():
+            print(line, file=sys.stderr, flush=True)
     dropped = replaced.drop_former_arguments(cfg, yamls)
     if dropped and os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"dropped arguments of a replaced _target_: {', '.join(dropped)}", flush=True)
