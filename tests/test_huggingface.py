@@ -196,7 +196,7 @@ def test_what_a_stream_cannot_hold_is_refused(tmp_path, saved):
         list(data.train_dataloader())
 
 
-@pytest.mark.parametrize("kind", ["saved", "parquet"])
+@pytest.mark.parametrize("kind", ["saved", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_a_stream_that_was_stopped_goes_on_bit_for_bit(kind, saved, tmp_path, command):
     path = saved
     if kind == "parquet":
