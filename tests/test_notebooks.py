@@ -46,6 +46,7 @@ def run(name: str, folder: Path, more: str = "") -> str:
     return "".join(output.text for output in outputs if output.output_type == "stream")
 
 
+@pytest.mark.slow
 def test_first_steps_show_the_modes_and_langevins_mistake(tmp_path):
     said = run("first_steps.ipynb", tmp_path)
     left, data = map(float, re.search(r"share of the left mode: (\S+) \(data: (\S+)\)", said).groups())
@@ -55,6 +56,7 @@ def test_first_steps_show_the_modes_and_langevins_mistake(tmp_path):
     assert right == pytest.approx(2 / 3, abs=0.04)
 
 
+@pytest.mark.slow
 def test_the_mathematics_without_the_framework_is_that_of_the_framework(tmp_path):
     said = run("without_the_framework.ipynb", tmp_path, AGAINST_THE_FRAMEWORK)
     ancestral, ddim, noise = map(float, re.search(r"outside (\S+) (\S+) (\S+)", said).groups())

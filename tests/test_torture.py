@@ -50,7 +50,7 @@ def _write_in_place(path, data, keep=None):
 
 def test_a_file_that_is_written_in_place_is_found(table, monkeypatch):
     monkeypatch.setattr(checkpoint_io, "write_atomically", _write_in_place)
-    result = table.play(Draw(2, Feature("toy"), (blow("SIGKILL", "fsync", 0.36),)))
+    result = table.play(Draw(2, Feature("toy"), (blow("SIGKILL", "fsync", 0.47),)))
     assert result.verdict == "failed"
     assert "a checkpoint was not whole" in result.reason
 

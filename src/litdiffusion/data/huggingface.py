@@ -237,7 +237,7 @@ class HuggingFaceSet(DataModule):
         held_out = self.val_size if self.val_split is None else 0
         known = (rows.info.splits or {}).get(self.split)
         self._stream_count = known.num_examples - held_out if known is not None and known.num_examples else None
-        order = fold_seed(self.seed, "order")
+        order = fold_seed(self.seed, "order of a stream")
         self._stream = (rows.skip(held_out) if held_out else rows).shuffle(order, buffer_size=self.shuffle_buffer)
         self._stream.set_epoch(0)
         first = list(islice(iter(self._stream), min(MAX_IMAGES, self._most())))

@@ -17,6 +17,7 @@ STREAMS = {
     "draw": "fresh points of a toy, for metrics",
     "epoch": "order of the items in an epoch of a run, as the seed of `order`",
     "order": "permutation of an epoch",
+    "order of a stream": "permutation of what streams, by epoch",
     "step": "noise, dropout of classes and of the net in a training step",
     "times": "offset of the times of a training step",
     "augment": "flips and shifts of training images",
