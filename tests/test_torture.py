@@ -50,9 +50,11 @@ def _write_in_place(path, data, keep=None):
 
 def test_a_file_that_is_written_in_place_is_found(table, monkeypatch):
     monkeypatch.setattr(checkpoint_io, "write_atomically", _write_in_place)
-    result = table.play(Draw(2, Feature("toy"), (blow("SIGKILL", "fsync", 0.47),)))
-    assert result.verdict == "failed"
-    assert "a checkpoint was not whole" in result.reason
+    # Which of a run's fsyncs is amid a checkpoint depends on what else is written, so several are tried.
+    plays = (table.play(Draw(2, Feature("toy"), (blow("SIGKILL", "fsync", k),))) for k in (0.47, 0.53, 0.41, 0.6, 0.35))
+    found = next((result for result in plays if result.verdict == "failed"), None)
+    assert found is not None
+    assert "a checkpoint was not whole" in found.reason
 
 
 @pytest.mark.slow
